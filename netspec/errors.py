@@ -1,0 +1,72 @@
+"""Positions in a spec file, and errors that carry them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """A place in a text file; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class NetspecError(Exception):
+    """Base of every error that a user can cause and mend; the CLI prints it and exits 2."""
+
+
+class DataError(NetspecError):
+    """A data set or one of its files is missing, truncated or not what it says it is."""
+
+
+class SnapshotError(NetspecError):
+    """A weight or solver-state file cannot be used; names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a spec, with its place when the spec came from a file."""
+
+    message: str
+    position: Position | None = None
+
+    def __str__(self) -> str:
+        return f"{self.position}: {self.message}" if self.position else self.message
+
+
+class SpecError(NetspecError):
+    """One or more mistakes in a network or solver description, all of one run together."""
+
+    MOST = 20
+
+    def __init__(self, problems: Problem | str | Sequence[Problem], position: Position | None = None):
+        if isinstance(problems, str):
+            problems = Problem(problems, position)
+        if isinstance(problems, Problem):
+            problems = [problems]
+        self.problems = tuple(problems)
+        lines = [str(problem) for problem in self.problems[: self.MOST]]
+        if len(self.problems) > self.MOST:
+            lines.append(f"... and {len(self.problems) - self.MOST} more")
+        super().__init__("\n".join(lines))
+
+
+def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The candidate most like `name` (case-insensitive), or None when none is close."""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
+    return by_lower[found[0]] if found else None
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """`"; did you mean 'conv1'?"`, or the empty string when no candidate is close."""
+    found = nearest(name, candidates)
+    return f"; did you mean {found!r}?" if found else ""

@@ -1,0 +1,37 @@
+"""InnerProduct: the fully connected layer."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from netspec.layers.base import Layer, Shape, register
+
+
+@register("InnerProduct")
+class InnerProduct(Layer):
+    """y = x W^T + b over the axes from `axis` on, flattened; W is stored transposed with `transpose`.
+
+    Shapes: bottom (d0, ..., K axes from `axis`), top (d0, ..., num_output); blobs W (num_output, K), or (K, num_output)
+    with `transpose`, and b (num_output,) unless `bias_term` is false. NaN passes through.
+    Raises SpecError when num_output is missing. Source: Caffe, inner_product_layer.cpp.
+    """
+
+    param_field = "inner_product_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        p, (shape,) = self.param, shapes
+        if not p.num_output:
+            self.fail("needs num_output > 0", "inner_product_param")
+        self.start = self.axis(p.axis, len(shape), "inner_product_param", "axis")
+        inputs = prod(shape[self.start :])
+        self.add_blob((inputs, p.num_output) if p.transpose else (p.num_output, inputs), p.weight_filler)
+        if p.bias_term:
+            self.add_blob((p.num_output,), p.bias_filler)
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        x = bottoms[0].flatten(self.start)
+        weight = self.blob(0).t() if self.param.transpose else self.blob(0)
+        return torch.nn.functional.linear(x, weight, self.blob(1) if self.param.bias_term else None)
