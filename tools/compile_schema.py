@@ -34,7 +34,13 @@ def compile_proto(proto: Path) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.desc"
         status = protoc.main(
-            ["protoc", f"-I{proto.parent}", "--include_source_info", f"--descriptor_set_out={out}", proto.name]
+            [
+                "protoc",
+                f"-I{proto.parent}",
+                "--include_source_info",
+                f"--descriptor_set_out={out}",
+                proto.name,
+            ]
         )
         if status != 0:
             sys.exit(f"{proto}: protoc refused it")
@@ -94,7 +100,9 @@ def main() -> None:
         if path.exists() and path.read_bytes() == content:
             continue
         if arguments.check:
-            sys.exit(f"{path.relative_to(ROOT)} is stale: run python tools/compile_schema.py and commit the result")
+            sys.exit(
+                f"{path.relative_to(ROOT)} is stale: run python tools/compile_schema.py and commit the result"
+            )
         path.write_bytes(content)
         print(f"wrote {path.relative_to(ROOT)} ({len(content)} bytes)")
 

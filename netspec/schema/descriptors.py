@@ -21,7 +21,7 @@ def _pool() -> tuple[Any, Any]:
     pool = descriptor_pool.DescriptorPool()
     for file in descriptor_pb2.FileDescriptorSet.FromString(raw).file:
         name = file.name
-        pool.Add(file) if not hasattr(pool, "AddSerializedFile") else pool.AddSerializedFile(file.SerializeToString())
+        pool.AddSerializedFile(file.SerializeToString())
     return pool, pool.FindFileByName(name)
 
 
