@@ -13,6 +13,8 @@ from typing import Any
 
 from netspec.schema.descriptors import descriptor, enum, message_class, message_names
 from netspec.schema.document import Document, UnknownField
+from netspec.schema.manual import describe
+from netspec.schema.printer import format_float, print_text
 from netspec.schema.read import (
     guess_kind,
     load_text,
@@ -23,12 +25,22 @@ from netspec.schema.read import (
     read_net,
     read_solver,
 )
+from netspec.schema.templates import render, render_text
+from netspec.schema.wire import (
+    read_binary,
+    read_binary_net,
+    read_binary_solver,
+    write_binary_net,
+    write_binary_solver,
+)
 
 __all__ = [
     "Document",
     "UnknownField",
+    "describe",
     "descriptor",
     "enum",
+    "format_float",
     "guess_kind",
     "load_text",
     "message_class",
@@ -36,9 +48,17 @@ __all__ = [
     "parse",
     "parse_net",
     "parse_solver",
+    "print_text",
     "read",
+    "read_binary",
+    "read_binary_net",
+    "read_binary_solver",
     "read_net",
     "read_solver",
+    "render",
+    "render_text",
+    "write_binary_net",
+    "write_binary_solver",
 ]
 
 

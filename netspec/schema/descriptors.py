@@ -1,6 +1,6 @@
 """The messages of `proto/netspec.proto`, from a descriptor pool of our own.
 
-The default pool is left alone: a program may load another caffe.proto (pycaffe's own, a converter's) beside this.
+The default pool is left alone: a program may load another caffe.proto (pycaffe's own, a converter's) too.
 """
 
 from __future__ import annotations

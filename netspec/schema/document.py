@@ -70,7 +70,7 @@ class Document:
     root: Node
     unknown: list[UnknownField] = field(default_factory=list)
     legacy: tuple[str, ...] = ()
-    """Old syntaxes that were upgraded on reading: any of "v0", "v1", "input", "transform", "batch_norm", "solver_type"."""
+    """Old syntaxes upgraded on reading: of "v0", "v1", "input", "transform", "batch_norm", "solver_type"."""
 
     @cached_property
     def _lines(self) -> list[int]:

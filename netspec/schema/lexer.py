@@ -1,7 +1,7 @@
 """Protobuf text format cut into tokens.
 
-Our own lexer rather than the Tokenizer of google.protobuf.text_format: that one is private, has changed between
-versions and costs a second walk over the file.  Tests hold the two to the same answers.
+Our own lexer rather than the Tokenizer of google.protobuf.text_format: that one is private, has changed
+between versions and costs a second walk over the file.  Tests hold the two to the same answers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ _TOKEN = re.compile(
     r"""
       (?P<skip>   (?:[ \t\r\n\f\v]++|\#[^\n]*+)++ )
     | (?P<name>   [A-Za-z_][A-Za-z0-9_]*+ )
-    | (?P<number> (?:0[xX][0-9a-fA-F]++ | (?:[0-9]++\.?+[0-9]*+|\.[0-9]++)(?:[eE][+-]?+[0-9]++)?+[fF]?+)(?![A-Za-z0-9_.]) )
+    | (?P<number> (?:0[xX][0-9a-fA-F]++ | (?:[0-9]++\.?+[0-9]*+|\.[0-9]++)(?:[eE][+-]?+[0-9]++)?+[fF]?+)
+                  (?![A-Za-z0-9_.]) )
     | (?P<string> "(?:[^"\\\n]++|\\.)*+" | '(?:[^'\\\n]++|\\.)*+' )
     | (?P<symbol> [{}<>\[\]:;,\-.] )
     | (?P<bad>    . )
@@ -73,7 +74,8 @@ class Tokens:
             return "unexpected '/'; a comment begins with '#'"
         if token.text.isdigit() or token.text == ".":
             word = _WORD.match(rest)
-            return f"{(word.group() if word else token.text)[:60]!r} is not a number; a space may be missing after it"
+            found = (word.group() if word else token.text)[:60]
+            return f"{found!r} is not a number; a space may be missing after it"
         if token.text < " " or token.text == "\x7f":
             return f"control character {token.text!r} in the text; is this a text file?"
         return f"unexpected character {token.text!r}"

@@ -266,10 +266,8 @@ def _upgrade_input(net: Place, lenient: bool) -> None:
 
 
 def _last_layer_first(net: Place) -> None:
-    layers = list(net.message.layer)
-    order = [layers[-1], *layers[:-1]]
-    copies = [type(layer).FromString(layer.SerializePartialToString()) for layer in order]
-    net.message.ClearField("layer")
-    net.message.layer.extend(copies)
+    # sort() moves the messages without copying the weights in them; the keys are their new places.
+    places = iter([*range(1, len(net.message.layer)), 0])
+    net.message.layer.sort(key=lambda _: next(places))
     nodes = net.node.children["layer"]
     nodes.insert(0, nodes.pop())

@@ -1,0 +1,230 @@
+"""Binary messages (caffemodel, solverstate, binaryproto) of every dialect to the union schema and back.
+
+Where two dialects use one field number for different things, the schema gives one of them a private number.
+Tags of all numbers from 16 to 2047 take two bytes, so a field changes its number in place, before protobuf
+decodes the file and after it encodes one.  Which dialect a layer speaks is told by its type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+from google.protobuf.message import DecodeError, EncodeError
+
+from netspec.errors import SnapshotError
+from netspec.schema.descriptors import message_class
+from netspec.schema.document import Node
+from netspec.schema.upgrade import Place, UpgradeProblem, upgrade_net, upgrade_solver
+
+Dialect = Literal["bvlc", "simnets"]
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_NET_LAYER, _LAYER_TYPE = 100, 2
+# SimNets' LayerParameter and SolverParameter: number in its files -> number in proto/netspec.proto.
+SIMNETS_LAYER = {145: 1945, 147: 1947, 148: 1948}
+SIMNETS_SOLVER = {41: 1941, 42: 1942}
+_SIMNETS_TYPES = ("Similarity", "MEX", "Noise")
+_BVLC_TYPES = ("Parameter", "Swish", "Clip")
+# The first byte inside a clashing field that only BVLC's meaning of it can begin with.
+_BVLC_FIRST = {145: b"\x0a", 147: b"\x0d", 148: b"\x0d\x15"}
+_SIMNETS_SOLVER_ONLY = range(43, 48)
+_NESTED_NETS = (21, 22, 25)
+
+
+class Span(NamedTuple):
+    """One field inside an encoded message: its number, wire type, where its tag and its content begin and end."""
+
+    number: int
+    wire: int
+    tag: int
+    start: int
+    end: int
+
+
+def read_binary(kind: str, data: bytes, file: str = "<bytes>") -> Any:
+    """Decode any message of the schema ("BlobProto", "SolverState", ...) as it stands; SnapshotError if malformed."""
+    try:
+        return message_class(kind).FromString(data)
+    except (DecodeError, EncodeError, ValueError, RecursionError) as problem:
+        raise SnapshotError(f"{file}: not a readable {kind}: {problem}") from None
+
+
+def read_binary_net(data: bytes, file: str = "<bytes>", upgrade: bool = True) -> Any:
+    """Decode a NetParameter of either dialect and bring V0 and V1 layers to the current syntax."""
+    net = read_binary("NetParameter", _rewritten(data, _net_changes, file), file)
+    if upgrade:
+        _upgraded(lambda place: upgrade_net(place, lenient=True), net, file)
+    return net
+
+
+def read_binary_solver(data: bytes, file: str = "<bytes>") -> Any:
+    """Decode a SolverParameter of either dialect."""
+    solver = read_binary("SolverParameter", _rewritten(data, _solver_changes, file), file)
+    _upgraded(upgrade_solver, solver, file)
+    return solver
+
+
+def write_binary_net(message: Any, dialect: Dialect = "bvlc") -> bytes:
+    """Encode a NetParameter with the field numbers of a dialect; the same message always gives the same bytes."""
+    data = _encoded(message)
+    return _renumbered(data, _net_back(data, dialect))
+
+
+def write_binary_solver(message: Any, dialect: Dialect = "bvlc") -> bytes:
+    """Encode a SolverParameter with the field numbers of a dialect."""
+    data = _encoded(message)
+    return _renumbered(data, _solver_back(data, dialect))
+
+
+def _encoded(message: Any) -> bytes:
+    return bytes(message.SerializePartialToString(deterministic=True))
+
+
+def _upgraded(upgrade: Any, message: Any, file: str) -> None:
+    try:
+        upgrade(Place(message, Node(0)))
+    except UpgradeProblem as problem:
+        raise SnapshotError(f"{file}: {problem}") from None
+
+
+# --- walking encoded messages
+
+
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < end and shift < 70:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+    raise IndexError("a number runs past the end")
+
+
+def spans(data: bytes, start: int, end: int) -> Iterator[Span]:
+    """The fields of the message in data[start:end]; IndexError where one runs past the end."""
+    while start < end:
+        tag, at = _varint(data, start, end)
+        number, wire = tag >> 3, tag & 7
+        stop = at
+        if wire == _VARINT:
+            _, stop = _varint(data, at, end)
+        elif wire == _BYTES:
+            length, at = _varint(data, at, end)
+            stop = at + length
+        elif wire in (_FIXED64, _FIXED32):
+            stop = at + (8 if wire == _FIXED64 else 4)
+        if stop > end:
+            raise IndexError(f"field {number} claims {stop - at} bytes, {end - at} are there")
+        yield Span(number, wire, start, at, stop)
+        start = stop
+
+
+class Change(NamedTuple):
+    """A field whose tag is to be rewritten to another number."""
+
+    span: Span
+    number: int
+
+
+def _rewritten(data: bytes, find: Any, file: str) -> bytes:
+    try:
+        return _renumbered(data, list(find(data, 0, len(data))))
+    except IndexError as problem:
+        raise SnapshotError(f"{file}: truncated or damaged: {problem}") from None
+
+
+def _renumbered(data: bytes, changes: list[Change]) -> bytes:
+    if not changes:
+        return data
+    out = bytearray(data)
+    for span, number in changes:
+        tag = number << 3 | span.wire
+        out[span.tag : span.tag + 2] = bytes((tag & 0x7F | 0x80, tag >> 7))
+    return bytes(out)
+
+
+def _net_changes(data: bytes, start: int, end: int) -> Iterator[Change]:
+    for layer in spans(data, start, end):
+        if layer.number == _NET_LAYER and layer.wire == _BYTES:
+            fields = [span for span in spans(data, layer.start, layer.end) if _movable(data, span)]
+            yield from _layer_changes(data, fields)
+
+
+def _movable(data: bytes, span: Span) -> bool:
+    """Keep the type, and fields whose tag has the usual two bytes."""
+    return span.number == _LAYER_TYPE or (
+        span.wire == _BYTES and span.number > 15 and data[span.tag + 1] < 0x80
+    )
+
+
+def _type_of(data: bytes, fields: list[Span]) -> str:
+    found = ""
+    for span in fields:
+        if span.number == _LAYER_TYPE and span.wire == _BYTES:
+            found = data[span.start : min(span.end, span.start + 100)].decode("utf-8", "replace")
+    return found
+
+
+def _layer_changes(data: bytes, fields: list[Span]) -> Iterator[Change]:
+    kind = _type_of(data, fields)
+    if kind in _BVLC_TYPES:
+        return
+    for span in fields:
+        target = SIMNETS_LAYER.get(span.number)
+        if target is None:
+            continue
+        first = data[span.start : span.start + 1] if span.end > span.start else b""
+        if kind in _SIMNETS_TYPES or first not in _BVLC_FIRST[span.number]:
+            yield Change(span, target)
+
+
+def _solver_changes(data: bytes, start: int, end: int) -> Iterator[Change]:
+    fields, simnets = [], False
+    for span in spans(data, start, end):
+        if span.number in _NESTED_NETS and span.wire == _BYTES:
+            yield from _net_changes(data, span.start, span.end)
+        if span.number in SIMNETS_SOLVER and data[span.tag + 1] < 0x80:
+            fields.append(span)
+        large = span.number == 41 and span.wire == _VARINT and _varint(data, span.start, span.end)[0] > 1
+        varint_42 = span.number == 42 and span.wire == _VARINT
+        simnets = simnets or large or varint_42 or span.number in _SIMNETS_SOLVER_ONLY
+    if simnets:
+        yield from (Change(span, SIMNETS_SOLVER[span.number]) for span in fields if span.wire == _VARINT)
+
+
+# --- back to the numbers of a dialect
+
+
+def _net_back(data: bytes, dialect: Dialect, start: int = 0, end: int | None = None) -> list[Change]:
+    changes: list[Change] = []
+    if dialect != "simnets":
+        return changes
+    back = {private: number for number, private in SIMNETS_LAYER.items()}
+    for layer in spans(data, start, len(data) if end is None else end):
+        if layer.number == _NET_LAYER:
+            fields = list(spans(data, layer.start, layer.end))
+            changes += [Change(span, back[span.number]) for span in fields if span.number in back]
+            clash = [span.number for span in fields if span.number in SIMNETS_LAYER]
+            if clash:
+                kind = _type_of(data, fields)
+                raise SnapshotError(
+                    f"a {kind} layer cannot be written in the SimNets dialect: field {clash[0]} is taken"
+                )
+    return changes
+
+
+def _solver_back(data: bytes, dialect: Dialect) -> list[Change]:
+    changes: list[Change] = []
+    if dialect != "simnets":
+        return changes
+    back = {private: number for number, private in SIMNETS_SOLVER.items()}
+    for span in spans(data, 0, len(data)):
+        if span.number in _NESTED_NETS:
+            changes += _net_back(data, dialect, span.start, span.end)
+        if span.number in back:
+            changes.append(Change(span, back[span.number]))
+        if span.number in SIMNETS_SOLVER:
+            raise SnapshotError("layer_wise_reduce and weights cannot be written in the SimNets dialect")
+    return changes
