@@ -1,6 +1,6 @@
 """Compile `proto/netspec.proto` into the descriptor set and the manual that `netspec.schema` loads.
 
-    python tools/compile_schema.py            writes netspec/schema/netspec.desc and netspec/schema/manual.json
+    python tools/compile_schema.py            writes netspec.desc and manual.json in netspec/schema
     python tools/compile_schema.py --check    writes nothing; exits 1 when the two are stale
 
 Generated `_pb2.py` modules are not shipped: code made by one major version of protobuf only runs on that

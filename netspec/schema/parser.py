@@ -1,12 +1,13 @@
 """Text format -> message, with the place of every field and all mistakes of the file at once.
 
 One walk fills the message and the tree of places.  It keeps its own stack, so that nesting cannot exhaust
-Python's, and stops at 100 levels as protobuf does.  A mistake in a value or a name is noted and the walk goes on;
-a mistake in the punctuation ends it.
+Python's, and stops at 100 levels as protobuf does.  A mistake in a value or a name is noted and the walk
+goes on; a mistake in the punctuation ends it.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from netspec.errors import Position, Problem, SpecError, nearest
@@ -20,7 +21,7 @@ _CLOSE = {"{": "}", "<": ">"}
 
 
 class Frame:
-    """A message that is being filled; `message` is None while content that the schema does not know is skipped."""
+    """A message that is being filled; `message` is None while unknown content is skipped."""
 
     __slots__ = (
         "close",
@@ -64,10 +65,8 @@ class Parser:
 
     def document(self, kind: str) -> Document:
         """Parse; SpecError with every problem (and every unknown field, unless they are kept)."""
-        try:
+        with contextlib.suppress(_Stop):
             self._walk()
-        except _Stop:
-            pass
         unknown = [self._unknown_field(*entry) for entry in self.unknown]
         problems = [(offset, self._problem(offset, text, layer)) for offset, text, layer in self.problems]
         if not self.keep_unknown:
@@ -129,7 +128,8 @@ class Parser:
 
     def _or_close(self) -> str:
         frame = self.stack[-1]
-        return f"a field name or the '{frame.close}' of '{frame.name}' (line {self._position(frame.node.offset).line})"
+        line = self._position(frame.node.offset).line
+        return f"a field name or the '{frame.close}' of '{frame.name}' (line {line})"
 
     def _unexpected(self, token: Token, expected: str) -> _Stop:
         if token.kind == BAD:

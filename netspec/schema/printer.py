@@ -12,8 +12,8 @@ _ESCAPES = {10: "\\n", 13: "\\r", 9: "\\t", 34: '\\"', 92: "\\\\"}
 
 
 def print_text(message: Any) -> str:
-    """The message as prototxt: fields in the order of their numbers, two spaces a level, the shortest floats that
-    read back as the same 32 bits."""
+    """The message as prototxt: fields in the order of their numbers, two spaces a level, and the shortest
+    floats that read back as the same 32 bits."""
     lines: list[str] = []
     _print(message, "", lines)
     return "".join(line + "\n" for line in lines)
@@ -46,7 +46,7 @@ def _scalar(field: Any, value: Any) -> str:
 
 
 def format_float(value: float) -> str:
-    """The shortest decimal that reads back as the same 32-bit float, as Caffe prints it: 0.1, 1e-05, nan, -inf."""
+    """The shortest decimal that reads back as the same 32-bit float, as Caffe prints it: 0.1, 1e-05, -inf."""
     return _format(value, 6, 9, "<f")
 
 

@@ -1,7 +1,7 @@
 """Spec templates (`.prototmp`): Jinja2 text with values put in, for searches over settings.
 
-`{{ x|bool }}` writes a value as `true` or `false`.  Templates run in Jinja2's sandbox and a name without a value
-is an error, at its line.  Messages of the rendered text point into that text, which the run folder keeps.
+`{{ x|bool }}` writes a value as `true` or `false`.  Templates run in Jinja2's sandbox and a name without a
+value is an error, at its line.  Mistakes in the rendered text point into that text, which the run folder keeps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FALSE = ("", "0", "false", "no", "off", "none")
 
 
 def render(path: str | Path, values: Mapping[str, Any]) -> str:
-    """The text of the template file with `values` put in; SpecError at the line of the template that fails."""
+    """The text of the template file with `values` put in; SpecError at the line that fails."""
     return render_text(load_text(path), values, str(path))
 
 

@@ -1,7 +1,8 @@
 """Old syntaxes made current, as Caffe does on loading; the tree of places follows each field to its new path.
 
-V1 (`layers { type: CONVOLUTION blobs_lr: 1 }`), `input:` with `input_dim:` or `input_shape`, data transforms inside
-the data parameters (V1 only, as in Caffe), BatchNorm with three `param`, `solver_type`.  V0 is in upgrade_v0.py.
+V1 (`layers { type: CONVOLUTION blobs_lr: 1 }`), `input:` with `input_dim:` or `input_shape`, data transforms
+inside the data parameters (V1 only, as in Caffe), BatchNorm with three `param`, `solver_type`.  V0 is in
+upgrade_v0.py.
 Source of the rules: what BVLC's src/caffe/util/upgrade_proto.cpp does.
 """
 
@@ -221,7 +222,7 @@ def param_specs(old: Place, new: Place) -> None:
 
 
 def _move_transform(layer: Place) -> bool:
-    """`data_param { scale: ... }` -> `transform_param { scale: ... }` in a V1 data layer; whether there was any."""
+    """`data_param { scale: }` -> `transform_param { scale: }` in a V1 data layer; whether there was any."""
     name = enum("V1LayerParameter.LayerType").values_by_number[layer.message.type].name
     holder = _TRANSFORMED.get(V1_TYPES[name])
     if holder is None or not layer.has(holder):

@@ -1,7 +1,7 @@
 """What the schema says of each field, and the conversion of a value as written to the field's type.
 
-Accepts what the C++ parser that Caffe is built on accepts, including octal and hexadecimal numbers, `1` for true
-and a trailing `f` after a float.
+Accepts what the C++ parser that Caffe is built on accepts, including octal and hexadecimal numbers, `1` for
+true and a trailing `f` after a float.
 """
 
 from __future__ import annotations

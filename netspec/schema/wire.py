@@ -33,7 +33,7 @@ _NESTED_NETS = (21, 22, 25)
 
 
 class Span(NamedTuple):
-    """One field inside an encoded message: its number, wire type, where its tag and its content begin and end."""
+    """One field of an encoded message: number, wire type, where its tag and its content begin and end."""
 
     number: int
     wire: int
@@ -43,7 +43,7 @@ class Span(NamedTuple):
 
 
 def read_binary(kind: str, data: bytes, file: str = "<bytes>") -> Any:
-    """Decode any message of the schema ("BlobProto", "SolverState", ...) as it stands; SnapshotError if malformed."""
+    """Decode any message of the schema ("BlobProto", "SolverState", ...) as it stands."""
     try:
         return message_class(kind).FromString(data)
     except (DecodeError, EncodeError, ValueError, RecursionError) as problem:
@@ -66,7 +66,7 @@ def read_binary_solver(data: bytes, file: str = "<bytes>") -> Any:
 
 
 def write_binary_net(message: Any, dialect: Dialect = "bvlc") -> bytes:
-    """Encode a NetParameter with the field numbers of a dialect; the same message always gives the same bytes."""
+    """Encode a NetParameter with the field numbers of a dialect; equal messages give equal bytes."""
     data = _encoded(message)
     return _renumbered(data, _net_back(data, dialect))
 
