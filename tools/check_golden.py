@@ -163,7 +163,9 @@ def check_layer(case: Case, check: Check) -> None:
     net = case.net()
     set_parameters(net, case.parameters())
     inputs = case.inputs()
-    values = [inputs[name].requires_grad_(name in case.group("indiff")) for name in net.input_names]
+    # Diffs of blobs in between are recorded too, and these may hang on an input whose own diff is not.
+    inner = net.graph.spec.force_backward and bool(case.group("blobdiff"))
+    values = [inputs[name].requires_grad_(inner or name in case.group("indiff")) for name in net.input_names]
     for _ in range(case.meta.get("repeat", 1) - 1):
         with torch.no_grad():
             net(*values)
