@@ -1,0 +1,72 @@
+"""Exact samples: of images, of missing pixels, of latent trees; one pass up, one pass down."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from netspec.layers.tree import Choose
+from netspec.queries.tree import Tree
+
+
+def drawing(generator: torch.Generator | None) -> Choose:
+    """A `Choose` that draws from the softmax of the log weights (by the Gumbel-max trick)."""
+
+    def choose(logits: Tensor) -> Tensor:
+        uniform = torch.rand(logits.shape, generator=generator, device=logits.device, dtype=logits.dtype)
+        tiny = torch.finfo(logits.dtype).tiny
+        return (logits - torch.log(-torch.log(uniform.clamp_min(tiny)))).argmax(-1)
+
+    return choose
+
+
+def sample_states(
+    tree: Tree, x: Tensor, y: Tensor | None = None, generator: torch.Generator | None = None
+) -> list[Tensor]:
+    """A draw of every latent variable given the observed pixels (and classes y (B,) if given).
+
+    States (B, h, w) of each blob from the leaf's top to the class; the last is (B, 1, 1).
+    """
+    values = tree.up(x)
+    choose = drawing(generator)
+    root = choose(values[-1].flatten(1)) if y is None else y
+    return tree.down(values, root.view(-1, 1, 1), choose)
+
+
+def complete(
+    tree: Tree, x: Tensor, y: Tensor | None = None, generator: torch.Generator | None = None, noise: bool = True
+) -> Tensor:
+    """A draw of the missing pixels given the observed ones (and classes y): (B, C, H, W), observed pixels as they are.
+
+    Exact: class, then states downwards from p(state | parent, pixels below), then missing values from N(t, 1/w).
+    noise: False takes the mean of the drawn component in place of a draw from it.
+    """
+    weights = tree.one_hot(sample_states(tree, x, y, generator)[0])
+    return torch.where(x.isnan(), pixels(tree, weights, generator, noise), x)
+
+
+def pixels(tree: Tree, weights: Tensor, generator: torch.Generator | None, noise: bool) -> Tensor:
+    """Pixel values (B, C, H, W) of chosen components, `weights` (B, M, h, w) one-hot."""
+    mean = tree.leaf.mean_image(weights)
+    if not noise:
+        return mean
+    normal = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    return mean + normal * tree.leaf.scale_image(weights)
+
+
+def sample(
+    tree: Tree, y: Tensor, generator: torch.Generator | None = None, noise: bool = True
+) -> Tensor:
+    """Ancestral samples (B, C, H, W) of the classes y (B,): the completion of wholly missing images."""
+    empty = torch.full((len(y), *tree.image_shape), torch.nan, device=y.device, dtype=tree.leaf.blobs[0].dtype)
+    return complete(tree, empty, y, generator, noise)
+
+
+def sample_from(
+    tree: Tree, level: int, states: Tensor, generator: torch.Generator | None = None, noise: bool = True
+) -> Tensor:
+    """Samples (B, C, H, W) below given states (B, h, w) of blob number `level` (as numbered by `Tree.up`)."""
+    empty = torch.full((len(states), *tree.image_shape), torch.nan, device=states.device,
+                       dtype=tree.leaf.blobs[0].dtype)  # fmt: skip
+    leaves = tree.down(tree.up(empty), states, drawing(generator), level)[0]
+    return pixels(tree, tree.one_hot(leaves), generator, noise)

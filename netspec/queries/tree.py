@@ -1,0 +1,131 @@
+"""The latent tree inside a net: found, checked, and walked up and down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from netspec.errors import Problem, SpecError
+from netspec.graph import Graph, Step
+from netspec.layers.base import Layer, as_tuple
+from netspec.layers.tree import Choose, Inner, Leaf
+from netspec.net import Net
+from netspec.spec import TEST
+
+READERS = frozenset({"Accuracy", "ArgMax", "Silence", "Softmax", "SoftmaxWithLoss", "GeneralizedHingeLoss",
+                     "LogLikelihoodLoss", "SumLoss", "HDF5Output"})  # fmt: skip
+"""Layer types that may read the class scores without being part of the tree."""
+
+Call = Callable[[Layer, Tensor], Tensor]
+
+
+class Tree:
+    """A generative net seen as a probability model p(x, latents, y), y uniform over the classes.
+
+    Made from a TEST net; raises SpecError that names the layer, its line and the remedy when the net is no such tree.
+    x is the bottom of the leaf (Similarity) layer: (B, C, H, W), NaN where missing.
+    """
+
+    def __init__(self, net: Net):
+        self.net = net
+        steps = chain(net.graph)
+        layers = [net.made[net.graph.steps.index(step)] for step in steps]
+        problems = [problem for layer in layers if (problem := _problem(layer)) is not None]
+        problems += _top_problems(net, steps[-1])
+        if problems:
+            raise SpecError(problems)
+        leaf, *inner = layers
+        assert isinstance(leaf, Leaf)  # narrows the type; `chain` starts at a leaf
+        self.leaf: Leaf = leaf
+        self.inner: list[Inner] = [layer for layer in inner if isinstance(layer, Inner)]
+        self.image_shape = net.shapes[steps[0].reads[0]][1:]
+        """(C, H, W) of x."""
+        self.classes = net.shapes[steps[-1].writes[0]][1]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the layers from the leaf up."""
+        return [layer.spec.name for layer in (self.leaf, *self.inner)]
+
+    def up(self, x: Tensor, call: Call | None = None) -> list[Tensor]:
+        """Activations from the leaf's top to the class scores (B, Y, 1, 1): log p(observed pixels below | state), nats."""
+        call = call or _forward
+        values = [call(self.leaf, x)]
+        for layer in self.inner:
+            values.append(call(layer, values[-1]))
+        return values
+
+    def up_max(self, x: Tensor) -> list[Tensor]:
+        """As `up`, with every sum over states and every missing pixel replaced by its maximum."""
+        values = [self.leaf.upward_max(x)]
+        for layer in self.inner:
+            values.append(layer.upward_max(values[-1]))
+        return values
+
+    def down(self, values: list[Tensor], state: Tensor, choose: Choose, start: int | None = None) -> list[Tensor]:
+        """States at every blob from the leaf's top to the root, given the root's `state`.
+
+        values: what `up` or `up_max` gave. state: (B, h, w) at blob number `start` (default the last: the class).
+        """
+        start = len(self.inner) if start is None else start
+        states = [state]
+        for i in reversed(range(start)):
+            states.insert(0, self.inner[i].downward(states[0], values[i], choose))
+        return states
+
+    def one_hot(self, states: Tensor) -> Tensor:
+        """Leaf states (B, h, w) as weights (B, M, h, w)."""
+        components = int(self.leaf.blob_shapes[0][0])
+        return torch.nn.functional.one_hot(states, components).movedim(-1, 1).to(self.leaf.blobs[0].dtype)
+
+
+def _forward(layer: Layer, x: Tensor) -> Tensor:
+    return as_tuple(layer(x))[0]
+
+
+def chain(graph: Graph) -> list[Step]:
+    """The steps from the leaf to the class scores; SpecError where the tree branches, or there is none."""
+    leaves = [step for step in graph.steps if issubclass(step.kind, Leaf)]
+    if not leaves:
+        raise SpecError("the net has no Similarity layer, so it is no generative model over its input")
+    if len(leaves) > 1:
+        raise SpecError([leaves[1].layer.problem(f"a second leaf beside {leaves[0].layer}; a tree has one")])
+    steps = [leaves[0]]
+    while True:
+        readers = [step for step in graph.steps if steps[-1].writes[0] in step.reads]
+        inner = [step for step in readers if issubclass(step.kind, Inner)]
+        others = [step for step in readers if not issubclass(step.kind, Inner) and step.layer.type not in READERS]
+        if others or len(inner) > 1:
+            raise SpecError([_stranger(step, steps[-1]) for step in others or inner[1:]])
+        if not inner:
+            return steps
+        steps += inner
+
+
+def _stranger(step: Step, below: Step) -> Problem:
+    return step.layer.problem(
+        f"reads {below.layer.tops[0]!r} of {below.layer} and is no part of a latent tree; a tree is Similarity, then "
+        "MEX and SUM pooling in turn, as in nets/ht_cac_mnist.prototxt (MEX normalises activations itself: norm, "
+        "tile and mask helper layers are not needed)",
+        "bottom", 0,
+    )  # fmt: skip
+
+
+def _problem(layer: Layer) -> Problem | None:
+    if isinstance(layer, (Inner, Leaf)):
+        return layer.tree_problem()
+    return None
+
+
+def _top_problems(net: Net, step: Step) -> list[Problem]:
+    shape = net.shapes[step.writes[0]]
+    problems = []
+    if len(shape) != 4 or shape[2:] != (1, 1):
+        problems.append(
+            step.layer.problem(f"ends the tree with shape {shape}; class scores need one position (N, classes, 1, 1)")
+        )
+    if net.graph.spec.phase != TEST:
+        problems.append(step.layer.problem("queries need the TEST net (in TRAIN positions are dropped at random)"))
+    return problems
