@@ -33,7 +33,8 @@ def fill(blob: Tensor, filler: Any, generator: torch.Generator | None, strict: b
     Raises FillerError for an unknown type or a blob that the type cannot fill.
     """
     if filler is None:
-        blob.zero_()
+        with torch.no_grad():
+            blob.zero_()
         return
     name = "bilinear_old" if strict and filler.type == "bilinear" else filler.type
     name = "rects_short" if strict and name == "rects" else name

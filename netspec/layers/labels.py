@@ -1,0 +1,93 @@
+"""What losses and Accuracy share: labels as indices with a mask of the rows that count, normalisers, and
+floors."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from netspec.layers.base import Layer, Shape
+
+# Shape suffixes: O = product of the axes before the class axis, C = classes, I = product of the axes after
+# it.
+
+
+def rows(x: Tensor, axis: int) -> Tensor:
+    """`x` as (O, C, I) around its class axis."""
+    return x.reshape(prod(x.shape[:axis]), x.shape[axis], prod(x.shape[axis + 1 :]))
+
+
+def classes(label: Tensor, ignore: int | None = None) -> tuple[Tensor, Tensor]:
+    """(index, valid): labels cut to integers, 0 where not valid; a label that is NaN or equals `ignore` is
+    not valid."""
+    label = label.detach()
+    valid = ~label.isnan()
+    index = torch.where(valid, label, 0).long()
+    if ignore is not None:
+        valid = valid & (index != ignore)
+    return torch.where(valid, index, 0), valid
+
+
+def floor_through(x: Tensor, low: float) -> Tensor:
+    """max(x, low) with the gradient of x itself, also below `low` (0 where x is infinite); NaN passes
+    through.
+
+    Caffe guards logarithms this way: the loss is bounded, the gradient is that of the unguarded formula.
+    """
+    finite = torch.where(x.isinf(), 0.0, x)
+    return torch.where(x < low, low + (finite - finite.detach()), x)
+
+
+def value_with_gradient_of(value: Tensor, slope: Tensor) -> Tensor:
+    """`value`, differentiated as if it were `slope` (for layers whose defined gradient is not the
+    derivative)."""
+    return value.detach() + (slope - slope.detach())
+
+
+def normalization(layer: Layer, default: str) -> str:
+    """FULL, VALID, BATCH_SIZE or NONE, as loss_param says; `normalize` is the older spelling of
+    VALID/BATCH_SIZE."""
+    p: Any = layer.spec.message.loss_param
+    if p.HasField("normalization"):
+        return str(type(p).NormalizationMode.Name(p.normalization))
+    if p.HasField("normalize"):
+        return "VALID" if p.normalize else "BATCH_SIZE"
+    return default
+
+
+def ignored(layer: Layer) -> int | None:
+    """loss_param's ignore_label, None when not set."""
+    p: Any = layer.spec.message.loss_param
+    return int(p.ignore_label) if p.HasField("ignore_label") else None
+
+
+def normalized(losses: Tensor, valid: Tensor, mode: str, batch: int) -> Tensor:
+    """The sum of `losses` over the number that `mode` names, which is at least 1 (loss_layer.hpp,
+    GetNormalizer)."""
+    total = losses.sum()
+    if mode == "VALID":
+        return total / valid.sum().clamp(min=1)
+    return total / {"FULL": valid.numel(), "BATCH_SIZE": batch, "NONE": 1}[mode]
+
+
+def check_labels(layer: Layer, scores: Shape, label: Shape, axis: int) -> None:
+    """Fail unless there is one label for every position of `scores` outside its class axis."""
+    wanted = prod(scores[:axis]) * prod(scores[axis + 1 :])
+    if prod(label) != wanted:
+        expected = scores[:axis] + scores[axis + 1 :]
+        layer.fail(
+            f"needs one label for each of the {wanted} predictions of {scores} "
+            f"with classes along axis {axis}, "
+            f"such as shape {expected}; the label has shape {label}",
+            "bottom",
+            1,
+        )
+
+
+def check_same(layer: Layer, a: Shape, b: Shape, i: int = 1) -> None:
+    """Fail unless bottom i holds as many values as bottom 0, row by row."""
+    if prod(a) != prod(b) or a[:1] != b[:1]:
+        layer.fail(f"bottoms 0 and {i} must have equal shapes, found {a} and {b}", "bottom", i)

@@ -1,0 +1,193 @@
+"""Recurrent layers over time-major blobs (T, N, ...): RNN, LSTM, and LSTMUnit, one step of an LSTM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from netspec.layers.base import Layer, Shape, at_least, exactly, register
+
+# Shape suffixes: T = time, N = sequences (the batch), H = num_output, G = 4 H gates in the order i, f, o, g.
+
+
+def lstm_step(c_NH: Tensor, gates_NG: Tensor, cont_N1: Tensor) -> tuple[Tensor, Tensor]:
+    """(c, h) after one step: c = cont f c + i g, h = o tanh(c); where cont is 0 the old c has no effect, NaN
+    included."""
+    i, f, o, g = gates_NG.chunk(4, -1)
+    kept = torch.where(cont_N1 == 0, 0.0, c_NH) * (cont_N1 * f.sigmoid())
+    c_NH = kept + i.sigmoid() * g.tanh()
+    return c_NH, o.sigmoid() * c_NH.tanh()
+
+
+class Recurrent(Layer):
+    """What RNN and LSTM share: bottoms x, cont, optional static input, and the hidden state between forwards.
+
+    `cont` is 1 where a sequence goes on and 0 at its first step. Without expose_hidden the state is kept in
+    buffers: a forward starts from the last state of the forward before (0 at first), and no gradient crosses
+    forwards.
+    """
+
+    bottoms, tops = at_least(2), at_least(1)
+    param_field = "recurrent_param"
+    states: Sequence[str] = ()
+    """Names of the hidden states, in the order of their bottoms and tops."""
+
+    def setup(self, *shapes: Shape) -> None:
+        p, field = self.param, "recurrent_param"
+        if not p.num_output:
+            self.fail("needs num_output > 0", field)
+        exposed = len(self.states) if p.expose_hidden else 0
+        self.static = len(shapes) == 3 + exposed
+        if len(shapes) not in (2 + exposed, 3 + exposed):
+            self.fail(
+                f"takes x, cont, an optional static input and {exposed} initial states, "
+                f"found {len(shapes)} bottoms",
+                "bottom",
+                0,
+            )
+        if len(self.spec.tops) != 1 + exposed:
+            self.fail(f"gives {1 + exposed} tops, found {len(self.spec.tops)}", "top", 0)
+        self.check_shapes(*shapes)
+        self.add_blobs(p.num_output, prod(shapes[0][2:]), prod(shapes[2][1:]) if self.static else 0)
+        if not exposed:
+            for name in self.states:
+                self.register_buffer(name, torch.zeros(shapes[0][1], p.num_output))
+
+    def check_shapes(self, *shapes: Shape) -> None:
+        """Fail unless x is (T, N, ...), cont (T, N), the static input (N, ...) and states (1, N, H)."""
+        x, cont, *rest = shapes
+        if len(x) < 2 or tuple(cont) != tuple(x[:2]):
+            self.fail(
+                f"needs x of shape (T, N, ...) and cont of shape (T, N), found {x} and {cont}", "bottom", 1
+            )
+        if self.static and rest[0][:1] != x[1:2]:
+            self.fail(f"needs a static input of shape ({x[1]}, ...), found {rest[0]}", "bottom", 2)
+        for i, state in enumerate(rest[self.static :], 2 + self.static):
+            if tuple(state) != (1, x[1], self.param.num_output):
+                self.fail(
+                    f"needs a state of shape {(1, x[1], self.param.num_output)}, found {state}", "bottom", i
+                )
+
+    def add_blobs(self, hidden: int, inputs: int, static: int) -> None:
+        """Declare the blobs in the order of Caffe's unrolled net; `static` is 0 without a static input."""
+        raise NotImplementedError
+
+    def walk(
+        self, inputs: Sequence[Tensor], conts: Sequence[Tensor], start: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Run all steps; gives the top of shape (T, N, H), then the last states (N, H)."""
+        raise NotImplementedError
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        x, cont = bottoms[0], bottoms[1].detach().to(bottoms[0].dtype)
+        inputs = linear(x.reshape(*x.shape[:2], -1), self.blob(0), self.blob(1))
+        if self.static:
+            inputs = inputs + linear(bottoms[2].flatten(1), self.blob(2))
+        exposed = bottoms[2 + self.static :]
+        # A copy: backward needs the state that this forward began with, and the buffer is overwritten below.
+        start = [state[0] for state in exposed] or [self.get_buffer(name).clone() for name in self.states]
+        top, *last = self.walk(inputs.unbind(0), cont.unsqueeze(2).unbind(0), start)
+        if exposed:
+            return top, *(state.unsqueeze(0) for state in last)
+        for name, state in zip(self.states, last, strict=True):
+            self.get_buffer(name).copy_(state.detach())
+        return (top,)
+
+
+def carried(cont_N1: Tensor, h_NH: Tensor) -> Tensor:
+    """cont h, and 0 where cont is 0 even if h is NaN."""
+    return cont_N1 * torch.where(cont_N1 == 0, 0.0, h_NH)
+
+
+@register("LSTM")
+class LSTM(Recurrent):
+    """c_t = cont f c_(t-1) + i g, h_t = o tanh(c_t), with i, f, o = sigmoid, g = tanh of W x + b + V h_(t-1)
+    (+ S s).
+
+    Shapes: x (T, N, ...), cont (T, N), optional static input s (N, ...), with expose_hidden also h_0 and c_0
+    (1, N, H); tops h (T, N, H), with expose_hidden also h_T and c_T. Blobs W (4H, D), b (4H,), S (4H, E) if s
+    is given, V (4H, H); gates in the order i, f, o, g. The exposed states carry gradients (Caffe cuts them
+    off). The state before a step with cont 0 has no effect, also when it is NaN; other NaN pass through.
+    Raises SpecError for missing num_output, wrong numbers of bottoms or tops, or shapes that do not fit.
+    Source: Donahue et al. 2014 (LRCN); Caffe, lstm_layer.cpp and recurrent_layer.cpp.
+    """
+
+    states = ("h_state", "c_state")
+
+    def add_blobs(self, hidden: int, inputs: int, static: int) -> None:
+        p = self.param
+        self.add_blob((4 * hidden, inputs), p.weight_filler)
+        self.add_blob((4 * hidden,), p.bias_filler)
+        if self.static:
+            self.add_blob((4 * hidden, static), p.weight_filler)
+        self.add_blob((4 * hidden, hidden), p.weight_filler)
+
+    def walk(
+        self, inputs: Sequence[Tensor], conts: Sequence[Tensor], start: Sequence[Tensor]
+    ) -> list[Tensor]:
+        (h, c), weight, hidden = start, self.blob(len(self.blobs) - 1), []
+        for gates, cont in zip(inputs, conts, strict=True):
+            c, h = lstm_step(c, gates + linear(carried(cont, h), weight), cont)
+            hidden.append(h)
+        return [torch.stack(hidden), h, c]
+
+
+@register("RNN")
+class RNN(Recurrent):
+    """h_t = tanh(W x_t + b + V cont h_(t-1) (+ S s)), o_t = tanh(U h_t + d); the top is o.
+
+    Shapes: x (T, N, ...), cont (T, N), optional static input s (N, ...), with expose_hidden also h_0 (1, N,
+    H); tops o (T, N, H), with expose_hidden also h_T (1, N, H). Blobs W (H, D), b (H,), S (H, E) if s is
+    given, V (H, H), U (H, H), d (H,). The exposed states carry gradients (Caffe cuts them off). NaN as in
+    LSTM. Raises SpecError as LSTM does. Source: Caffe, rnn_layer.cpp and recurrent_layer.cpp.
+    """
+
+    states = ("h_state",)
+
+    def add_blobs(self, hidden: int, inputs: int, static: int) -> None:
+        p = self.param
+        self.add_blob((hidden, inputs), p.weight_filler)
+        self.add_blob((hidden,), p.bias_filler)
+        if self.static:
+            self.add_blob((hidden, static), p.weight_filler)
+        self.add_blob((hidden, hidden), p.weight_filler)
+        self.add_blob((hidden, hidden), p.weight_filler)
+        self.add_blob((hidden,), p.bias_filler)
+
+    def walk(
+        self, inputs: Sequence[Tensor], conts: Sequence[Tensor], start: Sequence[Tensor]
+    ) -> list[Tensor]:
+        (h,), first, hidden = start, len(self.blobs) - 3, []
+        for drive, cont in zip(inputs, conts, strict=True):
+            h = (drive + linear(carried(cont, h), self.blob(first))).tanh()
+            hidden.append(h)
+        return [linear(torch.stack(hidden), self.blob(first + 1), self.blob(first + 2)).tanh(), h]
+
+
+@register("LSTMUnit")
+class LSTMUnit(Layer):
+    """c = cont f c_prev + i g, h = o tanh(c): one step of an LSTM from its summed gate inputs.
+
+    Shapes: c_prev (1, N, H), gate inputs (1, N, 4H) in the order i, f, o, g, cont (1, N); tops c and h (1, N,
+    H). Where cont is 0, c_prev has no effect, also when it is NaN. Raises SpecError when shapes do not fit.
+    Source: Caffe, lstm_unit_layer.cpp.
+    """
+
+    bottoms, tops = exactly(3), exactly(2)
+
+    def setup(self, *shapes: Shape) -> None:
+        c, gates, cont = shapes
+        if len(c) != 3 or tuple(gates) != (*c[:2], 4 * c[2]) or tuple(cont) != tuple(c[:2]):
+            self.fail(
+                f"needs c (1, N, H), gates (1, N, 4H) and cont (1, N), found {c}, {gates} and {cont}",
+                "bottom",
+                0,
+            )
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        c, gates, cont = bottoms
+        return lstm_step(c, gates, cont.detach().to(c.dtype).unsqueeze(2))
