@@ -1,0 +1,147 @@
+"""log sum exp over pairs (x_k + b_mk): as a batched matrix product, exactly, as the fork computes it, and its
+limits.
+
+Shape letters: R regions; L cells of a region; M instances; K values of a patch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+inf = float("inf")
+
+
+def product(x_RLK: Tensor, b_RMK: Tensor, log_k: float = 0.0) -> Tensor:
+    """log sum_k exp(x_lk + b_mk - log_k) (R, L, M) as one batched matrix product of exponentials.
+
+    Both factors lie in [0, 1]: the column maxima of b move over to x, then x is shifted by its own maximum s,
+    so that a cell's most likely instance never underflows. y = s + log(exp(x + max_m b - s) . exp(b - max_m
+    b)). An instance more than about e^83 times less likely than the best one of its cell (e^705 in float64)
+    underflows. Outside compilation such entries are computed again, exactly. Under compilation they take the
+    value s - 83 with gradient 0: harmless in a sum, and a gradient that would have been below e^-83 of the
+    best one's.
+    NaN spreads over its cell; -inf drops out; a cell of only -inf gives -inf, with gradient 0.
+    """
+    peak_RK = b_RMK.detach().amax(1)
+    w_RMK = torch.exp(b_RMK - (finite(peak_RK).unsqueeze(1) + log_k))
+    moved_RLK = x_RLK + peak_RK.unsqueeze(1)
+    shift_RL1 = moved_RLK.detach().amax(2, keepdim=True)
+    acc_RLM = torch.bmm(torch.exp(moved_RLK - finite(shift_RL1)), w_RMK.transpose(1, 2))
+    floor = 100 * torch.finfo(acc_RLM.dtype).tiny
+    y_RLM = shift_RL1 + acc_RLM.clamp(min=floor).log()
+    if may_look(acc_RLM):
+        low = ((acc_RLM < floor) & (shift_RL1 > -inf)).nonzero(as_tuple=True)
+        if len(low[0]):
+            y_RLM = y_RLM.index_put(low, log_sum_exp(x_RLK[low[0], low[1]] + b_RMK[low[0], low[2]] - log_k))
+    return y_RLM
+
+
+def log_sum_exp(z: Tensor) -> Tensor:
+    """log sum exp over the last axis; -inf, with gradient 0, where all entries are -inf."""
+    shift = z.detach().amax(-1, keepdim=True)
+    total = torch.exp(z - finite(shift)).sum(-1)
+    # Two wheres: the logarithm never sees a 0, whose gradient would be infinite.
+    value = torch.where(total == 0, 1.0, total).log()
+    return torch.where(total == 0, -inf, value) + finite(shift).squeeze(-1)
+
+
+def finite(x: Tensor) -> Tensor:
+    """x with -inf replaced by 0, so that differences of it are no NaN."""
+    return torch.where(x == -inf, 0.0, x)
+
+
+def may_look(x: Tensor) -> bool:
+    """Whether Python may branch on values of x: not while compiling, exporting or capturing."""
+    if torch.compiler.is_compiling() or x.is_meta:
+        return False
+    return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def extremum(z: Tensor, largest: bool, strict: bool) -> Tensor:
+    """max (or min) over the last axis; every entry equal to it takes the full gradient, as in the original.
+
+    strict: NaN is skipped, as the fork's comparisons do; a row of only NaN gives -inf (or +inf).
+    """
+    if strict:
+        z = torch.where(z.isnan(), -inf if largest else inf, z)
+    value = (z.amax(-1) if largest else z.amin(-1)).detach()
+    hit = (z.detach() == value.unsqueeze(-1)) & z.detach().isfinite()
+    return value + torch.where(hit, z - z.detach(), 0.0).sum(-1)  # the sum is 0; it carries the gradient
+
+
+def fork_mean(z: Tensor, eps: Tensor, log_k: float) -> Tensor:
+    """(1/eps) log sum_k exp(eps z_k - log_k) over the last axis, in the order and with the accidents of the
+    fork.
+
+    The shift skips NaN; it is the minimum for eps <= 0; a row of only -inf, and eps = 0, give NaN or
+    infinity.
+    """
+    low = torch.where(z.isnan(), -inf, z).amax(-1, keepdim=True)
+    high = torch.where(z.isnan(), inf, z).amin(-1, keepdim=True)
+    shift = torch.where(eps > 0, low, high).detach()
+    return shift.squeeze(-1) + torch.exp(eps * (z - shift) - log_k).sum(-1).log() / eps
+
+
+def fork_epsilon_gradient(y: Tensor, z: Tensor, normed: Tensor | None, eps: Tensor) -> Tensor:
+    """y, whose derivative by eps is the fork's: (1/eps) (mean_k [z_k exp(eps (z_k - y)) - b_k exp(eps b_k)] -
+    y).
+
+    The term in b (normed) stands where the offsets are normalised on the fly. Right when y is a log mean; in
+    softmax_mode the mean ought to be a sum, which the fork overlooks.
+    """
+    with torch.no_grad():
+        terms = z * torch.exp(eps * (z - y.unsqueeze(-1)))
+        if normed is not None:
+            terms = terms - normed * torch.exp(eps * normed)
+        slope = (terms.mean(-1) - y) / eps
+    value: Tensor = with_slope(y, eps, slope)
+    return value
+
+
+def entropy_gradient(b: Tensor, log_w: Tensor, coefficient: float) -> Tensor:
+    """b unchanged; backward adds coefficient times the gradient of sum_k w log w, w = exp(log_w) = softmax(b)."""
+    with torch.no_grad():
+        w, slope = log_w.exp(), 1 + log_w
+        pull = coefficient * w * (slope - (w * slope).sum(-1, keepdim=True))
+    value: Tensor = with_pull(b, pull)
+    return value
+
+
+# Gradients that belong to no value. Operators of their own, since the compiler takes those as they are.
+
+
+@torch.library.custom_op("netspec::with_slope", mutates_args=())
+def with_slope(y: Tensor, parameter: Tensor, slope: Tensor) -> Tensor:
+    """y, with dy / dparameter = slope."""
+    return y.clone()
+
+
+@torch.library.custom_op("netspec::with_pull", mutates_args=())
+def with_pull(b: Tensor, pull: Tensor) -> Tensor:
+    """b, with `pull` added to whatever gradient comes back."""
+    return b.clone()
+
+
+def _copy_of_first(first: Tensor, *others: Tensor) -> Tensor:
+    return torch.empty_like(first)
+
+
+def _keep_last(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[-1])
+
+
+def _slope_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    return gradient, (gradient * ctx.saved_tensors[0]).sum(), None
+
+
+def _pull_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    return gradient + ctx.saved_tensors[0], None
+
+
+with_slope.register_fake(_copy_of_first)
+with_pull.register_fake(_copy_of_first)
+with_slope.register_autograd(_slope_backward, setup_context=_keep_last)
+with_pull.register_autograd(_pull_backward, setup_context=_keep_last)

@@ -1,0 +1,181 @@
+"""MEX: a soft maximum over log weights plus inputs; with softmax_mode and normalised offsets, a layer of
+mixtures.
+
+Shape letters: B batch; c, h, w output grid; R regions; L cells of a region over the batch; M instances; K
+patch values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import log
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from netspec.layers.base import Layer, Shape, at_least, register
+from netspec.layers.block import normalise, read_block, same_shapes
+from netspec.layers.logsumexp import (
+    entropy_gradient,
+    extremum,
+    finite,
+    fork_epsilon_gradient,
+    fork_mean,
+    inf,
+    may_look,
+    product,
+)
+from netspec.layers.regions import read_regions
+
+LIMITS = {inf: "max", -inf: "min", 0.0: "mean"}
+"""Values of epsilon at which the formula is a limit."""
+
+
+@register("MEX")
+class MEX(Layer):
+    """y_m = (1/eps) log( (1/K) sum_k exp(eps (x_k + b_mk)) ) per patch x; `softmax_mode` leaves out the 1/K.
+
+    eps = +inf gives the maximum, -inf the minimum (every tie takes the full gradient); eps = 0 the limit: the
+    mean, or infinity in softmax_mode. With softmax_mode, eps 1 and `normalize_offsets` the offsets are log
+    probabilities and each instance is a mixture: if x are log densities, so is y (nats).
+    Shapes: bottoms (N, C, H, W); tops (N, M * c, h, w), instance slowest; blobs: epsilon (1, 1, 1, 1) and
+    offsets (R, 1, M, K), R regions of the output grid (contiguous tiles, or a repeated pattern with
+    `use_unshared_regions`). Without `epsilon_filler` epsilon is the constant 1.
+    `normalize_offsets`: rows less their own MEX; `normalize_offsets_projected`: the blob itself is
+    overwritten so in every forward and the gradient is the plain one. `use_log_space_parameters: false`: the
+    blob holds exp(b), kept at or above `linear_space_min_value`. `maximum_entropy_regularization_coeff` adds
+    its gradient once a backward.
+    NaN in a bottom spreads to its own cell; -inf drops out, and a cell of only -inf gives -inf.
+    Raises SpecError for a block or regions that do not fit, and for unsupervised_init, which no released net
+    uses.
+    Source: Cohen, Sharir and Shashua 2016 (SimNets); mex_layer.cpp of the SimNets fork.
+    """
+
+    bottoms = at_least(1)
+    tops = at_least(1)
+    paired = True
+    param_field = "mex_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        p = self.param
+        if p.unsupervised_init.type != "none":
+            self.fail(
+                f"unsupervised_init of type {p.unsupervised_init.type!r} is read, but not run, for MEX",
+                "mex_param",
+                "unsupervised_init",
+                "type",
+            )
+        if not p.num_instances:
+            self.fail("needs num_instances > 0", "mex_param", "num_instances")
+        if not p.use_log_space_parameters and p.linear_space_min_value <= 0:
+            self.fail("linear_space_min_value must be > 0", "mex_param", "linear_space_min_value")
+        self.block = read_block(self, p.block_param, same_shapes(self, shapes), can_round_up=True)
+        self.regions = read_regions(self, p, self.block.grid)
+        self.log_k = 0.0 if p.softmax_mode else log(self.block.values)
+        self.limit = "none"
+        """Which limit epsilon stands for: "none" (finite, not 0), "max", "min" or "mean"."""
+        self.seen_version = -1
+        chosen = p.HasField("epsilon_filler") or self.strict
+        self.add_blob(
+            (1, 1, 1, 1),
+            p.epsilon_filler if chosen else constant_one(p.epsilon_filler),
+            1.0 if chosen else 0.0,
+        )
+        self.add_blob((self.regions.number, 1, p.num_instances, self.block.values), p.offsets_filler)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        self.look_at_epsilon()
+        b_RMK = self.offsets()
+        tops = []
+        for x_BCHW in bottoms:
+            y_BchwM = self.regions.join(self.mix(self.patches(x_BCHW), b_RMK))
+            tops.append(y_BchwM.permute(0, 4, 1, 2, 3).flatten(1, 2))
+        return tuple(tops)
+
+    def patches(self, x_BCHW: Tensor) -> Tensor:
+        """The patches grouped by region (R, L, K); normalised where asked for."""
+        patches, p = self.block.patches(x_BCHW), self.param
+        if p.normalize_patches:
+            patches = normalise(patches, p.normalize_variance, p.normalization_fudge_factor)
+        return self.regions.split(patches)
+
+    def mix(self, x_RLK: Tensor, b_RMK: Tensor) -> Tensor:
+        """y (R, L, M) of patches x and offsets b as they count."""
+        eps = self.epsilon()
+        if self.limit == "none" and not self.strict:
+            return product(scale(eps, x_RLK), scale(eps, b_RMK), self.log_k) / eps
+        if self.limit == "mean" and not self.strict:
+            mean = x_RLK.mean(2).unsqueeze(2) + b_RMK.mean(2).unsqueeze(1)
+            return mean + inf if self.param.softmax_mode else mean
+        z_RLMK = x_RLK.unsqueeze(2) + b_RMK.unsqueeze(1)
+        if self.limit in ("max", "min"):
+            return extremum(z_RLMK, self.limit == "max", self.strict)
+        y_RLM = fork_mean(z_RLMK, eps.detach(), self.log_k)
+        if not eps.requires_grad:
+            return y_RLM
+        own = self.param.normalize_offsets and not self.param.normalize_offsets_projected
+        return fork_epsilon_gradient(y_RLM, z_RLMK, b_RMK.unsqueeze(1) if own else None, eps)
+
+    def epsilon(self) -> Tensor:
+        """Epsilon as a scalar tensor."""
+        return self.blob(0).view(())
+
+    def look_at_epsilon(self) -> None:
+        """Note which limit epsilon stands for. Compiled code keeps what was seen last, outside it."""
+        eps = self.blobs[0].detach()
+        if may_look(eps) and (eps.device.type == "cpu" or eps._version != self.seen_version):
+            self.limit = LIMITS.get(eps.item(), "none")
+            self.seen_version = eps._version
+
+    def fill(self, blobs: Iterable[int], generator: torch.Generator) -> None:
+        super().fill(blobs, generator)
+        self.look_at_epsilon()
+
+    # Offsets
+
+    def offsets(self) -> Tensor:
+        """The offsets as they count (R, M, K): logarithms, normalised where asked for."""
+        p, blob = self.param, self.blob(1)
+        self.project_blob(blob)
+        # The clone is what log keeps for its gradient: the blob itself changes in place at the next forward.
+        b_RMK = (blob if p.use_log_space_parameters else blob.clone().log()).squeeze(1)
+        if not p.normalize_offsets:
+            return b_RMK
+        normed_RMK = b_RMK.detach() if p.normalize_offsets_projected else self.normed(b_RMK)
+        if p.maximum_entropy_regularization_coeff and (p.use_log_space_parameters or not self.strict):
+            pulled_RMK = entropy_gradient(b_RMK, normed_RMK.detach(), p.maximum_entropy_regularization_coeff)
+            return pulled_RMK if p.normalize_offsets_projected else self.normed(pulled_RMK)
+        return b_RMK if p.normalize_offsets_projected else normed_RMK
+
+    def project_blob(self, blob: Tensor) -> None:
+        """Overwrite the offsets blob by what its mode allows: values above the least one, normalised rows."""
+        p = self.param
+        least = None if p.use_log_space_parameters else p.linear_space_min_value
+        with torch.no_grad():
+            if least is not None:
+                blob.clamp_(min=least)
+            if p.normalize_offsets and p.normalize_offsets_projected:
+                normed = self.normed(blob if least is None else blob.log())
+                blob.copy_(normed if least is None else normed.exp().clamp(min=least))
+
+    def normed(self, b_RMK: Tensor) -> Tensor:
+        """Rows (last axis) less their MEX over zero inputs."""
+        eps = self.epsilon().detach() if self.strict else self.epsilon()
+        if self.limit == "none" or (self.strict and self.limit == "mean"):
+            return b_RMK - (torch.logsumexp(eps * b_RMK, -1, keepdim=True) - self.log_k) / eps
+        if self.limit == "mean":
+            return b_RMK - b_RMK.mean(-1, keepdim=True)
+        return b_RMK - extremum(b_RMK, self.limit == "max", self.strict).unsqueeze(-1)
+
+
+def scale(eps: Tensor, x: Tensor) -> Tensor:
+    """eps * x; where x is -inf (left out of the sum) it gives epsilon the gradient 0, not NaN."""
+    return torch.where(x == -inf, x, eps * finite(x)) if eps.requires_grad else eps * x
+
+
+def constant_one(filler: Any) -> Any:
+    """A filler message like the given one that fills with 1."""
+    made = type(filler)()
+    made.type, made.value = "constant", 1.0
+    return made

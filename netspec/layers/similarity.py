@@ -1,0 +1,119 @@
+"""Similarity: how like a patch is to each of M templates; with normalization_term, the log density of M
+Gaussians.
+
+Shape letters: B batch; c, h, w grid of windows; K values of a patch; M instances.
+"""
+
+from __future__ import annotations
+
+from math import log, pi
+
+import torch
+from torch import Tensor
+
+from netspec.layers.base import Layer, Shape, at_least, register
+from netspec.layers.block import normalise, read_block, same_shapes
+
+LOG_2PI = log(2 * pi)
+
+
+@register("Similarity")
+class Similarity(Layer):
+    """y_m = -sum_k w_mk (t_mk - x_k)^2 (L2), -sum w |t - x| (L1) or sum w t x (CONVOLUTION), per patch x.
+
+    With `normalization_term` (L2): y_m = 1/2 sum_k [-w (t - x)^2 + log(w + fudge) - log 2pi], the log density
+    in nats of a Gaussian with mean t and precisions w. `use_log_space_weight_param`: exp(w) in place of w,
+    and w in place of log(w + fudge). Shapes: bottoms (N, C, H, W); tops (N, M * c, h, w), instance slowest;
+    blobs: templates and weights (M, block_c, block_h, block_w), with `bias_term` also (1, 1, 1, M), added
+    last.
+    NaN in a bottom: with `ignore_nan_input` and `normalization_term` the coordinate is missing and integrated
+    out (adds exactly 0, no gradient); otherwise it passes through. `out_of_bounds_value: nan` makes padding
+    missing.
+    Raises SpecError for num_instances 0, a block that does not fit, normalization_term without L2.
+    Source: Cohen, Sharir and Shashua 2016 (SimNets); similarity_layer.cpp of the SimNets fork.
+    """
+
+    bottoms = at_least(1)
+    tops = at_least(1)
+    paired = True
+    param_field = "similarity_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        p = self.param
+        self.kind = p.SimilarityFunction.Name(p.similarity_function)
+        if not p.num_instances:
+            self.fail("needs num_instances > 0", "similarity_param")
+        if p.normalization_term and self.kind != "L2":
+            self.fail(
+                f"normalization_term needs L2, not {self.kind}", "similarity_param", "normalization_term"
+            )
+        if p.normalization_term_fudge < 0:
+            self.fail("normalization_term_fudge is negative", "similarity_param", "normalization_term_fudge")
+        if p.unsupervised_init.type not in ("none", "kmeans", "gmm"):
+            self.fail(
+                f"unsupervised_init of type {p.unsupervised_init.type!r}; Similarity knows none, kmeans and gmm",
+                "similarity_param",
+                "unsupervised_init",
+                "type",
+            )
+        self.block = read_block(self, p.block_param, same_shapes(self, shapes), can_round_up=False)
+        self.ignores_nan = p.ignore_nan_input and p.normalization_term
+        shape = (p.num_instances, *self.block.size)
+        waits = (
+            self.strict and p.unsupervised_init.type != "none"
+        )  # the fork leaves zeros until the init phase
+        self.add_blob(shape, None if waits else p.template_filler)
+        self.add_blob(shape, None if waits else p.weight_filler)
+        if p.bias_term:
+            self.add_blob((1, 1, 1, p.num_instances), p.bias_filler)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        t_MK, w_MK = self.blob(0).flatten(1), self.blob(1).flatten(1)
+        tops = []
+        for x_BCHW in bottoms:
+            y_BchwM = self.compare(self.patches(x_BCHW), t_MK, w_MK)
+            if self.param.bias_term:
+                y_BchwM = y_BchwM + self.blob(2).flatten()
+            tops.append(y_BchwM.permute(0, 4, 1, 2, 3).flatten(1, 2))
+        return tuple(tops)
+
+    def patches(self, x_BCHW: Tensor) -> Tensor:
+        """The patches (B, c, h, w, K) that are compared: unrolled and, where asked for, normalised."""
+        patches, p = self.block.patches(x_BCHW), self.param
+        if p.normalize_patches:
+            return normalise(patches, p.normalize_variance, p.normalization_fudge_factor)
+        return patches
+
+    def compare(self, x_BchwK: Tensor, t_MK: Tensor, w_MK: Tensor) -> Tensor:
+        """y (B, c, h, w, M) for templates t and stored weights w."""
+        if self.kind == "CONVOLUTION":
+            return x_BchwK @ (w_MK * t_MK).t()
+        if self.kind == "L1":
+            return -(w_MK * self.distance(x_BchwK, t_MK)).sum(-1)
+        precision_MK = w_MK.exp() if self.param.use_log_space_weight_param else w_MK
+        if not self.param.normalization_term:
+            return -(precision_MK * (t_MK - x_BchwK.unsqueeze(-2)).square()).sum(-1)
+        return self.log_density(x_BchwK, t_MK, precision_MK, self.log_weights(w_MK))
+
+    def log_weights(self, w_MK: Tensor) -> Tensor:
+        """log w as the density counts it: the fudge inside, or w itself when it is stored as a logarithm."""
+        p = self.param
+        return w_MK if p.use_log_space_weight_param else torch.log(w_MK + p.normalization_term_fudge)
+
+    def log_density(self, x_BchwK: Tensor, t_MK: Tensor, w_MK: Tensor, log_w_MK: Tensor) -> Tensor:
+        """log N(x; t, 1/w) of the observed coordinates, in nats."""
+        seen = ~x_BchwK.isnan() if self.ignores_nan else None
+        # The first of the two `where`: no NaN enters the formula, so none can come back as a gradient.
+        x = x_BchwK if seen is None else torch.where(seen, x_BchwK, 0.0)
+        terms = log_w_MK - LOG_2PI - w_MK * (t_MK - x.unsqueeze(-2)).square()
+        if seen is not None:
+            terms = torch.where(seen.unsqueeze(-2), terms, 0.0)
+        return 0.5 * terms.sum(-1)
+
+    def distance(self, x_BchwK: Tensor, t_MK: Tensor) -> Tensor:
+        """|t - x| (B, c, h, w, M, K), with gradient 0 where they are equal."""
+        apart = t_MK - x_BchwK.unsqueeze(-2)
+        if not self.strict:
+            return apart.abs()
+        # In the fork sign(NaN) = 0: no gradient to x and t, though the value is NaN.
+        return torch.where(apart.isnan(), apart.detach(), apart).abs()
