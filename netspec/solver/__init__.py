@@ -1,0 +1,6 @@
+"""Learning rates, regularisation and update rules, as BVLC Caffe and the SimNets fork compute them."""
+
+from netspec.solver.policies import LearningRate
+from netspec.solver.solver import Solver
+
+__all__ = ["LearningRate", "Solver"]

@@ -1,0 +1,218 @@
+"""Solver: gradients in, parameters changed. Clip, scale, regularise, rule, bounds, in Caffe's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isnan
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netspec.errors import Position, Problem, SnapshotError, SpecError, did_you_mean
+from netspec.net import Net, Param
+from netspec.solver.policies import LearningRate
+from netspec.solver.regularisation import terms
+from netspec.solver.rules import Number, Rule, rules
+from netspec.solver.stages import Stages
+
+State = dict[str, "int | Tensor"]
+F = np.float32
+
+
+class Solver:
+    """Updates the parameters of a net as a SolverParameter says.
+
+    One step: `clip_gradients` on the gradients summed over `iter_size` passes, division by `iter_size`,
+    regularisation, the rule of `type` with rate * lr_mult, then each parameter's min_value and max_value.
+    A parameter with lr_mult 0 is left as it is but for its bounds; one that no gradient reaches still decays.
+
+    compiled: run the update as one torch.compile'd function: one pass over memory, not one an operation.
+    at: place of a field of `message`, for errors (a Document's `at`).
+    """
+
+    def __init__(
+        self,
+        net: Net | Sequence[Param],
+        message: Any,
+        *,
+        compiled: bool = False,
+        at: Callable[..., Position | None] | None = None,
+    ):
+        self.message = message
+        self.params = list(net.params if isinstance(net, Net) else net)
+        self.active = [param for param in self.params if param.lr_mult != 0]
+        problems = [Problem(text, at(*path) if at else None) for text, *path in self.problems()]
+        if problems:
+            raise SpecError(problems)
+        self.schedule = LearningRate(message, at)
+        self.stages = Stages(message, at)
+        self.rule: Rule = rules[message.type](message)
+        self.iteration = 0
+        self.history = [
+            [torch.full_like(param.value, self.rule.start.get(slot, 0.0)).detach() for param in self.active]
+            for slot in self.rule.slots
+        ]
+        """For each slot of the rule, one tensor for each parameter in `active`."""
+        self._by_rate = grouped(param.lr_mult for param in self.active)
+        self._by_decay = grouped(self._decay_of(param) for param in self.active)
+        self._zeros: dict[int, Tensor] = {}
+        self.compiled = compiled
+        self._change: Callable[..., None] = (
+            torch.compile(self._update, fullgraph=True, dynamic=False) if compiled else self._update
+        )
+
+    def problems(self) -> Iterator[tuple[Any, ...]]:
+        """(what is wrong, path of the field) for each mistake in the message."""
+        m = self.message
+        if m.type not in rules:
+            yield f"unknown solver type {m.type!r}{did_you_mean(m.type, rules)}", "type"
+        else:
+            yield from ((text, field) for field, text in rules[m.type](m).problems())
+        if m.regularization_type not in terms:
+            found = f"unknown regularization_type {m.regularization_type!r}"
+            yield found + did_you_mean(m.regularization_type, terms), "regularization_type"
+        if m.iter_size < 1:
+            yield f"iter_size must be at least 1, found {m.iter_size}", "iter_size"
+        stages = m.on_off_stage_name
+        for param in self.params:
+            if stages and param.on_off_stage and param.on_off_stage not in stages:
+                found = f"{param.name}: on_off_stage {param.on_off_stage!r} is no stage of the solver"
+                yield found + did_you_mean(param.on_off_stage, stages), "on_off_stage_name"
+            for name in param.regularization_types:
+                if name not in terms:
+                    found = f"parameter {param.name}: unknown regularization_type {name!r}"
+                    yield (found + did_you_mean(name, terms),)
+
+    # One step
+
+    def rate(self) -> float:
+        """The global learning rate of the coming step."""
+        return self.schedule.peek(self.iteration)
+
+    def step(self, gradients: Sequence[Tensor | None] | None = None) -> None:
+        """One update. `gradients` are in the order of `params`; by default the `.grad`s, which are let go."""
+        if gradients is None:
+            gradients = [param.value.grad for param in self.params]
+            for param in self.params:
+                param.value.grad = None
+        rate = F(self.schedule.next(self.iteration))
+        lrs = [float(rate * F(lr_mult)) for lr_mult in self._by_rate]
+        numbers = (*lrs, *self.rule.scalars(self.iteration + 1))
+        live = [self._live(param, gradient) for param, gradient in zip(self.params, gradients, strict=True)]
+        pairs = list(zip(self.params, live, strict=True))
+        own = [g for param, g in pairs if param.lr_mult != 0 and g is not None]
+        others = [g for param, g in pairs if param.lr_mult == 0 and g is not None]
+        with torch.no_grad():
+            if self.active:
+                values = [param.value for param in self.active]
+                self._change(values, own, others, self.history, self._send(numbers))
+            self.clip()
+        self.iteration += 1
+        self.stages.advance()
+
+    def clip(self) -> None:
+        """Bring every parameter within its min_value and max_value; call it once before the first step."""
+        with torch.no_grad():
+            for param in self.params:
+                low = None if isnan(param.min_value) else param.min_value
+                high = None if isnan(param.max_value) else param.max_value
+                if low is not None or high is not None:
+                    param.value.clamp_(low, high)
+
+    def _live(self, param: Param, gradient: Tensor | None) -> Tensor | None:
+        """The gradient that counts: zeros for an updated parameter that has none or whose stage is off."""
+        if gradient is not None and self.stages.on(param.on_off_stage):
+            return gradient
+        if param.lr_mult == 0:
+            return None
+        return self._zeros.setdefault(id(param), torch.zeros_like(param.value).detach())
+
+    def _send(self, numbers: Sequence[float]) -> Sequence[Number]:
+        """The step's numbers as they go into the update: floats, or one tensor on the parameters' device."""
+        if not self.compiled:
+            return numbers
+        packed = torch.tensor(numbers, dtype=torch.float32)
+        device = self.active[0].value.device
+        return [packed.pin_memory().to(device, non_blocking=True)] if device.type == "cuda" else [packed]
+
+    def _update(
+        self,
+        values: list[Tensor],
+        gradients: list[Tensor],
+        others: list[Tensor],
+        history: list[list[Tensor]],
+        numbers: Sequence[Number],
+    ) -> None:
+        if self.compiled and isinstance(numbers[0], Tensor):
+            numbers = numbers[0].unbind()
+        gradients = self._scaled(gradients, others)
+        for (decay, types, logspace), indices in self._by_decay.items():
+            if decay == 0:
+                continue
+            now = [gradients[i] for i in indices]
+            for name in types:
+                now = terms[name]([values[i] for i in indices], now, decay, logspace)
+            for i, gradient in zip(indices, now, strict=True):
+                gradients[i] = gradient
+        scalars = numbers[len(self._by_rate) :]
+        for lr, indices in zip(numbers, self._by_rate.values(), strict=False):
+            mine = [[slot[i] for i in indices] for slot in history]
+            self.rule.update([values[i] for i in indices], [gradients[i] for i in indices], mine, lr, scalars)
+
+    def _scaled(self, gradients: list[Tensor], others: list[Tensor]) -> list[Tensor]:
+        """Gradients after clip_gradients (by the norm of all of them together) and division by iter_size."""
+        limit, share = self.message.clip_gradients, 1.0 / self.message.iter_size
+        if limit >= 0:
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([*gradients, *others])))
+            return list(torch._foreach_mul(gradients, torch.where(norm > limit, limit / norm, 1.0) * share))
+        return list(torch._foreach_mul(gradients, share)) if share != 1 else list(gradients)
+
+    def _decay_of(self, param: Param) -> tuple[float, tuple[str, ...], bool]:
+        decay = float(F(self.message.weight_decay) * F(param.decay_mult))
+        return decay, param.regularization_types or (self.message.regularization_type,), param.is_logspace
+
+    # State
+
+    def state_dict(self) -> State:
+        """Iteration, schedule, stage, and history as 'history/<slot>/<parameter>'; the tensors are live."""
+        state: State = {
+            "iteration": self.iteration,
+            "current_step": self.schedule.current_step,
+            "stage": self.stages.index,
+            "stage_iteration": self.stages.iteration,
+        }
+        for slot, tensors in zip(self.rule.slots, self.history, strict=True):
+            state |= {f"history/{slot}/{p.name}": h for p, h in zip(self.active, tensors, strict=True)}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, int | Tensor], source: str = "solver state") -> None:
+        """Take up a saved state; SnapshotError when it belongs to another net or type of solver."""
+        ours = self.state_dict()
+        for key, mine in ours.items():
+            theirs = state.get(key)
+            if theirs is None:
+                raise SnapshotError(f"{source}: has no {key!r}, which solver {self.message.type!r} needs")
+            if isinstance(mine, Tensor) and isinstance(theirs, Tensor) and mine.shape != theirs.shape:
+                raise SnapshotError(
+                    f"{source}: {key} has shape {tuple(theirs.shape)}, the net's is {tuple(mine.shape)}"
+                )
+            if isinstance(mine, Tensor) != isinstance(theirs, Tensor):
+                found = type(theirs).__name__
+                raise SnapshotError(f"{source}: {key} is {found}, expected {type(mine).__name__}")
+        for key, mine in ours.items():
+            theirs = state[key]
+            if isinstance(mine, Tensor) and isinstance(theirs, Tensor):
+                mine.copy_(theirs)
+        self.iteration = int(state["iteration"])
+        self.schedule.current_step = int(state["current_step"])
+        self.stages.index, self.stages.iteration = int(state["stage"]), int(state["stage_iteration"])
+
+
+def grouped(keys: Iterator[Any]) -> dict[Any, list[int]]:
+    """Indices by key, in order of first appearance."""
+    groups: dict[Any, list[int]] = {}
+    for i, key in enumerate(keys):
+        groups.setdefault(key, []).append(i)
+    return groups
