@@ -6,7 +6,8 @@ from math import log, prod
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax, one_hot, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits as sigmoid_cross_entropy
+from torch.nn.functional import log_softmax, one_hot
 
 from netspec.layers.base import Layer, Shape, between, exactly, register
 from netspec.layers.labels import (
@@ -58,11 +59,6 @@ class SoftmaxWithLoss(Layer):
         return (loss, x.softmax(self.class_axis)) if len(self.spec.tops) == 2 else (loss,)
 
 
-def sigmoid_cross_entropy(x: Tensor, target: Tensor) -> Tensor:
-    """-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)) in nats, elementwise and without overflow."""
-    return softplus(-x.abs()) + x.clamp(min=0) - x * target
-
-
 @register("SigmoidCrossEntropyLoss")
 class SigmoidCrossEntropyLoss(Layer):
     """loss = sum(-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x))) / normaliser, in nats.
@@ -86,7 +82,9 @@ class SigmoidCrossEntropyLoss(Layer):
         valid = ~target.isnan()
         if self.ignore is not None:
             valid = valid & (target.trunc() != self.ignore)
-        losses = sigmoid_cross_entropy(torch.where(valid, x, 0.0), torch.where(valid, target, 0.0))
+        losses = sigmoid_cross_entropy(
+            torch.where(valid, x, 0.0), torch.where(valid, target, 0.0), reduction="none"
+        )
         return normalized(torch.where(valid, losses, 0.0), valid, self.mode, x.shape[0])
 
 
