@@ -29,7 +29,7 @@ MESSAGE_FIELD, MESSAGE_NESTED, MESSAGE_ENUM, ENUM_VALUE = 2, 3, 4, 2
 def compile_proto(proto: Path) -> Any:
     """The FileDescriptorProto of `proto`, with the comments (source info) still in it."""
     from google.protobuf import descriptor_pb2
-    from grpc_tools import protoc  # type: ignore[import-untyped]
+    from grpc_tools import protoc
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.desc"

@@ -1,7 +1,8 @@
 """Spec templates (`.prototmp`): Jinja2 text with values put in, for searches over settings.
 
 `{{ x|bool }}` writes a value as `true` or `false`.  Templates run in Jinja2's sandbox and a name without a
-value is an error, at its line.  Mistakes in the rendered text point into that text, which the run folder keeps.
+value is an error, at its line.  Mistakes in the rendered text point into that text, which the run folder
+keeps.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ _TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size"
 
 
 def fold_padding(layers: list[Place]) -> list[Place]:
-    """Drop "padding" layers: the convolution or pooling that reads one takes over its `pad` and its bottom."""
+    """Drop "padding" layers: the convolution or pooling that reads one takes over `pad` and its bottom."""
     maker: dict[str, Place] = {}
     kept = []
     for layer in layers:

@@ -25,7 +25,39 @@ _NET_LAYER, _LAYER_TYPE = 100, 2
 SIMNETS_LAYER = {145: 1945, 147: 1947, 148: 1948}
 SIMNETS_SOLVER = {41: 1941, 42: 1942}
 _SIMNETS_TYPES = ("Similarity", "MEX", "Noise")
-_BVLC_TYPES = ("Parameter", "Swish", "Clip")
+# Layer types of other forks: number in their files -> number in proto/netspec.proto.
+_FORK_LAYER = {
+    "BN": {137: 1137},
+    "DenseImageData": {138: 1139},
+    "Interp": {143: 1163, 163: 1163},
+    "L1Loss": {151: 1169},
+    "Proposal": {201: 1165, 202: 1165},
+    "ROIAlign": {154: 1164},
+    "ShuffleChannel": {164: 1168},
+    "SpatialTransformer": {150: 1170},
+    "Upsample": {137: 1138, 149: 1138, 150: 1138, 160: 1138},
+}
+# Numbers that many forks gave to layers of their own: the type for which ours is the right reading.
+_OWNERS = {
+    145: "Parameter",
+    147: "Swish",
+    148: "Clip",
+    149: "SumLoss",
+    150: "LogLikelihoodLoss",
+    151: "GeneralizedHingeLoss",
+    152: "OneHot",
+    154: "Translation",
+    155: "Permutation",
+    200: "AnnotatedData",
+    201: "MultiBoxLoss",
+    202: "Permute",
+    203: "PriorBox",
+    204: "DetectionOutput",
+    205: "DetectionEvaluate",
+    206: "Normalize",
+}
+# Where fields of forks that we do not know are moved to: a number without a field.
+_NOWHERE = 2047
 # The first byte inside a clashing field that only BVLC's meaning of it can begin with.
 _BVLC_FIRST = {145: b"\x0a", 147: b"\x0d", 148: b"\x0d\x15"}
 _SIMNETS_SOLVER_ONLY = range(43, 48)
@@ -169,15 +201,21 @@ def _type_of(data: bytes, fields: list[Span]) -> str:
 
 def _layer_changes(data: bytes, fields: list[Span]) -> Iterator[Change]:
     kind = _type_of(data, fields)
-    if kind in _BVLC_TYPES:
-        return
     for span in fields:
-        target = SIMNETS_LAYER.get(span.number)
-        if target is None:
-            continue
-        first = data[span.start : span.start + 1] if span.end > span.start else b""
-        if kind in _SIMNETS_TYPES or first not in _BVLC_FIRST[span.number]:
+        target = _target(kind, span.number, data[span.start : min(span.start + 1, span.end)])
+        if target is not None:
             yield Change(span, target)
+
+
+def _target(kind: str, number: int, first: bytes) -> int | None:
+    """The number that a field of a layer of type `kind` has in the schema; None when it stays as it is."""
+    if kind in _SIMNETS_TYPES and number in SIMNETS_LAYER:
+        return SIMNETS_LAYER[number]
+    if number in _FORK_LAYER.get(kind, ()):
+        return _FORK_LAYER[kind][number]
+    if kind == "" and number in SIMNETS_LAYER:
+        return None if first in _BVLC_FIRST[number] else SIMNETS_LAYER[number]
+    return _NOWHERE if number in _OWNERS and _OWNERS[number] != kind != "" else None
 
 
 def _solver_changes(data: bytes, start: int, end: int) -> Iterator[Change]:
