@@ -1,30 +1,45 @@
-"""What training asks of data: batches in an order that can be saved and taken up again."""
+"""Source: where the tops of a data layer come from. Feeder: all sources of a net, joined and read ahead.
+
+The samples of a Stream form one endless stream, epoch after epoch, and sample number `position` of the stream
+is a function of the seed and the position alone. A batch is a run of positions, the state is the next
+position. With several processes, process `rank` of `world` takes every world-th sample, as Caffe's solvers
+do.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from netspec.layers.base import Shape
+from netspec.data.draws import derive
+from netspec.data.idx import Array
+from netspec.errors import DataError
+from netspec.spec import LayerSpec
 
+Shape = tuple[int, ...]
 State = dict[str, "int | Tensor"]
 """Everything that decides which batches come next; plain integers and tensors, so that it fits a snapshot."""
 
 
 class Source(Protocol):
-    """The data behind one source layer (or several): a stream of batches without end."""
+    """The data behind one source layer: batches without end, one float32 CPU tensor a top, of exactly
+    `shapes`.
+    """
 
     shapes: list[Shape]
-    """Shape of each top."""
 
     def next(self) -> tuple[Tensor, ...]:
-        """The next batch, one tensor a top."""
+        """The next batch."""
 
     def state(self) -> State:
-        """Where the stream stands. Batches read ahead but not yet given out by `next` do not count."""
+        """Where the stream stands after the last `next`."""
 
     def load_state(self, state: Mapping[str, int | Tensor]) -> None:
         """Go on where `state` was taken: `next` then gives the same batches bit for bit."""
@@ -33,30 +48,194 @@ class Source(Protocol):
         """Let files, threads and processes go."""
 
 
-class Feeder:
-    """The sources of a net side by side: `next()` gives one tensor for each of the graph's inputs, in their order."""
+class Stream(ABC):
+    """A Source whose samples are functions of the seed and their position: all sources of this package."""
 
-    def __init__(self, sources: Sequence[Source], device: str | torch.device = "cpu"):
+    shapes: list[Shape]
+    ahead: bool = True
+    """Whether batches may be made before they are asked for, on another thread."""
+
+    def __init__(self, batch_size: int):
+        self.batch_size = batch_size
+        self.position = 0
+        self.rank, self.world = 0, 1
+        self.notes: list[str] = []
+        """What the run must record about the data, such as a stand-in."""
+
+    @abstractmethod
+    def make(self, positions: Array) -> tuple[Tensor, ...]:
+        """The samples at the given places (int64, ascending) of the stream."""
+
+    def next(self) -> tuple[Tensor, ...]:
+        """The next batch."""
+        first = self.position
+        self.position += self.batch_size
+        return self.make(np.arange(first, self.position) * self.world + self.rank)
+
+    def state(self) -> State:
+        """The next position."""
+        return {"position": self.position}
+
+    def load_state(self, state: Mapping[str, int | Tensor]) -> None:
+        """Go on at the saved position."""
+        self.position = int(state["position"])
+
+    def close(self) -> None:  # noqa: B027 - most streams hold nothing
+        """Let go of files."""
+
+
+class Order:
+    """The order of n samples, epoch after epoch: as they lie, or a new permutation for each (seed, epoch)."""
+
+    def __init__(self, n: int, shuffle: bool, seed: int):
+        self.n, self.shuffle, self.seed = n, shuffle, seed
+        self._known: dict[int, Array] = {}
+
+    def permutation(self, epoch: int) -> Array:
+        if epoch not in self._known:
+            generator = np.random.Generator(np.random.PCG64(derive(self.seed, "epoch", epoch)))
+            for old in [known for known in self._known if abs(known - epoch) > 1]:
+                del self._known[old]
+            self._known[epoch] = generator.permutation(self.n)
+        return self._known[epoch]
+
+    def __call__(self, positions: Array) -> Array:
+        """Which sample stands at each position of the stream."""
+        epochs, places = np.divmod(positions, self.n)
+        if not self.shuffle:
+            return places
+        out = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            out[here] = self.permutation(int(epoch))[places[here]]
+        return out
+
+
+def failure(spec: LayerSpec, message: str, *path: str | int) -> DataError:
+    """A DataError at field `path` of a layer, its text led by place, name and type."""
+    return DataError(str(spec.problem(message, *path)))
+
+
+class Wired(Protocol):
+    """What a feeder needs of a net: its graph, and one made layer a step."""
+
+    graph: Any
+    made: Sequence[Any]
+
+
+class Feeder:
+    """The sources of a net side by side: `next()` gives one tensor for each of the graph's inputs, in their
+    order.
+
+    A batch is made ahead on a thread while the last one is used, where every source allows it. The state is
+    that of the batches handed out: what was made ahead is made again after a resume.
+    """
+
+    def __init__(self, sources: Sequence[Source], device: str | torch.device = "cpu", ahead: bool = True):
         self.sources = list(sources)
         self.device = torch.device(device)
         self.shapes = [shape for source in self.sources for shape in source.shapes]
+        self.notes = [note for source in self.sources for note in getattr(source, "notes", ())]
+        self.ahead = (
+            ahead and bool(sources) and all(getattr(source, "ahead", False) for source in self.sources)
+        )
+        self._state = self._current()
+        self._pool: ThreadPoolExecutor | None = None
+        self._coming: Future[tuple[tuple[Tensor, ...], State]] | None = None
 
     def next(self) -> tuple[Tensor, ...]:
         """The next batch of every source, on the feeder's device."""
-        batch = [top for source in self.sources for top in source.next()]
+        if not self.ahead:
+            batch, self._state = self._produce()
+        else:
+            self._pool = self._pool or ThreadPoolExecutor(1, "netspec-data")
+            coming, self._coming = self._coming or self._pool.submit(self._produce), None
+            batch, self._state = coming.result()
+            self._coming = self._pool.submit(self._produce)
         return tuple(top.to(self.device, non_blocking=True) for top in batch)
 
     def state(self) -> State:
-        """The states of all sources, their keys led by the source's number."""
-        return {f"{i}.{key}": value for i, source in enumerate(self.sources) for key, value in source.state().items()}
+        """The states of all sources after the last batch handed out; keys led by the source's number."""
+        return dict(self._state)
 
     def load_state(self, state: Mapping[str, int | Tensor]) -> None:
-        """Give every source its part of `state`."""
+        """Give every source its part of `state`; DataError when it is of a net with other data layers."""
+        self._drain()
+        if set(state) != set(self._state):
+            raise DataError(
+                f"the saved data state has entries {sorted(state)}, "
+                f"the data layers of this net {sorted(self._state)}"
+            )
         for i, source in enumerate(self.sources):
             lead = f"{i}."
-            source.load_state({key[len(lead) :]: value for key, value in state.items() if key.startswith(lead)})
+            source.load_state(
+                {key[len(lead) :]: value for key, value in state.items() if key.startswith(lead)}
+            )
+        self._state = self._current()
 
     def close(self) -> None:
-        """Close every source."""
+        """Stop the thread and close every source."""
+        self._drain()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
         for source in self.sources:
             source.close()
+
+    def __enter__(self) -> Feeder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _produce(self) -> tuple[tuple[Tensor, ...], State]:
+        batch = tuple(top for source in self.sources for top in source.next())
+        return batch, self._current()
+
+    def _current(self) -> State:
+        return {
+            f"{i}.{key}": value
+            for i, source in enumerate(self.sources)
+            for key, value in source.state().items()
+        }
+
+    def _drain(self) -> None:
+        """Wait for the batch under way and forget it, its error included: it can be made again."""
+        if self._coming is not None:
+            self._coming.exception()
+            self._coming = None
+
+
+def feeder(
+    net: Wired,
+    seed: int = 0,
+    *,
+    device: str | torch.device = "cpu",
+    given: Mapping[str, Source] | None = None,
+    rank: int = 0,
+    world: int = 1,
+    ahead: bool = True,
+) -> Feeder:
+    """The Feeder of a built net: each source layer's own source, or the one in `given` under the layer's
+    name.
+
+    seed: of shuffling, crops, mirroring and masks; each layer derives its own from it, its name and the
+    phase. Raises DataError when data is missing or damaged, or when a layer (Input) has none and `given` has
+    none for it.
+    """
+    sources: list[Source] = []
+    for step, layer in zip(net.graph.steps, net.made, strict=True):
+        if not step.kind.is_source:
+            continue
+        if given and step.layer.name in given:
+            source: Source = given[step.layer.name]
+        elif hasattr(layer, "source"):
+            source = layer.source(derive(seed, step.layer.name, net.graph.spec.phase))
+        else:
+            raise failure(step.layer, "has no data of its own; give a source for it, or use a data layer")
+        if isinstance(source, Stream):
+            source.rank, source.world = rank, world
+        sources.append(source)
+    return Feeder(sources, device, ahead)

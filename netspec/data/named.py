@@ -1,0 +1,92 @@
+"""The source of the Dataset layer: batches of a named data set, with missing pixels if asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netspec.data.catalogue import Known
+from netspec.data.datasets import SPLITS, Labelled, load, named
+from netspec.data.draws import derive
+from netspec.data.idx import Array
+from netspec.data.missing import Missing
+from netspec.data.source import Order, Shape, Stream, failure
+from netspec.data.transform import Transformer
+from netspec.errors import DataError
+from netspec.spec import TRAIN, LayerSpec
+
+
+def known(spec: LayerSpec) -> Known:
+    """The data set that the layer names; DataError at the field that is wrong."""
+    p = spec.message.dataset_param
+    try:
+        entry = named(p.name)
+    except DataError as error:
+        raise failure(spec, str(error), "dataset_param", "name") from error
+    if p.split not in SPLITS:
+        raise failure(spec, f"no split {p.split!r}; there are {', '.join(SPLITS)}", "dataset_param", "split")
+    if not p.batch_size:
+        raise failure(spec, "needs batch_size > 0", "dataset_param")
+    return entry
+
+
+def shapes(spec: LayerSpec, phase: str) -> list[Shape]:
+    """Shapes of data, label and mask, from the catalogue: no file is read."""
+    entry, p = known(spec), spec.message.dataset_param
+    c, h, w = Transformer(spec, phase, 0).shape(entry.shape)
+    masks = c if p.missing.per_channel else 1
+    return [(p.batch_size, c, h, w), (p.batch_size,), (p.batch_size, masks, h, w)][: len(spec.tops)]
+
+
+class DatasetSource(Stream):
+    """data = transformed images, `missing.value` (NaN) at missing pixels; label; mask, 1 where observed."""
+
+    def __init__(self, spec: LayerSpec, phase: str, seed: int):
+        p = spec.message.dataset_param
+        super().__init__(p.batch_size)
+        self.shapes = shapes(spec, phase)
+        self.spec, self.phase, self.seed = spec, phase, seed
+        self.data: Labelled = self._load()
+        self.notes += self.data.notes
+        self.begin = int(p.begin)
+        end = min(int(p.end), len(self.data)) if p.HasField("end") else len(self.data)
+        if self.begin >= end:
+            raise failure(
+                spec, f"begin {self.begin}, end {end} leave none of {len(self.data)} images", "dataset_param"
+            )
+        self.order = Order(end - self.begin, p.shuffle, seed)
+        self.transform = Transformer(spec, phase, seed)
+        self.missing: Missing | None = None
+        if p.HasField("missing"):
+            try:
+                self.missing = Missing.of(p.missing, derive(seed, "missing"))
+            except DataError as error:
+                raise failure(spec, str(error), "dataset_param", "missing") from error
+        self.fixed = p.missing.fixed if p.missing.HasField("fixed") else phase != TRAIN
+        self.fixed |= p.missing.kind == "file"  # a file's masks belong to images, not to epochs
+
+    def _load(self) -> Labelled:
+        p = self.spec.message.dataset_param
+        try:
+            data = load(p.name, p.split, p.stand_in)
+        except DataError as error:
+            raise failure(self.spec, str(error), "dataset_param", "name") from error
+        if data.images.shape[1] == 3:  # colour is in the order B, G, R, as of decoded pictures
+            data = Labelled(data.images[:, ::-1], data.labels, data.notes)
+        return data
+
+    def make(self, positions: Array) -> tuple[Tensor, ...]:
+        chosen = self.order(positions) + self.begin
+        raw = self.data.images[chosen]
+        data = self.transform(raw, positions)
+        labels = torch.from_numpy(self.data.labels[chosen].astype(np.float32))
+        mask = np.ones((len(data), *self.shapes[2][1:]), bool) if len(self.shapes) > 2 else None
+        if self.missing is not None:
+            seen = self.transform.place(raw, positions)
+            mask = self.missing.mask(seen, chosen if self.fixed else positions)
+            np.copyto(data, np.float32(self.missing.value), where=~mask)
+        tops = [torch.from_numpy(data), labels]
+        if mask is not None:
+            tops.append(torch.from_numpy(mask.astype(np.float32)))
+        return tuple(tops[: len(self.shapes)])
