@@ -1,0 +1,205 @@
+"""Sums, products and maxima over blobs and over axes; choosing items of a batch."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from netspec.layers.base import Layer, Shape, at_least, exactly, register
+
+
+@register("Eltwise")
+class Eltwise(Layer):
+    """y = sum of coeff_i * x_i, product, or maximum of the bottoms, value by value.
+
+    Shapes: two or more bottoms of one shape, the top alike. `coeff` (SUM only) has a value a bottom, or none.
+    MAX gives the gradient to one bottom: of equal values among the first two the second, after that the
+    earliest. NaN: SUM and PROD pass it on; MAX overlooks it in the first bottom. The gradient of PROD is
+    always the product of the others, which is what `stable_prod_grad` asks for; Caffe without it divides and
+    so has NaN at 0. Raises SpecError for unequal shapes and a wrong number of coefficients. Source: Caffe,
+    eltwise_layer.cpp.
+    """
+
+    bottoms = at_least(2)
+    param_field = "eltwise_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        p = self.param
+        for i, shape in enumerate(shapes):
+            if shape != shapes[0]:
+                self.fail(f"needs bottoms of one shape, found {shapes[0]} and {shape}", "bottom", i)
+        if p.coeff and p.operation != p.SUM:
+            self.fail("coeff goes with operation SUM only", "eltwise_param", "coeff", 0)
+        if p.coeff and len(p.coeff) != len(shapes):
+            self.fail(f"{len(p.coeff)} coeff values for {len(shapes)} bottoms", "eltwise_param", "coeff", 0)
+        self.coefficients = list(p.coeff) or [1.0] * len(shapes)
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        p = self.param
+        if p.operation == p.SUM:
+            terms = [x if c == 1 else c * x for c, x in zip(self.coefficients, bottoms, strict=True)]
+            y = terms[0]
+            for term in terms[1:]:
+                y = y + term
+            return y
+        y = bottoms[0]
+        if p.operation == p.PROD:
+            for x in bottoms[1:]:
+                y = y * x
+            return y
+        y = torch.where(y > bottoms[1], y, bottoms[1])
+        for x in bottoms[2:]:
+            y = torch.where(x > y, x, y)
+        return y
+
+
+@register("Axpy")
+class Axpy(Layer):
+    """y = a_c * x + z: the second bottom scaled a channel at a time by the first, plus the third.
+
+    Shapes: a (N, C) or (N, C, 1, 1); x, z and top (N, C, H, W). NaN passes on. Raises SpecError for shapes
+    that do not fit. Source: Hu et al. 2018, "Squeeze-and-excitation networks", its Caffe.
+    """
+
+    bottoms = exactly(3)
+
+    def setup(self, *shapes: Shape) -> None:
+        a, x, z = shapes
+        if len(x) < 2 or a[:2] != x[:2] or prod(a[2:]) != 1:
+            self.fail(f"needs a scale for each channel of {x}, found bottom 0 of shape {a}", "bottom", 0)
+        if x != z:
+            self.fail(f"adds bottoms of one shape, found {x} and {z}", "bottom", 2)
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        a, x, z = bottoms
+        return a.reshape(*x.shape[:2], *(1,) * (x.dim() - 2)) * x + z
+
+
+@register("Reduction")
+class Reduction(Layer):
+    """y = coeff * (sum, sum of |x|, sum of x^2, or mean) over all axes from `axis` on.
+
+    Shapes: bottom (d0, ..., reduced axes), top (d0, ...), () for axis 0, the default. The gradient of |x| at
+    0 is 0. NaN passes on. Raises SpecError when the bottom has no such axis. Source: Caffe,
+    reduction_layer.cpp.
+    """
+
+    param_field = "reduction_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        self.start = self.axis(self.param.axis, len(shapes[0]), "reduction_param", "axis")
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        p = self.param
+        x = bottoms[0].flatten(self.start)
+        if p.operation == p.ASUM:
+            x = x.abs()
+        elif p.operation == p.SUMSQ:
+            x = x.square()
+        y = x.mean(self.start) if p.operation == p.MEAN else x.sum(self.start)
+        return y if p.coeff == 1 else p.coeff * y
+
+
+@register("ArgMax")
+class ArgMax(Layer):
+    """y = the indices of the `top_k` largest values along `axis`, the largest first; no gradient.
+
+    Shapes: with `axis` the bottom's, top_k along the axis; `out_max_val` gives the values in place of the
+    indices. Without `axis` each item is read as one row: top (N, 1, top_k), more axes of 1 for bottoms of
+    more than 3; there `out_max_val` adds the values, (N, 2, top_k). Of equal values the larger index comes
+    first. NaN counts as largest. Raises SpecError when top_k exceeds the number of values. Source: Caffe,
+    argmax_layer.cpp.
+    """
+
+    param_field = "argmax_param"
+    differentiable = False
+
+    def setup(self, *shapes: Shape) -> None:
+        p, (shape,) = self.param, shapes
+        self.along = None
+        if p.HasField("axis"):
+            self.along = self.axis(p.axis, len(shape), "argmax_param", "axis")
+        count = prod(shape[1:]) if self.along is None else shape[self.along]
+        if not 1 <= p.top_k <= count:
+            self.fail(
+                f"top_k {p.top_k} is outside 1..{count}, the values of a line of {shape}",
+                "argmax_param",
+                "top_k",
+            )
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        p, (x,) = self.param, bottoms
+        if self.along is not None:
+            values, indices = self.largest(x, self.along)
+            return values if p.out_max_val else indices
+        values, indices = self.largest(x.reshape(x.shape[0], -1), 1)
+        found = torch.stack((indices, values), 1) if p.out_max_val else indices.unsqueeze(1)
+        return found.reshape(*found.shape, *(1,) * (x.dim() - 3))
+
+    def largest(self, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+        """The top_k values along the axis and their indices, as x's type; ties by the larger index."""
+        backwards, k = x.flip(axis), self.param.top_k
+        if k == 1:
+            values, found = backwards.max(axis, keepdim=True)
+        else:
+            values, found = backwards.sort(dim=axis, descending=True, stable=True)
+            values, found = values.narrow(axis, 0, k), found.narrow(axis, 0, k)
+        return values, (x.shape[axis] - 1 - found).to(x.dtype)
+
+
+@register("BatchReindex")
+class BatchReindex(Layer):
+    """y_i = x_(p_i): items of the first bottom in the order of the indices p in the second.
+
+    Shapes: x (N, ...), p (M,), top (M, ...). Indices may repeat, their gradients add up; p gets none. NaN in
+    x moves along. Raises SpecError when p is not a list; an index outside 0..N-1 is an IndexError in forward.
+    Source: Caffe, batch_reindex_layer.cpp.
+    """
+
+    bottoms = exactly(2)
+
+    def setup(self, *shapes: Shape) -> None:
+        if len(shapes[1]) != 1:
+            self.fail(f"needs a list of indices (M,), found bottom 1 of shape {shapes[1]}", "bottom", 1)
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0].index_select(0, bottoms[1].long())
+
+
+@register("Filter")
+class Filter(Layer):
+    """Tops = the items of the bottoms where the last bottom, the selector, is not 0; the others are dropped.
+
+    Shapes: bottoms (N, ...) each, selector (N,) or (N, 1, ...); tops (M, ...), M <= N the number of selected
+    items, so the size depends on values: N is taken for the shapes, and the layer cannot be compiled or
+    exported whole. Dropped items get gradient 0, the selector none. A missing selector (NaN) selects. Raises
+    SpecError for bottoms of different N, or a number of tops other than bottoms less one. Source: Caffe,
+    filter_layer.cpp.
+    """
+
+    bottoms = at_least(2)
+    tops = at_least(1)
+
+    def setup(self, *shapes: Shape) -> None:
+        *blobs, selector = shapes
+        if len(self.spec.tops) != len(blobs):
+            self.fail(f"needs a top for each bottom but the selector, found {len(self.spec.tops)}", "top", 0)
+        if not selector or prod(selector) != selector[0]:
+            self.fail(f"needs a selector (N,), found {selector}", "bottom", len(blobs))
+        for i, shape in enumerate(blobs):
+            if shape[:1] != selector[:1]:
+                self.fail(
+                    f"bottom of shape {shape} has another number of items than the selector, {selector}",
+                    "bottom",
+                    i,
+                )
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return bottoms[:-1]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        *blobs, selector = bottoms
+        kept = selector.flatten().nonzero().flatten()
+        return tuple(x.index_select(0, kept) for x in blobs)

@@ -1,0 +1,115 @@
+"""Resampling of images: Interp, and the spatial transformer."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from netspec.layers.base import Layer, Shape, between, exactly, register
+
+
+@register("Interp")
+class Interp(Layer):
+    """y = x resized bilinearly, corner pixels on corner pixels.
+
+    Shapes: (N, C, H, W) to (N, C, H', W'), from the first of these that is given: shrink_factor s alone (H' =
+    (H - 1) / s + 1, rounded down), zoom_factor z alone (H' = H + (H - 1)(z - 1)), height and width, both
+    factors (shrink, then zoom), or the second bottom's size. pad_beg and pad_end (not positive) crop the
+    bottom before. NaN spreads to the pixels that are interpolated from it. Raises SpecError for a positive
+    pad, when nothing is left, or no size is given. Source: DeepLab, interp_layer.cpp.
+    """
+
+    bottoms = between(1, 2)
+    param_field = "interp_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        p, shape = self.param, shapes[0]
+        if len(shape) != 4:
+            self.fail(f"needs a bottom (N, C, H, W), found {shape}", "bottom", 0)
+        for name in ("pad_beg", "pad_end"):
+            if getattr(p, name) > 0:
+                self.fail(f"{name} {getattr(p, name)} is positive; it can only crop", "interp_param", name)
+        for name in ("shrink_factor", "zoom_factor"):
+            if p.HasField(name) and getattr(p, name) < 1:
+                self.fail(f"needs {name} > 0", "interp_param", name)
+        cropped = [size + p.pad_beg + p.pad_end for size in shape[2:]]
+        if min(cropped) < 1:
+            self.fail(f"pad_beg and pad_end leave nothing of {shape}", "interp_param", "pad_beg")
+        self.size = self.target(cropped, shapes[1:])
+        if min(self.size) < 1:
+            self.fail(f"would make an image of {self.size[0]} x {self.size[1]}", "interp_param")
+
+    def target(self, size: list[int], others: tuple[Shape, ...]) -> list[int]:
+        p = self.param
+        shrinks, zooms = p.HasField("shrink_factor"), p.HasField("zoom_factor")
+        if shrinks == zooms:  # both or neither: an explicit size goes first
+            if p.HasField("height") and p.HasField("width"):
+                return [int(p.height), int(p.width)]
+            if not shrinks:
+                if not others:
+                    self.fail(
+                        "needs shrink_factor, zoom_factor, height and width, or a second bottom",
+                        "interp_param",
+                    )
+                return list(others[0][2:])
+        if shrinks:
+            size = [(side - 1) // p.shrink_factor + 1 for side in size]
+        if zooms:
+            size = [side + (side - 1) * (p.zoom_factor - 1) for side in size]
+        return size
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        p, x = self.param, bottoms[0]
+        x = x[:, :, -p.pad_beg : x.shape[2] + p.pad_end, -p.pad_beg : x.shape[3] + p.pad_end]
+        return F.interpolate(x, self.size, mode="bilinear", align_corners=True)
+
+
+@register("SpatialTransformer")
+class SpatialTransformer(Layer):
+    """y(p) = x(theta p): the image seen through an affine map of the plane, one for each item.
+
+    Shapes: x (N, C, H, W); theta, the maps, (N, 6) less the entries fixed by theta_i_j; top (N, C, output_H,
+    output_W), by default x's size. p = (row, column, 1) with row 2 i / H' - 1, column 2 j / W' - 1, so theta
+    is [[row from row, row from column, shift of row], [the same for the column]]; values between pixels are
+    bilinear, those outside 0. NaN spreads to the pixels that are interpolated from it. x gets a gradient
+    unless `to_compute_dU` is false. Raises SpecError for other transform or sampler types and a theta of the
+    wrong size. Source: Jaderberg et al. 2015, "Spatial transformer networks"; its layer in forks of Caffe,
+    st_layer.cpp.
+    """
+
+    bottoms = exactly(2)
+    param_field = "st_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        p, (shape, theta) = self.param, shapes
+        for name, only in (("transform_type", "affine"), ("sampler_type", "bilinear")):
+            if getattr(p, name) != only:
+                self.fail(f"{name} can be {only!r} only, found {getattr(p, name)!r}", "st_param", name)
+        if len(shape) != 4:
+            self.fail(f"needs a bottom (N, C, H, W), found {shape}", "bottom", 0)
+        names = [f"theta_{i}_{j}" for i in (1, 2) for j in (1, 2, 3)]
+        self.fixed = [getattr(p, name) if p.HasField(name) else None for name in names]
+        free = self.fixed.count(None)
+        if theta[0] != shape[0] or prod(theta[1:]) != free:
+            self.fail(f"needs a theta of shape {(shape[0], free)}, found {theta}", "bottom", 1)
+        self.size = (int(p.output_H) or shape[2], int(p.output_W) or shape[3])
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        x, given = bottoms[0], bottoms[1].flatten(1)
+        x = x if self.param.to_compute_dU else x.detach()
+        free = iter(given.unbind(1))
+        entries = [
+            next(free) if value is None else given.new_full((len(given),), value) for value in self.fixed
+        ]
+        theta = torch.stack(entries, 1).view(-1, 2, 3)
+        height, width = self.size
+        rows = torch.arange(height, device=x.device, dtype=x.dtype) * 2 / height - 1
+        columns = torch.arange(width, device=x.device, dtype=x.dtype) * 2 / width - 1
+        grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1)  # H' x W' x (row, column)
+        place = torch.einsum("hwi,bji->bhwj", grid, theta[:, :, :2]) + theta[:, None, None, :, 2]
+        # Here -1 is the centre of the first pixel; in grid_sample, which takes (x, y), its outer edge.
+        edges = torch.stack((place[..., 1] + 1 / x.shape[3], place[..., 0] + 1 / x.shape[2]), -1)
+        return F.grid_sample(x, edges, mode="bilinear", padding_mode="zeros", align_corners=False)
