@@ -6,23 +6,29 @@ import json
 from functools import cache
 from importlib import resources
 
+from netspec.schema.descriptors import descriptor
+
 
 @cache
 def _manual() -> dict[str, str]:
-    loaded: dict[str, str] = json.loads(
-        resources.files(__package__).joinpath("manual.json").read_text("utf-8")
-    )
+    text = resources.files(__package__).joinpath("manual.json").read_text("utf-8")
+    loaded: dict[str, str] = json.loads(text)
     return loaded
 
 
 def describe(message_name: str, field_name: str | None = None) -> str:
-    """The manual of a message ("PoolingParameter"), a field (+ "pool"), or an enum value ("PoolMethod.MAX").
+    """The manual of a message ("PoolingParameter"), a field (+ "pool") or an enum value (+ "PoolMethod.MAX").
 
-    Empty where the schema says no more than the name; KeyError for a message or field that does not exist.
+    A field that holds a message and says nothing itself has that message's manual; a field of a V1 layer has
+    that of the current syntax.  KeyError for a message or field that does not exist.
     """
-    from netspec.schema.descriptors import descriptor
-
-    if field_name is not None and "." not in field_name:
-        descriptor(message_name).fields_by_name[field_name]
-    name = message_name if field_name is None else f"{message_name}.{field_name}"
-    return _manual().get(name, "")
+    message = descriptor(message_name)
+    if field_name is None:
+        return _manual().get(message_name, "")
+    found = _manual().get(f"{message_name}.{field_name}")
+    if found is not None or "." in field_name:
+        return found or ""
+    below = message.fields_by_name[field_name].message_type
+    if message_name == "V1LayerParameter":
+        return describe("LayerParameter", field_name)
+    return _manual().get(below.name, "") if below is not None else ""
