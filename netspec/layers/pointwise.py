@@ -134,7 +134,7 @@ class Threshold(Layer):
     differentiable = False
 
     def forward(self, *bottoms: Tensor) -> Tensor:
-        return (bottoms[0] > self.param.threshold).to(bottoms[0].dtype)
+        return (bottoms[0] > float(self.param.threshold)).to(bottoms[0].dtype)
 
 
 @register("Clip")

@@ -1,4 +1,4 @@
-"""Resampling of images: Interp, and the spatial transformer."""
+"""Images in another size: Interp, Upsample, and the spatial transformer."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ class Interp(Layer):
         p, shape = self.param, shapes[0]
         if len(shape) != 4:
             self.fail(f"needs a bottom (N, C, H, W), found {shape}", "bottom", 0)
+        if p.interp_type != "bilinear":
+            self.fail(
+                f"interp_type can be 'bilinear' only, found {p.interp_type!r}", "interp_param", "interp_type"
+            )
         for name in ("pad_beg", "pad_end"):
             if getattr(p, name) > 0:
                 self.fail(f"{name} {getattr(p, name)} is positive; it can only crop", "interp_param", name)
@@ -46,7 +50,7 @@ class Interp(Layer):
         p = self.param
         shrinks, zooms = p.HasField("shrink_factor"), p.HasField("zoom_factor")
         if shrinks == zooms:  # both or neither: an explicit size goes first
-            if p.HasField("height") and p.HasField("width"):
+            if p.height > 0 and p.width > 0:
                 return [int(p.height), int(p.width)]
             if not shrinks:
                 if not others:
@@ -113,3 +117,49 @@ class SpatialTransformer(Layer):
         # Here -1 is the centre of the first pixel; in grid_sample, which takes (x, y), its outer edge.
         edges = torch.stack((place[..., 1] + 1 / x.shape[3], place[..., 0] + 1 / x.shape[2]), -1)
         return F.grid_sample(x, edges, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+@register("Upsample")
+class Upsample(Layer):
+    """y = each pixel of x as a block of equal pixels; with a mask, each value where a max pooling took it
+    from.
+
+    Shapes: x (N, C, H, W); top (N, C, H', W') with H' = H * scale_h, W' = W * scale_w, or `scale` for both,
+    or upsample_h and upsample_w; pad_out_h and pad_out_w take one row or column off that (factor 2 and a mask
+    only). The second bottom, shaped like x, is the mask: the second top of MAX Pooling, positions h * W' + w
+    in the plane; what no position names is 0. The mask gets no gradient. NaN moves like any other value.
+    Raises SpecError for factors below 1, a mask of another shape, pad_out without mask or with another
+    factor, and a size that is no multiple of x's where there is no mask. Source: Badrinarayanan et al. 2017,
+    "SegNet" (mask); the Upsample layer of YOLOv3 forks of Caffe (blocks).
+    """
+
+    bottoms = between(1, 2)
+    param_field = "upsample_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        p, shape = self.param, shapes[0]
+        if len(shape) != 4:
+            self.fail(f"needs a bottom (N, C, H, W), found {shape}", "bottom", 0)
+        if len(shapes) == 2 and shapes[1] != shape:
+            self.fail(f"needs a mask of the shape {shape} of the values, found {shapes[1]}", "bottom", 1)
+        factors = [int(p.scale_h or p.scale), int(p.scale_w or p.scale)]
+        if min(factors) < 1:
+            self.fail("needs a scale > 0", "upsample_param", "scale")
+        for name, factor in (("pad_out_h", factors[0]), ("pad_out_w", factors[1])):
+            if getattr(p, name) and (factor != 2 or len(shapes) == 1):
+                self.fail(f"{name} goes with a mask and a factor of 2", "upsample_param", name)
+        height, width = shape[2] * factors[0] - p.pad_out_h, shape[3] * factors[1] - p.pad_out_w
+        if p.upsample_h and p.upsample_w:
+            height, width = int(p.upsample_h), int(p.upsample_w)
+        if len(shapes) == 1 and (height % shape[2] or width % shape[3]):
+            self.fail(f"cannot make {height} x {width} of {shape} with equal blocks", "upsample_param")
+        self.size = (height, width)
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        x = bottoms[0]
+        (n, c, h, w), (height, width) = x.shape, self.size
+        if len(bottoms) == 1:
+            blocks = x[:, :, :, None, :, None].expand(n, c, h, height // h, w, width // w)
+            return blocks.reshape(n, c, height, width)
+        empty = x.new_zeros(n, c, height * width)
+        return empty.scatter(2, bottoms[1].long().flatten(2), x.flatten(2)).view(n, c, height, width)

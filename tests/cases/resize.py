@@ -1,4 +1,4 @@
-"""Cases of Interp and SpatialTransformer."""
+"""Cases of Interp, Upsample and SpatialTransformer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,27 @@ def transformer(options: str, free: int, shape: tuple[int, ...] = (2, 2, 4, 5)) 
 MAPS = torch.tensor([[0.9, 0.2, 0.11, -0.3, 1.2, 0.07], [1.5, 0.0, -0.23, 0.4, 0.6, 0.31]])
 """Two affine maps that bring no pixel exactly onto another, where the gradient would jump."""
 
+MASK = torch.tensor([[0, 3, 9], [14, 22, 20]]).float().view(1, 1, 2, 3).expand(2, 2, 2, 3)
+"""Where a 2 x 2 pooling of a 4 x 6 plane might have found its maxima."""
+
 CASES = [
+    Case("upsample_blocks", net("Upsample", "upsample_param { scale: 3 }", (2, 2, 2, 3))),
+    Case(
+        "upsample_blocks_size",
+        net("Upsample", "upsample_param { upsample_h: 2 upsample_w: 9 }", (2, 2, 2, 3)),
+    ),
+    Case(
+        "upsample_mask",
+        several("Upsample", "", (2, 2, 2, 3), (2, 2, 2, 3)),
+        inputs={"b": MASK},
+        gradient=("a",),
+    ),
+    Case(
+        "upsample_mask_odd",
+        several("Upsample", "upsample_param { pad_out_w: true }", (2, 2, 2, 3), (2, 2, 2, 3)),
+        inputs={"b": MASK - 4 * (MASK > 19)},
+        gradient=("a",),
+    ),
     Case("interp_zoom", interp("zoom_factor: 3")),
     Case("interp_shrink", interp("shrink_factor: 2")),
     Case("interp_shrink_zoom", interp("shrink_factor: 2 zoom_factor: 3")),
