@@ -114,14 +114,16 @@ def columns(x: Tensor, window: Window) -> Tensor:
 def spread(columns_BKP: Tensor, window: Window, channels: int, sizes: Sequence[int]) -> Tensor:
     """col2im, the transpose of `columns`: windows added up into (B, channels, *sizes)."""
     positions = window.positions(sizes)
+    n = len(window.kernel)
     x = columns_BKP.reshape(columns_BKP.shape[0], channels, *window.kernel, *positions)
+    x = x.permute(*range(2, 2 + n), 0, 1, *range(2 + n, 2 + 2 * n))  # (*kernel, B, C, *positions)
     padded = [size + 2 * p for size, p in zip(sizes, window.pad, strict=True)]
-    out = x.new_zeros(x.shape[0], channels, *padded)
+    out = x.new_zeros(columns_BKP.shape[0], channels, *padded)
     for offset in product(*(range(k) for k in window.kernel)):
-        places: list[Any] = list(
-            slice(o * d, o * d + (n - 1) * s + 1, s)
-            for o, d, n, s in zip(offset, window.dilation, positions, window.stride, strict=True)
-        )
-        out[..., *places] += x[:, :, *offset]
-    inside: list[Any] = list(slice(p, p + size) for size, p in zip(sizes, window.pad, strict=True))
+        places: list[Any] = [
+            slice(o * d, o * d + (count - 1) * s + 1, s)
+            for o, d, count, s in zip(offset, window.dilation, positions, window.stride, strict=True)
+        ]
+        out[..., *places] += x[offset]
+    inside: list[Any] = [slice(p, p + size) for size, p in zip(sizes, window.pad, strict=True)]
     return out[..., *inside]
