@@ -22,7 +22,8 @@ layer <
     weight_filler { type: "gaussian" std: .01 mean: - 1. max: 1f }
   }
 >
-layer { name: "pool" type: "Pooling" pooling_param { pool: 1 engine: CAFFE } propagate_down: [true, False, t] }
+layer { name: "pool" type: "Pooling" pooling_param { pool: 1 engine: CAFFE }
+  propagate_down: [true, False, t] }
 layer { name: "sim" type: "Similarity" similarity_param { block_param { out_of_bounds_value: -INF } } }
 layer { name: "mex" type: "MEX" mex_param { epsilon_filler { value: Infinity min: nan max: -nan } } }
 """
@@ -62,15 +63,23 @@ MISTAKES = [
     (
         'layer {\n name: "c" type: "Convolution"\n convolution_param { num_outptu: 3 }\n}',
         "3:22",
-        "layer 'c' (Convolution): unknown field 'num_outptu' in convolution_param; did you mean 'num_output'?",
+        "layer 'c' (Convolution): unknown field 'num_outptu' in convolution_param; "
+        "did you mean 'num_output'?",
     ),
     (
         'layer { pooling_param { pool: MAXX } name: "p" }',
         "1:31",
-        "layer 'p': field 'pool' expects one of MAX, AVE, STOCHASTIC, SUM, PROD, found MAXX; did you mean MAX?",
+        "layer 'p': field 'pool' expects one of MAX, AVE, STOCHASTIC, SUM, PROD, found MAXX; "
+        "did you mean MAX?",
     ),
     ('layer { pooling_param { pool: "MAX" } }', "1:31", 'expects MAX without quotes, found "MAX"'),
     ("layer { pooling_param { pool: 9 } }", "1:31", "expects one of MAX"),
+    ("layer { lr_mult: 3 }", "1:9", "unknown field 'lr_mult' in layer; it belongs in param"),
+    (
+        "layer { relu_param { bottom: 'x' } }",
+        "1:22",
+        "in relu_param; it belongs to 'layer', outside of 'relu_param'",
+    ),
     ("layer { pooling_param { kernel_size: 20.0 } }", "1:38", "expects an integer, found 20.0; write 20"),
     ("layer { pooling_param { kernel_size: 1e3 } }", "1:38", "expects an integer, found 1e3; write 1000"),
     ("layer { pooling_param { kernel_size: -3 } }", "1:38", "from 0 to 4294967295 (uint32), found -3"),
@@ -168,7 +177,7 @@ def test_unknown_fields_are_kept_and_reported() -> None:
 
 def test_nesting_is_bounded() -> None:
     for opening in ("x{", "layer{", "x<", "x:[{", "layer{state{"):
-        with pytest.raises(SpecError, match="nested more than 100 deep|unknown field"):
+        with pytest.raises(SpecError, match=r"nested more than 100 deep|unknown field"):
             schema.parse_net(opening * 200_000)
 
 

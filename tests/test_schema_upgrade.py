@@ -44,8 +44,8 @@ def test_v0() -> None:
 
 def test_v0_data_layer_and_fields_without_meaning() -> None:
     document = schema.parse_net(
-        'layers { layer { name: "d" type: "images" source: "list" batchsize: 8 scale: 0.5 meanfile: "m" cropsize: 5'
-        ' mirror: true shuffle_images: true rand_skip: 3 kernelsize: 9 } top: "x" }'
+        'layers { layer { name: "d" type: "images" source: "list" batchsize: 8 scale: 0.5 meanfile: "m"'
+        ' cropsize: 5 mirror: true shuffle_images: true rand_skip: 3 kernelsize: 9 } top: "x" }'
         'layers { layer { name: "w" type: "window_data" det_fg_threshold: 0.25 det_crop_mode: "square" } }'
         'layers { layer { name: "odd" type: "odd" } }'
     )
@@ -84,7 +84,8 @@ def test_v1() -> None:
 
 def test_v1_names_of_parameters_and_transform() -> None:
     document = schema.parse_net(
-        'layers { name: "d" type: DATA data_param { source: "db" scale: 0.25 mean_file: "m" crop_size: 3 mirror: true } }\n'
+        'layers { name: "d" type: DATA data_param { source: "db" scale: 0.25 mean_file: "m" crop_size: 3 '
+        "mirror: true } }\n"
         'layers { name: "a" type: INNER_PRODUCT param: "w" param: "b" blob_share_mode: PERMISSIVE }'
     )
     data, inner = document.message.layer

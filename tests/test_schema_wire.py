@@ -15,7 +15,8 @@ SIMNETS = """
 layer { name: "s" type: "Similarity" similarity_param { num_instances: 3 block_param { block_size: 2 } } }
 layer { name: "m" type: "MEX" mex_param { num_instances: 5 } }
 layer { name: "n" type: "Noise" noise_param { force_random: true } noise_param { offset_add_mean: true } }
-layer { name: "c" type: "Convolution" convolution_param { num_output: 2 } blobs { shape { dim: 2 } data: [1, 2] } }
+layer { name: "c" type: "Convolution" convolution_param { num_output: 2 }
+  blobs { shape { dim: 2 } data: [1, 2] } }
 """
 BVLC = """
 layer { name: "p" type: "Parameter" parameter_param { shape { dim: 3 } } }
@@ -107,7 +108,7 @@ def test_damaged_bytes_give_a_snapshot_error_or_a_message() -> None:
     [b"\xa2\x06\xff\xff\xff\x7fabc", b"\x0a\x05ab", b"\xff" * 30, b"\x0b" * 1000, b"\xa2\x06\x03\xa2\x06"],
 )
 def test_hostile_bytes(data: bytes) -> None:
-    with pytest.raises(SnapshotError, match="weights.caffemodel"):
+    with pytest.raises(SnapshotError, match=r"weights\.caffemodel"):
         schema.read_binary_net(data, "weights.caffemodel")
 
 

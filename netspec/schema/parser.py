@@ -314,10 +314,21 @@ class Parser:
         line = self._position(frame.node.offset).line
         if len(self.stack) > 1 and name.text in ("layer", "layers") and near != name.text:
             text += f"; is a '{frame.close}' missing before it? '{frame.name}' is open since line {line}"
+        elif home := self._home(info, name.text):
+            text += f"; it belongs {home}"
         elif near:
             text += f"; did you mean '{near}'?"
         found = {"path": self._path(name.text), "name": name.text, "owner": info.name, "complaint": text}
         self.unknown.append((name.offset, frame.layer, found | {"nearest": near, "value": None}))
+
+    def _home(self, info: MessageInfo, name: str) -> str:
+        """Where a field stands that is known, but not in this message: "in pooling_param", or empty."""
+        for outer in reversed(self.stack[:-1]):
+            if outer.info is not None and name in outer.info.fields and outer.name:
+                return f"to '{outer.name}', outside of '{self.stack[-1].name}'"
+        below = [field for field in info.fields.values() if field.below is not None]
+        holders = [field.name for field in below if name in field.below.fields_by_name]
+        return "in " + " or ".join(holders[:3]) if 0 < len(holders) <= 3 else ""
 
     def _path(self, last: str) -> tuple[str | int, ...]:
         steps: list[str | int] = []
