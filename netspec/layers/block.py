@@ -52,6 +52,23 @@ class Block:
                 x = x.unfold(axis + 1, self.size[axis], self.stride[axis])
         return x.flatten(4)
 
+    @property
+    def tiles(self) -> bool:
+        """Whether every cell of the blob lies in exactly one window, over all channels."""
+        covered = all(
+            size == stride and before <= size * count and count * size - before >= n
+            for n, size, stride, before, count in zip(
+                self.shape, self.size, self.stride, self.pad, self.grid, strict=True
+            )
+        )
+        return covered and self.grid[0] == 1 and self.pad[0] == 0
+
+    def image(self, patches_BhwK: Tensor) -> Tensor:
+        """The inverse of `patches` for windows that tile the blob: (B, C, H, W), padding cut off."""
+        x = patches_BhwK.unflatten(3, self.size).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        top, left = self.pad[1:]
+        return x[:, :, top : top + self.shape[1], left : left + self.shape[2]]
+
     def _cover(self, x_BCHW: Tensor) -> Tensor:
         """The blob padded, and cut or extended to where the last window ends."""
         amounts: list[int] = []

@@ -7,12 +7,14 @@ from math import nan
 import torch
 from torch import Tensor
 
-from netspec.layers.base import Layer, Shape, register
+from netspec.errors import Problem
+from netspec.layers.base import Shape, register
+from netspec.layers.tree import Choose, Inner
 from netspec.spec import TRAIN
 
 
 @register("Marginalize")
-class Marginalize(Layer):
+class Marginalize(Inner):
     """TRAIN: y = x at positions kept with probability `keep_probability`, NaN or 0 at the others; TEST: y =
     x.
 
@@ -46,3 +48,14 @@ class Marginalize(Layer):
             return x
         kept = torch.rand((x.shape[0], 1, *x.shape[2:]), device=x.device) < self.param.keep_probability
         return torch.where(kept, x, self.fill_value)
+
+    # In a latent tree (TEST) it changes nothing
+
+    def tree_problem(self) -> Problem | None:
+        return None
+
+    def upward_max(self, below: Tensor) -> Tensor:
+        return below
+
+    def downward(self, states: Tensor, below: Tensor, choose: Choose) -> Tensor:
+        return states

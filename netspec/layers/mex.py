@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netspec.layers.base import Layer, Shape, at_least, register
+from netspec.errors import Problem
+from netspec.layers.base import Shape, at_least, register
 from netspec.layers.block import normalise, read_block, same_shapes
 from netspec.layers.logsumexp import (
     entropy_gradient,
@@ -27,13 +28,14 @@ from netspec.layers.logsumexp import (
     product,
 )
 from netspec.layers.regions import read_regions
+from netspec.layers.tree import Choose, Inner
 
 LIMITS = {inf: "max", -inf: "min", 0.0: "mean"}
 """Values of epsilon at which the formula is a limit."""
 
 
 @register("MEX")
-class MEX(Layer):
+class MEX(Inner):
     """y_m = (1/eps) log( (1/K) sum_k exp(eps (x_k + b_mk)) ) per patch x; `softmax_mode` leaves out the 1/K.
 
     eps = +inf gives the maximum, -inf the minimum (every tie takes the full gradient); eps = 0 the limit: the
@@ -167,6 +169,36 @@ class MEX(Layer):
         if self.limit == "mean":
             return b_RMK - b_RMK.mean(-1, keepdim=True)
         return b_RMK - extremum(b_RMK, self.limit == "max", self.strict).unsqueeze(-1)
+
+    # In a latent tree: a state at the top chooses a state at the bottom, with probability exp(offset)
+
+    def tree_problem(self) -> Problem | None:
+        p, field = self.param, "mex_param"
+        if not p.softmax_mode:
+            return self.spec.problem("gives means, not mixtures; set softmax_mode: true", field, "softmax_mode")
+        if not p.normalize_offsets:
+            return self.spec.problem(
+                "has offsets that are no log probabilities; set normalize_offsets: true", field, "normalize_offsets"
+            )
+        eps = float(self.blob(0).detach())
+        if eps != 1:
+            return self.spec.problem(f"has epsilon {eps:g}; a mixture has 1", field, "epsilon_filler")
+        b = self.block
+        if b.size != (b.shape[0], 1, 1) or b.stride[1:] != (1, 1) or any(b.pad) or p.normalize_patches:
+            return self.spec.problem(
+                f"has windows of {b.size} over {b.shape} (channels, rows, columns); a state belongs to one position: "
+                "use 1x1 blocks over all channels, stride 1, no padding, and pool above",
+                field, "block_param",
+            )  # fmt: skip
+        return None
+
+    def upward_max(self, below: Tensor) -> Tensor:
+        z_RLMK = self.patches(below).unsqueeze(2) + self.offsets().unsqueeze(1)
+        return self.regions.join(z_RLMK.amax(-1)).permute(0, 4, 1, 2, 3).flatten(1, 2)
+
+    def downward(self, states: Tensor, below: Tensor, choose: Choose) -> Tensor:
+        rows_BhwK = self.offsets()[self.regions.map(states.device), states]
+        return choose(rows_BhwK + below.movedim(1, -1))
 
 
 def scale(eps: Tensor, x: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from netspec.layers.base import Layer, Shape, between, register
+from netspec.errors import Problem
+from netspec.layers.base import Layer, Shape, as_tuple, between, register
+from netspec.layers.tree import Choose, Inner
 from netspec.layers.windows import unroll
 
 MAX, AVE, STOCHASTIC, SUM, PROD = range(5)
@@ -168,7 +170,7 @@ def stochastic_pool(x: Tensor, frame: Frame, random: bool) -> Tensor:
 
 
 @register("Pooling")
-class Pooling(Layer):
+class Pooling(Inner):
     """y = max, average, sum or product of each window of a channel plane (STOCHASTIC: a cell drawn ~ its
     value).
 
@@ -265,6 +267,29 @@ class Pooling(Layer):
             product = DividedProduct.apply if divided else product_pool
             return product(x, frame)
         return stochastic_pool(x, frame, self.phase == "TRAIN")
+
+    # In a latent tree: all cells of a window have the window's state as their parent
+
+    def tree_problem(self) -> Problem | None:
+        name = self.param.PoolMethod.Name(self.method)
+        if self.method != SUM:
+            return self.spec.problem(
+                f"pools by {name}; log densities of independent parts add up: use pool: SUM", "pooling_param", "pool"
+            )
+        if any(self.frame.pad) or (self.frame.kernel != self.frame.stride and not self.whole):
+            return self.spec.problem(
+                f"has windows of {self.frame.kernel} with stride {self.frame.stride} and pad {self.frame.pad}; a part "
+                "has one parent: use a stride equal to the kernel and no pad", "pooling_param", "stride",
+            )  # fmt: skip
+        return None
+
+    def upward_max(self, below: Tensor) -> Tensor:
+        return as_tuple(self(below))[0]
+
+    def downward(self, states: Tensor, below: Tensor, choose: Choose) -> Tensor:
+        spread = states.repeat_interleave(self.frame.kernel[0], 1).repeat_interleave(self.frame.kernel[1], 2)
+        return spread[:, : below.shape[2], : below.shape[3]]
+
 
 
 @register("SPP")

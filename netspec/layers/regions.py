@@ -12,6 +12,7 @@ from math import prod
 from typing import Any
 
 import torch
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -55,6 +56,14 @@ class Regions:
         y = y.permute(*(order.index(i) for i in range(8)))
         y = y.flatten(5, 6).flatten(3, 4).flatten(1, 2)
         return y[:, : self.grid[0], : self.grid[1], : self.grid[2]]
+
+    def map(self, device: torch.device) -> Tensor:
+        """Region of every cell (h, w) of the first channel block."""
+        index = []
+        for axis in (1, 2):
+            place = torch.arange(self.grid[axis], device=device)
+            index.append(place % self.count[axis] if self.unshared else place // self.cells[axis])
+        return index[0][:, None] * self.count[2] + index[1]
 
     def _parts(self, axis: int) -> tuple[int, int]:
         count, cells = self.count[axis], self.cells[axis]

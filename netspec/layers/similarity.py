@@ -11,14 +11,16 @@ from math import log, pi
 import torch
 from torch import Tensor
 
-from netspec.layers.base import Layer, Shape, at_least, register
+from netspec.errors import Problem
+from netspec.layers.base import Shape, at_least, register
 from netspec.layers.block import normalise, read_block, same_shapes
+from netspec.layers.tree import Leaf
 
 LOG_2PI = log(2 * pi)
 
 
 @register("Similarity")
-class Similarity(Layer):
+class Similarity(Leaf):
     """y_m = -sum_k w_mk (t_mk - x_k)^2 (L2), -sum w |t - x| (L1) or sum w t x (CONVOLUTION), per patch x.
 
     With `normalization_term` (L2): y_m = 1/2 sum_k [-w (t - x)^2 + log(w + fudge) - log 2pi], the log density
@@ -56,14 +58,17 @@ class Similarity(Layer):
                 "unsupervised_init",
                 "type",
             )
+        if p.unsupervised_init.type == "gmm" and self.kind != "L2":
+            self.fail(f"unsupervised_init of type 'gmm' needs L2, not {self.kind}", "similarity_param")
         self.block = read_block(self, p.block_param, same_shapes(self, shapes), can_round_up=False)
         self.ignores_nan = p.ignore_nan_input and p.normalization_term
         shape = (p.num_instances, *self.block.size)
-        waits = (
-            self.strict and p.unsupervised_init.type != "none"
-        )  # the fork leaves zeros until the init phase
+        fit = p.unsupervised_init
+        # The fork leaves at 0 what the initialisation will write; here it is filled, in case none is run.
+        waits = self.strict and fit.type != "none"
+        keeps_weights = fit.type == "kmeans" and not fit.use_centroids_variance
         self.add_blob(shape, None if waits else p.template_filler)
-        self.add_blob(shape, None if waits else p.weight_filler)
+        self.add_blob(shape, None if waits and not keeps_weights else p.weight_filler)
         if p.bias_term:
             self.add_blob((1, 1, 1, p.num_instances), p.bias_filler)
 
@@ -117,3 +122,46 @@ class Similarity(Layer):
             return apart.abs()
         # In the fork sign(NaN) = 0: no gradient to x and t, though the value is NaN.
         return torch.where(apart.isnan(), apart.detach(), apart).abs()
+
+    # As the leaf of a latent tree: component d at a position is a Gaussian over its patch
+
+    def tree_problem(self) -> Problem | None:
+        p, field = self.param, "similarity_param"
+        if not p.normalization_term:
+            return self.spec.problem("gives no log densities; set normalization_term: true", field)
+        if not p.ignore_nan_input:
+            return self.spec.problem("lets NaN through; set ignore_nan_input: true", field)
+        if p.bias_term or p.normalize_patches:
+            name = "bias_term" if p.bias_term else "normalize_patches"
+            return self.spec.problem(
+                f"has {name}, so that its tops are no densities of the pixels", field, name
+            )
+        if not self.block.tiles:
+            return self.spec.problem(
+                f"has windows of {self.block.size} with stride {self.block.stride} over {self.block.shape}; every "
+                "pixel must lie in one window: set stride to the block's size and pad until the image is covered",
+                field, "block_param",
+            )  # fmt: skip
+        return None
+
+    def precisions(self) -> Tensor:
+        """1 / variance of each component's values (M, K)."""
+        w_MK = self.blob(1).flatten(1)
+        return w_MK.exp() if self.param.use_log_space_weight_param else w_MK
+
+    def upward_max(self, x: Tensor) -> Tensor:
+        peaks_MK = 0.5 * (self.log_weights(self.blob(1).flatten(1)) - LOG_2PI)
+        inside = ~self.block.patches(torch.zeros_like(x)).isnan()
+        missing_BchwK = self.block.patches(x).isnan() & inside
+        gain = missing_BchwK.to(x.dtype) @ peaks_MK.t()
+        return self(x)[0] + gain.permute(0, 4, 1, 2, 3).flatten(1, 2)
+
+    def mean_image(self, weights: Tensor) -> Tensor:
+        return self.block.image(weights.movedim(1, -1) @ self.blob(0).flatten(1))
+
+    def square_image(self, weights: Tensor) -> Tensor:
+        square_MK = self.blob(0).flatten(1).square() + 1 / self.precisions()
+        return self.block.image(weights.movedim(1, -1) @ square_MK)
+
+    def scale_image(self, weights: Tensor) -> Tensor:
+        return self.block.image(weights.movedim(1, -1) @ self.precisions().rsqrt())
