@@ -12,12 +12,12 @@ from torch.nn.functional import log_softmax
 
 from netspec.layers.base import Layer, Shape, between, register
 from netspec.layers.labels import (
+    Normalization,
     check_labels,
     classes,
     floor_through,
     ignored,
     normalization,
-    normalized,
     rows,
 )
 from netspec.layers.loss import LOG_THRESHOLD
@@ -45,7 +45,8 @@ class InfogainLoss(Layer):
             1 if self.strict else self.axis(self.param.axis, len(scores), self.param_field or "", "axis")
         )
         check_labels(self, scores, shapes[1], self.class_axis)
-        self.ignore, self.mode = ignored(self), normalization(self, "VALID")
+        self.ignore = None if self.strict else ignored(self)
+        self.normalized = Normalization("BATCH_SIZE") if self.strict else normalization(self, "VALID")
         number = scores[self.class_axis]
         if len(shapes) == 3:
             found = shapes[2]
@@ -77,7 +78,7 @@ class InfogainLoss(Layer):
         gains = bottoms[2].detach() if len(bottoms) == 3 else self.get_buffer("gains").to(x_OCI.dtype)
         gains = gains.reshape(x_OCI.shape[1], x_OCI.shape[1])
         label_OI = bottoms[1].reshape(x_OCI.shape[0], x_OCI.shape[2])
-        index_OI, valid_OI = classes(label_OI, None if self.strict else self.ignore)
+        index_OI, valid_OI = classes(label_OI, self.ignore)
         gain_OCI = gains[index_OI].transpose(1, 2)
         x_OCI = torch.where(valid_OI.unsqueeze(1), x_OCI, 1.0)
         if self.strict:
@@ -85,7 +86,7 @@ class InfogainLoss(Layer):
         else:
             logp_OCI = floor_through(log_softmax(x_OCI, 1), log(LOG_THRESHOLD))
         losses_OI = torch.where(valid_OI, -(gain_OCI * logp_OCI).sum(1), 0.0)
-        loss = normalized(losses_OI, valid_OI, "BATCH_SIZE" if self.strict else self.mode, x_OCI.shape[0])
+        loss = self.normalized(losses_OI, valid_OI, x_OCI.shape[0])
         if len(self.spec.tops) == 1:
             return (loss,)
         return loss, bottoms[0] if self.strict else bottoms[0].softmax(self.class_axis)

@@ -3,6 +3,7 @@ floors."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -47,30 +48,37 @@ def value_with_gradient_of(value: Tensor, slope: Tensor) -> Tensor:
     return value.detach() + (slope - slope.detach())
 
 
-def normalization(layer: Layer, default: str) -> str:
-    """FULL, VALID, BATCH_SIZE or NONE, as loss_param says; `normalize` is the older spelling of
-    VALID/BATCH_SIZE."""
+@dataclass(frozen=True)
+class Normalization:
+    """What a loss is divided by: `mode` FULL, VALID, BATCH_SIZE or NONE, or PRE_FIXED for the number
+    `fixed`."""
+
+    mode: str
+    fixed: float = 1.0
+
+    def __call__(self, losses: Tensor, valid: Tensor, batch: int) -> Tensor:
+        """The sum of `losses` over the chosen number, which is at least 1 (loss_layer.hpp, GetNormalizer)."""
+        total = losses.sum()
+        if self.mode == "VALID":
+            return total / valid.sum().clamp(min=1)
+        numbers = {"FULL": valid.numel(), "BATCH_SIZE": batch, "PRE_FIXED": self.fixed, "NONE": 1}
+        return total / max(numbers[self.mode], 1)
+
+
+def normalization(layer: Layer, default: str) -> Normalization:
+    """What loss_param says; `normalize` is the older spelling of VALID (true) and BATCH_SIZE (false)."""
     p: Any = layer.spec.message.loss_param
     if p.HasField("normalization"):
-        return str(type(p).NormalizationMode.Name(p.normalization))
+        return Normalization(type(p).NormalizationMode.Name(p.normalization), p.pre_fixed_normalizer)
     if p.HasField("normalize"):
-        return "VALID" if p.normalize else "BATCH_SIZE"
-    return default
+        return Normalization("VALID" if p.normalize else "BATCH_SIZE")
+    return Normalization(default)
 
 
 def ignored(layer: Layer) -> int | None:
     """loss_param's ignore_label, None when not set."""
     p: Any = layer.spec.message.loss_param
     return int(p.ignore_label) if p.HasField("ignore_label") else None
-
-
-def normalized(losses: Tensor, valid: Tensor, mode: str, batch: int) -> Tensor:
-    """The sum of `losses` over the number that `mode` names, which is at least 1 (loss_layer.hpp,
-    GetNormalizer)."""
-    total = losses.sum()
-    if mode == "VALID":
-        return total / valid.sum().clamp(min=1)
-    return total / {"FULL": valid.numel(), "BATCH_SIZE": batch, "NONE": 1}[mode]
 
 
 def check_labels(layer: Layer, scores: Shape, label: Shape, axis: int) -> None:

@@ -11,13 +11,13 @@ from torch.nn.functional import log_softmax, one_hot
 
 from netspec.layers.base import Layer, Shape, between, exactly, register
 from netspec.layers.labels import (
+    Normalization,
     check_labels,
     check_same,
     classes,
     floor_through,
     ignored,
     normalization,
-    normalized,
     rows,
     value_with_gradient_of,
 )
@@ -34,8 +34,9 @@ class SoftmaxWithLoss(Layer):
 
     Shapes: scores (..., C at softmax_param.axis, ...), label with one value for every other position, tops ()
     and the scores' shape. loss_param: ignore_label; normalization VALID (default: counted labels, at least
-    1), FULL, BATCH_SIZE, NONE. A label that is NaN or ignore_label takes no part, whatever its scores hold,
-    NaN included; elsewhere a NaN score makes the loss NaN. The probability is floored at the smallest normal
+    1), FULL, BATCH_SIZE, NONE, PRE_FIXED; weight_by_label_freqs multiplies each label's loss by its
+    class_weighting. A label that is NaN or ignore_label takes no part, whatever its scores hold, NaN
+    included; elsewhere a NaN score makes the loss NaN. The probability is floored at the smallest normal
     float32, so one row costs at most 87.3. Raises SpecError when labels and scores do not fit; IndexError for
     a label outside 0..C-1 (on a GPU, where that cannot be raised without waiting, a device assertion).
     Source: Caffe, softmax_loss_layer.cpp.
@@ -47,16 +48,32 @@ class SoftmaxWithLoss(Layer):
     def setup(self, *shapes: Shape) -> None:
         self.class_axis = self.axis(self.param.axis, len(shapes[0]), "softmax_param", "axis")
         check_labels(self, shapes[0], shapes[1], self.class_axis)
-        self.ignore, self.mode = ignored(self), normalization(self, "VALID")
+        self.ignore, self.normalized = ignored(self), normalization(self, "VALID")
+        p, number = self.spec.message.loss_param, shapes[0][self.class_axis]
+        self.weighted = p.weight_by_label_freqs
+        if self.weighted:
+            if len(p.class_weighting) != number:
+                self.fail(
+                    f"needs a weight for each of {number} classes, found {len(p.class_weighting)}",
+                    "loss_param",
+                    "class_weighting",
+                )
+            self.register_buffer("weights", torch.tensor(list(p.class_weighting)))
+
+    def losses(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """(loss of each position, whether it counts), both (O, I)."""
+        x_OCI = rows(x, self.class_axis)
+        index_OI, valid_OI = classes(label.reshape(x_OCI.shape[0], x_OCI.shape[2]), self.ignore)
+        logp_OCI = log_softmax(torch.where(valid_OI.unsqueeze(1), x_OCI, 0.0), 1)
+        logp_OI = floor_through(logp_OCI.gather(1, index_OI.unsqueeze(1)).squeeze(1), log(FLT_MIN))
+        if self.weighted:
+            logp_OI = logp_OI * self.get_buffer("weights").to(logp_OI.dtype)[index_OI]
+        return torch.where(valid_OI, -logp_OI, 0.0), valid_OI
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        x, label = bottoms
-        scores_OCI = rows(x, self.class_axis)
-        index_OI, valid_OI = classes(label.reshape(scores_OCI.shape[0], scores_OCI.shape[2]), self.ignore)
-        logp_OCI = log_softmax(torch.where(valid_OI.unsqueeze(1), scores_OCI, 0.0), 1)
-        logp_OI = floor_through(logp_OCI.gather(1, index_OI.unsqueeze(1)).squeeze(1), log(FLT_MIN))
-        loss = normalized(torch.where(valid_OI, -logp_OI, 0.0), valid_OI, self.mode, scores_OCI.shape[0])
-        return (loss, x.softmax(self.class_axis)) if len(self.spec.tops) == 2 else (loss,)
+        losses_OI, valid_OI = self.losses(*bottoms)
+        loss = self.normalized(losses_OI, valid_OI, losses_OI.shape[0])
+        return (loss, bottoms[0].softmax(self.class_axis))[: len(self.spec.tops)]
 
 
 @register("SigmoidCrossEntropyLoss")
@@ -75,7 +92,7 @@ class SigmoidCrossEntropyLoss(Layer):
     def setup(self, *shapes: Shape) -> None:
         check_same(self, shapes[0], shapes[1])
         self.ignore = None if self.strict else ignored(self)
-        self.mode = "BATCH_SIZE" if self.strict else normalization(self, "BATCH_SIZE")
+        self.normalized = Normalization("BATCH_SIZE") if self.strict else normalization(self, "BATCH_SIZE")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         x, target = bottoms[0], bottoms[1].detach().reshape(bottoms[0].shape)
@@ -85,7 +102,7 @@ class SigmoidCrossEntropyLoss(Layer):
         losses = sigmoid_cross_entropy(
             torch.where(valid, x, 0.0), torch.where(valid, target, 0.0), reduction="none"
         )
-        return normalized(torch.where(valid, losses, 0.0), valid, self.mode, x.shape[0])
+        return self.normalized(torch.where(valid, losses, 0.0), valid, x.shape[0])
 
 
 @register("EuclideanLoss")

@@ -142,4 +142,78 @@ CASES = [
         },
         gradient=("x",),
     ),
+    Case(
+        "softmax_loss_class_weights",
+        text(
+            "SoftmaxWithLoss loss_param { weight_by_label_freqs: true class_weighting: [0.5, 1, 2] }",
+            x=(4, 3),
+            label=(4,),
+        ),
+        inputs={"label": FOUR},
+    ),
+    Case("smooth_l1_loss", text("SmoothL1Loss", x=(3, 4), label=(3, 4))),
+    Case(
+        "smooth_l1_loss_weights",
+        text(
+            "SmoothL1Loss smooth_l1_loss_param { sigma: 2 }",
+            "x b in out",
+            x=(2, 4, 2),
+            b=(2, 4, 2),
+            **{"in": (2, 4, 2), "out": (2, 4, 2)},
+        ),
+        inputs={
+            "in": torch.arange(16.0).reshape(2, 4, 2) % 3,
+            "out": torch.arange(16.0).reshape(2, 4, 2) % 5,
+        },
+    ),
+    Case("l1_loss", text("L1Loss", x=(2, 3, 2), label=(2, 3, 2))),
+    Case("l1_loss_one_bottom", text("L1Loss l1_loss_param { plateau: 0.5 }", "x", x=(2, 3))),
+    Case(
+        "l1_loss_per_location",
+        text(
+            "L1Loss l1_loss_param { l2_per_location: true l2_prescale_by_channels: true "
+            "normalize_by_num_entries: true }",
+            x=(2, 2, 2, 2),
+            label=(2, 2, 2, 2),
+        ),
+        inputs={
+            "label": torch.where(torch.arange(16) % 7 == 3, NAN, torch.arange(16) / 9).reshape(2, 2, 2, 2)
+        },
+    ),
+    Case(
+        "balanced_sigmoid_loss",
+        text("SigmoidCrossEntropyBalanceLoss", x=(2, 1, 2, 3), label=(2, 1, 2, 3)),
+        inputs={"label": labels(0, 1, 2, 0, 0, 1, 0, 0, NAN, 0, 0, 0, shape=(2, 1, 2, 3))},
+    ),
+    Case(
+        "softmax_loss_ohem",
+        text("SoftmaxWithLossOHEM loss_param { ignore_label: 1 }", tops="loss p each", x=(4, 3), label=(4,)),
+        inputs={"label": FOUR},
+    ),
+    Case(
+        "smooth_l1_loss_ohem",
+        text(
+            "SmoothL1LossOHEM loss_param { normalization: PRE_FIXED pre_fixed_normalizer: 8 }",
+            "x b w",
+            "loss each",
+            x=(4, 3),
+            b=(4, 3),
+            w=(4, 3),
+        ),
+        inputs={"w": torch.arange(12.0).reshape(4, 3) % 2},
+    ),
+    Case(
+        "box_annotator",
+        text(
+            "BoxAnnotatorOHEM box_annotator_ohem_param { roi_per_img: 2 }",
+            "rois losses label w",
+            "labels weights",
+            rois=(5, 5),
+            losses=(5, 1, 1, 1),
+            label=(5,),
+            w=(5, 8),
+        ),
+        inputs={"rois": torch.tensor([0.0, 1, 0, 0, 0]).unsqueeze(1).repeat(1, 5)},
+        gradient=(),
+    ),
 ]
