@@ -433,7 +433,22 @@ def compare_instances(case: Case, net: Net, check: Check) -> None:
     check.require(sorted(order) == list(range(len(flat))), "templates do not pair up one to one")
     for name, mine in zip(names, ours, strict=False):
         instances = case.arrays[name].reshape(len(flat), -1)[order]
-        check.compare("parameter", name, mine.reshape(len(flat), -1), instances, 1e-4)
+        tolerance = max(1e-4, share_of_seeds(case) if "init_kmeans" in case.name else 0.0)
+        check.compare("parameter", name, mine.reshape(len(flat), -1), instances, tolerance)
+
+
+def share_of_seeds(case: Case) -> float:
+    """What another random start changes in k-means centres: a seed counts as one observation of its cluster.
+
+    So two runs differ by at most a cluster's diameter over the number of its patches in all iterations; relative to
+    the largest centre.
+    """
+    data, component = case.arrays["data"].reshape(len(case.arrays["data"]), -1), case.arrays["component"]
+    clusters = [data[component == k] for k in np.unique(component)]
+    diameter = max(np.ptp(cluster, axis=0).max() for cluster in clusters)
+    fit = next(layer for layer in case.graph("TRAIN").spec.layers if layer.type == "Similarity")
+    batches = fit.message.similarity_param.unsupervised_init.max_iterations
+    return float(diameter / (batches * case.meta["batch"] / len(clusters)) / np.abs(case.arrays["templates"]).max())
 
 
 KINDS: dict[str, Callable[[Case, Check], None]] = {

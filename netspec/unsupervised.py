@@ -1,0 +1,354 @@
+"""Unsupervised initialisation: templates and whitening fitted to patches of the data, before training starts.
+
+`initialise` walks the layers that carry `unsupervised_init`, feeds each with mini-batches of what reaches it,
+and writes the result into its blobs. Formulas: the SimNets fork (kmeans, gmm of Similarity; pca of
+Convolution). Where the fork is wrong, a layer with `strict` follows it, any other does what was meant.
+
+Shape letters: n patches of a mini-batch, M clusters, K values of a patch. All sums are kept in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from math import isnan, log, pi
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import unfold
+
+from netspec.errors import DataError
+from netspec.layers.base import Layer, as_tuple
+from netspec.layers.block import normalise
+from netspec.layers.convolution import Convolution
+from netspec.layers.marginalize import Marginalize
+from netspec.layers.similarity import Similarity
+from netspec.net import Net
+
+Patches = Callable[[], Tensor]
+"""Gives the patches (n, K) of the next mini-batch, in float64."""
+
+KMEANS_BATCHES = 1000
+"""Mini-batches of k-means that a mixture starts from, whatever the message says (as in the fork)."""
+FIRST_CENTRE = 1e-5
+"""Probability with which that k-means takes a patch as its first centre, in the fork."""
+
+
+def initialise(
+    net: Net,
+    batches: Callable[[], tuple[Tensor, ...]],
+    *,
+    seed: int = 0,
+    skip: Collection[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Fit every layer that asks for it, in net order; gives their names.
+
+    batches: the next mini-batch, one tensor for each input of the net.
+    seed: of the random starts. skip: names of layers that have their weights already.
+    progress: told in a few words what is being fitted.
+    Random marginalisation is off meanwhile, and incomplete patches (NaN in them) are left out.
+    """
+    done = []
+    generator = torch.Generator().manual_seed(seed)
+    for layer in net.made:
+        wanted = getattr(layer.param, "unsupervised_init", None)
+        if wanted is None or wanted.type == "none" or layer.spec.name in skip or layer.spec.name in done:
+            continue
+        if progress:
+            progress(f"{layer.spec}: {wanted.type} initialisation")
+        stream = _stream(net, layer, batches)
+        with torch.no_grad():
+            if isinstance(layer, Similarity):
+                fit_similarity(layer, wanted, stream, generator)
+            elif wanted.type == "pca":
+                fit_convolution(layer, wanted, stream)
+            else:
+                layer.fail(f"knows no unsupervised_init of type {wanted.type!r}", str(layer.param_field))
+            clip(net, layer)
+        done.append(layer.spec.name)
+    return done
+
+
+class _Reached(Exception):
+    """Carries the bottoms of the layer where a walk ends."""
+
+    def __init__(self, bottoms: tuple[Tensor, ...]):
+        super().__init__()
+        self.bottoms = bottoms
+
+
+def _stream(net: Net, layer: Layer, batches: Callable[[], tuple[Tensor, ...]]) -> Patches:
+    def call(current: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        if current is layer:
+            raise _Reached(bottoms)
+        return bottoms if isinstance(current, Marginalize) else as_tuple(current(*bottoms))
+
+    def following() -> Tensor:
+        try:
+            with torch.no_grad():
+                net.run(call, *batches())
+        except _Reached as reached:
+            rows = torch.cat([patches_of(layer, bottom) for bottom in reached.bottoms]).double()
+            return rows[~rows.isnan().any(1)]
+        raise KeyError(f"the walk never came to {layer.spec}")
+
+    return following
+
+
+def patches_of(layer: Layer, bottom: Tensor) -> Tensor:
+    """The patches (n, K) that a layer compares or filters, normalised where it does so."""
+    if isinstance(layer, Similarity):
+        if layer.strict:  # the fork cuts patches at stride 1, and takes missing padding for 0
+            bottom = bottom.nan_to_num(nan=0.0)
+        return layer.patches(bottom).flatten(0, -2)
+    p = layer.param
+    if not isinstance(layer, Convolution) or len(layer.window.kernel) != 2:
+        layer.fail("unsupervised_init needs filters of two spatial axes", str(layer.param_field))
+    kernel, stride, dilation = (
+        (axes[0], axes[1]) for axes in (layer.window.kernel, layer.window.stride, layer.window.dilation)
+    )
+    rows = unfold(bottom, kernel, dilation=dilation, stride=stride).transpose(1, 2).flatten(0, 1)
+    if p.normalize_patches:
+        return normalise(rows, p.normalize_variance, p.normalization_fudge_factor)
+    return rows
+
+
+def clip(net: Net, layer: Layer) -> None:
+    """Bring the layer's blobs within their min_value and max_value."""
+    for param in net.params:
+        if any(net.made[i] is layer for i, _ in param.users):
+            low = None if isnan(param.min_value) else param.min_value
+            high = None if isnan(param.max_value) else param.max_value
+            if low is not None or high is not None:
+                param.value.clamp_(low, high)
+
+
+# Similarity
+
+
+def fit_similarity(layer: Similarity, p: Any, stream: Patches, generator: torch.Generator) -> None:
+    """Templates, and where they are part of the fit weights and bias, from k-means or a Gaussian mixture."""
+    instances = layer.param.num_instances
+    if p.type == "kmeans":
+        centres = kmeans(
+            stream,
+            instances,
+            p.max_iterations,
+            generator,
+            p.use_kmeans_plus_plus,
+            p.prob_choose_centroid,
+            layer.strict,
+        )
+        var = None
+        if layer.strict or p.use_centroids_variance:
+            var = spread(stream, centres, p.num_batches, layer.strict) + p.fudge_factor
+        layer.blob(0).copy_(centres.view(layer.blob_shapes[0]))
+        if var is not None and p.use_centroids_variance:
+            write_weights(layer, var)
+        return
+    found = mixture(stream, instances, p, generator, layer.strict)
+    layer.blob(0).copy_(found.means.view(layer.blob_shapes[0]))
+    write_weights(layer, found.variances)
+    if layer.param.bias_term:
+        bias = found.weights.log()
+        if not layer.param.normalization_term:  # then the bias carries the Gaussian's constant too
+            bias = bias + found.constants()
+        layer.blob(2).copy_(bias.view(layer.blob_shapes[2]))
+
+
+def write_weights(layer: Similarity, variance: Tensor) -> None:
+    """Weights from variances: 1 / var with normalization_term, 1 / (2 var) for bare L2, var for the others."""
+    p, weights = layer.param, variance
+    if layer.kind == "L2":
+        weights = (1.0 if p.normalization_term else 0.5) / variance
+        if p.use_log_space_weight_param:
+            weights = (weights + p.normalization_term_fudge).log()
+    layer.blob(1).copy_(weights.view(layer.blob_shapes[1]))
+
+
+def nearest(x: Tensor, centres: Tensor) -> Tensor:
+    """Index of the nearest centre for each patch."""
+    return (centres.square().sum(1) - 2 * (x @ centres.t())).argmin(1)
+
+
+def totals(x: Tensor, assigned: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
+    """(number of patches, their sum) in each cluster."""
+    counts = torch.bincount(assigned, minlength=clusters).to(x.dtype)
+    return counts, torch.zeros(clusters, x.shape[1], dtype=x.dtype, device=x.device).index_add_(
+        0, assigned, x
+    )
+
+
+def kmeans(
+    stream: Patches,
+    clusters: int,
+    iterations: int,
+    generator: torch.Generator,
+    plus_plus: bool,
+    probability: float,
+    strict: bool,
+) -> Tensor:
+    """Centres (M, K) by mini-batch k-means: each moves to the mean of all it was ever given, its seed
+    included.
+
+    Seeds: the fork's walk over the patches (`strict`; `probability` is that of taking one), or drawn from the
+    first batches at random, with `plus_plus` in proportion to the squared distance from the centres there
+    are.
+    """
+    if strict:
+        centres, x = _seeds_of_fork(stream, clusters, generator, plus_plus, probability)
+    else:
+        centres, x = _seeds(stream, clusters, generator, plus_plus)
+    counts = torch.ones(clusters, 1, dtype=x.dtype, device=x.device)
+    for i in range(iterations):
+        if i:
+            x = stream()
+        new, sums = totals(x, nearest(x, centres), clusters)
+        centres = (counts * centres + sums) / (counts + new.unsqueeze(1))
+        counts = counts + new.unsqueeze(1)
+    return centres
+
+
+def _seeds(
+    stream: Patches, clusters: int, generator: torch.Generator, plus_plus: bool
+) -> tuple[Tensor, Tensor]:
+    """(centres, the batch they were completed on), all different; a batch holds as many as it can give."""
+    chosen: list[Tensor] = []
+    for _ in range(clusters + 1):
+        x = stream()
+        closest = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
+        for centre in chosen:
+            closest = torch.minimum(closest, (x - centre).square().sum(1))
+        while len(chosen) < clusters and bool((closest > 0).any()):
+            odds = closest if plus_plus and chosen else (closest > 0).to(x.dtype)
+            pick = x[int(torch.multinomial(odds.cpu(), 1, generator=generator))]
+            closest = torch.minimum(closest, (x - pick).square().sum(1))
+            chosen.append(pick)
+        if len(chosen) == clusters:
+            return torch.stack(chosen), x
+    raise DataError(f"unsupervised initialisation: the data holds fewer than {clusters} distinct patches")
+
+
+def _seeds_of_fork(
+    stream: Patches, clusters: int, generator: torch.Generator, plus_plus: bool, probability: float
+) -> tuple[Tensor, Tensor]:
+    """The fork's walk: patches in order, each taken with `probability`, or (k-means++, from the second centre
+    on) with the share of its squared distance in the batch, at most one a batch."""
+    chosen: list[Tensor] = []
+    while True:
+        x = stream()
+        odds = torch.full((len(x),), probability, dtype=x.dtype)
+        if plus_plus and chosen:
+            distance = torch.cdist(x, torch.stack(chosen)).square().amin(1)
+            odds = (distance / distance.sum()).cpu()
+        hits = (torch.rand(len(x), generator=generator, dtype=x.dtype) < odds).nonzero().flatten()
+        chosen += list(x[hits[: 1 if plus_plus else clusters - len(chosen)].to(x.device)])
+        if len(chosen) == clusters:
+            return torch.stack(chosen), x
+
+
+def spread(stream: Patches, centres: Tensor, batches: int, strict: bool) -> Tensor:
+    """Mean squared distance (M, K) of each cluster's patches from its centre.
+
+    strict: over all patches seen, as the fork divides, and not over the cluster's own.
+    """
+    squares, counts = torch.zeros_like(centres), torch.zeros_like(centres[:, :1])
+    for _ in range(batches):
+        x = stream()
+        assigned = nearest(x, centres)
+        new, sums = totals((x - centres[assigned]).square(), assigned, len(centres))
+        squares, counts = squares + sums, counts + new.unsqueeze(1)
+    if strict:
+        return squares / (counts.sum() - 1)
+    overall = squares.sum(0) / counts.sum().clamp(min=1)
+    return torch.where(counts > 1, squares / counts.clamp(min=1), overall)
+
+
+@dataclass
+class Mixture:
+    """A mixture of M diagonal Gaussians."""
+
+    means: Tensor
+    variances: Tensor
+    weights: Tensor
+
+    def constants(self) -> Tensor:
+        """log of each component's normaliser (M,)."""
+        return -0.5 * (self.variances.shape[1] * log(2 * pi) + self.variances.log().sum(1))
+
+    def log_densities(self, x: Tensor) -> Tensor:
+        """log N(x; mean, variance) of every component (n, M), in nats; mixture weights not counted."""
+        precision = 1 / self.variances
+        far = x.square() @ precision.t() - 2 * x @ (self.means * precision).t()
+        return self.constants() - 0.5 * (far + (self.means.square() * precision).sum(1))
+
+
+def mixture(stream: Patches, clusters: int, p: Any, generator: torch.Generator, strict: bool) -> Mixture:
+    """A Gaussian mixture by hard expectation maximisation, from k-means++ centres and unit variances.
+
+    An epoch is `num_batches` mini-batches; there are `max_iterations` of them (the fork, by an accident of
+    its stopping rule, runs one more and at least three). Patches go to the component of highest density,
+    weights apart. A component with one patch or none stays as it is. `soft_kmeans` keeps variances 1 and
+    weights equal.
+    """
+    means = kmeans(stream, clusters, KMEANS_BATCHES, generator, True, FIRST_CENTRE, strict)
+    now = Mixture(means, torch.ones_like(means), torch.full_like(means[:, 0], 1 / clusters))
+    for _ in range(max(2, p.max_iterations) + 1 if strict else max(1, p.max_iterations)):
+        counts, sums, squares = (torch.zeros_like(t) for t in (means[:, :1], means, means))
+        for _ in range(p.num_batches):
+            x = stream()
+            assigned = now.log_densities(x).argmax(1)
+            new, more = totals(torch.cat([x, x.square()], 1), assigned, clusters)
+            counts, sums, squares = (
+                counts + new.unsqueeze(1),
+                sums + more[:, : x.shape[1]],
+                squares + more[:, x.shape[1] :],
+            )
+        alive = counts > 1
+        mean = sums / counts.clamp(min=1)
+        now.means = torch.where(alive, mean, now.means)
+        if not p.soft_kmeans:
+            var = (squares / counts.clamp(min=1) - mean.square()).clamp(min=0) + p.fudge_factor
+            now.variances = torch.where(alive, var, now.variances)
+            now.weights = torch.where(alive[:, 0], (counts / counts.sum())[:, 0], now.weights)
+    return now
+
+
+# Convolution
+
+
+def fit_convolution(layer: Layer, p: Any, stream: Patches) -> None:
+    """Filters = principal components of the patches, whitening them where asked for; bias = -filters * mean.
+
+    `num_batches` mini-batches for the mean, as many again for the covariance. The sign of a component is
+    free: the entry of largest magnitude is made positive.
+    """
+    at = (str(layer.param_field), "unsupervised_init")
+    filters, size = layer.blob_shapes[0][0], layer.blob(0)[0].numel()
+    if len(layer.blobs) < 2 or layer.param.group != 1:
+        layer.fail("unsupervised_init of type 'pca' needs bias_term and group 1", *at)
+    if filters > size or (p.zca_whitening and filters != size):
+        layer.fail(
+            f"'pca' finds {'just' if p.zca_whitening else 'at most'} {size} filters, not {filters}", *at
+        )
+    count, total = 0, torch.zeros(size, dtype=torch.float64, device=layer.blob(0).device)
+    for _ in range(p.num_batches):
+        x = stream()
+        count, total = count + len(x), total + x.sum(0)
+    mean = total / count
+    count, covariance = 0, torch.zeros(size, size, dtype=torch.float64, device=mean.device)
+    for _ in range(p.num_batches):
+        x = stream() - mean
+        count, covariance = count + len(x), covariance + x.t() @ x
+    values, vectors = torch.linalg.eigh(covariance / (count - 1))
+    values, rows = values.flip(0)[:filters], vectors.t().flip(0)[:filters]
+    rows = rows * rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
+    scale = (values + p.fudge_factor).rsqrt().unsqueeze(1)
+    if p.zca_whitening:
+        rows = rows.t() @ (scale * rows)
+    elif p.apply_whitening:
+        rows = scale * rows
+    layer.blob(0).copy_(rows.view(layer.blob_shapes[0]))
+    layer.blob(1).copy_(-(rows @ mean).view(layer.blob_shapes[1]))
