@@ -1,0 +1,191 @@
+"""Python: layers written in Python by the user, with the protocol of pycaffe."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netspec.blob import Array, Blob, BlobVec
+from netspec.errors import did_you_mean
+from netspec.layers.base import Layer, Shape, at_least, register
+from netspec.spec import TRAIN
+
+METHODS = ("setup", "reshape", "forward", "backward")
+
+
+class PythonLayer:
+    """Base class for layers of users (pycaffe's `caffe.Layer`); a class with the same four methods will do as
+    well.
+
+    Before `setup` it gets `param_str` (text of the prototxt), `phase` (0 TRAIN, 1 TEST) and `blobs`, to which
+    setup may add: `self.blobs.add_blob(3, 4)`, then `self.blobs[0].data[...] = initial values`.
+    """
+
+    param_str: str
+    phase: int
+    blobs: BlobVec
+
+    def __init__(self, param: Any = None):
+        """`param` is the LayerParameter."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Read param_str, check the number of blobs, add learnable ones; called once."""
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the tops their shapes; called before every forward."""
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Write top[i].data."""
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """Write bottom[i].diff where propagate_down[i], and add to self.blobs[i].diff."""
+
+
+@register("Python")
+class Python(Layer):
+    """y = what the class `layer` of the Python module `module` computes.
+
+    Building and running a net with such a layer imports that module and RUNS ITS CODE: do it with files you
+    trust. The module must be importable already (installed, or its folder on PYTHONPATH); no folder is added
+    for it. Shapes: tops as the class's `reshape` says; blobs as its `setup` adds them, with the values it
+    writes there. The class sees blobs (netspec.blob.Blob) in main memory, in the net's floating-point type;
+    bottoms are copies. NaN: as the class treats it. Gradients are the class's `backward`, for inputs and
+    blobs; a blob's diff starts at 0. Runs eagerly: torch.compile breaks the graph here. `share_in_parallel`
+    has no effect: each process has its own. Raises SpecError when the module or class is not there, lacks a
+    method, or fails in setup or reshape. Source: Caffe, python_layer.hpp.
+    """
+
+    bottoms = at_least(0)
+    tops = at_least(0)
+    param_field = "python_param"
+    anchor: Tensor
+
+    def setup(self, *shapes: Shape) -> None:
+        self.register_buffer("anchor", torch.empty(0), persistent=False)  # follows the net's device and dtype
+        self.user = self.make()
+        self.user.param_str = self.param.param_str
+        self.user.phase = 0 if self.phase == TRAIN else 1
+        self.user.blobs = BlobVec()
+        self.bottom = [Blob(*shape) if shape else Blob.over(np.zeros((), np.float32)) for shape in shapes]
+        self.top = [Blob() for _ in self.spec.tops]
+        for step in (self.user.setup, self.user.reshape):
+            try:
+                step(self.bottom, self.top)
+            except Exception as error:
+                self.fail(
+                    f"{step.__qualname__} raised {type(error).__name__}: {error}", "python_param", "layer"
+                )
+        self.top_shapes = [blob.shape for blob in self.top]
+        self.initial = [np.array(blob.data) for blob in self.user.blobs]
+        for blob in self.user.blobs:
+            self.add_blob(blob.shape)
+
+    def make(self) -> Any:
+        """An object of the user's class."""
+        module, name = self.param.module, self.param.layer
+        try:
+            loaded = importlib.import_module(module)
+        except Exception as error:
+            self.fail(
+                f"module {module!r} cannot be imported ({type(error).__name__}: {error}); "
+                "is its folder on PYTHONPATH?",
+                "python_param", "module",
+            )  # fmt: skip
+        kind = getattr(loaded, name, None)
+        if not isinstance(kind, type):
+            classes = [key for key, value in vars(loaded).items() if isinstance(value, type)]
+            self.fail(
+                f"module {module!r} has no class {name!r}{did_you_mean(name, classes)}",
+                "python_param",
+                "layer",
+            )
+        missing = [method for method in METHODS if not callable(getattr(kind, method, None))]
+        if missing:
+            self.fail(
+                f"class {name} of {module!r} has no {' and no '.join(missing)}", "python_param", "layer"
+            )
+        return kind(self.spec.message) if issubclass(kind, PythonLayer) else kind()
+
+    def fill(self, blobs: Any, generator: torch.Generator) -> None:
+        with torch.no_grad():
+            for i in blobs:
+                self.blobs[i].copy_(torch.from_numpy(self.initial[i]))
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty(shape, device="meta") for shape in self.top_shapes)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        parameters = [self.blob(i) for i in range(len(self.blob_shapes))]
+        if not self.top:
+            self.compute(bottoms, parameters)
+            return ()
+        tops: tuple[Tensor, ...] = _Call.apply(self, len(bottoms), *bottoms, *parameters)  # type: ignore[no-untyped-call]
+        return tops
+
+    def compute(self, bottoms: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Array]:
+        """Let the class compute its tops; gives their data."""
+        self.lend(bottoms, parameters)
+        self.user.reshape(self.bottom, self.top)
+        for top in self.top:
+            top.hold(np.zeros(top.shape, numpy(self.anchor).dtype))
+        self.user.forward(self.bottom, self.top)
+        for parameter, blob in zip(parameters, self.user.blobs, strict=True):
+            if parameter.device.type != "cpu":  # on the CPU the class has written into the parameter itself
+                parameter.copy_(torch.from_numpy(blob.data))
+        return [top.data for top in self.top]
+
+    def lend(self, bottoms: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
+        """Show the class copies of the bottoms, and its learnable blobs (on the CPU the parameters
+        themselves).
+        """
+        for blob, tensor in zip(self.bottom, bottoms, strict=True):
+            blob.hold(np.array(numpy(tensor)))
+        for blob, tensor in zip(self.user.blobs, parameters, strict=True):
+            blob.hold(numpy(tensor))
+
+    def gradients(
+        self, bottoms: Sequence[Tensor], parameters: Sequence[Tensor], tops: Sequence[Tensor],
+        diffs: Sequence[Tensor], wanted: Sequence[bool],
+    ) -> list[Array]:  # fmt: skip
+        """Let the class compute its gradients; gives the diffs of bottoms and blobs."""
+        self.lend(bottoms, parameters)
+        for blob, tensor, diff in zip(self.top, tops, diffs, strict=True):
+            blob.hold(np.array(numpy(tensor)), np.array(numpy(diff)))
+        self.user.backward(self.top, list(wanted), self.bottom)
+        return [blob.diff for blob in (*self.bottom, *self.user.blobs)]
+
+
+class _Call(torch.autograd.Function):
+    """Forward and backward of the user's class, with the values of the forward they belong to."""
+
+    @staticmethod
+    def forward(ctx: Any, layer: Python, count: int, *given: Tensor) -> tuple[Tensor, ...]:
+        found = layer.compute(given[:count], given[count:])
+        tops = tuple(torch.from_numpy(np.array(data)).to(layer.anchor) for data in found)
+        ctx.layer, ctx.count = layer, count
+        ctx.save_for_backward(*given, *tops)
+        return tops
+
+    @staticmethod
+    def backward(ctx: Any, *diffs: Tensor) -> tuple[Tensor | None, ...]:
+        layer, count = ctx.layer, ctx.count
+        wanted = ctx.needs_input_grad[2:]
+        given, tops = ctx.saved_tensors[: len(wanted)], ctx.saved_tensors[len(wanted) :]
+        found = layer.gradients(given[:count], given[count:], tops, diffs, wanted[:count])
+        gradients = (
+            torch.from_numpy(diff).to(value) if needed else None
+            for diff, value, needed in zip(found, given, wanted, strict=True)
+        )
+        return (None, None, *gradients)
+
+
+def numpy(tensor: Tensor) -> Array:
+    """A tensor's values in main memory, shared where they are there; half precision becomes single."""
+    value = tensor.detach().cpu()
+    return (value.float() if value.dtype in (torch.float16, torch.bfloat16) else value).numpy()
