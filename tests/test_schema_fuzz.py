@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -155,9 +156,31 @@ def test_misspelling_one_name_is_an_error_in_its_line(word: str, data: st.DataOb
     assert misspelt in str(raised.value)
 
 
-def test_speed() -> None:
-    import time
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1 " * 300_000,
+        "layer { type: 1 } " * 50_000,
+        "name: " + "1" * 1_000_000,
+        "layer { param { lr_mult: 0x" + "f" * 1000 + " } }",
+        "layer { param { lr_mult: 0" + "7" * 1000 + " } }",
+        "input_dim: 0" + "7" * 1_000_000,
+        "x" * 1_000_000 + ": 1 }",
+        "name: '" + "\\n" * 500_000,
+        "input: [" + "'a'," * 200_000,
+        "layer { pooling_param { pool: " + "M" * 1_000_000,
+    ],
+    ids=lambda text: text[:24],
+)
+def test_hostile_texts_are_refused_in_bounded_time(text: str) -> None:
+    start = time.process_time()
+    with pytest.raises(SpecError) as raised:
+        schema.parse_net(text, unknown="keep")
+    assert len(str(raised.value)) < 10_000
+    assert time.process_time() - start < 10
 
+
+def test_speed() -> None:
     text = "".join(
         f'layer {{ name: "c{i}" type: "Convolution" bottom: "c{i - 1}" top: "c{i}" param {{ lr_mult: 1 }} '
         f'convolution_param {{ num_output: 64 kernel_size: 3 weight_filler {{ type: "xavier" }} }} }}\n'

@@ -9,7 +9,7 @@ import pytest
 
 from netspec import schema
 from netspec.errors import SnapshotError
-from netspec.schema.wire import spans
+from netspec.schema.encoded import spans
 
 SIMNETS = """
 layer { name: "s" type: "Similarity" similarity_param { num_instances: 3 block_param { block_size: 2 } } }
@@ -105,11 +105,26 @@ def test_damaged_bytes_give_a_snapshot_error_or_a_message() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"\xa2\x06\xff\xff\xff\x7fabc", b"\x0a\x05ab", b"\xff" * 30, b"\x0b" * 1000, b"\xa2\x06\x03\xa2\x06"],
+    [
+        b"\xa2\x06\x00" * 1_000_001,
+        b"\xa2\x06\xff\xff\xff\x7fabc",
+        b"\x0a\x05ab",
+        b"\xff" * 30,
+        b"\x0b" * 1000,
+        b"\xa2\x06\x03\xa2\x06",
+    ],
+    ids=["many fields", "huge size", "cut string", "endless number", "groups", "cut tag"],
 )
 def test_hostile_bytes(data: bytes) -> None:
     with pytest.raises(SnapshotError, match=r"weights\.caffemodel"):
         schema.read_binary_net(data, "weights.caffemodel")
+
+
+def test_strings_that_are_not_utf8() -> None:
+    data = schema.NetParameter(name="caf?").SerializeToString().replace(b"?", b"\xe9")
+    assert schema.read_binary_net(data).name == "caf?"
+    solver = schema.SolverParameter(net_param={"layer": [{"name": "x?"}]}).SerializeToString()
+    assert schema.read_binary_solver(solver.replace(b"?", b"\xff")).net_param.layer[0].name == "x?"
 
 
 def test_other_messages() -> None:

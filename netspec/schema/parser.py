@@ -10,39 +10,27 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from netspec.errors import Position, Problem, SpecError, nearest
+from netspec.errors import Position, Problem, SpecError
 from netspec.schema.document import Document, Node, UnknownField, line_starts, position
+from netspec.schema.frame import (
+    LAYERS,
+    Frame,
+    expected,
+    home_of,
+    layer_name,
+    layer_type,
+    nearest_field,
+    opening,
+    path_of,
+)
 from netspec.schema.lexer import BAD, END, NAME, NUMBER, STRING, SYMBOL, Token, Tokens, unquote
 from netspec.schema.values import BadValue, FieldInfo, MessageInfo, Raw, convert, message_info
 
 MAX_DEPTH = 100
-_LAYERS = ("LayerParameter", "V1LayerParameter", "V0LayerParameter")
+# A file with more mistakes or unknown fields than this is no spec: reading stops, in bounded time and memory.
+MAX_PROBLEMS = 1000
+MAX_UNKNOWN = 10_000
 _CLOSE = {"{": "}", "<": ">"}
-
-
-class Frame:
-    """A message that is being filled; `message` is None while unknown content is skipped."""
-
-    __slots__ = (
-        "close",
-        "in_list",
-        "index",
-        "info",
-        "layer",
-        "list_field",
-        "message",
-        "name",
-        "node",
-        "type_text",
-    )
-
-    def __init__(self, message: Any, info: MessageInfo | None, node: Node, name: str, index: int, close: str):
-        self.message, self.info, self.node, self.name, self.index = message, info, node, name, index
-        self.close = close
-        self.layer: Frame | None = None
-        self.in_list = False
-        self.list_field: FieldInfo | None = None
-        self.type_text: str | None = None
 
 
 class _Stop(Exception):
@@ -99,6 +87,13 @@ class Parser:
 
     def _note(self, text: str, offset: int) -> None:
         self.problems.append((offset, text, self.stack[-1].layer))
+        if len(self.problems) == MAX_PROBLEMS:
+            raise self._stop("too many mistakes; is this a prototxt file?", offset)
+
+    def _note_unknown(self, offset: int, layer: Frame | None, found: dict[str, Any]) -> None:
+        self.unknown.append((offset, layer, found))
+        if len(self.unknown) == MAX_UNKNOWN:
+            raise self._stop("too many unknown fields; is this a file of Caffe?", offset)
 
     def _stop(self, text: str, offset: int) -> _Stop:
         self._note(text, offset)
@@ -115,7 +110,7 @@ class Parser:
             elif token.kind == END:
                 if len(stack) > 1:
                     frame = stack[-1]
-                    raise self._stop(f"'{frame.name} {_open(frame)}' is never closed", frame.node.offset)
+                    raise self._stop(f"'{frame.name} {opening(frame)}' is never closed", frame.node.offset)
                 self._check_required(stack[0])
                 return
             elif token.text == stack[-1].close:
@@ -190,7 +185,7 @@ class Parser:
         message, info = None, None
         node, index = Node(offset), 0
         if field is not None and field.below is None:
-            self._note(f"field '{name.text}' takes {_kind(field)}, found a message", offset)
+            self._note(f"field '{name.text}' takes {expected(field)}, found a message", offset)
         elif field is not None and not self._is_duplicate(field, offset):
             holder = getattr(parent.message, field.name)
             message = holder.add() if field.repeated else holder
@@ -201,7 +196,7 @@ class Parser:
         frame = Frame(message, info, node, name.text, index, _CLOSE[bracket.text])
         frame.in_list = in_list
         frame.list_field = field
-        frame.layer = frame if info is not None and info.name in _LAYERS else parent.layer
+        frame.layer = frame if info is not None and info.name in LAYERS else parent.layer
         self.stack.append(frame)
 
     def _close(self) -> None:
@@ -301,60 +296,27 @@ class Parser:
             self._note(text, raw.offset)
             return
         owner = frame.message.DESCRIPTOR.name
-        found = {"path": self._path(field.name), "name": raw.text, "owner": owner, "complaint": text}
+        found = {"path": path_of(self.stack, field.name), "name": raw.text, "owner": owner, "complaint": text}
         found |= {"nearest": problem.nearest, "value": str(raw), "is_value": True}
-        self.unknown.append((raw.offset, frame.layer, found))
+        self._note_unknown(raw.offset, frame.layer, found)
 
     def _unknown_name(self, frame: Frame, info: MessageInfo, name: Token) -> None:
-        near = nearest(name.text, info.fields)
+        near = nearest_field(info, name.text)
         inside = frame.name or {"NetParameter": "the net", "SolverParameter": "the solver"}.get(
             info.name, info.name
         )
-        text = f"unknown field '{name.text}' in {inside}"
+        text = f"unknown field '{name.text[:60]}' in {inside}"
         line = self._position(frame.node.offset).line
         if len(self.stack) > 1 and name.text in ("layer", "layers") and near != name.text:
             text += f"; is a '{frame.close}' missing before it? '{frame.name}' is open since line {line}"
-        elif home := self._home(info, name.text):
+        elif home := home_of(self.stack, info, name.text):
             text += f"; it belongs {home}"
         elif near:
             text += f"; did you mean '{near}'?"
-        found = {"path": self._path(name.text), "name": name.text, "owner": info.name, "complaint": text}
-        self.unknown.append((name.offset, frame.layer, found | {"nearest": near, "value": None}))
-
-    def _home(self, info: MessageInfo, name: str) -> str:
-        """Where a field stands that is known, but not in this message: "in pooling_param", or empty."""
-        for outer in reversed(self.stack[:-1]):
-            if outer.info is not None and name in outer.info.fields and outer.name:
-                return f"to '{outer.name}', outside of '{self.stack[-1].name}'"
-        below = [field for field in info.fields.values() if field.below is not None]
-        holders = [field.name for field in below if name in field.below.fields_by_name]
-        return "in " + " or ".join(holders[:3]) if 0 < len(holders) <= 3 else ""
-
-    def _path(self, last: str) -> tuple[str | int, ...]:
-        steps: list[str | int] = []
-        for frame in self.stack[1:]:
-            steps += [frame.name, frame.index]
-        return (*steps, last)
-
-
-def layer_name(layer: Frame) -> str:
-    """The name of a layer, or that of the V0 layer inside it."""
-    inner = layer.message.layer.name if layer.message.DESCRIPTOR.name == "V1LayerParameter" else ""
-    return str(layer.message.name or inner)
-
-
-def layer_type(layer: Frame) -> str | None:
-    """The type of a layer as written, or that of the V0 layer inside it."""
-    if layer.type_text is None and layer.message.DESCRIPTOR.name == "V1LayerParameter":
-        return str(layer.message.layer.type) or None
-    return layer.type_text
-
-
-def _open(frame: Frame) -> str:
-    return "{" if frame.close == "}" else "<"
-
-
-def _kind(field: FieldInfo) -> str:
-    return {"string": "a string", "bytes": "a string", "bool": "true or false", "enum": "a name"}.get(
-        field.type, "an integer" if "int" in field.type else "a number"
-    )
+        found = {
+            "path": path_of(self.stack, name.text),
+            "name": name.text,
+            "owner": info.name,
+            "complaint": text,
+        }
+        self._note_unknown(name.offset, frame.layer, found | {"nearest": near, "value": None})

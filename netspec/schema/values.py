@@ -99,13 +99,15 @@ def convert(field: FieldInfo, raw: Raw) -> Any:
 
 def _parse_integer(text: str) -> int | None:
     """Decimal, hexadecimal or octal (leading 0) as in C; None for anything else, such as 1.5 or 08."""
+    if len(text) > 40:
+        # No field holds such a number, and int() of a very long text is slow.
+        return None
     try:
         if text[:2] in ("0x", "0X"):
             return int(text, 16)
         if len(text) > 1 and text[0] == "0":
             return int(text, 8)
-        # int() of a very long text is quadratic, and Python refuses it past 4,300 digits.
-        return int(text) if len(text) < 40 and text.isdigit() else None
+        return int(text) if text.isdigit() else None
     except ValueError:
         return None
 
@@ -114,18 +116,19 @@ def _integer(field: FieldInfo, raw: Raw) -> int:
     low, high = _INTEGER_RANGES[field.type]
     value = _parse_integer(raw.text) if raw.kind == "number" else None
     if value is None:
-        remedy = ""
-        if raw.kind == "number":
-            try:
-                number = float(raw.text.rstrip("fF"))
-                remedy = f"; write {number:.0f}" if number.is_integer() and abs(number) < 1e15 else ""
-            except ValueError:
-                remedy = ""
-        raise BadValue(f"expects an integer, found {raw}{remedy}")
+        raise BadValue(f"expects an integer, found {raw}{_integer_remedy(raw)}")
     value = -value if raw.negative else value
     if not low <= value <= high:
         raise BadValue(f"expects an integer from {low} to {high} ({field.type}), found {raw}")
     return value
+
+
+def _integer_remedy(raw: Raw) -> str:
+    """`"; write 20"` for 20.0, nothing for what is no whole number."""
+    if raw.kind != "number" or raw.text[:2] in ("0x", "0X"):
+        return ""
+    number = float(raw.text.rstrip("fF"))
+    return f"; write {number:.0f}" if number.is_integer() and number < 1e15 else ""
 
 
 def _float(raw: Raw) -> float:
@@ -135,7 +138,9 @@ def _float(raw: Raw) -> float:
         if raw.text[:1] == "0" and raw.text.isdigit() and (integer is None or integer > 7):
             # The C++ parsers disagree: octal in the older ones, an error in the newer.
             raise BadValue(f"expects a number, found {raw}; a leading 0 means octal, leave it out")
-        value = float(raw.text.rstrip("fF")) if integer is None else float(integer)
+        is_hex = raw.text[:2] in ("0x", "0X")
+        if not is_hex or integer is not None:
+            value = float(raw.text.rstrip("fF")) if integer is None else float(integer)
     elif raw.kind == "name":
         value = {"inf": float("inf"), "infinity": float("inf"), "nan": float("nan")}.get(raw.text.lower())
     if value is None:

@@ -13,13 +13,13 @@ from typing import Any, Literal, NamedTuple
 from google.protobuf.message import DecodeError, EncodeError
 
 from netspec.errors import SnapshotError
-from netspec.schema.descriptors import message_class
+from netspec.schema.descriptors import descriptor, message_class
 from netspec.schema.document import Node
+from netspec.schema.encoded import BYTES, VARINT, Span, bad_strings, spans, varint
 from netspec.schema.upgrade import Place, UpgradeProblem, upgrade_net, upgrade_solver
 
 Dialect = Literal["bvlc", "simnets"]
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _NET_LAYER, _LAYER_TYPE = 100, 2
 # SimNets' LayerParameter and SolverParameter: number in its files -> number in proto/netspec.proto.
 SIMNETS_LAYER = {145: 1945, 147: 1947, 148: 1948}
@@ -64,18 +64,14 @@ _SIMNETS_SOLVER_ONLY = range(43, 48)
 _NESTED_NETS = (21, 22, 25)
 
 
-class Span(NamedTuple):
-    """One field of an encoded message: number, wire type, where its tag and its content begin and end."""
-
-    number: int
-    wire: int
-    tag: int
-    start: int
-    end: int
-
-
 def read_binary(kind: str, data: bytes, file: str = "<bytes>") -> Any:
     """Decode any message of the schema ("BlobProto", "SolverState", ...) as it stands."""
+    bad = bad_strings(data, descriptor(kind), file)
+    if bad:
+        readable = bytearray(data)
+        for start, end in bad:
+            readable[start:end] = bytes(byte if byte < 128 else ord("?") for byte in readable[start:end])
+        data = bytes(readable)
     try:
         return message_class(kind).FromString(data)
     except (DecodeError, EncodeError, ValueError, RecursionError) as problem:
@@ -120,39 +116,6 @@ def _upgraded(upgrade: Any, message: Any, file: str) -> None:
         raise SnapshotError(f"{file}: {problem}") from None
 
 
-# --- walking encoded messages
-
-
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < end and shift < 70:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-    raise IndexError("a number runs past the end")
-
-
-def spans(data: bytes, start: int, end: int) -> Iterator[Span]:
-    """The fields of the message in data[start:end]; IndexError where one runs past the end."""
-    while start < end:
-        tag, at = _varint(data, start, end)
-        number, wire = tag >> 3, tag & 7
-        stop = at
-        if wire == _VARINT:
-            _, stop = _varint(data, at, end)
-        elif wire == _BYTES:
-            length, at = _varint(data, at, end)
-            stop = at + length
-        elif wire in (_FIXED64, _FIXED32):
-            stop = at + (8 if wire == _FIXED64 else 4)
-        if stop > end:
-            raise IndexError(f"field {number} claims {stop - at} bytes, {end - at} are there")
-        yield Span(number, wire, start, at, stop)
-        start = stop
-
-
 class Change(NamedTuple):
     """A field whose tag is to be rewritten to another number."""
 
@@ -179,7 +142,7 @@ def _renumbered(data: bytes, changes: list[Change]) -> bytes:
 
 def _net_changes(data: bytes, start: int, end: int) -> Iterator[Change]:
     for layer in spans(data, start, end):
-        if layer.number == _NET_LAYER and layer.wire == _BYTES:
+        if layer.number == _NET_LAYER and layer.wire == BYTES:
             fields = [span for span in spans(data, layer.start, layer.end) if _movable(data, span)]
             yield from _layer_changes(data, fields)
 
@@ -187,14 +150,14 @@ def _net_changes(data: bytes, start: int, end: int) -> Iterator[Change]:
 def _movable(data: bytes, span: Span) -> bool:
     """Keep the type, and fields whose tag has the usual two bytes."""
     return span.number == _LAYER_TYPE or (
-        span.wire == _BYTES and span.number > 15 and data[span.tag + 1] < 0x80
+        span.wire == BYTES and span.number > 15 and data[span.tag + 1] < 0x80
     )
 
 
 def _type_of(data: bytes, fields: list[Span]) -> str:
     found = ""
     for span in fields:
-        if span.number == _LAYER_TYPE and span.wire == _BYTES:
+        if span.number == _LAYER_TYPE and span.wire == BYTES:
             found = data[span.start : min(span.end, span.start + 100)].decode("utf-8", "replace")
     return found
 
@@ -221,15 +184,15 @@ def _target(kind: str, number: int, first: bytes) -> int | None:
 def _solver_changes(data: bytes, start: int, end: int) -> Iterator[Change]:
     fields, simnets = [], False
     for span in spans(data, start, end):
-        if span.number in _NESTED_NETS and span.wire == _BYTES:
+        if span.number in _NESTED_NETS and span.wire == BYTES:
             yield from _net_changes(data, span.start, span.end)
         if span.number in SIMNETS_SOLVER and data[span.tag + 1] < 0x80:
             fields.append(span)
-        large = span.number == 41 and span.wire == _VARINT and _varint(data, span.start, span.end)[0] > 1
-        varint_42 = span.number == 42 and span.wire == _VARINT
+        large = span.number == 41 and span.wire == VARINT and varint(data, span.start, span.end)[0] > 1
+        varint_42 = span.number == 42 and span.wire == VARINT
         simnets = simnets or large or varint_42 or span.number in _SIMNETS_SOLVER_ONLY
     if simnets:
-        yield from (Change(span, SIMNETS_SOLVER[span.number]) for span in fields if span.wire == _VARINT)
+        yield from (Change(span, SIMNETS_SOLVER[span.number]) for span in fields if span.wire == VARINT)
 
 
 # --- back to the numbers of a dialect
