@@ -144,7 +144,7 @@ def test_boxes_and_labels_neither_overlap_nor_leave_the_page(small: Picture, ran
     )
     for text in (item for item in scene.items if isinstance(item, Text)):
         w = width(text.text, text.size, text.bold)
-        left = text.x if text.left else text.x - w / 2
+        left = text.x if text.anchor == "start" else text.x - w / 2
         assert left >= 0
         assert left + w <= scene.width
 

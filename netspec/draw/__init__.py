@@ -1,6 +1,8 @@
 """Pictures: nets as graphs, tensors as grids and plots, the latent tree, the report of a run."""
 
 from netspec.draw.canvas import DrawError
+from netspec.draw.grids import grid
 from netspec.draw.network import Drawing, graph
+from netspec.draw.plots import curves
 
-__all__ = ["DrawError", "Drawing", "graph"]
+__all__ = ["DrawError", "Drawing", "curves", "graph", "grid"]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from netspec.draw.families import COLOURS
 from netspec.draw.layout import Layout, layered
 from netspec.draw.picture import Box, Line, Picture, lines
-from netspec.draw.scene import Curve, Point, Rect, Scene, Text
+from netspec.draw.scene import Curve, Item, Point, Rect, Scene, Text
 from netspec.draw.text import width
 
 PAD, MARGIN, LEADING = 7.0, 16.0, 1.3
@@ -88,14 +88,14 @@ def _block_size(found: list[Line]) -> tuple[float, float]:
     )
 
 
-def _box(box: Box, x: float, y: float, w: float) -> list[Rect | Text | Curve]:
+def _box(box: Box, x: float, y: float, w: float) -> list[Item]:
     """A rounded rectangle with the layer's text, then one inner rectangle for each in-place layer."""
     middle = x + w / 2
     if box.output:
         return [Text(middle, y + 8, box.output, 10.0, colour="#444444")]
     first = box.parts[0]
     loss = any(part.family == "loss" for part in box.parts)
-    items: list[Rect | Text | Curve] = [
+    items: list[Item] = [
         Rect(x, y, w, _size(box)[1], COLOURS[first.family], "#444444", 7.0, 2.0 if loss else 1.0)
     ]
     y += PAD
@@ -113,18 +113,18 @@ def _box(box: Box, x: float, y: float, w: float) -> list[Rect | Text | Curve]:
     return items
 
 
-def _label(node: _Node, x: float, y: float) -> list[Rect | Text | Curve]:
+def _label(node: _Node, x: float, y: float) -> list[Item]:
     """A blob's name and shape on white, above the line that passes."""
-    items: list[Rect | Text | Curve] = [Rect(x, y, node.w, node.h, "#ffffff")]
+    items: list[Item] = [Rect(x, y, node.w, node.h, "#ffffff")]
     for i, text in enumerate(node.label):
         middle = y + 1 + LEADING * _EDGE * (i + 0.5)
         items.append(Text(x + node.w / 2, middle, text, _EDGE, colour="#333333"))
     return items
 
 
-def _legend(picture: Picture) -> tuple[list[Rect | Text | Curve], float]:
+def _legend(picture: Picture) -> tuple[list[Item], float]:
     """Title, and a chip for each family in use; with the width they need."""
-    items: list[Rect | Text | Curve] = [Text(MARGIN, MARGIN + 7, picture.title, 14.0, True, left=True)]
+    items: list[Item] = [Text(MARGIN, MARGIN + 7, picture.title, 14.0, True, anchor="start")]
     x = MARGIN
     for name in picture.families:
         w = width(name, 9.0) + 12
@@ -170,7 +170,7 @@ class _Frame:
         x, y = self.point(self.layout.items[i].x, (begin + end) / 2)
         return x - self.nodes[i].w / 2, y - self.nodes[i].h / 2
 
-    def curves(self, edges: list[tuple[int, int]]) -> list[Rect | Text | Curve]:
+    def curves(self, edges: list[tuple[int, int]]) -> list[Item]:
         """One smooth line an edge, with its own port on either box; an arrow where it enters a box."""
         tails: dict[int, list[int]] = {}
         heads: dict[int, list[int]] = {}
@@ -203,10 +203,10 @@ class _Frame:
             pieces.append((self.point(x0, y0 + bend), self.point(x1, y1 - bend), self.point(x1, y1)))
         return Curve(self.point(*points[0]), tuple(pieces), arrow=self.nodes[head].box is not None)
 
-    def shared(self, picture: Picture) -> list[Rect | Text | Curve]:
+    def shared(self, picture: Picture) -> list[Item]:
         """Dashed lines between boxes that use the same weights, under all else; bowed where they go far."""
         place = {node.box: i for i, node in enumerate(self.nodes) if node.box is not None}
-        found: list[Rect | Text | Curve] = []
+        found: list[Item] = []
         for a, b, _ in picture.shared:
             (ax, ay), (bx, by) = (self.centre(place[i]) for i in (a, b))
             if self.layout.items[place[a]].rank == self.layout.items[place[b]].rank:

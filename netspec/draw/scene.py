@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import warnings
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netspec.draw.text import FONT, FONTS
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Point = tuple[float, float]
 MOST_PIXELS = 30_000
@@ -32,7 +38,7 @@ class Rect:
 
 @dataclass(frozen=True)
 class Text:
-    """One line of text; x is its middle (or its left end), y its middle height."""
+    """One line of text; x is its middle, start or end (see `anchor`), y its middle height."""
 
     x: float
     y: float
@@ -40,7 +46,8 @@ class Text:
     size: float = 11.0
     bold: bool = False
     colour: str = "#1b1b1b"
-    left: bool = False
+    anchor: str = "middle"
+    """middle, start or end."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,30 @@ class Curve:
     arrow: bool = True
 
 
+@dataclass(frozen=True)
+class Image:
+    """A bitmap (height, width, 3) in the parallelogram spanned from corner (x, y) by `across` and `down`.
+
+    Its pixels stay sharp squares at any size.
+    """
+
+    x: float
+    y: float
+    across: Point
+    down: Point
+    pixels: npt.NDArray[np.uint8]
+
+
+Item = Rect | Text | Curve | Image
+
+
 @dataclass
 class Scene:
     """Drawn in the order of `items`, on white; y grows downwards, one unit is one point (1/72 inch)."""
 
     width: float
     height: float
-    items: list[Rect | Text | Curve] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
     title: str = ""
 
 
@@ -87,12 +111,34 @@ def svg(scene: Scene, page: tuple[float, float] | None = None) -> str:
                 weight = ' font-weight="bold"' if item.bold else ""
                 lines.append(
                     f'<text x="{item.x:.1f}" y="{item.y + 0.36 * item.size:.1f}" font-size="{item.size}" '
-                    f'fill="{item.colour}" text-anchor="{"start" if item.left else "middle"}"'
+                    f'fill="{item.colour}" text-anchor="{item.anchor}"'
                     f"{weight}>{escape(item.text)}</text>"
                 )
             case Curve():
                 lines += _curve(item)
+            case Image():
+                lines.append(_image(item))
     return "\n".join([*lines, "</svg>", ""])
+
+
+def _image(item: Image) -> str:
+    rows, columns, _ = item.pixels.shape
+    numbers = [item.across[0] / columns, item.across[1] / columns, item.down[0] / rows, item.down[1] / rows]
+    matrix = " ".join(f"{number:.5g}" for number in (*numbers, item.x, item.y))
+    data = base64.b64encode(png(item.pixels)).decode()
+    return (
+        f'<image width="{columns}" height="{rows}" transform="matrix({matrix})" preserveAspectRatio="none" '
+        f'style="image-rendering:pixelated" href="data:image/png;base64,{data}"/>'
+    )
+
+
+def png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """An RGB bitmap as the bytes of a PNG file."""
+    from PIL import Image as Pillow
+
+    stream = io.BytesIO()
+    Pillow.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _curve(item: Curve) -> list[str]:
@@ -149,9 +195,10 @@ def save(scene: Scene, path: Path, page: tuple[float, float] | None = None, dpi:
         write(fig, path, dpi=dpi)
 
 
-def _paint(axes: Any, item: Rect | Text | Curve, scale: float) -> None:
+def _paint(axes: Any, item: Item, scale: float) -> None:
     from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
     from matplotlib.path import Path as Outline
+    from matplotlib.transforms import Affine2D
 
     match item:
         case Rect():
@@ -179,7 +226,7 @@ def _paint(axes: Any, item: Rect | Text | Curve, scale: float) -> None:
                 fontweight="bold" if item.bold else "normal",
                 va="center_baseline",
                 parse_math=False,
-                ha="left" if item.left else "center",
+                ha={"start": "left", "end": "right"}.get(item.anchor, "center"),
             )
         case Curve():
             points = [item.start, *(p for piece in item.pieces for p in piece)]
@@ -197,3 +244,16 @@ def _paint(axes: Any, item: Rect | Text | Curve, scale: float) -> None:
                 axes.add_patch(
                     Polygon(arrow_head(item), closed=True, facecolor=item.colour, edgecolor="none")
                 )
+        case Image():
+            limits = axes.get_xlim(), axes.get_ylim()  # imshow changes them
+            matrix = Affine2D.from_values(*item.across, *item.down, item.x, item.y)
+            axes.imshow(
+                item.pixels,
+                extent=(0, 1, 1, 0),
+                transform=matrix + axes.transData,
+                interpolation="nearest",
+                aspect="auto",
+                clip_on=False,
+            )
+            axes.set_xlim(*limits[0])
+            axes.set_ylim(*limits[1])

@@ -52,6 +52,23 @@ def wrap(text: str, most: int) -> list[str]:
     return [*lines, text]
 
 
+def fit(text: str, size: float, most: float) -> list[str]:
+    """Lines no wider than `most` points, broken between words, and inside a word only where one is wider."""
+    lines: list[str] = []
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and width(joined, size) <= most:
+            lines[-1] = joined
+            continue
+        start = 0
+        for end in range(1, len(word) + 1):
+            if width(word[start:end], size) > most and end - start > 1:
+                lines.append(word[start : end - 1])
+                start = end - 1
+        lines.append(word[start:])
+    return lines
+
+
 def shape_text(shape: tuple[int, ...]) -> str:
     """(64, 20, 12, 12) as '64×20×12×12'; a scalar as 'scalar'."""
     return "×".join(map(str, shape)) or "scalar"
