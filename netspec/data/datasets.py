@@ -171,8 +171,8 @@ def absent(known: Known, reasons: str) -> Absent:
     other = " (or cifar10_from_jpeg.npz, or cifar-10-batches-bin/)" if known.name == "cifar10" else ""
     searched = ", ".join(str(folder) for folder in folders()) or "not set"
     return Absent(
-        f"data set {known.name!r} is not on $NETSPEC_DATA ({searched}), nor in {cache() / known.name}, and the "
-        f"download failed ({reasons}). Put {files}{other} into {cache() / known.name}/ or into "
+        f"data set {known.name!r} is not on $NETSPEC_DATA ({searched}), nor in {cache() / known.name}, "
+        f"and the download failed ({reasons}). Put {files}{other} into {cache() / known.name}/ or into "
         f"$NETSPEC_DATA/{known.name}/, "
         f"or name a `stand_in` in the layer's dataset_param"
     )

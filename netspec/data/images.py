@@ -14,7 +14,7 @@ from netspec.errors import DataError
 if TYPE_CHECKING:
     from PIL import Image
 
-MOST_PIXELS = 1 << 28
+MOST_PIXELS = 1 << 26
 """No picture above this size is decoded."""
 
 COEF_BITS = 11

@@ -11,23 +11,23 @@ from netspec.data.datasets import SPLITS, Labelled, load, named
 from netspec.data.draws import derive
 from netspec.data.idx import Array
 from netspec.data.missing import Missing
-from netspec.data.source import Order, Shape, Stream, failure
+from netspec.data.source import Order, Shape, Stream, failure, mistake
 from netspec.data.transform import Transformer
 from netspec.errors import DataError
 from netspec.spec import TRAIN, LayerSpec
 
 
 def known(spec: LayerSpec) -> Known:
-    """The data set that the layer names; DataError at the field that is wrong."""
+    """The data set that the layer names; SpecError at the field that is wrong."""
     p = spec.message.dataset_param
     try:
         entry = named(p.name)
     except DataError as error:
-        raise failure(spec, str(error), "dataset_param", "name") from error
+        raise mistake(spec, str(error), "dataset_param", "name") from error
     if p.split not in SPLITS:
-        raise failure(spec, f"no split {p.split!r}; there are {', '.join(SPLITS)}", "dataset_param", "split")
+        raise mistake(spec, f"no split {p.split!r}; there are {', '.join(SPLITS)}", "dataset_param", "split")
     if not p.batch_size:
-        raise failure(spec, "needs batch_size > 0", "dataset_param")
+        raise mistake(spec, "needs batch_size > 0", "dataset_param")
     return entry
 
 
@@ -52,7 +52,7 @@ class DatasetSource(Stream):
         self.begin = int(p.begin)
         end = min(int(p.end), len(self.data)) if p.HasField("end") else len(self.data)
         if self.begin >= end:
-            raise failure(
+            raise mistake(
                 spec, f"begin {self.begin}, end {end} leave none of {len(self.data)} images", "dataset_param"
             )
         self.order = Order(end - self.begin, p.shuffle, seed)
@@ -62,7 +62,7 @@ class DatasetSource(Stream):
             try:
                 self.missing = Missing.of(p.missing, derive(seed, "missing"))
             except DataError as error:
-                raise failure(spec, str(error), "dataset_param", "missing") from error
+                raise mistake(spec, str(error), "dataset_param", "missing") from error
         self.fixed = p.missing.fixed if p.missing.HasField("fixed") else phase != TRAIN
         self.fixed |= p.missing.kind == "file"  # a file's masks belong to images, not to epochs
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from netspec.data.draws import derive
 from netspec.data.idx import Array
-from netspec.errors import DataError
+from netspec.errors import DataError, SpecError
 from netspec.spec import LayerSpec
 
 Shape = tuple[int, ...]
@@ -112,15 +112,23 @@ class Order:
 
 
 def failure(spec: LayerSpec, message: str, *path: str | int) -> DataError:
-    """A DataError at field `path` of a layer, its text led by place, name and type."""
+    """A DataError (the data is at fault) at field `path` of a layer, its text led by place, name and type."""
     return DataError(str(spec.problem(message, *path)))
+
+
+def mistake(spec: LayerSpec, message: str, *path: str | int) -> SpecError:
+    """A SpecError (the spec is at fault) at field `path` of a layer."""
+    return SpecError([spec.problem(message, *path)])
 
 
 class Wired(Protocol):
     """What a feeder needs of a net: its graph, and one made layer a step."""
 
-    graph: Any
-    made: Sequence[Any]
+    @property
+    def graph(self) -> Any: ...
+
+    @property
+    def made(self) -> Sequence[Any]: ...
 
 
 class Feeder:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from netspec.data.draws import derive, integers
 from netspec.data.idx import Array
-from netspec.data.source import failure
+from netspec.data.source import failure, mistake
 from netspec.spec import TRAIN, LayerSpec
 
 
@@ -38,8 +38,8 @@ class Transformer:
         if p.force_color and p.force_gray:
             self.fail("has both force_color and force_gray; give one", "force_gray")
 
-    def fail(self, message: str, *path: str | int) -> None:
-        raise failure(self.spec, message, self.field, *path)
+    def fail(self, message: str, *path: str | int) -> NoReturn:
+        raise mistake(self.spec, message, self.field, *path)
 
     def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """(C, h, w) of the output for images (C, H, W); checks crop and mean against them."""
@@ -49,7 +49,12 @@ class Transformer:
         if len(self.values) not in (0, 1, channels):
             self.fail(f"{len(self.values)} mean_values for {channels} channels", "mean_value", 0)
         if self.mean is not None and self.mean.shape != (channels, height, width):
-            self.fail(f"the mean has shape {self.mean.shape}, the images {shape}", "mean_file")
+            raise failure(
+                self.spec,
+                f"the mean has shape {self.mean.shape}, the images {shape}",
+                self.field,
+                "mean_file",
+            )
         return (channels, self.crop, self.crop) if self.crop else shape
 
     @property

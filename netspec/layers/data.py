@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+from torch import Tensor
+
 from netspec.data.source import Source
-from netspec.errors import DataError, SpecError
-from netspec.layers.base import Layer, Shape, between, exactly, register
+from netspec.layers.base import Layer, Shape, at_least, between, exactly, register
 
 
 class DataLayer(Layer):
@@ -49,7 +50,134 @@ class Dataset(DataLayer):
     def source_shapes(self) -> list[Shape]:
         from netspec.data.named import shapes
 
-        try:
-            return shapes(self.spec, self.phase)
-        except DataError as error:
-            raise SpecError(str(error)) from error
+        return shapes(self.spec, self.phase)
+
+
+@register("Data")
+class Data(DataLayer):
+    """data = transformed images of a database (LMDB, LevelDB) of Datums; label.
+
+    Shapes: data (N, C, H, W), or crop_size x crop_size; label (N,). Colour of encoded pictures is in the
+    order B, G, R. Order: of the keys, round and round. The first record gives the shape; a record of another
+    raises DataError. `rand_skip` and `prefetch` have no effect, as in later versions of Caffe. Source: Caffe,
+    data_layer.cpp.
+    """
+
+    param_field = "data_param"
+
+    def source(self, seed: int) -> Source:
+        from netspec.data.database import DatabaseSource
+
+        return DatabaseSource(self.spec, self.phase, seed)
+
+
+@register("ImageData")
+class ImageData(DataLayer):
+    """data = transformed pictures of a list file `<path> <label>`; label.
+
+    Shapes: data (N, C, H, W), resized to new_height x new_width if set, C 3 (order B, G, R) or 1 as
+    `is_color` says; label (N,). Order: of the list, or with `shuffle` a new permutation each epoch. Source:
+    Caffe, image_data_layer.cpp.
+    """
+
+    tops = exactly(2)
+    param_field = "image_data_param"
+
+    def source(self, seed: int) -> Source:
+        from netspec.data.lists import ImageListSource
+
+        return ImageListSource(self.spec, self.phase, seed)
+
+
+@register("DenseImageData")
+class DenseImageData(DataLayer):
+    """data = transformed pictures of a list file `<path> <label picture>`; label = the label picture's
+    values.
+
+    Shapes: data (N, C, H, W), label (N, 1, H, W), cropped and mirrored alike. Source: SegNet's Caffe.
+    """
+
+    tops = exactly(2)
+    param_field = "dense_image_data_param"
+
+    def source(self, seed: int) -> Source:
+        from netspec.data.lists import DenseListSource
+
+        return DenseListSource(self.spec, self.phase, seed)
+
+
+@register("HDF5Data")
+class HDF5Data(DataLayer):
+    """Each top = the rows of the HDF5 data set of its name, from the files that `source` lists.
+
+    Shapes: (N, ...) as the data sets'. Order: of the files, or with `shuffle` files and rows permuted each
+    epoch. NaN in a file is NaN in the blob. Source: Caffe, hdf5_data_layer.cpp.
+    """
+
+    tops = at_least(1)
+    param_field = "hdf5_data_param"
+
+    def source(self, seed: int) -> Source:
+        from netspec.data.hdf5 import Hdf5Source
+
+        return Hdf5Source(self.spec, self.phase, seed)
+
+
+@register("MemoryData")
+class MemoryData(DataLayer):
+    """data, label = arrays that the program gives to the layer's source (`reset`, `add`).
+
+    Shapes: data (N, C, H, W) of the parameter's numbers; label (N,). Source: Caffe, memory_data_layer.cpp.
+    """
+
+    tops = exactly(2)
+    param_field = "memory_data_param"
+
+    def source(self, seed: int) -> Source:
+        from netspec.data.memory import MemorySource
+
+        return MemorySource(self.spec, self.phase, seed)
+
+
+@register("WindowData")
+class WindowData(DataLayer):
+    """data = crops of pictures around boxes, background first, then foreground; label = class, 0 for
+    background.
+
+    Shapes: data (N, 3, crop_size, crop_size), colour in the order B, G, R; label (N,). Windows are drawn with
+    replacement. Source: Caffe, window_data_layer.cpp (R-CNN).
+    """
+
+    tops = exactly(2)
+    param_field = "window_data_param"
+
+    def source(self, seed: int) -> Source:
+        from netspec.data.windows import WindowSource
+
+        return WindowSource(self.spec, self.phase, seed)
+
+
+@register("HDF5Output")
+class HDF5Output(Layer):
+    """Nothing; its bottoms are written to a file, as rows of the data sets `data` and `label`.
+
+    Shapes: two bottoms (N, ...), (N, ...); no top. `forward` writes nothing, since a walk has no side
+    effects: who runs the net calls `net.run(sinks, ...)` with a `netspec.data.sinks.Sinks`, which collects
+    and writes. Source: Caffe, hdf5_output_layer.cpp.
+    """
+
+    bottoms = exactly(2)
+    tops = exactly(0)
+    differentiable = False
+    param_field = "hdf5_output_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        if not self.param.file_name:
+            self.fail("needs a file_name", "hdf5_output_param")
+        if any(not shape for shape in shapes) or shapes[0][0] != shapes[1][0]:
+            self.fail(
+                f"needs bottoms with equal first dimensions, found {shapes[0]} and {shapes[1]}", "bottom", 0
+            )
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return ()

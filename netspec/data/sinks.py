@@ -1,0 +1,64 @@
+"""Sinks: what layers without tops (HDF5Output) ask to be written, gathered during a walk.
+
+    with Sinks(net) as sinks:
+        for batch in batches:
+            net.run(sinks, *batch)        # a walk like `net(*batch)`, and each sink's bottoms are appended to
+            its file
+
+A walk takes the call of a layer as a parameter, so no layer needs side effects, and compiled walks stay pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from netspec.data.hdf5 import Hdf5Writer
+
+
+class Made(Protocol):
+    """What Sinks needs of a net."""
+
+    made: Sequence[Any]
+
+
+class Sinks:
+    """A call for `net.run` that applies each layer and appends the bottoms of HDF5Output layers to their
+    files.
+    """
+
+    def __init__(self, net: Made, folder: Path | None = None):
+        """folder: where relative file names are (default: the working directory)."""
+        self.writers = {
+            id(layer): Hdf5Writer((folder or Path()) / layer.param.file_name)
+            for layer in net.made
+            if layer.spec.type == "HDF5Output"
+        }
+
+    def __bool__(self) -> bool:
+        """Whether the net has any sink."""
+        return bool(self.writers)
+
+    def __call__(self, layer: Any, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        if (writer := self.writers.get(id(layer))) is not None:
+            writer.append({"data": bottoms[0], "label": bottoms[1]})
+            return ()
+        tops = layer(*bottoms)
+        return tops if isinstance(tops, tuple) else (tops,)
+
+    def close(self) -> None:
+        """Finish all files."""
+        for writer in self.writers.values():
+            writer.close()
+
+    def __enter__(self) -> Sinks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
