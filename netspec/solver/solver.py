@@ -58,10 +58,10 @@ class Solver:
         self._by_rate = grouped(param.lr_mult for param in self.active)
         self._by_decay = grouped(self._decay_of(param) for param in self.active)
         self._zeros: dict[int, Tensor] = {}
-        self.compiled = compiled
-        self._change: Callable[..., None] = (
-            torch.compile(self._update, fullgraph=True, dynamic=False) if compiled else self._update
-        )
+        self.compiled = False
+        self._change: Callable[..., None] = self._update
+        if compiled:
+            self.compile()
 
     def problems(self) -> Iterator[tuple[Any, ...]]:
         """(what is wrong, path of the field) for each mistake in the message."""
@@ -84,6 +84,11 @@ class Solver:
                 if name not in terms:
                     found = f"parameter {param.name}: unknown regularization_type {name!r}"
                     yield (found + did_you_mean(name, terms),)
+
+    def compile(self) -> None:
+        """From now on run the update as one compiled function."""
+        self.compiled = True
+        self._change = torch.compile(self._update, fullgraph=True, dynamic=False)
 
     # One step
 

@@ -1,0 +1,41 @@
+"""Compiling a net in place, with a way back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from netspec.net import Net
+
+
+def compile_net(net: Net, batch: Sequence[Tensor]) -> str | None:
+    """Compile `net` for batches like this one by running it once; gives None, or why it was left as it is.
+
+    The trial run leaves weights, buffers, gradients and random numbers as they were.
+    """
+    cpu = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state() if any(value.is_cuda for value in batch) else None
+    kept = [(value, value.detach().clone()) for value in (*net.parameters(), *net.buffers())]
+    reason = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own modules, about other modules of torch
+            net.compile(fullgraph=True, dynamic=False)
+            objective = net.objective(net(*batch))
+            if objective.requires_grad:
+                objective.backward()  # type: ignore[no-untyped-call]
+    except Exception as error:  # whatever the compiler meets, the plain net still runs
+        net._compiled_call_impl = None
+        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    for param in net.params:
+        param.value.grad = None
+    with torch.no_grad():
+        for value, copy in kept:
+            value.copy_(copy)
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state(cuda)
+    return reason

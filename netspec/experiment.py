@@ -1,0 +1,198 @@
+"""Experiment: a solver, the net it trains and the nets it tests, however the files spread them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from netspec import schema, spec
+from netspec.errors import Position, Problem, SpecError
+from netspec.overrides import override
+from netspec.schema import Document
+from netspec.spec import TEST, TRAIN, NetSpec
+
+
+@dataclass
+class Test:
+    """One test net of a solver: its layers, and how many batches a test takes."""
+
+    __test__ = False  # not for pytest
+
+    spec: NetSpec
+    iterations: int
+
+
+@dataclass
+class Experiment:
+    """What a training run needs to know. `solver` is a SolverParameter with its nets taken out."""
+
+    solver: Any
+    train: NetSpec
+    tests: list[Test]
+    stem: str
+    """Name for the run's folder."""
+    file: str
+    nets: list[Any]
+    """The NetParameters that are trained (first) and tested, overrides applied, each once."""
+    test_nets: list[int]
+    """Which of `nets` each test uses."""
+    at: Callable[..., Position | None] = field(default=lambda *path: None)
+    """Place of a field of the solver."""
+
+    def texts(self) -> dict[str, str]:
+        """The experiment as files: solver.prototxt, net.prototxt, and the test nets where they are others."""
+        solver = copied(self.solver)
+        names = ["net.prototxt", *(f"test_net_{i}.prototxt" for i in range(1, len(self.nets)))]
+        if len(self.nets) == 1:
+            solver.net = names[0]
+        else:
+            solver.train_net = names[0]
+            solver.test_net.extend(names[i] for i in self.test_nets)
+        texts = {name: schema.print_text(net) for name, net in zip(names, self.nets, strict=True)}
+        return {"solver.prototxt": schema.print_text(solver), **texts}
+
+
+@dataclass
+class _Net:
+    """A NetParameter and where it lies."""
+
+    document: Document
+    message: Any
+    path: tuple[str | int, ...] = ()
+
+    def spec(self, phase: str, state: Any = None) -> NetSpec:
+        stages = tuple(state.stage) if state is not None else ()
+        level = state.level if state is not None else 0
+        return spec.net(self.document, phase, stages, level, self.path, self.message)
+
+
+def load(
+    source: str | Path | Document, overrides: Mapping[str, str] | Sequence[str] = (), solver: Any = None
+) -> Experiment:
+    """Read an experiment from a solver file, or a net file with <stem>_solver.prototxt beside it.
+
+    overrides: `field=value` settings of the solver, or `layer.field=value` of a layer (see `overrides`).
+    solver: a SolverParameter to use in place of a file (the net then is `source`).
+    Raises SpecError where a file is missing, names no net or names several.
+    """
+    document = source if isinstance(source, Document) else schema.read(source)
+    if document.kind == "solver":
+        message, net_document = copied(document.message), None
+        solver_document: Document | None = document
+    else:
+        solver_document = None if solver is not None else read_solver_beside(document)
+        message = copied(solver if solver_document is None else solver_document.message)
+        net_document = document
+    nets = _Nets(message, solver_document, net_document)
+    train, tests = nets.train(), nets.tests()
+    distinct = {id(net.message): net for net in (train, *tests)}
+    override(message, [net.message for net in distinct.values()], overrides)
+    experiment = Experiment(
+        solver=message,
+        train=train.spec(TRAIN, message.train_state if message.HasField("train_state") else None),
+        tests=test_specs(message, tests),
+        stem=Path(document.file).stem.removesuffix("_solver") or "net",
+        file=document.file,
+        nets=[net.message for net in distinct.values()],
+        test_nets=[list(distinct).index(id(net.message)) for net in tests],
+        at=solver_document.at if solver_document is not None else lambda *path: None,
+    )
+    for name in ("net", "train_net", "test_net", "net_param", "train_net_param", "test_net_param"):
+        message.ClearField(name)
+    return experiment
+
+
+def copied(message: Any) -> Any:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
+def read_solver_beside(document: Document) -> Document:
+    """The solver file that belongs to a net file by its name."""
+    path = Path(document.file)
+    beside = path.with_name(f"{path.stem}_solver{path.suffix or '.prototxt'}")
+    if not beside.is_file():
+        raise SpecError(f"{path} is a net; its solver is looked for in {beside}, which is not there")
+    return schema.read_solver(beside)
+
+
+def find_file(name: str, beside: str) -> Path | None:
+    """A file that a spec names: from the working directory, as in Caffe, or from the spec's own folder."""
+    folder = Path(beside).parent
+    for candidate in (Path(name), folder / name, folder / Path(name).name):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+class _Nets:
+    """The nets that a solver names (src/caffe/solver.cpp, InitTrainNet and InitTestNets)."""
+
+    def __init__(self, message: Any, solver: Document | None, given: Document | None):
+        self.message, self.solver, self.given = message, solver, given
+        self.read: dict[str, _Net] = {}
+
+    def fail(self, text: str, *path: str | int) -> SpecError:
+        return SpecError(Problem(text, self.solver.at(*path) if self.solver is not None else None))
+
+    def train(self) -> _Net:
+        """The one net that the solver trains."""
+        if self.given is not None:
+            return self.shared()
+        m = self.message
+        named = [name for name in ("train_net", "train_net_param", "net", "net_param") if m.HasField(name)]
+        if not named:
+            raise self.fail("the solver names no net: give net, net_param, train_net or train_net_param")
+        if len(named) > 1:
+            raise self.fail(f"the solver names its net {len(named)} times: {', '.join(named)}", named[1])
+        return self.take(named[0], getattr(m, named[0]), named[0])
+
+    def shared(self) -> _Net:
+        """The net behind `net` or `net_param`, used for training and testing."""
+        if self.given is not None:
+            return self.read.setdefault("", _Net(self.given, copied(self.given.message)))
+        name = "net" if self.message.HasField("net") else "net_param"
+        return self.take(name, getattr(self.message, name), name)
+
+    def take(self, key: str, value: Any, *path: str | int) -> _Net:
+        """A net given inline, or the file it is named by; each is read once."""
+        key = value if isinstance(value, str) else key
+        if key not in self.read:
+            if isinstance(value, str):
+                found = find_file(value, self.solver.file if self.solver is not None else "")
+                if found is None:
+                    raise self.fail(f"net file {value!r} is not there", *path)
+                document = schema.read_net(found)
+                self.read[key] = _Net(document, copied(document.message))
+            elif self.solver is not None:
+                self.read[key] = _Net(self.solver, copied(value), path)
+        return self.read[key]
+
+    def tests(self) -> list[_Net]:
+        """Each test_net_param, each test_net, then the shared net for the test_iter that are left."""
+        m = self.message
+        own = [
+            self.take(f"test_net_param {i}", net, "test_net_param", i)
+            for i, net in enumerate(m.test_net_param)
+        ]
+        own += [self.take(f"test_net {i}", name, "test_net", i) for i, name in enumerate(m.test_net)]
+        counts = len(m.test_iter)
+        if counts < len(own):
+            raise self.fail(f"{counts} test_iter values for {len(own)} test nets", "test_iter")
+        if counts > len(own):
+            if self.given is None and not (m.HasField("net") or m.HasField("net_param")):
+                raise self.fail(f"{counts} test_iter values for {len(own)} test nets", "test_iter", len(own))
+            own += [self.shared()] * (counts - len(own))
+        if len(m.test_state) not in (0, len(own)):
+            raise self.fail(f"{len(m.test_state)} test_state entries for {len(own)} test nets", "test_state")
+        return own
+
+
+def test_specs(message: Any, nets: list[_Net]) -> list[Test]:
+    """Each test net in its state, with its number of batches."""
+    states = list(message.test_state) or [None] * len(nets)
+    specs = [net.spec(TEST, state) for net, state in zip(nets, states, strict=True)]
+    return [Test(one, count) for one, count in zip(specs, message.test_iter, strict=True)]

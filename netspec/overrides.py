@@ -1,0 +1,105 @@
+"""Settings from the command line, `field=value`, written into a solver and its nets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf import text_format
+
+from netspec.errors import SpecError, did_you_mean
+from netspec.schema.descriptors import is_repeated
+
+
+def override(solver: Any, nets: Sequence[Any], settings: Mapping[str, str] | Sequence[str]) -> None:
+    """Write each setting into the solver's message, or into every layer of its name in the nets.
+
+    `base_lr=0.01` is a field of the solver; `sim1.similarity_param.num_instances=64` one of the layer sim1;
+    `param[1].lr_mult` or `stepvalue[0]` an entry of a repeated field, `stepvalue=10,20` all of them.
+    A value is written as in prototxt; the quotes of a string may be left out.
+    Raises SpecError naming the setting that does not fit.
+    """
+    pairs = settings.items() if isinstance(settings, Mapping) else [split(setting) for setting in settings]
+    for path, value in pairs:
+        setting = f"--set {path}={value}"
+        head, _, rest = path.partition(".")
+        layers = [layer for net in nets for layer in net.layer if layer.name == head] if rest else []
+        if not layers and head.partition("[")[0] not in solver.DESCRIPTOR.fields_by_name:
+            names = [*solver.DESCRIPTOR.fields_by_name, *(layer.name for net in nets for layer in net.layer)]
+            raise SpecError(f"{setting}: {head!r} is no solver field and no layer{did_you_mean(head, names)}")
+        for message, inner in [(layer, rest) for layer in layers] or [(solver, path)]:
+            assign(message, inner, value, setting)
+
+
+def split(setting: str) -> tuple[str, str]:
+    path, equals, value = setting.partition("=")
+    if not equals or not path.strip():
+        raise SpecError(f"--set {setting}: expected field=value")
+    return path.strip(), value.strip()
+
+
+def assign(message: Any, path: str, value: str, setting: str) -> None:
+    """Set the field at a dotted path below `message` to what `value` says in text format."""
+    *outer, last = path.split(".")
+    for part in outer:
+        field, index = find(message, part, setting)
+        if field.message_type is None:
+            raise SpecError(f"{setting}: {field.name} holds no fields")
+        message = (
+            element(getattr(message, field.name), index, setting)
+            if is_repeated(field)
+            else getattr(message, field.name)
+        )
+    field, index = find(message, last, setting)
+    if index is not None:
+        values = getattr(message, field.name)
+        element(values, index, setting)
+        values[index] = parsed(message, field, value, setting)[0]
+        return
+    entries = value.split(",") if is_repeated(field) and field.message_type is None else [value]
+    new = [entry for text in entries for entry in parsed(message, field, text.strip(), setting)]
+    message.ClearField(field.name)
+    if is_repeated(field):
+        getattr(message, field.name).extend(new)
+    elif field.message_type is not None:
+        getattr(message, field.name).CopyFrom(new[0])
+    else:
+        setattr(message, field.name, new[0])
+
+
+def find(message: Any, part: str, setting: str) -> tuple[Any, int | None]:
+    """The descriptor of a field and the index behind it, from `name` or `name[index]`."""
+    name, bracket, index = part.partition("[")
+    fields = message.DESCRIPTOR.fields_by_name
+    if name not in fields:
+        raise SpecError(
+            f"{setting}: {message.DESCRIPTOR.name} has no field {name!r}{did_you_mean(name, fields)}"
+        )
+    if not bracket:
+        return fields[name], None
+    if not is_repeated(fields[name]) or not index.removesuffix("]").isdigit():
+        raise SpecError(f"{setting}: {part!r} is no entry of a repeated field")
+    return fields[name], int(index.removesuffix("]"))
+
+
+def element(values: Any, index: int | None, setting: str) -> Any:
+    if index is None or index >= len(values):
+        raise SpecError(
+            f"{setting}: there are {len(values)} entries, counted from 0; say which as in param[0]"
+        )
+    return values[index]
+
+
+def parsed(message: Any, field: Any, value: str, setting: str) -> list[Any]:
+    """Values of `field` as written; a bare word is taken as a string where the field is one."""
+    text = f"{{ {value} }}" if field.message_type is not None and not value.startswith("{") else value
+    if field.cpp_type == field.CPPTYPE_STRING and value[:1] not in ("'", '"'):
+        text = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    scratch = type(message)()
+    try:
+        text_format.Parse(f"{field.name}: {text}", scratch)
+    except text_format.ParseError as error:
+        reason = str(error).partition(" : ")[2] or str(error)
+        raise SpecError(f"{setting}: {reason}") from None
+    found = getattr(scratch, field.name)
+    return list(found) if is_repeated(field) else [found]
