@@ -1,172 +1,26 @@
-"""Pooling and spatial pyramid pooling, with Caffe's rule for output sizes."""
+"""Pooling and spatial pyramid pooling."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from netspec.errors import Problem
 from netspec.layers.base import Layer, Shape, as_tuple, between, register
+from netspec.layers.pools import (
+    DividedProduct,
+    Frame,
+    Pair,
+    average_pool,
+    max_pool,
+    product_pool,
+    stochastic_pool,
+    sum_pool,
+)
 from netspec.layers.tree import Choose, Inner
-from netspec.layers.windows import unroll
 
 MAX, AVE, STOCHASTIC, SUM, PROD = range(5)
 """PoolingParameter.PoolMethod."""
-
-
-Pair = tuple[int, int]
-"""A value along the height and one along the width."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Geometry of a pooling: (height, width) pairs, and whether output sizes round up."""
-
-    kernel: Pair
-    stride: Pair
-    pad: Pair
-    ceil: bool = True
-
-    def positions(self, sizes: Shape) -> Pair:
-        """Number of windows as Caffe counts: rounded up or down; with padding, the last one starts inside x +
-        pad.
-        """
-        counts = [
-            (size + 2 * p - k + (s - 1 if self.ceil else 0)) // s + 1
-            for size, k, s, p in zip(sizes, self.kernel, self.stride, self.pad, strict=True)
-        ]
-        if any(self.pad):
-            counts = [
-                n - 1 if (n - 1) * s >= size + p else n
-                for n, size, s, p in zip(counts, sizes, self.stride, self.pad, strict=True)
-            ]
-        return counts[0], counts[1]
-
-    def native(self, sizes: Shape) -> bool:
-        """Whether torch's pooling operators see exactly these windows.
-
-        They refuse pads above half a window, and drop a last window that starts outside even without padding.
-        """
-        inside = all(
-            (n - 1) * s < size + p
-            for n, size, s, p in zip(self.positions(sizes), sizes, self.stride, self.pad, strict=True)
-        )
-        return inside and all(2 * p <= k for p, k in zip(self.pad, self.kernel, strict=True))
-
-    def padded(self, x: Tensor, value: float) -> Tensor:
-        """x with `value` around it, cut or filled so that the windows end exactly at its end."""
-        height, width = x.shape[-2:]
-        rows, columns = self.positions((height, width))
-        below = (rows - 1) * self.stride[0] + self.kernel[0] - height - self.pad[0]
-        right = (columns - 1) * self.stride[1] + self.kernel[1] - width - self.pad[1]
-        if not (any(self.pad) or below or right):
-            return x
-        return functional.pad(x, (self.pad[1], right, self.pad[0], below), value=value)
-
-
-def max_pool(x: Tensor, frame: Frame, mask: bool = False) -> tuple[Tensor, ...]:
-    """The largest value of each window, and with `mask` its flat index h W + w (the first one of ties)."""
-    if frame.native(x.shape[-2:]):
-        if not mask:
-            return (largest(x, frame.kernel, frame.stride, frame.pad, frame.ceil),)
-        top, places = largest_places(x, frame.kernel, frame.stride, frame.pad, frame.ceil)
-        return top, places.to(x.dtype)
-    wide = frame.padded(x, -torch.inf)
-    top, places = largest_places(wide, frame.kernel, frame.stride, (0, 0), False)
-    empty = top == -torch.inf
-    top = top.masked_fill(empty, torch.finfo(x.dtype).min)
-    if not mask:
-        return (top,)
-    rows = torch.div(places, wide.shape[-1], rounding_mode="floor") - frame.pad[0]
-    flat = rows * x.shape[-1] + places % wide.shape[-1] - frame.pad[1]
-    return top, flat.masked_fill(empty, -1).to(x.dtype)
-
-
-def largest(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, ceil: bool) -> Tensor:
-    """torch's max_pool2d, on CPU through its channels-last kernel.
-
-    That one is vectorised, the other is not: with both conversions 3 to 10 times faster (torch 2.13).
-    """
-    if x.device.type != "cpu" or x.shape[1] < 16 or not x.is_contiguous() or torch.compiler.is_compiling():
-        return functional.max_pool2d(x, kernel, stride, pad, ceil_mode=ceil)
-    turned = x.contiguous(memory_format=torch.channels_last)
-    return functional.max_pool2d(turned, kernel, stride, pad, ceil_mode=ceil).contiguous()
-
-
-def largest_places(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, ceil: bool) -> tuple[Tensor, Tensor]:
-    """torch's max_pool2d with indices."""
-    return functional.max_pool2d(x, kernel, stride, pad, ceil_mode=ceil, return_indices=True)
-
-
-def sum_pool(x: Tensor, frame: Frame) -> Tensor:
-    """The sum of each window's cells inside x."""
-    if frame.native(x.shape[-2:]):
-        return functional.avg_pool2d(x, frame.kernel, frame.stride, frame.pad, frame.ceil, divisor_override=1)
-    return functional.avg_pool2d(frame.padded(x, 0.0), frame.kernel, frame.stride, divisor_override=1)
-
-
-def average_pool(x: Tensor, frame: Frame) -> Tensor:
-    """Each window's sum over the number of its cells, padding counted, but none beyond one pad from x."""
-    if frame.native(x.shape[-2:]):
-        return functional.avg_pool2d(x, frame.kernel, frame.stride, frame.pad, frame.ceil)
-    counts = []
-    for size, n, k, s, p in zip(
-        x.shape[-2:], frame.positions(x.shape[-2:]), frame.kernel, frame.stride, frame.pad, strict=True
-    ):
-        start = torch.arange(n, device=x.device) * s - p
-        counts.append(((start + k).clamp(max=size + p) - start).clamp(min=1).to(x.dtype))
-    return sum_pool(x, frame) / (counts[0][:, None] * counts[1])
-
-
-def product_pool(x: Tensor, frame: Frame) -> Tensor:
-    """The product of each window's cells inside x, multiplied in pairs.
-
-    Its derivative is then a product of the other cells, without a division: exact where cells are 0.
-    """
-    y = unroll(frame.padded(x, 1.0), frame.kernel, frame.stride).flatten(-2)
-    while y.shape[-1] > 1:
-        half = y.shape[-1] // 2
-        rest = y[..., 2 * half :]
-        y = y[..., :half] * y[..., half : 2 * half]
-        if rest.shape[-1]:
-            y = torch.cat((y, rest), -1)
-    return y[..., 0]
-
-
-class DividedProduct(torch.autograd.Function):
-    """product_pool with the SimNets fork's gradient: top * diff / bottom, NaN where a cell is 0."""
-
-    @staticmethod
-    def forward(x: Tensor, frame: Frame) -> Tensor:
-        return product_pool(x, frame)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Frame], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], output)
-        ctx.frame = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        x, y = ctx.saved_tensors
-        back = torch.func.vjp(lambda x: sum_pool(x, ctx.frame), torch.zeros_like(x))[1]
-        return back(grad * y)[0] / x, None
-
-
-def stochastic_pool(x: Tensor, frame: Frame, random: bool) -> Tensor:
-    """One cell of each window, drawn with probability x / sum x; not `random`: the mean sum x^2 / sum x of
-    that draw.
-    """
-    cells = unroll(frame.padded(x, 0.0), frame.kernel, frame.stride).flatten(-2)
-    total = cells.sum(-1)
-    if not random:
-        return cells.square().sum(-1) / total.clamp(min=torch.finfo(x.dtype).tiny)
-    threshold = torch.rand_like(total) * total
-    place = (cells.detach().cumsum(-1) < threshold[..., None]).sum(-1).clamp(max=cells.shape[-1] - 1)
-    return cells.gather(-1, place[..., None])[..., 0]
 
 
 @register("Pooling")
@@ -274,13 +128,17 @@ class Pooling(Inner):
         name = self.param.PoolMethod.Name(self.method)
         if self.method != SUM:
             return self.spec.problem(
-                f"pools by {name}; log densities of independent parts add up: use pool: SUM", "pooling_param", "pool"
+                f"pools by {name}; log densities of independent parts add up: use pool: SUM",
+                "pooling_param",
+                "pool",
             )
         if any(self.frame.pad) or (self.frame.kernel != self.frame.stride and not self.whole):
             return self.spec.problem(
-                f"has windows of {self.frame.kernel} with stride {self.frame.stride} and pad {self.frame.pad}; a part "
-                "has one parent: use a stride equal to the kernel and no pad", "pooling_param", "stride",
-            )  # fmt: skip
+                f"has windows of {self.frame.kernel} with stride {self.frame.stride} and pad {self.frame.pad}; "
+                "a part has one parent: use a stride equal to the kernel and no pad",
+                "pooling_param",
+                "stride",
+            )
         return None
 
     def upward_max(self, below: Tensor) -> Tensor:
@@ -289,7 +147,6 @@ class Pooling(Inner):
     def downward(self, states: Tensor, below: Tensor, choose: Choose) -> Tensor:
         spread = states.repeat_interleave(self.frame.kernel[0], 1).repeat_interleave(self.frame.kernel[1], 2)
         return spread[:, : below.shape[2], : below.shape[3]]
-
 
 
 @register("SPP")
