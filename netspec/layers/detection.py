@@ -237,7 +237,7 @@ class DetectionEvaluate(Layer):
                 objects = object_G8[(object_G8[:, 0] == image) & (object_G8[:, 1] == label)]
                 for box, (right, wrong) in zip(mine, self.judge(mine, objects), strict=True):
                     rows.append([image, label, float(box[2]), right, wrong])
-        return torch.tensor(rows).reshape(1, 1, -1, 5).to(bottoms[0])
+        return bottoms[0].new_tensor(rows).reshape(1, 1, -1, 5)
 
     def judge(self, boxes: Tensor, objects: Tensor) -> list[tuple[int, int]]:
         """(right, wrong) of each box of one image and label."""
