@@ -89,7 +89,7 @@ class BoxAnnotatorOHEM(Layer):
         hardest = losses.reshape(-1).argsort(descending=True, stable=True)
         by_image = hardest[image_R[hardest].argsort(stable=True)]  # image after image, in each by loss
         sorted_image = image_R[by_image]
-        place = torch.arange(len(by_image), device=image_R.device)
+        place = torch.arange(by_image.shape[0], device=image_R.device)
         rank = place - torch.searchsorted(sorted_image, sorted_image)
         kept = torch.zeros_like(place, dtype=torch.bool).scatter(0, by_image, rank < self.param.roi_per_img)
         shown = kept.reshape(labels.shape)
