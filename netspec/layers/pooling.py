@@ -134,8 +134,8 @@ class Pooling(Inner):
             )
         if any(self.frame.pad) or (self.frame.kernel != self.frame.stride and not self.whole):
             return self.spec.problem(
-                f"has windows of {self.frame.kernel} with stride {self.frame.stride} and pad {self.frame.pad}; "
-                "a part has one parent: use a stride equal to the kernel and no pad",
+                f"has windows of {self.frame.kernel}, stride {self.frame.stride}, pad {self.frame.pad}; a "
+                "part has one parent: use a stride equal to the kernel and no pad",
                 "pooling_param",
                 "stride",
             )
