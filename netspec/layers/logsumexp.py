@@ -14,20 +14,24 @@ from torch import Tensor
 inf = float("inf")
 
 
-def product(x_RLK: Tensor, b_RMK: Tensor, log_k: float = 0.0) -> Tensor:
+def product(x_RLK: Tensor, b_RMK: Tensor, normalise: bool, log_k: float = 0.0) -> Tensor:
     """log sum_k exp(x_lk + b_mk - log_k) (R, L, M) as one batched matrix product of exponentials.
 
-    Both factors lie in [0, 1]: the column maxima of b move over to x, then x is shifted by its own maximum s,
-    so that a cell's most likely instance never underflows. y = s + log(exp(x + max_m b - s) . exp(b - max_m
-    b)). An instance more than about e^83 times less likely than the best one of its cell (e^705 in float64)
-    underflows. Outside compilation such entries are computed again, exactly. Under compilation they take the
-    value s - 83 with gradient 0: harmless in a sum, and a gradient that would have been below e^-83 of the
-    best one's.
+    normalise: less log sum_k exp(b_mk - log_k), so that the rows of b count as log probabilities.
+    Both factors lie in [0, 1]: the column maxima of b (of rows shifted to maximum 0, where those are normalised)
+    move over to x, then x is shifted by its own maximum s. A cell's most likely instance so never underflows:
+    y = s + log(exp(x + peak - s) . exp(b - peak)), and the rows' sums are exp(b - peak) . exp(peak), without a
+    second exponential of b.
+    An instance more than about e^83 times less likely than the best one of its cell (e^705 in float64) underflows.
+    Outside compilation such entries are computed again, exactly. Under compilation they take the value s - 83
+    with gradient 0: their true gradient would be below e^-83 of the best one's.
     NaN spreads over its cell; -inf drops out; a cell of only -inf gives -inf, with gradient 0.
     """
-    peak_RK = b_RMK.detach().amax(1)
-    w_RMK = torch.exp(b_RMK - (finite(peak_RK).unsqueeze(1) + log_k))
-    moved_RLK = x_RLK + peak_RK.unsqueeze(1)
+    if normalise:
+        b_RMK = b_RMK - finite(b_RMK.detach().amax(2, keepdim=True))
+    peak_R1K = b_RMK.detach().amax(1, keepdim=True)
+    w_RMK = torch.exp(b_RMK - (finite(peak_R1K) + log_k))
+    moved_RLK = x_RLK + peak_R1K
     shift_RL1 = moved_RLK.detach().amax(2, keepdim=True)
     acc_RLM = torch.bmm(torch.exp(moved_RLK - finite(shift_RL1)), w_RMK.transpose(1, 2))
     floor = 100 * torch.finfo(acc_RLM.dtype).tiny
@@ -35,7 +39,9 @@ def product(x_RLK: Tensor, b_RMK: Tensor, log_k: float = 0.0) -> Tensor:
     if may_look(acc_RLM):
         low = ((acc_RLM < floor) & (shift_RL1 > -inf)).nonzero(as_tuple=True)
         if len(low[0]):
-            y_RLM = y_RLM.index_put(low, log_sum_exp(x_RLK[low[0], low[1]] + b_RMK[low[0], low[2]] - log_k))
+            y_RLM = y_RLM.index_put(low, log_sum_exp(x_RLK[low[0], low[1]] + b_RMK[low[0], low[2]]) - log_k)
+    if normalise:
+        return y_RLM - (w_RMK * peak_R1K.exp()).sum(2).log().unsqueeze(1)
     return y_RLM
 
 

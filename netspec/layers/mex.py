@@ -7,7 +7,7 @@ patch values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import log
 from typing import Any
 
@@ -88,12 +88,21 @@ class MEX(Inner):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         self.look_at_epsilon()
-        b_RMK = self.offsets()
+        mix = self.mixer()
         tops = []
         for x_BCHW in bottoms:
-            y_BchwM = self.regions.join(self.mix(self.patches(x_BCHW), b_RMK))
+            y_BchwM = self.regions.join(mix(self.patches(x_BCHW)))
             tops.append(y_BchwM.permute(0, 4, 1, 2, 3).flatten(1, 2))
         return tuple(tops)
+
+    def mixer(self) -> Callable[[Tensor], Tensor]:
+        """The function from patches (R, L, K) to y (R, L, M), with the offsets as they are now."""
+        if self.limit == "none" and not self.strict:
+            eps = self.epsilon()
+            b_RMK = scale(eps, self.rows())
+            return lambda x_RLK: product(scale(eps, x_RLK), b_RMK, self.normalises, self.log_k) / eps
+        b_RMK = self.offsets()
+        return lambda x_RLK: self.mix(x_RLK, b_RMK)
 
     def patches(self, x_BCHW: Tensor) -> Tensor:
         """The patches grouped by region (R, L, K); normalised where asked for."""
@@ -103,10 +112,8 @@ class MEX(Inner):
         return self.regions.split(patches)
 
     def mix(self, x_RLK: Tensor, b_RMK: Tensor) -> Tensor:
-        """y (R, L, M) of patches x and offsets b as they count."""
+        """y (R, L, M) of patches x and normalised offsets b, at the limits of epsilon and as the fork computes it."""
         eps = self.epsilon()
-        if self.limit == "none" and not self.strict:
-            return product(scale(eps, x_RLK), scale(eps, b_RMK), self.log_k) / eps
         if self.limit == "mean" and not self.strict:
             mean = x_RLK.mean(2).unsqueeze(2) + b_RMK.mean(2).unsqueeze(1)
             return mean + inf if self.param.softmax_mode else mean
@@ -136,19 +143,25 @@ class MEX(Inner):
 
     # Offsets
 
+    @property
+    def normalises(self) -> bool:
+        """Whether rows are normalised on the fly."""
+        return bool(self.param.normalize_offsets and not self.param.normalize_offsets_projected)
+
     def offsets(self) -> Tensor:
         """The offsets as they count (R, M, K): logarithms, normalised where asked for."""
+        return self.normed(self.rows()) if self.normalises else self.rows()
+
+    def rows(self) -> Tensor:
+        """The offsets (R, M, K) as logarithms, before normalisation on the fly."""
         p, blob = self.param, self.blob(1)
         self.project_blob(blob)
         # The clone is what log keeps for its gradient: the blob itself changes in place at the next forward.
         b_RMK = (blob if p.use_log_space_parameters else blob.clone().log()).squeeze(1)
-        if not p.normalize_offsets:
-            return b_RMK
-        normed_RMK = b_RMK.detach() if p.normalize_offsets_projected else self.normed(b_RMK)
-        if p.maximum_entropy_regularization_coeff and (p.use_log_space_parameters or not self.strict):
-            pulled_RMK = entropy_gradient(b_RMK, normed_RMK.detach(), p.maximum_entropy_regularization_coeff)
-            return pulled_RMK if p.normalize_offsets_projected else self.normed(pulled_RMK)
-        return b_RMK if p.normalize_offsets_projected else normed_RMK
+        coefficient = p.maximum_entropy_regularization_coeff
+        if coefficient and p.normalize_offsets and (p.use_log_space_parameters or not self.strict):
+            return entropy_gradient(b_RMK, self.normed(b_RMK.detach()), coefficient)
+        return b_RMK
 
     def project_blob(self, blob: Tensor) -> None:
         """Overwrite the offsets blob by what its mode allows: values above the least one, normalised rows."""
@@ -175,10 +188,14 @@ class MEX(Inner):
     def tree_problem(self) -> Problem | None:
         p, field = self.param, "mex_param"
         if not p.softmax_mode:
-            return self.spec.problem("gives means, not mixtures; set softmax_mode: true", field, "softmax_mode")
+            return self.spec.problem(
+                "gives means, not mixtures; set softmax_mode: true", field, "softmax_mode"
+            )
         if not p.normalize_offsets:
             return self.spec.problem(
-                "has offsets that are no log probabilities; set normalize_offsets: true", field, "normalize_offsets"
+                "has offsets that are no log probabilities; set normalize_offsets: true",
+                field,
+                "normalize_offsets",
             )
         eps = float(self.blob(0).detach())
         if eps != 1:

@@ -6,6 +6,7 @@ Shape letters: B batch; c, h, w grid of windows; K values of a patch; M instance
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import log, pi
 
 import torch
@@ -14,9 +15,12 @@ from torch import Tensor
 from netspec.errors import Problem
 from netspec.layers.base import Shape, at_least, register
 from netspec.layers.block import normalise, read_block, same_shapes
+from netspec.layers.logsumexp import may_look
 from netspec.layers.tree import Leaf
 
 LOG_2PI = log(2 * pi)
+ALLOWED = 5e-3
+"""Rounding, in nats, that is taken for the speed of a matrix product."""
 
 
 @register("Similarity")
@@ -62,6 +66,8 @@ class Similarity(Leaf):
             self.fail(f"unsupervised_init of type 'gmm' needs L2, not {self.kind}", "similarity_param")
         self.block = read_block(self, p.block_param, same_shapes(self, shapes), can_round_up=False)
         self.ignores_nan = p.ignore_nan_input and p.normalization_term
+        self.term_by_term = False
+        self.seen_versions = (-1, -1)
         shape = (p.num_instances, *self.block.size)
         fit = p.unsupervised_init
         # The fork leaves at 0 what the initialisation will write; here it is filled, in case none is run.
@@ -73,6 +79,7 @@ class Similarity(Leaf):
             self.add_blob((1, 1, 1, p.num_instances), p.bias_filler)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        self.look_at_weights()
         t_MK, w_MK = self.blob(0).flatten(1), self.blob(1).flatten(1)
         tops = []
         for x_BCHW in bottoms:
@@ -97,23 +104,49 @@ class Similarity(Leaf):
             return -(w_MK * self.distance(x_BchwK, t_MK)).sum(-1)
         precision_MK = w_MK.exp() if self.param.use_log_space_weight_param else w_MK
         if not self.param.normalization_term:
-            return -(precision_MK * (t_MK - x_BchwK.unsqueeze(-2)).square()).sum(-1)
-        return self.log_density(x_BchwK, t_MK, precision_MK, self.log_weights(w_MK))
+            return self.parabolas(x_BchwK, t_MK, precision_MK, torch.zeros_like(w_MK))
+        return self.parabolas(x_BchwK, t_MK, 0.5 * precision_MK, 0.5 * (self.log_weights(w_MK) - LOG_2PI))
 
     def log_weights(self, w_MK: Tensor) -> Tensor:
         """log w as the density counts it: the fudge inside, or w itself when it is stored as a logarithm."""
         p = self.param
         return w_MK if p.use_log_space_weight_param else torch.log(w_MK + p.normalization_term_fudge)
 
-    def log_density(self, x_BchwK: Tensor, t_MK: Tensor, w_MK: Tensor, log_w_MK: Tensor) -> Tensor:
-        """log N(x; t, 1/w) of the observed coordinates, in nats."""
+    def parabolas(self, x_BchwK: Tensor, t_MK: Tensor, a_MK: Tensor, c_MK: Tensor) -> Tensor:
+        """sum_k [c_mk - a_mk (x_k - t_mk)^2] over the observed coordinates.
+
+        As one matrix product, (x^2, x, 1) times whether x is observed, with the origin moved to the mean template;
+        or term by term, where `look_at_weights` finds that the product would round away more than can be allowed.
+        """
         seen = ~x_BchwK.isnan() if self.ignores_nan else None
-        # The first of the two `where`: no NaN enters the formula, so none can come back as a gradient.
+        # The first of two `where`s: no NaN enters the formula, so none can come back as a gradient.
         x = x_BchwK if seen is None else torch.where(seen, x_BchwK, 0.0)
-        terms = log_w_MK - LOG_2PI - w_MK * (t_MK - x.unsqueeze(-2)).square()
-        if seen is not None:
-            terms = torch.where(seen.unsqueeze(-2), terms, 0.0)
-        return 0.5 * terms.sum(-1)
+        if self.strict or self.term_by_term:
+            terms = c_MK - a_MK * (t_MK - x.unsqueeze(-2)).square()
+            return (terms if seen is None else torch.where(seen.unsqueeze(-2), terms, 0.0)).sum(-1)
+        origin = t_MK.detach().mean(0)
+        x, t_MK = x - origin, t_MK - origin
+        rest_MK = c_MK - a_MK * t_MK.square()
+        if seen is None:
+            powers = torch.cat([x.square(), x], -1)
+            return powers @ torch.cat([-a_MK, 2 * a_MK * t_MK], 1).t() + rest_MK.sum(1)
+        x = torch.where(seen, x, 0.0)
+        powers = torch.cat([x.square(), x, seen.to(x.dtype)], -1)
+        return powers @ torch.cat([-a_MK, 2 * a_MK * t_MK, rest_MK], 1).t()
+
+    def look_at_weights(self) -> None:
+        """Note whether the matrix product would lose more than ALLOWED. Compiled code keeps what was seen last."""
+        t, w = (self.blobs[i].detach() for i in (0, 1))
+        if not may_look(w) or (t._version, w._version) == self.seen_versions:
+            return
+        self.seen_versions = (t._version, w._version)
+        extent = (t - t.mean(0)).abs().amax(0).square()
+        largest = (self.precisions().abs().view(w.shape) * extent).flatten(1).sum(1).max()
+        self.term_by_term = bool(largest * torch.finfo(w.dtype).eps > ALLOWED)
+
+    def fill(self, blobs: Iterable[int], generator: torch.Generator) -> None:
+        super().fill(blobs, generator)
+        self.look_at_weights()
 
     def distance(self, x_BchwK: Tensor, t_MK: Tensor) -> Tensor:
         """|t - x| (B, c, h, w, M, K), with gradient 0 where they are equal."""
