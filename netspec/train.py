@@ -78,9 +78,9 @@ def fit(
     device: by default the GPU where there is one and solver_mode is not CPU.
     seed: of fillers, data order and masks; by default the solver's random_seed, or a new one.
     iterations: in place of max_iter. overrides: `field=value` settings, see netspec.overrides.
-    compiled: whether to compile the step; by default from 2000 iterations on, if the solver's `compile` allows.
+    compiled: whether to compile the step; by default from 2000 iterations on, if the solver allows.
     given: sources of Input layers (or in place of data layers) by layer name.
-    sigint, sighup: what the signals do, "stop" (after a snapshot), "snapshot" or "none"; SIGTERM is as SIGINT.
+    sigint, sighup: what the signals do, "stop" (after a snapshot), "snapshot" or "none"; SIGTERM as SIGINT.
     Raises SpecError, DataError, SnapshotError, or Diverged when loss or gradients stop being finite.
     """
     plan = source if isinstance(source, Experiment) else experiment.load(source, overrides)
@@ -344,7 +344,7 @@ class Trainer:
     # Not finite
 
     def watch(self, t: int, loss: Tensor, batch: Sequence[Tensor], before: list[Tensor]) -> None:
-        """Check loss and gradients: at once on a CPU; on a GPU note the first bad iteration, without waiting."""
+        """Check loss and gradients: at once on a CPU; on a GPU note the first bad iteration."""
         gradients = [param.value.grad for param in self.net.params if param.value.grad is not None]
         largest = torch._foreach_norm(gradients, math.inf) if gradients else []
         measure = torch.stack([loss.abs(), *largest]).amax() if largest else loss.abs()
@@ -372,7 +372,7 @@ class Trainer:
     # Tests
 
     def test(self) -> None:
-        """Average the outputs of every test net; data order and random numbers of training are not touched."""
+        """Average the outputs of every test net; data order and random numbers of training stay."""
         started = time.monotonic()
         after = random_state(self.device)
         self.check(self.solver.iteration)
@@ -397,10 +397,9 @@ class Trainer:
         """Write a snapshot; a net that is not finite is not saved."""
         started = time.monotonic()
         self.check(self.solver.iteration)
-        if not all(bool(param.value.isfinite().all()) for param in self.net.params):
-            raise Diverged(
-                f"a parameter is not finite after iteration {self.solver.iteration}; no snapshot taken"
-            )
+        if bad := watch.unsound(self.net):
+            done = self.solver.iteration
+            raise Diverged(f"parameter {bad[0]} is not finite after iteration {done}; no snapshot taken")
         tensors, numbers = separated({"solver": self.solver.state_dict(), "data": self.feeder.state()})
         for name, value in zip(("cpu", "cuda"), random_state(self.device), strict=False):
             tensors[f"random/{name}"] = value
@@ -455,10 +454,10 @@ class Trainer:
 
     def draw(self) -> None:
         """The loss plot of the run folder."""
-        from netspec import draw
+        from netspec.draw import curves
 
-        if self.folder.metrics.read() and hasattr(draw, "curves"):
-            draw.curves(self.folder.metrics.path, self.folder.path / "loss.png")
+        if self.folder.metrics.read():
+            curves(self.folder.metrics.path, self.folder.path / "loss.png")
 
 
 def average(net: Net, feeder: Feeder, batches: int) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,13 +47,18 @@ def finite(value: Tensor | None) -> bool:
     return value is None or not value.is_floating_point() or bool(value.isfinite().all())
 
 
+def unsound(net: Net) -> list[str]:
+    """Names of parameters that hold NaN or +inf; -inf is the logarithm of 0 and legal."""
+    return [param.name for param in net.params if not bool((param.value < math.inf).all())]
+
+
 def blame(net: Net, batch: Sequence[Tensor]) -> str:
     """Which layer first turned finite numbers into NaN or infinity, in words.
 
-    NaN between layers is legal (it marks missing values), so only those blobs count from which an unbroken chain
-    of values that are not finite leads to the loss.
+    NaN between layers is legal (it marks missing values): only those blobs count from which an unbroken
+    chain of values that are not finite leads to the loss.
     """
-    broken = [param.name for param in net.params if not finite(param.value)]
+    broken = unsound(net)
     gradients = [param.value.grad for param in net.params]
     for param in net.params:
         param.value.grad = None
@@ -67,7 +73,7 @@ def blame(net: Net, batch: Sequence[Tensor]) -> str:
 
 
 def guilty_output(seen: Pass) -> str | None:
-    """The layer with finite bottoms whose output is not finite, where the loss is not finite because of it."""
+    """The layer with finite bottoms whose output is not finite, where that reaches the loss."""
     steps = seen.net.graph.steps
     maker = {slot: i for i, step in enumerate(steps) for slot in step.writes}
     pending = [slot for slot, _ in seen.net.graph.losses if not finite(seen.slots[slot])]

@@ -1,0 +1,282 @@
+"""A run that was interrupted and resumed ends with the very bits of one that never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from netspec import snapshot
+from netspec.errors import NetspecError, SnapshotError
+from netspec.runs import Metrics
+from netspec.signals import Requests
+from netspec.train import Run, fit
+
+NET = """
+name: "tiny"
+layer { name: "data" type: "Dataset" top: "data" top: "label"
+  transform_param { scale: 0.0625 mirror: true }
+  dataset_param { name: "digits" split: "train" batch_size: 7 shuffle: true } }
+layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "h"
+  inner_product_param { num_output: 12 weight_filler { type: "xavier" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "h" top: "b" }
+layer { name: "drop" type: "Dropout" bottom: "b" top: "d" }
+layer { name: "ip2" type: "InnerProduct" bottom: "d" top: "y"
+  inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "label" top: "loss" }
+layer { name: "accuracy" type: "Accuracy" bottom: "y" bottom: "label" top: "accuracy"
+  include { phase: TEST } }
+"""
+
+SOLVER = """
+net: "tiny.prototxt"
+type: "Nadam" momentum: 0.9 base_lr: 0.01 lr_policy: "multistep" gamma: 0.5 stepvalue: 5 stepvalue: 20
+weight_decay: 1e-4 max_iter: 30 display: 2 average_loss: 3 iter_size: 2
+test_iter: 2 test_interval: 6 snapshot: 4 random_seed: 3 solver_mode: CPU
+"""
+
+
+@pytest.fixture
+def solver(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.prototxt").write_text(NET)
+    path = tmp_path / "tiny_solver.prototxt"
+    path.write_text(SOLVER)
+    return path
+
+
+def train(solver: Path, name: str, **settings: object) -> Run:
+    return fit(solver, out=solver.parent / name, progress=False, **settings)  # type: ignore[arg-type]
+
+
+def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(value, theirs[name]) for name, value in ours.items()
+    )
+
+
+def comparable(run: Path) -> list[dict[str, object]]:
+    lines = Metrics(run / "metrics.jsonl").read()
+    for line in lines:
+        line.pop("seconds")
+    return lines
+
+
+def test_resumed_run_is_bit_identical(solver: Path) -> None:
+    whole = train(solver, "whole")
+    part = train(solver, "part", overrides=["max_iter=14"])
+    assert part.iteration == 14
+    resumed = train(solver, "part", resume=solver.parent / "part")
+    assert resumed.iteration == 30
+    assert equal(resumed.net.weights(), whole.net.weights())
+    for key, value in whole.solver.state_dict().items():
+        other = resumed.solver.state_dict()[key]
+        assert (
+            torch.equal(value, other)
+            if isinstance(value, Tensor) and isinstance(other, Tensor)
+            else value == other
+        )
+    assert comparable(resumed.folder) == comparable(whole.folder)
+
+
+def test_tests_and_display_leave_training_alone(solver: Path) -> None:
+    plain = train(solver, "plain")
+    other = train(solver, "other", overrides=["test_interval=3", "display=5", "snapshot=0"])
+    assert equal(plain.net.weights(), other.net.weights())
+
+
+def test_resume_from_a_state_file(solver: Path) -> None:
+    whole = train(solver, "whole")
+    state = whole.folder / "snapshots" / "iter_12.state.safetensors"
+    resumed = train(solver, "again", resume=state)
+    assert equal(resumed.net.weights(), whole.net.weights())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "missing", "swapped"])
+@pytest.mark.parametrize("kind", [".state.safetensors", ".safetensors"])
+def test_damaged_snapshots_are_refused_and_the_last_good_one_is_used(
+    solver: Path, damage: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = train(solver, "whole", overrides=["max_iter=20"])
+    newest = whole.folder / "snapshots" / f"iter_20{kind}"
+    data = newest.read_bytes()
+    reason = {
+        "truncated": "is truncated",
+        "flipped": "is damaged",
+        "empty": "is truncated",
+        "missing": "cannot be read",
+        "swapped": "is not the file that",
+    }[damage]
+    if damage == "truncated":
+        newest.write_bytes(data[: len(data) // 2])
+    elif damage == "flipped":
+        newest.write_bytes(data[:-9] + bytes([data[-9] ^ 4]) + data[-8:])
+    elif damage == "empty":
+        newest.write_bytes(b"")
+    elif damage == "missing":
+        newest.unlink()
+    else:
+        newest = newest.with_name("iter_20.safetensors")
+        newest.write_bytes(newest.with_name("iter_16.safetensors").read_bytes())
+    with pytest.raises(SnapshotError, match=reason) as caught:
+        fit(solver, resume=whole.folder / "snapshots" / "iter_20.state.safetensors", progress=False)
+    assert str(newest) in str(caught.value)
+    resumed = fit(solver, resume=whole.folder, overrides=["max_iter=20"])
+    assert resumed.iteration == 20
+    assert "resumed from" in (out := capsys.readouterr().out)
+    assert "iter_16.state.safetensors" in out
+    assert damage == "missing" or f"passed over: {newest}" in out
+
+
+def test_folder_without_a_good_snapshot(tmp_path: Path) -> None:
+    (tmp_path / "iter_3.state.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(
+        SnapshotError, match=r"holds no good snapshot:\n.*iter_3.state.safetensors: is truncated"
+    ):
+        snapshot.newest(tmp_path)
+
+
+def test_state_of_another_net(solver: Path) -> None:
+    whole = train(solver, "whole", overrides=["max_iter=4"])
+    with pytest.raises(SnapshotError, match="which solver 'SMORMS3' needs"):
+        fit(solver, resume=whole.folder, progress=False, overrides=["type=SMORMS3", "momentum=0"])
+
+
+NURSERY = """
+import json, os, sys, traceback
+from netspec.train import fit
+for line in sys.stdin:
+    order = json.loads(line)
+    child = os.fork()
+    if not child:
+        log = os.open(order.pop("log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        try:
+            fit(**order)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        sys.stdout.flush()
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Nursery:
+    """A process that has everything imported and forks a training run for each order: each starts fast."""
+
+    def __init__(self, folder: Path):
+        self.log = folder / "log.txt"
+        root = Path(__file__).parent.parent
+        environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", NURSERY],
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def start(self, solver: Path, out: Path, *settings: str) -> int:
+        """Begin a run, resumed if the folder has a snapshot; gives its process id."""
+        resume = str(out) if snapshot.states(out) else None
+        if resume is None and out.exists():  # killed before the first snapshot: begin anew
+            shutil.rmtree(out)
+        order = {"source": str(solver), "out": str(out), "resume": resume, "overrides": settings}
+        self.log.unlink(missing_ok=True)
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({**order, "log": str(self.log)}) + "\n")
+        self.process.stdin.flush()
+        return int(self.line())
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def wait_for(self, text: str) -> None:
+        """Until the run has printed `text`."""
+        end = time.monotonic() + 60
+        while not self.log.exists() or text not in self.log.read_text():
+            assert time.monotonic() < end, f"no {text!r} after a minute: {self.log.read_text()}"
+            time.sleep(0.005)
+
+    def status(self) -> int:
+        """Exit status of the run, which ends."""
+        return int(self.line())
+
+    def finish(self, solver: Path, out: Path, *settings: str) -> None:
+        self.start(solver, out, *settings)
+        assert self.status() == 0, self.log.read_text()
+
+
+@pytest.fixture
+def nursery(tmp_path: Path) -> Iterator[Nursery]:
+    running = Nursery(tmp_path)
+    yield running
+    running.process.communicate()
+
+
+def weights_of(run: Path, iteration: int) -> dict[str, Tensor]:
+    return snapshot.load_pair(run / "snapshots" / f"iter_{iteration}.state.safetensors").weights
+
+
+def test_twenty_kills(solver: Path, tmp_path: Path, nursery: Nursery) -> None:
+    settings = ["max_iter=100000", "snapshot=5", "test_interval=50", "compile=false"]
+    random.seed(1)
+    broken = tmp_path / "broken"
+    for _ in range(20):
+        child = nursery.start(solver, broken, *settings)
+        nursery.wait_for("snapshot")
+        time.sleep(random.uniform(0, 0.3))
+        os.kill(child, signal.SIGKILL)
+        assert nursery.status() == -signal.SIGKILL
+    stop = (snapshot.newest(broken)[0].iteration // 5 + 2) * 5
+    settings[0] = f"max_iter={stop}"
+    nursery.finish(solver, broken, *settings)
+    nursery.finish(solver, tmp_path / "whole", *settings)
+    assert equal(weights_of(broken, stop), weights_of(tmp_path / "whole", stop))
+    assert comparable(broken) == comparable(tmp_path / "whole")
+
+
+def test_signals_to_a_run(solver: Path, tmp_path: Path, nursery: Nursery) -> None:
+    child = nursery.start(
+        solver, tmp_path / "run", "max_iter=1000000", "snapshot=0", "display=1", "compile=false"
+    )
+    nursery.wait_for("iteration 3/")
+    os.kill(child, signal.SIGHUP)
+    nursery.wait_for("snapshot")
+    os.kill(child, signal.SIGTERM)
+    assert nursery.status() == 0
+    assert "stopped at iteration" in nursery.log.read_text()
+    assert len(snapshot.states(tmp_path / "run")) == 2
+    saved, refused = snapshot.newest(tmp_path / "run")
+    assert saved.iteration > 4
+    assert not refused
+
+
+def test_requests() -> None:
+    with Requests() as requests:
+        signal.raise_signal(signal.SIGHUP)
+        assert requests.take() == (True, False)
+        assert requests.take() == (False, False)
+        signal.raise_signal(signal.SIGINT)
+        assert requests.take() == (False, True)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with Requests(sigint="snapshot", sighup="none") as requests:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGHUP)
+        assert requests.take() == (True, False)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(NetspecError, match="'halt' is none of stop, snapshot, none"):
+        Requests(sigint="halt")
