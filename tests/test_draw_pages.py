@@ -1,4 +1,4 @@
-"""Grids of images and training curves: pixels come out as they went in, labels keep their room, bad input is told."""
+"""Grids of images and training curves: pixels come out as they went in, labels have room, errors are told."""
 
 from __future__ import annotations
 
