@@ -134,13 +134,19 @@ def average_pool(x: Tensor, frame: Frame) -> Tensor:
     """Each window's sum over the number of its cells, padding counted, but none beyond one pad from x."""
     if frame.native(x.shape[-2:]):
         return functional.avg_pool2d(x, frame.kernel, frame.stride, frame.pad, frame.ceil)
-    counts = []
-    for size, n, k, s, p in zip(
-        x.shape[-2:], frame.positions(x.shape[-2:]), frame.kernel, frame.stride, frame.pad, strict=True
-    ):
-        start = torch.arange(n, device=x.device) * s - p
-        counts.append(((start + k).clamp(max=size + p) - start).clamp(min=1).to(x.dtype))
-    return sum_pool(x, frame) / (counts[0][:, None] * counts[1])
+    down, right = (
+        window_sizes(x, *geometry)
+        for geometry in zip(
+            x.shape[-2:], frame.positions(x.shape[-2:]), frame.kernel, frame.stride, frame.pad, strict=True
+        )
+    )
+    return sum_pool(x, frame) / (down[:, None] * right)
+
+
+def window_sizes(like: Tensor, size: int, count: int, kernel: int, stride: int, pad: int) -> Tensor:
+    """Cells of `count` windows along an axis, padding counted, but none beyond one pad from its end."""
+    start = torch.arange(count, device=like.device) * stride - pad
+    return ((start + kernel).clamp(max=size + pad) - start).clamp(min=1).to(like.dtype)
 
 
 def product_pool(x: Tensor, frame: Frame) -> Tensor:

@@ -1,0 +1,282 @@
+"""Pooling of regions of interest: the largest value, the average by place, or interpolated samples.
+
+Shape legend: N images, C channels, H x W map, R regions, G cells of a region's grid. A region is a row
+(image index, x1, y1, x2, y2) in image coordinates.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from netspec.layers.base import Layer, Shape, exactly, register
+
+
+class Span(NamedTuple):
+    """[start, end) along one axis for every region and grid line, (R, lines), clipped to the map."""
+
+    start: Tensor
+    end: Tensor
+
+
+def half_up(x: Tensor) -> Tensor:
+    """x rounded, halves away from zero as C does."""
+    return x.sign() * (x.abs() + 0.5).floor()
+
+
+class Regional(Layer):
+    """What the layers of this file share: two bottoms, the map and the regions, which have no gradient."""
+
+    bottoms = exactly(2)
+
+    scale: float
+
+    def check(self, shapes: tuple[Shape, ...]) -> None:
+        """Refuse a map without 4 axes and regions that are not rows of 5."""
+        shape, regions = shapes
+        if len(shape) != 4:
+            self.fail(f"needs a bottom (N, C, H, W), found shape {shape}", "bottom", 0)
+        if len(regions) < 2 or regions[1] != 5 or any(n != 1 for n in regions[2:]):
+            self.fail(f"needs regions (R, 5), found shape {regions}", "bottom", 1)
+        self.scale = float(self.param.spatial_scale)
+
+    def grid(self) -> tuple[int, int]:
+        """pooled_h and pooled_w."""
+        p, field = self.param, str(self.param_field)
+        for name in ("pooled_h", "pooled_w"):
+            if getattr(p, name) < 1:
+                self.fail(f"needs {name} > 0", field, name)
+        return int(p.pooled_h), int(p.pooled_w)
+
+    @staticmethod
+    def regions(bottom: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """(image index, (y1, y2), (x1, x2)) of each region."""
+        image, x1, y1, x2, y2 = bottom.detach().flatten(1).unbind(1)
+        return image.long(), (y1, y2), (x1, x2)
+
+
+@register("ROIPooling")
+class ROIPooling(Regional):
+    """y = the largest value in each cell of a pooled_h x pooled_w grid over each region of the map.
+
+    Shapes: bottoms map (N, C, H, W) and regions (R, 5); top (R, C, pooled_h, pooled_w). Corners are
+    multiplied by spatial_scale and rounded; a region holds both its corners and at least one pixel; cell i
+    covers [floor(i size / pooled), ceil((i + 1) size / pooled)) of it, and 0 is the top of a cell outside the
+    map. The first of equal maxima gets the gradient. NaN in the map: undefined for the cells that hold it.
+    Raises SpecError for other shapes. Source: Girshick 2015, Fast R-CNN, roi_pooling_layer.cpp.
+    """
+
+    param_field = "roi_pooling_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        self.check(shapes)
+        self.pooled = self.grid()
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        x = bottoms[0]
+        image, *ends = self.regions(bottoms[1])
+        down, right = (
+            self.span(*end, count, size)
+            for end, count, size in zip(ends, self.pooled, x.shape[2:], strict=True)
+        )
+        rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # (N H W, C)
+        with torch.no_grad():
+            place, empty = largest_places(x, image, down, right)
+        offset = (image * x.shape[2] * x.shape[3])[:, None, None, None]
+        top = rows.gather(0, (place + offset).flatten(0, 2)).reshape(place.shape)
+        return torch.where(empty[..., None], 0.0, top).permute(0, 3, 1, 2)
+
+    def span(self, first: Tensor, last: Tensor, count: int, size: int) -> Span:
+        start, end = half_up(first * self.scale), half_up(last * self.scale)
+        step = ((end - start + 1).clamp(min=1) / count)[:, None]
+        line = torch.arange(count + 1, device=first.device, dtype=first.dtype)
+        start = start[:, None]
+        return Span(
+            ((line[:-1] * step).floor() + start).clamp(0, size).long(),
+            ((line[1:] * step).ceil() + start).clamp(0, size).long(),
+        )
+
+
+def largest_places(x: Tensor, image: Tensor, down: Span, right: Span) -> tuple[Tensor, Tensor]:
+    """Flat place h W + w of the first maximum of every cell, (R, rows, columns, C), and which cells are
+    empty.
+
+    Tables hold the maxima of all windows of 2^i x 2^j pixels; four of them cover a cell of any size, so that
+    the work does not depend on the sizes of the regions.
+    """
+    height, width = x.shape[2:]
+    levels = (height.bit_length(), width.bit_length())
+    values, places = window_tables(x, levels)
+    i, j = power_below(down, levels[0]), power_below(right, levels[1])
+    table = i[:, :, None] * levels[1] + j[:, None, :]
+    found = []
+    for h in (down.start, (down.end - 2**i).clamp(min=0)):
+        for w in (right.start, (right.end - 2**j).clamp(min=0)):
+            cell = h.clamp(max=height - 1)[:, :, None] * width + w.clamp(max=width - 1)[:, None, :]
+            row = (table * x.shape[0] + image[:, None, None]) * height * width + cell
+            found.append((values[row], places[row]))
+    empty = (down.end <= down.start)[:, :, None] | (right.end <= right.start)[:, None, :]
+    return reduce(better, found)[1].long(), empty
+
+
+def power_below(span: Span, levels: int) -> Tensor:
+    """The largest i with 2^i <= end - start (0 for an empty span)."""
+    steps = 2 ** torch.arange(1, levels, device=span.start.device)
+    return ((span.end - span.start)[..., None] >= steps).sum(-1)
+
+
+def window_tables(x: Tensor, levels: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Maxima, and their first flat places, of the windows of 2^i x 2^j pixels that start at each pixel.
+
+    Both (levels N H W, C), the level of i and j being i * levels[1] + j; windows are cut off at the border.
+    """
+    height, width = x.shape[2:]
+    start = torch.arange(height * width, dtype=torch.int32, device=x.device).view(1, height, width, 1)
+    column = (x.permute(0, 2, 3, 1).contiguous(), start.expand(x.shape[0], -1, -1, x.shape[1]))
+    tables = []
+    for i in range(levels[0]):
+        if i:
+            column = doubled(column, 1, 2 ** (i - 1))
+        row = column
+        for j in range(levels[1]):
+            if j:
+                row = doubled(row, 2, 2 ** (j - 1))
+            tables.append(row)
+    return tuple(torch.stack(parts).flatten(0, 3) for parts in zip(*tables, strict=True))  # type: ignore[return-value]
+
+
+def doubled(table: tuple[Tensor, Tensor], axis: int, shift: int) -> tuple[Tensor, Tensor]:
+    """Windows twice as long along `axis`, from those of length `shift`."""
+    size = table[0].shape[axis]
+    if shift >= size:
+        return table
+    ahead = tuple(
+        torch.cat((part.narrow(axis, shift, size - shift), part.narrow(axis, size - shift, shift)), axis)
+        for part in table
+    )
+    return better(table, (ahead[0], ahead[1]))
+
+
+def better(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Of two (value, place) the one with the larger value; of equal ones the one with the smaller place."""
+    second = (b[0] > a[0]) | ((b[0] == a[0]) & (b[1] < a[1]))
+    return torch.where(second, b[0], a[0]), torch.where(second, b[1], a[1])
+
+
+@register("PSROIPooling")
+class PSROIPooling(Regional):
+    """y[k, i, j] = the average of channel (k g + i) g + j over cell (i, j) of a g x g grid over each region.
+
+    Shapes: bottoms map (N, output_dim g^2, H, W) and regions (R, 5), g = group_size; top (R, output_dim, g,
+    g). A region reaches from round(x1) to round(x2) + 1, times spatial_scale, and is at least 0.1 wide; cells
+    take whole pixels, the border ones included; 0 is the top of a cell outside the map. NaN in a channel
+    makes the cells at and behind it NaN. Raises SpecError for other shapes. Source: Dai et al. 2016, R-FCN,
+    psroi_pooling_layer.cu.
+    """
+
+    param_field = "psroi_pooling_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        self.check(shapes)
+        p = self.param
+        self.group, self.outputs = int(p.group_size), int(p.output_dim)
+        if self.group < 1 or self.outputs < 1:
+            self.fail(
+                f"needs group_size and output_dim > 0, found {self.group} and {self.outputs}",
+                "psroi_pooling_param",
+            )
+        if shapes[0][1] != self.outputs * self.group**2:
+            self.fail(
+                f"needs output_dim group_size^2 = {self.outputs * self.group**2} channels, found {shapes[0]}",
+                "psroi_pooling_param",
+                "output_dim",
+            )
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        x, (image, *ends) = bottoms[0], self.regions(bottoms[1])
+        down, right = (self.span(*end, size) for end, size in zip(ends, x.shape[2:], strict=True))
+        # Sums from the corner, in float64 since differences are taken: (N, output_dim, g, g, H + 1, W + 1).
+        sums = functional.pad(x.double().cumsum(2).cumsum(3), (1, 0, 1, 0))
+        sums = sums.reshape(len(x), self.outputs, self.group, self.group, *sums.shape[2:])
+        cell = torch.arange(self.group, device=x.device)
+        i, j = cell[None, :, None], cell[None, None, :]
+
+        def corner(h: Tensor, w: Tensor) -> Tensor:
+            return sums[image[:, None, None], :, i, j, h[:, :, None], w[:, None, :]]  # (R, g, g, output_dim)
+
+        total = corner(down.end, right.end) - corner(down.start, right.end)
+        total = total - corner(down.end, right.start) + corner(down.start, right.start)
+        count = (down.end - down.start).clamp(min=0)[:, :, None] * (right.end - right.start).clamp(min=0)[
+            :, None, :
+        ]
+        mean = total / count.clamp(min=1)[..., None]
+        return torch.where(count[..., None] > 0, mean, 0.0).to(x.dtype).permute(0, 3, 1, 2)
+
+    def span(self, first: Tensor, last: Tensor, size: int) -> Span:
+        start, end = half_up(first) * self.scale, (half_up(last) + 1) * self.scale
+        step = ((end - start).clamp(min=0.1) / self.group)[:, None]
+        line = torch.arange(self.group + 1, device=first.device, dtype=first.dtype)
+        edges = line * step + start[:, None]
+        return Span(edges[:, :-1].floor().clamp(0, size).long(), edges[:, 1:].ceil().clamp(0, size).long())
+
+
+@register("ROIAlign")
+class ROIAlign(Regional):
+    """y = the average of s x s bilinear samples of the map in each cell of a grid over each region.
+
+    Shapes: bottoms map (N, C, H, W) and regions (R, 5); top (R, C, pooled_h, pooled_w); s = sampling_ratio.
+    Corners are multiplied by spatial_scale and not rounded (`roi_end_mode: 1` adds a pixel to the far ones);
+    a region is at least one pixel wide. Samples stand evenly in a cell; beyond one pixel outside the map they
+    are 0. NaN spreads to the samples that touch it. Raises SpecError for other shapes and for a
+    sampling_ratio below 1 (a number of samples that depends on the data). Source: He et al. 2017, Mask R-CNN,
+    section 3.
+    """
+
+    param_field = "roi_align_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        self.check(shapes)
+        self.pooled, self.samples = self.grid(), int(self.param.sampling_ratio)
+        self.beyond = int(self.param.roi_end_mode)
+        if self.samples < 1:
+            self.fail(
+                f"needs a fixed sampling_ratio > 0, found {self.samples}", "roi_align_param", "sampling_ratio"
+            )
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        x, (image, *ends) = bottoms[0], self.regions(bottoms[1])
+        (rows, down), (columns, right) = (
+            self.taps(*end, count, size)
+            for end, count, size in zip(ends, self.pooled, x.shape[2:], strict=True)
+        )
+        height, width = x.shape[2:]
+        # Each cell is a weighted sum of pixels: taps of its samples down times taps to the right.
+        place = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]
+        place = place + (image * height * width)[:, None, None, None, None]
+        weight = down[:, :, None, :, None] * right[:, None, :, None, :]
+        taps = place.shape[3] * place.shape[4]
+        top = functional.embedding_bag(
+            place.reshape(-1, taps),
+            x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]),
+            mode="sum",
+            per_sample_weights=weight.reshape(-1, taps),
+        )
+        return top.reshape(-1, *self.pooled, x.shape[1]).permute(0, 3, 1, 2)
+
+    def taps(self, first: Tensor, last: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
+        """Pixels along an axis and their weights for every cell, (R, count, 2 samples)."""
+        start, end = first * self.scale, (last + self.beyond) * self.scale
+        step = ((end - start).clamp(min=1) / count)[:, None, None]
+        line = torch.arange(count, device=first.device, dtype=first.dtype)[:, None]
+        sample = (torch.arange(self.samples, device=first.device, dtype=first.dtype) + 0.5) / self.samples
+        at = start[:, None, None] + (line + sample) * step
+        inside = ((at >= -1) & (at <= size)).to(first.dtype) / self.samples
+        at = at.clamp(0, size - 1)
+        low = at.floor().clamp(max=max(size - 2, 0))
+        share = at - low
+        pixels = torch.cat((low, (low + 1).clamp(max=size - 1)), -1).long()
+        return pixels, torch.cat(((1 - share) * inside, share * inside), -1)
