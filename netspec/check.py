@@ -13,6 +13,7 @@ import torch
 
 from netspec import schema, spec
 from netspec.errors import DataError, NetspecError, Problem, SpecError
+from netspec.experiment import find_file
 from netspec.graph import Graph, Step, compile
 from netspec.layers import registry
 from netspec.layers.base import Shape
@@ -41,6 +42,20 @@ class Report:
     @property
     def ok(self) -> bool:
         return not self.problems
+
+    def __str__(self) -> str:
+        lines = [f"{self.file}: {'ok' if self.ok else 'not ok'}: {self.kind or 'not read'} {self.name}".rstrip()]
+        if self.legacy:
+            lines.append(f"  old syntax, upgraded on reading: {', '.join(self.legacy)}")
+        for phase, found in self.phases.items():
+            lines.append(f"  {phase}: {found['layers']} layers, {found['parameters']:,} parameters")
+            for name, shape in found["assumed"].items():
+                lines.append(f"    assumed {name} {tuple(shape)}, as its source is not here")
+            if "run" in found:
+                lines.append(f"    ran {found['run']}")
+        lines += [f"  problem: {problem}" for problem in self.problems]
+        lines += [f"  warning: {warning}" for warning in self.warnings]
+        return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -130,14 +145,6 @@ def follow(document: schema.Document, report: Report, path: str, field_path: tup
     report.name = inner.name
 
 
-def find_file(path: str, beside: str) -> Path | None:
-    """A file named in a spec: as written (Caffe's rule: from the working directory), or beside the spec."""
-    for candidate in (Path(path), Path(beside).parent / path, Path(beside).parent / Path(path).name):
-        if candidate.is_file():
-            return candidate
-    return None
-
-
 def check_net(
     document: schema.Document,
     report: Report,
@@ -182,7 +189,7 @@ def shaped(graph: Graph, report: Report) -> tuple[Net, dict[str, Shape]]:
                 step.kind(step.layer, graph.spec.phase).source_shapes()
             except DataError as error:
                 open_steps.append(step)
-                missing = Problem(f"{step.layer}: {error}", step.layer.at())
+                missing = step.layer.problem(str(error).rpartition(f"{step.layer}: ")[2])
                 if str(missing) not in map(str, report.warnings):
                     report.warnings.append(missing)
                     report.needs.append(source_of(step))
