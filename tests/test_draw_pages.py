@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from math import nan
 from pathlib import Path
 
@@ -189,7 +190,19 @@ def test_metrics_are_read_and_a_resumed_run_replaces_what_it_repeats(tmp_path: P
     assert found.loss == {0: 2.0, 10: 1.0}
     assert found.lr == {0: 0.1}
     assert found.outputs == {"acc": {0: 0.1}}
-    assert found.tests == {"test 0: accuracy": {10: 0.5}, "test 1: accuracy": {10: 0.25}}
+    assert found.named_tests() == {"test 0: accuracy": {10: 0.5}, "test 1: accuracy": {10: 0.25}}
+
+
+def test_metrics_of_a_run_folder_are_read(tmp_path: Path) -> None:
+    path = record(
+        tmp_path,
+        {"kind": "test", "iteration": 0, "net": 0, "outputs": {"accuracy": 0.1, "each": [0.1, 0.2]}},
+        {"kind": "train", "iteration": 0, "lr": 0.1, "loss": None, "outputs": {"loss": None}},
+    )
+    found = plots.read_metrics(path)
+    assert found.named_tests() == {"test accuracy": {0: 0.1}}
+    assert math.isnan(found.loss[0])
+    draw.curves(path, tmp_path / "c.png")
 
 
 @pytest.mark.parametrize("line", ["[1, 2]", '{"loss": 1}', '{"iteration": 1, "loss": "x"}', "{"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from itertools import cycle
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,21 @@ class Metrics:
     loss: Series = field(default_factory=dict)
     lr: Series = field(default_factory=dict)
     outputs: dict[str, Series] = field(default_factory=dict)
-    tests: dict[str, Series] = field(default_factory=dict)
-    """Test results; the net's number goes before the name where there are several nets."""
+    tests: dict[tuple[int, str], Series] = field(default_factory=dict)
+    """Test results by number of the test net and name of the output."""
+
+    def named_tests(self) -> dict[str, Series]:
+        """Test results by a name to show; the net's number is in it where there are several."""
+        several = len({k for k, _ in self.tests}) > 1
+        head = "test {}: {}" if several else "test {1}"
+        return {head.format(k, name): series for (k, name), series in self.tests.items()}
 
 
 def read_metrics(path: str | Path) -> Metrics:
-    """Read JSON lines with `iteration` and any of loss, lr, outputs {name: value}, test [{name: value}, ...].
+    """Read JSON lines with `iteration` and any of loss, lr, outputs {name: value}.
+
+    Test results are lines of kind "test" with `net` and `outputs`, or a list `test` of {name: value}, one a net.
+    Outputs of several values are left out.
 
     A last line cut off in the middle (a killed run) is left out. Raises DrawError, with the line, for
     anything else that is no such record, and for a file without any.
@@ -61,16 +70,24 @@ def read_metrics(path: str | Path) -> Metrics:
 def _add(found: Metrics, record: dict[str, Any]) -> None:
     t = int(record["iteration"])
     for key, series in (("loss", found.loss), ("lr", found.lr)):
-        if record.get(key) is not None:
-            series[t] = float(record[key])
-    for name, value in (record.get("outputs") or {}).items():
-        if isinstance(value, (int, float)):
-            found.outputs.setdefault(name, {})[t] = float(value)
-    nets = record.get("test") or []
-    for k, results in enumerate(nets):
+        if key in record:
+            series[t] = _number(record[key])
+    outputs = record.get("outputs") or {}
+    tests = list(enumerate(record.get("test") or []))
+    if record.get("kind") == "test":
+        tests, outputs = [(int(record.get("net", 0)), outputs)], {}
+    for name, value in outputs.items():
+        if not isinstance(value, list):
+            found.outputs.setdefault(name, {})[t] = _number(value)
+    for k, results in tests:
         for name, value in results.items():
-            label = f"test {k}: {name}" if len(nets) > 1 else f"test {name}"
-            found.tests.setdefault(label, {})[t] = float(value)
+            if not isinstance(value, list):
+                found.tests.setdefault((k, name), {})[t] = _number(value)
+
+
+def _number(value: Any) -> float:
+    """A number of a record; null stands for one that is not finite."""
+    return nan if value is None else float(value)
 
 
 def smooth(values: npt.NDArray[np.float64], span: float) -> npt.NDArray[np.float64]:
@@ -95,8 +112,9 @@ def curves(
     """
     path = check_path(path)
     found = read_metrics(metrics)
-    accuracies = {n: s for n, s in {**found.outputs, **found.tests}.items() if _is_accuracy(n)}
-    others = {n: s for n, s in found.tests.items() if not _is_accuracy(n)}
+    tests = found.named_tests()
+    accuracies = {n: s for n, s in {**found.outputs, **tests}.items() if _is_accuracy(n)}
+    others = {n: s for n, s in tests.items() if not _is_accuracy(n)}
     panels = [bool(found.loss or others), bool(accuracies), bool(found.lr)]
     heights = [h for h, used in zip((3.0, 3.0, 1.3), panels, strict=True) if used]
     fig = figure(*(page or (8.0, sum(heights) + 0.6)), constrained=True)
