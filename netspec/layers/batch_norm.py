@@ -1,5 +1,4 @@
-"""BatchNorm as Caffe defines it, and the two layers that forks call BN: normalisation by statistics of a
-batch.
+"""Normalisation by statistics of a batch: BatchNorm as Caffe defines it, and the layers that forks call BN.
 
 Running statistics are blobs; a forward in TRAIN moves them in place, outside of autograd.
 """
@@ -25,8 +24,7 @@ def by_batch(
     m = x.numel() // x.shape[1]
     mean, variance = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
     if m == 1:  # torch would divide 0 by 0
-        y = torch.batch_norm(x, scale, shift, x.detach().flatten(), variance, False, 0.0, eps, False)
-        return y + 0 * x, x.detach().flatten(), variance, m
+        return by_given(x - x, mean, variance, scale, shift, eps), x.detach().flatten(), variance, m
     y = torch.batch_norm(x, scale, shift, mean, variance, True, 1.0, eps, torch.backends.cudnn.enabled)
     return y, mean, variance, m
 
@@ -45,7 +43,8 @@ class BatchNorm(Layer):
     Shapes: bottom and top (N, C, ...), or (N,) as one channel; blobs sum of means (C,), sum of variances (C,)
     and their weight (1,), none of them learned. TRAIN adds: weight = 1 + f weight, sums = batch + f sums,
     with f = moving_average_fraction and the variance over m - 1; the statistics are sums / weight, or 0 for
-    weight 0. `use_global_stats` overrides the choice by phase. NaN spreads over its channel, and into the
+    weight 0. `use_global_stats` overrides the choice by phase. With `strict`, lr_mult is 1 by default, so
+    that weight decay moves the statistics, as in the SimNets fork. NaN spreads over its channel, and into the
     statistics. Raises SpecError for a non-zero lr_mult. Source: Caffe, batch_norm_layer.cpp; Ioffe and
     Szegedy 2015.
     """
@@ -60,7 +59,7 @@ class BatchNorm(Layer):
         self.globally = bool(p.use_global_stats) if p.HasField("use_global_stats") else self.phase == TEST
         self.fraction, self.eps = float(p.moving_average_fraction), float(p.eps)
         for size in (channels, channels, 1):
-            self.add_blob((size,), lr_mult=0.0)
+            self.add_blob((size,), lr_mult=1.0 if self.strict else 0.0)
         refuse_learning(self, range(3))
 
     def forward(self, *bottoms: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ CASES = [
         "batch_norm_param { moving_average_fraction: 0.9 eps: 0.1 }",
     ),
     case("batch_norm_train_1d", "BatchNorm", "6"),
-    case("batch_norm_one_value", "BatchNorm", "1 3", gradient=()),
+    case("batch_norm_one_value", "BatchNorm", "1 3"),
     case("batch_norm_test", "BatchNorm", "4 3 3 2", phase="TEST"),
     case("batch_norm_global", "BatchNorm", "4 3 3 2", "batch_norm_param { use_global_stats: true }"),
     case("bn_segnet", "BN", "4 3 2 2", f"bn_param {{ {OLD_FILLERS} }}"),
