@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from netspec import schema, spec
+from netspec import experiment, schema, spec
 from netspec.errors import DataError, NetspecError, Problem, SpecError
 from netspec.experiment import find_file
 from netspec.graph import Graph, Step, compile
@@ -202,6 +202,25 @@ def shaped(graph: Graph, report: Report) -> tuple[Net, dict[str, Shape]]:
         except SpecError as error:
             first = first or error
     raise first or SpecError("no shape could be assumed for its data")
+
+
+def shaped_net(path: str | Path, phase: str = spec.TRAIN, stages: Collection[str] = (), level: int = 0) -> Net:
+    """The net of a file, of the net a solver file names, or of a run folder, with its shapes and no memory allocated.
+
+    Raises SpecError for what is wrong with it, and where the phase has no layers.
+    """
+    path = Path(path) / "net.prototxt" if Path(path).is_dir() else Path(path)
+    if phase not in PHASES:
+        raise SpecError(f"no phase {phase!r}; there are {', '.join(PHASES)}")
+    document = schema.read(path)
+    if document.kind == "solver":
+        plan = experiment.load(document)
+        net_spec = plan.train if phase == spec.TRAIN or not plan.tests else plan.tests[0].spec
+    else:
+        net_spec = spec.net(document, phase, stages, level)
+    if not net_spec.layers:
+        raise SpecError(f"{path}: no layer takes part in phase {phase}")
+    return shaped(compile(net_spec), Report(str(path)))[0]
 
 
 def source_of(step: Step) -> str:

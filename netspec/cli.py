@@ -15,6 +15,7 @@ app = typer.Typer(
     name="netspec",
     help="Networks and solvers as prototxt: compiled, trained, drawn and asked on PyTorch.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -24,6 +25,9 @@ Weights = Annotated[
     Path | None, typer.Option("--weights", "-w", help="Weights: .safetensors, .caffemodel or .h5.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; by default the GPU where there is one.")]
+Phase = Annotated[str, typer.Option(help="TRAIN or TEST.")]
+Stages = Annotated[list[str] | None, typer.Option("--stage", help="A stage that is set; may be given again.")]
+Level = Annotated[int, typer.Option(help="The level of the net's state.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write; its suffix says the format.")]
 
@@ -84,6 +88,68 @@ def check(
         print(json.dumps(report.as_json()) if as_json else report)
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def test(
+    file: Annotated[Path, typer.Argument(help="A run folder, a solver, or a net.")],
+    weights: Weights = None,
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", "-n", help="Batches; default the solver's test_iter, else 50.")
+    ] = None,
+    stage: Annotated[list[str] | None, typer.Option(help="Stage of the test net; may be given again.")] = None,
+    device: Device = None,
+    seed: Seed = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a test net.")] = False,
+) -> None:
+    """Average the outputs of the test nets over batches of their data."""
+    from netspec.evaluate import evaluate
+
+    found = evaluate(
+        file, weights, iterations=iterations, stages=stage or (), device=device, seed=1 if seed is None else seed
+    )
+    for i, outputs in enumerate(found):
+        numbers = ", ".join(f"{name} {value}" for name, value in outputs.items())
+        print(json.dumps({"net": i, **outputs}) if as_json else f"test net {i}: {numbers}")
+
+
+@app.command()
+def summary(
+    file: NetFile,
+    phase: Phase = "TRAIN",
+    stage: Stages = None,
+    level: Level = 0,
+) -> None:
+    """Table of a net's layers: shapes, parameters, multiply-adds, memory, receptive field."""
+    from rich.console import Console
+
+    from netspec.check import shaped_net
+    from netspec.summary import table
+
+    found = table(shaped_net(file, phase, stage or (), level))
+    Console(width=None if sys.stdout.isatty() else 160).print(found)
+
+
+@app.command()
+def draw(
+    file: NetFile,
+    out: Annotated[
+        Path | None, typer.Argument(help="Picture to write: .svg, .png, .pdf, .gv (source); default <name>.svg.")
+    ] = None,
+    phase: Phase = "TRAIN",
+    stage: Stages = None,
+    level: Level = 0,
+    rankdir: Annotated[str, typer.Option(help="Direction of the data: TB, BT, LR or RL.")] = "TB",
+) -> None:
+    """Draw a net as a graph of layers, shapes on its edges."""
+    from netspec.check import shaped_net
+    from netspec.draw import graph
+
+    drawing = graph(shaped_net(file, phase, stage or (), level), out or Path(f"{file.stem}.svg"), rankdir=rankdir)
+    for path in drawing.paths:
+        print(path)
+    for note in drawing.notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def main() -> None:
