@@ -244,7 +244,8 @@ def window_file(folder: Path) -> None:
 
 def window_data(folder: Path, more: str = "", transform: str = "crop_size: 4") -> str:
     return f"""layer {{ name: "d" type: "WindowData" top: "data" top: "label"
-        transform_param {{ {transform} }} window_data_param {{ source: "{folder}/windows.txt" root_folder: "{folder}/" batch_size: 8
+        transform_param {{ {transform} }}
+        window_data_param {{ source: "{folder}/windows.txt" root_folder: "{folder}/" batch_size: 8
         fg_fraction: 0.3 {more} }} }}"""
 
 

@@ -157,6 +157,25 @@ class WindowData(DataLayer):
         return WindowSource(self.spec, self.phase, seed)
 
 
+@register("AnnotatedData")
+class AnnotatedData(DataLayer):
+    """data = pictures of a database of AnnotatedDatums, augmented and warped; label = their boxes, a row
+    each.
+
+    Shapes: data (N, C, height, width) of `resize_param`; label (1, 1, R, 8), R = N times `boxes_per_image`, a
+    row (image, class, instance, xmin, ymin, xmax, ymax, difficult) with image -1 where there is no box (the
+    original makes as many rows as there are boxes). Resizing is bilinear whatever `interp_mode` says. Source:
+    SSD's Caffe.
+    """
+
+    param_field = "data_param"
+
+    def source(self, seed: int) -> Source:
+        from netspec.data.annotated import AnnotatedSource
+
+        return AnnotatedSource(self.spec, self.phase, seed)
+
+
 @register("HDF5Output")
 class HDF5Output(Layer):
     """Nothing; its bottoms are written to a file, as rows of the data sets `data` and `label`.
