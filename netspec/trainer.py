@@ -1,0 +1,445 @@
+"""Trainer: the loop over iterations, with its tests, snapshots, and checks of what is not finite."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from netspec import data, snapshot, watch
+from netspec.compiled import compile_net
+from netspec.data import Feeder, Source
+from netspec.errors import NetspecError, SnapshotError, SpecError
+from netspec.experiment import Experiment
+from netspec.graph import compile
+from netspec.net import Net, build
+from netspec.progress import Progress
+from netspec.runs import Folder, new_folder, plain
+from netspec.signals import Requests
+from netspec.solver import Solver
+from netspec.state import random_state, run_folder_of, separated, set_random_state, taken
+from netspec.unsupervised import initialise
+from netspec.watch import Diverged
+
+COMPILE_FROM = 2000
+"""Iterations from which compiling (half a minute or more) pays."""
+
+Weights = str | Path | Mapping[str, Tensor]
+
+
+@dataclass
+class Run:
+    """What `fit` leaves behind."""
+
+    folder: Path
+    net: Net
+    tests: list[Net]
+    solver: Solver
+    results: list[dict[str, Any]] = field(default_factory=list)
+    """Outputs of the last test, a dict a test net."""
+    seconds: float = 0.0
+    """Time of training, resumed parts included."""
+    interrupted: bool = False
+
+    @property
+    def iteration(self) -> int:
+        """Updates done."""
+        return self.solver.iteration
+
+
+def choose_device(solver: Any, device: str | torch.device | None) -> torch.device:
+    """The device asked for, else the solver's: a GPU where there is one, unless solver_mode is CPU."""
+    if device is not None:
+        chosen = torch.device(device)
+        if chosen.type == "cuda" and not torch.cuda.is_available():
+            raise NetspecError(f"device {device}: there is no CUDA device here")
+        return chosen
+    if solver.solver_mode == solver.GPU and torch.cuda.is_available():
+        return torch.device("cuda", solver.device_id if solver.device_id < torch.cuda.device_count() else 0)
+    return torch.device("cpu")
+
+
+class Trainer:
+    """One run: its nets, data, solver and folder, and the loop over iterations."""
+
+    def __init__(
+        self,
+        plan: Experiment,
+        device: str | torch.device | None,
+        seed: int | None,
+        out: str | Path | None,
+        resume: str | Path | None,
+        progress: bool,
+        given: Mapping[str, Source],
+        requests: Requests,
+    ):
+        self.plan, self.message, self.given, self.requests = plan, plan.solver, given, requests
+        if self.message.max_iter <= 0:
+            raise SpecError(
+                f"the solver needs max_iter > 0, found {self.message.max_iter}", plan.at("max_iter")
+            )
+        self.device = choose_device(self.message, device)
+        self.resumed: snapshot.Snapshot | None = None
+        self.refused: list[str] = []
+        if resume is not None:
+            self.resumed, self.refused = snapshot.newest(Path(resume))
+        self.seed = self.choose_seed(seed)
+        torch.manual_seed(self.seed)
+        self.net = build(compile(plan.train), seed=self.seed, device=self.device)
+        self.tests = [
+            build(compile(test.spec), seed=self.seed, device=self.device, share=self.net)
+            for test in plan.tests
+        ]
+        self.feeders: list[Feeder] = []
+        self.feeder = self.open(self.net)
+        self.test_feeders = [self.open(net) for net in self.tests]
+        self.test_starts = [feeder.state() for feeder in self.test_feeders]
+        self.solver = Solver(self.net, self.message, at=plan.at)
+        if out is None and resume is not None and self.resumed is not None:
+            out = run_folder_of(self.resumed.path)
+        self.folder = Folder(
+            Path(out) if self.resumed is not None and out is not None else new_folder(plan.stem, out)
+        )
+        self.progress = Progress(self.message.max_iter, quiet=not progress)
+        self.losses: deque[Any] = deque(maxlen=max(1, self.message.average_loss))
+        self.seconds = 0.0
+        self.compiled = False
+        self.results: list[dict[str, Any]] = []
+        self.bad_iteration = torch.full((), -1, device=self.device)
+        """On a GPU: the first iteration whose loss or gradients were not finite, -1 while there is none."""
+        self.last: tuple[Sequence[Tensor], list[Tensor]] = ((), [])
+        """On a GPU: the last batch, and the random state before it."""
+
+    def open(self, net: Net) -> Feeder:
+        mine = {step.layer.name for step in net.graph.steps}
+        feeder = data.feeder(
+            net, self.seed, device=self.device, given={k: v for k, v in self.given.items() if k in mine}
+        )
+        self.feeders.append(feeder)
+        return feeder
+
+    def close(self) -> None:
+        """Let data go."""
+        for feeder in self.feeders:
+            feeder.close()
+
+    def choose_seed(self, seed: int | None) -> int:
+        if self.resumed is not None:
+            return int(self.resumed.info["seed"])
+        if seed is None and self.message.random_seed >= 0:
+            seed = self.message.random_seed
+        return torch.seed() % 2**31 if seed is None else seed
+
+    # Before the first iteration
+
+    def prepare(self, weights: Sequence[Weights], compiled: bool | None) -> None:
+        """Weights: from the snapshot, or given, or fitted to data; then the bounds, and the compiled step."""
+        for reason in self.refused:
+            self.progress.line(f"passed over: {reason}")
+        if self.resumed is not None:
+            self.restore(self.resumed)
+        else:
+            loaded = {name for one in weights for name in self.load(one)}
+            initialise(
+                self.net,
+                self.feeder.next,
+                seed=self.seed,
+                skip={name.rpartition("/")[0].partition("#")[0] for name in loaded},
+                progress=self.progress.line,
+            )
+        self.solver.clip()
+        wanted = self.wants_compile(compiled)
+        if wanted:
+            self.compile()
+        self.folder.describe(
+            self.plan,
+            {
+                "file": self.plan.file,
+                "seed": self.seed,
+                "device": str(self.device),
+                "iteration": self.solver.iteration,
+                "compiled": self.compiled,
+                "parameters": sum(param.value.numel() for param in self.net.params),
+                "notes": [note for feeder in self.feeders for note in feeder.notes],
+            },
+        )
+        self.folder.metrics.rewind(self.solver.iteration)
+
+    def load(self, weights: Weights) -> list[str]:
+        """Copy weights in; gives the names of our blobs that were found."""
+        source = "the given weights" if isinstance(weights, Mapping) else str(weights)
+        values = weights if isinstance(weights, Mapping) else read_weights(Path(weights))
+        missing, unused = self.net.load_weights(values, source)
+        found = [param.name for param in self.net.params if param.name not in missing]
+        self.progress.line(f"{source}: {len(found)} blobs taken, {len(missing)} of ours not there")
+        if not found:
+            raise SnapshotError(
+                f"{source}: has no blob of this net; its first is {next(iter(unused), 'none')!r}"
+            )
+        return found
+
+    def wants_compile(self, compiled: bool | None) -> bool:
+        """The run's own choice when it is resumed; else as asked, or by length."""
+        if self.resumed is not None:
+            return bool(self.resumed.info["compiled"])
+        if compiled is not None:
+            return compiled
+        long = self.message.max_iter >= COMPILE_FROM
+        return bool(self.message.compile and long and not self.message.debug_info)
+
+    def compile(self) -> None:
+        """Compile nets and update; where the training net cannot be, stay with the plain one and say why."""
+        self.progress.line("compiling the training step")
+        started = time.monotonic()
+        start = self.feeder.state()
+        reason = compile_net(self.net, self.feeder.next())
+        self.feeder.load_state(start)
+        if reason is not None:
+            self.progress.line(f"not compiled, running layer by layer: {reason}")
+            if self.resumed is not None:
+                self.progress.line(
+                    "the run so far was compiled: what follows is equal to rounding, not to the bit"
+                )
+            return
+        self.compiled = True
+        self.solver.compile()
+        for net, feeder, first in zip(self.tests, self.test_feeders, self.test_starts, strict=True):
+            if compile_net(net, feeder.next()) is not None:
+                self.progress.line("test net not compiled")
+            feeder.load_state(first)
+        self.progress.line(f"compiled in {time.monotonic() - started:.0f} s")
+
+    # The loop
+
+    def train(self) -> Run:
+        """Iterate to max_iter or until a signal says stop."""
+        m, stop = self.message, False
+        self.progress.done = self.progress.first = self.solver.iteration
+        started, before = time.monotonic(), self.seconds
+        with self.progress:
+            while self.solver.iteration < m.max_iter and not stop:
+                t = self.solver.iteration
+                if m.test_interval and t % m.test_interval == 0 and (t > 0 or m.test_initialization):
+                    self.test()
+                self.iterate(t)
+                self.seconds = before + time.monotonic() - started
+                self.progress.advance(t + 1)
+                wanted, stop = self.requests.take()
+                if wanted or stop or (m.snapshot and (t + 1) % m.snapshot == 0):
+                    self.save()
+            self.check(self.solver.iteration - 1)
+            if not stop:
+                saved = m.snapshot and m.max_iter % m.snapshot == 0
+                if m.snapshot_after_train and not saved and self.solver.iteration > self.progress.first:
+                    self.save()
+                self.test()
+        self.draw()
+        word = "stopped" if stop else "done"
+        self.progress.line(f"{word} at iteration {self.solver.iteration}, files in {self.folder.path}")
+        return Run(self.folder.path, self.net, self.tests, self.solver, self.results, self.seconds, stop)
+
+    def iterate(self, t: int) -> None:
+        """One iteration: forward and backward iter_size times, then the update."""
+        rate = self.solver.rate()
+        shown = self.shows(t)
+        loss = torch.zeros((), device=self.device)
+        for _ in range(self.message.iter_size):
+            batch = self.feeder.next()
+            before = random_state(self.device)
+            if self.message.debug_info:
+                seen = watch.walk(self.net, batch)
+                part, tops = seen.loss, ()
+                outputs = {self.net.graph.name(slot): seen.slots[slot] for slot in self.net.graph.outputs}
+                for line in watch.statistics(seen, t):
+                    self.progress.line(line)
+            else:
+                tops = self.net(*batch)
+                part, outputs = self.net.objective(tops), self.net.outputs(tops)
+                if part.requires_grad:
+                    part.backward()  # type: ignore[no-untyped-call]
+            loss += part.detach()
+            self.watch(t, part.detach(), batch, before)
+        loss = loss / self.message.iter_size
+        self.losses.append(float(loss) if self.device.type == "cpu" else loss)
+        if shown:
+            self.display(t, rate, outputs)
+        self.solver.step()
+
+    def shows(self, t: int) -> bool:
+        """Whether iteration t is displayed and recorded."""
+        every = self.message.display or max(1, self.message.max_iter // 100)
+        return bool(t % every == 0)
+
+    def display(self, t: int, rate: float, outputs: Mapping[str, Tensor]) -> None:
+        self.check(t)
+        loss = self.smoothed()
+        values = plain(outputs)
+        self.folder.metrics.write(
+            "train", t, lr=rate, loss=loss, outputs=values, seconds=round(self.seconds, 3)
+        )
+        self.progress.show({"loss": loss})
+        if self.message.display and self.progress.plain:
+            speed = self.progress.speed()
+            self.progress.line(
+                f"iteration {t}/{self.message.max_iter}{f' ({speed})' if speed else ''}: "
+                f"loss {loss:.6g}, lr {rate:.4g}{listed(values, len(self.net.graph.losses) == 1)}"
+            )
+
+    def smoothed(self) -> float:
+        """Mean loss of the last `average_loss` iterations."""
+        return sum(float(loss) for loss in self.losses) / len(self.losses)
+
+    # Not finite
+
+    def watch(self, t: int, loss: Tensor, batch: Sequence[Tensor], before: list[Tensor]) -> None:
+        """Check loss and gradients: at once on a CPU; on a GPU note the first bad iteration."""
+        gradients = [param.value.grad for param in self.net.params if param.value.grad is not None]
+        if self.device.type == "cpu":
+            total = float(loss) + sum(float(gradient.sum()) for gradient in gradients)
+            if not math.isfinite(total) and not all(watch.finite(value) for value in (loss, *gradients)):
+                self.diverged(t, batch, before)
+            return
+        measure = torch.stack([loss.abs(), *torch._foreach_norm(gradients, math.inf)]).amax()
+        bad = torch.where((self.bad_iteration < 0) & ~measure.isfinite(), t, self.bad_iteration)
+        self.bad_iteration.copy_(bad)
+        self.last = (batch, before)
+
+    def check(self, t: int) -> None:
+        """On a GPU: wait for the iterations so far, and stop when one was not finite."""
+        if self.device.type != "cpu" and (bad := int(self.bad_iteration)) >= 0:
+            self.diverged(bad, *self.last, later=t - bad)
+
+    def diverged(self, t: int, batch: Sequence[Tensor], before: list[Tensor], later: int = 0) -> None:
+        after = random_state(self.device)
+        set_random_state(self.device, before)
+        reason = watch.blame(self.net, batch)
+        set_random_state(self.device, after)
+        where = f"iteration {t}" + (f" (traced {later} iterations later)" if later else "")
+        raise Diverged(f"loss or gradient is not finite in {where}: {reason}")
+
+    # Tests
+
+    def test(self) -> None:
+        """Average the outputs of every test net; data order and random numbers of training stay."""
+        started = time.monotonic()
+        after = random_state(self.device)
+        self.check(self.solver.iteration)
+        self.results = []
+        for i, net in enumerate(self.tests):
+            torch.manual_seed(self.seed + i)
+            self.test_feeders[i].load_state(self.test_starts[i])
+            outputs = plain(average(net, self.test_feeders[i], self.plan.tests[i].iterations))
+            self.results.append(outputs)
+            self.folder.metrics.write(
+                "test", self.solver.iteration, net=i, outputs=outputs, seconds=round(self.seconds, 3)
+            )
+            self.progress.show({k: v for k, v in outputs.items() if "accuracy" in k and isinstance(v, float)})
+            name = f"test net {i}" if len(self.tests) > 1 else "test"
+            self.progress.line(f"{name} at iteration {self.solver.iteration}{listed(outputs, False)}")
+        set_random_state(self.device, after)
+        self.progress.idle += time.monotonic() - started
+
+    # Snapshots
+
+    def save(self) -> None:
+        """Write a snapshot; a net that is not finite is not saved."""
+        started = time.monotonic()
+        self.check(self.solver.iteration)
+        if bad := watch.unsound(self.net):
+            done = self.solver.iteration
+            raise Diverged(f"parameter {bad[0]} is not finite after iteration {done}; no snapshot taken")
+        tensors, numbers = separated({"solver": self.solver.state_dict(), "data": self.feeder.state()})
+        for name, value in zip(("cpu", "cuda"), random_state(self.device), strict=False):
+            tensors[f"random/{name}"] = value
+        tensors |= {f"buffer/{name}": value for name, value in self.net.named_buffers()}
+        prefix = Path(self.message.snapshot_prefix).name
+        path = snapshot.save_pair(
+            self.folder.snapshots,
+            f"{prefix}_iter_{self.solver.iteration}" if prefix else f"iter_{self.solver.iteration}",
+            self.net.weights(),
+            tensors,
+            {
+                "iteration": self.solver.iteration,
+                "net": self.plan.train.name,
+                "type": self.message.type,
+                "seed": self.seed,
+                "compiled": self.compiled,
+                "threads": torch.get_num_threads(),
+                "device": self.device.type,
+                "torch": torch.__version__,
+                "seconds": self.seconds,
+                "losses": [float(loss) for loss in self.losses],
+                "numbers": numbers,
+            },
+        )
+        self.progress.line(f"snapshot {path}")
+        self.progress.idle += time.monotonic() - started
+
+    def restore(self, saved: snapshot.Snapshot) -> None:
+        """Take up a snapshot: weights, solver, data, random numbers."""
+        missing, _ = self.net.load_weights(saved.weights, str(saved.path))
+        if missing:
+            raise SnapshotError(f"{saved.path}: its weights lack {missing[0]!r}")
+        info = saved.info
+        solver = taken("solver", saved)
+        self.solver.load_state_dict(solver, str(saved.path))
+        self.feeder.load_state(taken("data", saved))
+        buffers = dict(self.net.named_buffers())
+        for name, value in saved.tensors.items():
+            if name.startswith("buffer/") and (own := buffers.get(name.removeprefix("buffer/"))) is not None:
+                own.copy_(value)
+        kinds = ["cpu"] + (["cuda"] if self.device.type == "cuda" and "random/cuda" in saved.tensors else [])
+        set_random_state(self.device, [saved.tensors[f"random/{kind}"] for kind in kinds])
+        self.losses.extend(info["losses"])
+        self.seconds = float(info["seconds"])
+        now = {"threads": torch.get_num_threads(), "device": self.device.type, "torch": torch.__version__}
+        for fact, current in now.items():
+            if info[fact] != current:
+                self.progress.line(
+                    f"{fact} was {info[fact]}, now {current}: equal to rounding, not to the bit"
+                )
+        self.progress.line(f"resumed from {saved.path}")
+
+    def draw(self) -> None:
+        """The loss plot of the run folder."""
+        from netspec.draw import curves
+
+        if self.folder.metrics.read():
+            curves(self.folder.metrics.path, self.folder.path / "loss.png")
+
+
+def average(net: Net, feeder: Feeder, batches: int) -> dict[str, Tensor]:
+    """Outputs of `net`, each averaged over so many batches."""
+    sums: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for _ in range(batches):
+            for name, value in net.outputs(net(*feeder.next())).items():
+                sums[name] = sums[name] + value if name in sums else value.clone()
+    return {name: value / batches for name, value in sums.items()}
+
+
+def listed(outputs: Mapping[str, Any], hide_loss: bool) -> str:
+    """`, accuracy 0.98, loss 0.07` of the outputs that are single numbers."""
+    shown = {name: value for name, value in outputs.items() if isinstance(value, int | float)}
+    if hide_loss:
+        shown.pop("loss", None)
+    return "".join(f", {name} {value:.6g}" for name, value in shown.items())
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Blobs of a weight file by name: safetensors here, other formats through netspec.interchange."""
+    if path.suffix == ".safetensors":
+        return snapshot.load(path)[0]
+    from netspec import interchange
+
+    read: Callable[[Path], dict[str, Tensor]] | None = getattr(interchange, "read_weights", None)
+    if read is None:
+        raise SnapshotError(f"{path}: only .safetensors weights can be read")
+    return read(path)
