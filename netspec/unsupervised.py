@@ -159,7 +159,7 @@ def fit_similarity(layer: Similarity, p: Any, stream: Patches, generator: torch.
 
 
 def write_weights(layer: Similarity, variance: Tensor) -> None:
-    """Weights from variances: 1 / var with normalization_term, 1 / (2 var) for bare L2, var for the others."""
+    """Weights from variances: 1 / var with normalization_term, 1 / (2 var) for bare L2, var for others."""
     p, weights = layer.param, variance
     if layer.kind == "L2":
         weights = (1.0 if p.normalization_term else 0.5) / variance

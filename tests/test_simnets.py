@@ -1,4 +1,4 @@
-"""Similarity and MEX against plain loops, at the edges of their range; the short nets against the original's."""
+"""Similarity and MEX against plain loops, at the edges of their range; short nets against the original's."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ def test_similarity_is_the_loop(case: tuple[Any, ...], missing: bool) -> None:
     layer_net = single(
         "Similarity",
         "similarity_param",
-        'num_instances: 3 template_filler { type: "gaussian" std: 1 } weight_filler { type: "uniform" min: 0.5 max: 3 }'
+        'num_instances: 3 template_filler { type: "gaussian" std: 1 } '
+        'weight_filler { type: "uniform" min: 0.5 max: 3 } '
         f"normalization_term: true normalization_term_fudge: 0.01 ignore_nan_input: true {text} }}",
         (2, *shape),
     )
@@ -130,8 +131,9 @@ def test_mex_is_the_loop(
     layer_net = single(
         "MEX",
         "mex_param",
-        f'num_instances: 2 epsilon_filler {{ type: "constant" value: {eps} }} offsets_filler {{ type: "gaussian" '
-        f"std: 1 }} softmax_mode: {str(softmax).lower()} normalize_offsets: {str(normalised).lower()} "
+        f'num_instances: 2 epsilon_filler {{ type: "constant" value: {eps} }} '
+        'offsets_filler { type: "gaussian" std: 1 } '
+        f"softmax_mode: {str(softmax).lower()} normalize_offsets: {str(normalised).lower()} "
         f"use_unshared_regions: {str(unshared).lower()} {kind}_c: {region[0]} {kind}_h: {region[1]} "
         f"{kind}_w: {region[2]} {text} round_down: false }}",
         (2, *shape),
@@ -266,7 +268,8 @@ def test_sharp_gaussians_are_compared_term_by_term() -> None:
     sharp = net(
         """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 2 dim: 2 } } }
            layer { name: "s" type: "Similarity" bottom: "x" top: "y" similarity_param { num_instances: 3
-             normalization_term: true block_param { block_size: 2 } template_filler { type: "gaussian" std: 1 }
+             normalization_term: true block_param { block_size: 2 }
+             template_filler { type: "gaussian" std: 1 }
              weight_filler { type: "constant" value: 1e8 } } }"""
     )
     x = sharp.layer("s").blobs[0].detach()[1:2] + 1e-4
@@ -289,7 +292,8 @@ def test_frozen_similarity_gets_no_gradient() -> None:
 
 
 def test_marginalize_drops_positions_in_all_channels() -> None:
-    text = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 64 dim: 3 dim: 10 dim: 10 } } }
+    text = """layer { name: "x" type: "Input" top: "x"
+                input_param { shape { dim: 64 dim: 3 dim: 10 dim: 10 } } }
               layer { name: "drop" type: "Marginalize" bottom: "x" top: "y" marginalize_param { KEEP } }"""
     x = torch.randn(64, 3, 10, 10)
     torch.manual_seed(1)
@@ -330,7 +334,7 @@ def test_mistakes_in_mex_are_named(options: str, words: str) -> None:
     [
         ("num_instances: 0", "num_instances > 0"),
         ("num_instances: 1 similarity_function: L1 normalization_term: true", "normalization_term needs L2"),
-        ('num_instances: 1 unsupervised_init { type: "gnn" }', "none, kmeans and gmm"),
+        ('num_instances: 1 unsupervised_init { type: "gnn" }', "there are kmeans and gmm"),
     ],
 )
 def test_mistakes_in_similarity_are_named(options: str, words: str) -> None:

@@ -132,7 +132,7 @@ def _pair(p: Any, first: str, second: str, both: int) -> tuple[int, int]:
 
 
 def normalise(patches: Tensor, variance: bool, fudge: float) -> Tensor:
-    """Each patch (last axis) less its mean; with `variance` over sqrt(var + fudge), var with divisor K - 1."""
+    """Each patch (last axis) less its mean; with `variance` over sqrt(var + fudge), var with divisor K-1."""
     centred = patches - patches.mean(-1, keepdim=True)
     if not variance:
         return centred

@@ -18,13 +18,13 @@ def product(x_RLK: Tensor, b_RMK: Tensor, normalise: bool, log_k: float = 0.0) -
     """log sum_k exp(x_lk + b_mk - log_k) (R, L, M) as one batched matrix product of exponentials.
 
     normalise: less log sum_k exp(b_mk - log_k), so that the rows of b count as log probabilities.
-    Both factors lie in [0, 1]: the column maxima of b (of rows shifted to maximum 0, where those are normalised)
-    move over to x, then x is shifted by its own maximum s. A cell's most likely instance so never underflows:
-    y = s + log(exp(x + peak - s) . exp(b - peak)), and the rows' sums are exp(b - peak) . exp(peak), without a
-    second exponential of b.
-    An instance more than about e^83 times less likely than the best one of its cell (e^705 in float64) underflows.
-    Outside compilation such entries are computed again, exactly. Under compilation they take the value s - 83
-    with gradient 0: their true gradient would be below e^-83 of the best one's.
+    Both factors lie in [0, 1]: the column maxima of b (of rows shifted to maximum 0, where those are
+    normalised) move over to x, then x is shifted by its own maximum s. A cell's most likely instance so never
+    underflows: y = s + log(exp(x + peak - s) . exp(b - peak)), and the rows' sums are exp(b - peak) .
+    exp(peak), without a second exponential of b.
+    An instance more than about e^83 times less likely than the best one of its cell (e^705 in float64)
+    underflows. Outside compilation such entries are computed again, exactly. Under compilation they take the
+    value s - 83 with gradient 0: their true gradient would be below e^-83 of the best one's.
     NaN spreads over its cell; -inf drops out; a cell of only -inf gives -inf, with gradient 0.
     """
     if normalise:
@@ -108,7 +108,7 @@ def fork_epsilon_gradient(y: Tensor, z: Tensor, normed: Tensor | None, eps: Tens
 
 
 def entropy_gradient(b: Tensor, log_w: Tensor, coefficient: float) -> Tensor:
-    """b unchanged; backward adds coefficient times the gradient of sum_k w log w, w = exp(log_w) = softmax(b)."""
+    """b unchanged; backward adds coefficient times the gradient of sum w log w, w = exp(log_w) = softmax(b)."""
     with torch.no_grad():
         w, slope = log_w.exp(), 1 + log_w
         pull = coefficient * w * (slope - (w * slope).sum(-1, keepdim=True))

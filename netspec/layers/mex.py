@@ -112,7 +112,7 @@ class MEX(Inner):
         return self.regions.split(patches)
 
     def mix(self, x_RLK: Tensor, b_RMK: Tensor) -> Tensor:
-        """y (R, L, M) of patches x and normalised offsets b, at the limits of epsilon and as the fork computes it."""
+        """y (R, L, M) of patches x and normalised offsets b: at limits of epsilon, and as the fork computes it."""
         eps = self.epsilon()
         if self.limit == "mean" and not self.strict:
             mean = x_RLK.mean(2).unsqueeze(2) + b_RMK.mean(2).unsqueeze(1)
@@ -203,8 +203,8 @@ class MEX(Inner):
         b = self.block
         if b.size != (b.shape[0], 1, 1) or b.stride[1:] != (1, 1) or any(b.pad) or p.normalize_patches:
             return self.spec.problem(
-                f"has windows of {b.size} over {b.shape} (channels, rows, columns); a state belongs to one position: "
-                "use 1x1 blocks over all channels, stride 1, no padding, and pool above",
+                f"has windows of {b.size} over {b.shape} (channels, rows, columns); a state belongs to one "
+                "position: use 1x1 blocks over all channels, stride 1, no padding, and pool above",
                 field, "block_param",
             )  # fmt: skip
         return None

@@ -12,7 +12,6 @@ from math import prod
 from typing import Any
 
 import torch
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 

@@ -57,7 +57,7 @@ class Similarity(Leaf):
             self.fail("normalization_term_fudge is negative", "similarity_param", "normalization_term_fudge")
         if p.unsupervised_init.type not in ("none", "kmeans", "gmm"):
             self.fail(
-                f"unsupervised_init of type {p.unsupervised_init.type!r}; Similarity knows none, kmeans and gmm",
+                f"knows no unsupervised_init of type {p.unsupervised_init.type!r}; there are kmeans and gmm",
                 "similarity_param",
                 "unsupervised_init",
                 "type",
@@ -115,8 +115,9 @@ class Similarity(Leaf):
     def parabolas(self, x_BchwK: Tensor, t_MK: Tensor, a_MK: Tensor, c_MK: Tensor) -> Tensor:
         """sum_k [c_mk - a_mk (x_k - t_mk)^2] over the observed coordinates.
 
-        As one matrix product, (x^2, x, 1) times whether x is observed, with the origin moved to the mean template;
-        or term by term, where `look_at_weights` finds that the product would round away more than can be allowed.
+        As one matrix product, (x^2, x, 1) times whether x is observed, with the origin moved to the mean
+        template; or term by term, where `look_at_weights` finds that the product would round away more than
+        can be allowed.
         """
         seen = ~x_BchwK.isnan() if self.ignores_nan else None
         # The first of two `where`s: no NaN enters the formula, so none can come back as a gradient.
@@ -135,7 +136,7 @@ class Similarity(Leaf):
         return powers @ torch.cat([-a_MK, 2 * a_MK * t_MK, rest_MK], 1).t()
 
     def look_at_weights(self) -> None:
-        """Note whether the matrix product would lose more than ALLOWED. Compiled code keeps what was seen last."""
+        """Note whether the product would lose more than ALLOWED. Compiled code keeps what was seen last."""
         t, w = (self.blobs[i].detach() for i in (0, 1))
         if not may_look(w) or (t._version, w._version) == self.seen_versions:
             return
@@ -171,8 +172,8 @@ class Similarity(Leaf):
             )
         if not self.block.tiles:
             return self.spec.problem(
-                f"has windows of {self.block.size} with stride {self.block.stride} over {self.block.shape}; every "
-                "pixel must lie in one window: set stride to the block's size and pad until the image is covered",
+                f"has windows of {self.block.size} with stride {self.block.stride} over {self.block.shape}; "
+                "every pixel must lie in one window: set stride to the block's size, pad until all is covered",
                 field, "block_param",
             )  # fmt: skip
         return None
