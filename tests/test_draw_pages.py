@@ -221,7 +221,13 @@ def test_missing_and_empty_metrics_are_told(tmp_path: Path) -> None:
 
 def test_smoothing_keeps_constants_and_skips_nan() -> None:
     assert plots.smooth(np.full(50, 3.0), 10).tolist() == pytest.approx([3.0] * 50)
-    assert plots.smooth(np.array([nan, 1.0, nan, 1.0]), 5)[1:].tolist() == [1.0, 1.0, 1.0]
+    assert plots.smooth(np.array([nan, 1.0, nan, 1.0]), 5).tolist() == pytest.approx([1.0] * 4)
+    assert np.isnan(plots.smooth(np.full(3, nan), 5)).all()
+
+
+def test_smoothing_does_not_lag() -> None:
+    line = np.arange(101.0)
+    assert plots.smooth(line, 10)[50] == pytest.approx(50.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])

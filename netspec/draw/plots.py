@@ -39,7 +39,8 @@ class Metrics:
 def read_metrics(path: str | Path) -> Metrics:
     """Read JSON lines with `iteration` and any of loss, lr, outputs {name: value}.
 
-    Test results are lines of kind "test" with `net` and `outputs`, or a list `test` of {name: value}, one a net.
+    Test results are lines of kind "test" with `net` and `outputs`, or a list `test` of {name: value}, one a
+    net.
     Outputs of several values are left out.
 
     A last line cut off in the middle (a killed run) is left out. Raises DrawError, with the line, for
@@ -91,56 +92,114 @@ def _number(value: Any) -> float:
 
 
 def smooth(values: npt.NDArray[np.float64], span: float) -> npt.NDArray[np.float64]:
-    """Exponential moving average over about `span` values, without a pull to zero at first; skips NaN."""
-    keep = 1 - 1 / max(span, 1.0)
-    total = weight = 0.0
-    out = np.full(len(values), np.nan)
-    for i, value in enumerate(values):
-        if isfinite(value):
-            total, weight = keep * total + value, keep * weight + 1
-        if weight:
-            out[i] = total / weight
-    return out
+    """Weighted mean of the values around each, weights falling by half every `span` / 3 values; skips NaN.
+
+    Both sides count alike, so that the smooth line does not lag behind; weights sum to one at the ends too.
+    """
+    keep = 0.5 ** (3 / max(span, 1.0))
+    good = np.isfinite(values)
+    total, weight = np.zeros(len(values)), np.zeros(len(values))
+    for order in (range(len(values)), reversed(range(len(values)))):
+        sum_, mass = 0.0, 0.0
+        for i in order:  # each direction gives its own value half: together it counts once
+            own, one = (values[i], 1.0) if good[i] else (0.0, 0.0)
+            total[i] += keep * sum_ + own / 2
+            weight[i] += keep * mass + one / 2
+            sum_, mass = keep * sum_ + own, keep * mass + one
+    means = np.full(len(values), np.nan)
+    np.divide(total, weight, out=means, where=weight > 0)
+    return means
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: lines of training (dense) and of tests (points), each with its name."""
+
+    label: str
+    trained: dict[str, Series]
+    tested: dict[str, Series]
+    height: float = 3.0
+
+
+MOST_PANELS = 8
+
+
+def panels(found: Metrics) -> list[Panel]:
+    """Loss, a panel for each further output (their scales differ), accuracies together, learning rate."""
+    tests = found.named_tests()
+    names = list(dict.fromkeys([*found.outputs, *(name for _, name in found.tests)]))
+    plain = [name for name in names if not _is_accuracy(name)]
+    made = []
+    if found.loss or len(plain) == 1:
+        own = {
+            name: series
+            for (_, n), (name, series) in _paired(found, tests)
+            if len(plain) == 1 and n == plain[0]
+        }
+        label = "loss" if len(plain) < 2 else "total loss"
+        made.append(Panel(label, {label: found.loss} if found.loss else {}, own))
+    for name in plain if len(plain) > 1 else []:
+        trained = {name: found.outputs[name]} if name in found.outputs else {}
+        made.append(
+            Panel(name, trained, {label: s for (_, n), (label, s) in _paired(found, tests) if n == name})
+        )
+    right = {name: series for name, series in found.outputs.items() if _is_accuracy(name)}
+    tested = {label: series for (_, name), (label, series) in _paired(found, tests) if _is_accuracy(name)}
+    if right or tested:
+        made.append(Panel("accuracy", right, tested))
+    if found.lr:
+        made.append(Panel("learning rate", {"learning rate": found.lr}, {}, 1.4))
+    return made[: MOST_PANELS - 2] + made[-2:] if len(made) > MOST_PANELS else made
+
+
+def _paired(found: Metrics, tests: dict[str, Series]) -> zip[tuple[tuple[int, str], tuple[str, Series]]]:
+    """((net, output), (shown name, series)) of each test result."""
+    return zip(found.tests, tests.items(), strict=True)
 
 
 def curves(
     metrics: str | Path, path: str | Path, *, title: str = "", page: tuple[float, float] | None = None
 ) -> Path:
-    """Draw loss (raw faint, smoothed strong), test results and learning rate of a metrics file.
+    """Draw loss (raw faint, smoothed strong), outputs, test results and learning rate of a metrics file.
 
-    page: width and height in inches. Raises DrawError (see `read_metrics`).
+    page: width and height in inches. Gives the path; raises DrawError (see `read_metrics`).
     """
     path = check_path(path)
-    found = read_metrics(metrics)
-    tests = found.named_tests()
-    accuracies = {n: s for n, s in {**found.outputs, **tests}.items() if _is_accuracy(n)}
-    others = {n: s for n, s in tests.items() if not _is_accuracy(n)}
-    panels = [bool(found.loss or others), bool(accuracies), bool(found.lr)]
-    heights = [h for h, used in zip((3.0, 3.0, 1.3), panels, strict=True) if used]
+    made = panels(read_metrics(metrics))
+    heights = [panel.height * (1.0 if len(made) < 4 else 0.75) for panel in made]
     fig = figure(*(page or (8.0, sum(heights) + 0.6)), constrained=True)
-    axes = iter(
-        np.atleast_1d(fig.subplots(max(len(heights), 1), 1, sharex=True, height_ratios=heights or [1]))
-    )
+    axes = np.atleast_1d(fig.subplots(len(made), 1, sharex=True, height_ratios=heights))
     if title:
         fig.suptitle(title, fontsize=11, parse_math=False)
-    last = None
-    if panels[0]:
-        _losses(last := next(axes), found.loss, others)
-    if panels[1]:
-        _accuracies(last := next(axes), accuracies)
-    if panels[2]:
-        last = next(axes)
-        _line(last, found.lr, "learning rate", _COLOURS[2])
-        last.set_ylabel("learning rate")
-        if _spread(found.lr) > 30:
-            last.set_yscale("log")
-    if last is not None:
-        last.set_xlabel("iteration")
+    for panel, place in zip(made, axes, strict=True):
+        _draw(place, panel)
+    axes[-1].set_xlabel("iteration")
     return write(fig, path)
 
 
 def _is_accuracy(name: str) -> bool:
     return "acc" in name.lower() or "top" in name.lower()
+
+
+def _draw(axes: Any, panel: Panel) -> None:
+    colours = cycle(_COLOURS)
+    for name, series in panel.trained.items():
+        at, values = _points(series)
+        colour, dense = next(colours), len(at) > 20 and panel.label != "learning rate"
+        _line(axes, at, values, name, colour, alpha=0.3 if dense else 1.0, linewidth=0.8 if dense else 1.4)
+        if dense:
+            smoothed = smooth(values, max(5.0, len(at) / 50))
+            axes.plot(at, smoothed, color=colour, label=_plain(f"{name}, smoothed"))
+    for name, series in panel.tested.items():
+        at, values = _points(series)
+        _line(axes, at, values, f"{name} (last {values[-1]:.4g})", next(colours), marker="o", markersize=3)
+    axes.grid(True, color="#e0e0e0", linewidth=0.6)
+    axes.set_ylabel(_plain(panel.label))
+    every = [*panel.trained.values(), *panel.tested.values()]
+    if panel.label != "accuracy" and max(map(_spread, every), default=1.0) > 100:
+        axes.set_yscale("log")
+    if panel.label != "learning rate":
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False)
 
 
 def _spread(series: Series) -> float:
@@ -154,43 +213,16 @@ def _points(series: Series) -> tuple[list[int], npt.NDArray[np.float64]]:
     return at, np.array([series[t] for t in at])
 
 
-def _line(axes: Any, series: Series, label: str, colour: str, **style: Any) -> None:
-    at, values = _points(series)
+def _line(
+    axes: Any, at: list[int], values: npt.NDArray[np.float64], label: str, colour: str, **style: Any
+) -> None:
+    """A line, or a point where one value is all there is."""
+    if len(at) == 1:
+        style["marker"] = "o"
     axes.plot(at, values, label=_plain(label), color=colour, **style)
-    axes.grid(True, color="#e0e0e0", linewidth=0.6)
 
 
 def _plain(label: str) -> str:
     """A label that matplotlib neither reads as mathematics nor hides (a leading underscore)."""
     label = label.replace("$", r"\$")
     return f" {label}" if label.startswith("_") else label
-
-
-def _losses(axes: Any, loss: Series, others: dict[str, Series]) -> None:
-    if loss:
-        at, values = _points(loss)
-        dense = len(at) > 20
-        _line(axes, loss, "loss", _COLOURS[0], alpha=0.3 if dense else 1.0, linewidth=0.8 if dense else 1.4)
-        if dense:
-            axes.plot(at, smooth(values, max(5.0, len(at) / 50)), color=_COLOURS[0], label="loss, smoothed")
-    for colour, (name, series) in zip(cycle(_COLOURS[1:]), others.items()):
-        _line(axes, series, name, colour, marker="o", markersize=3)
-    if max((_spread(s) for s in (loss, *others.values())), default=1.0) > 100:
-        axes.set_yscale("log")
-    axes.set_ylabel("loss")
-    _legend(axes)
-
-
-def _accuracies(axes: Any, accuracies: dict[str, Series]) -> None:
-    for colour, (name, series) in zip(cycle(_COLOURS), accuracies.items()):
-        at, values = _points(series)
-        _line(axes, series, f"{name} (last {values[-1]:.4g})", colour, marker="o", markersize=3)
-        if len(at) == 1:
-            axes.set_xlim(at[0] - 1, at[0] + 1)
-    axes.set_ylabel("accuracy")
-    _legend(axes)
-
-
-def _legend(axes: Any) -> None:
-    """Beside the plot, where it hides nothing."""
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False)
