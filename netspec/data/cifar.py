@@ -110,7 +110,7 @@ def from_residuals(path: Path, split: str) -> Images:
 
 def from_scans(path: Path, split: str) -> Images:
     """The set from JPEG scans that share one header; needs Pillow."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     npz, count = Npz(path), SPLITS[split]
     head = npz.read("header").astype(np.uint8).tobytes()
@@ -130,7 +130,9 @@ def from_scans(path: Path, split: str) -> Images:
                 if image.size != (32, 32) or image.mode != "RGB":
                     raise DataError(f"{path}: image {i} is {image.size} {image.mode}, expected 32x32 RGB")
                 images[i] = np.asarray(image).transpose(2, 0, 1)
-        except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        except DataError:
+            raise
+        except Exception as error:  # decoders raise anything on damaged pictures
             raise DataError(f"{path}: image {i} of {split} does not decode ({error})") from error
     return images, labels_of(npz, split)
 

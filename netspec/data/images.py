@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MOST_PIXELS = 1 << 26
 """No picture above this size is decoded."""
 
+FORMATS = ("BMP", "JPEG", "JPEG2000", "PNG", "PPM", "SUN", "TIFF", "WEBP")
+"""What OpenCV reads; other decoders of Pillow may start programs on their input."""
+
 COEF_BITS = 11
 """Bits of a weight in OpenCV's 8-bit bilinear resizing."""
 
@@ -81,15 +84,19 @@ def decode(source: bytes | Path, color: bool | None, name: str) -> Array:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
+        ) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(f"{name}: {image.width}x{image.height} pixels; too large")
             return pixels(image, color)
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise DataError(f"{name}: no such file") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not a picture in a known format") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name}: not a picture in a known format ({', '.join(FORMATS)})") from error
+    except Exception as error:  # decoders raise anything on damaged pictures
         raise DataError(f"{name}: does not decode ({error})") from error
 
 
