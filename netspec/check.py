@@ -249,17 +249,27 @@ def guess(graph: Graph, step: Step, size: tuple[int, int, int], label: str) -> d
     message = step.layer.message
     transform = message.transform_param
     batch, found = 1, {}
-    for descriptor, value in message.ListFields():
-        if descriptor.name.endswith("data_param") and getattr(value, "batch_size", 0):
-            batch = value.batch_size
-    crop = transform.crop_size
     channels, height, width = size
     if len(transform.mean_value) > 1:
         channels = len(transform.mean_value)
+    for descriptor, value in message.ListFields():
+        if not descriptor.name.endswith("data_param"):
+            continue
+        batch = getattr(value, "batch_size", 0) or batch
+        if getattr(value, "new_height", 0) and value.new_width:
+            height, width = value.new_height, value.new_width
+        if not getattr(value, "is_color", True):
+            channels = 1
     if transform.force_gray:
         channels = 1
-    if crop:
-        height = width = crop
+    if transform.resize_param.height and transform.resize_param.width:
+        height, width = transform.resize_param.height, transform.resize_param.width
+    if transform.crop_size:
+        height = width = transform.crop_size
+    if step.layer.type == "AnnotatedData":
+        rows = batch * message.annotated_data_param.boxes_per_image
+        shapes = ((batch, channels, height, width), (1, 1, rows, 8))
+        return {graph.name(slot): shape for slot, shape in zip(step.writes, shapes, strict=False)}
     labels = {"scalar": (batch,), "column": (batch, 1), "image": (batch, 1, height, width)}
     for i, slot in enumerate(step.writes):
         image = (batch, channels, height, width)
