@@ -79,8 +79,9 @@ def test_draws_belong_to_the_sample() -> None:
 
 def test_mistakes_are_located(tmp_path: Path) -> None:
     for text, reason in (
-        ("crop_size: 6", "crop_size 6 exceeds the image's 6x5"),
+        ("crop_size: 6", "the crop of 6x6 exceeds the image's 6x5"),
         ("mean_value: 1 mean_value: 2", "2 mean_values for 3 channels"),
+        ("crop_h: 2", "must both be set"),
         ("force_color: true force_gray: true", "give one"),
         ('mean_file: "x" mean_value: 1', "both mean_file and mean_value"),
     ):

@@ -68,8 +68,8 @@ class AnnotatedSource(Stream):
             raise mistake(
                 spec, "only resize_mode WARP gives batches of one size", "transform_param", "resize_param"
             )
-        if t.crop_size or t.HasField("noise_param"):
-            raise mistake(spec, "crop_size and noise_param do not go with boxes", "transform_param")
+        if any(Transformer(spec, phase, seed).crop) or t.HasField("noise_param"):
+            raise mistake(spec, "a crop and noise_param do not go with boxes", "transform_param")
         self.size = (int(resizing.height), int(resizing.width))
         self.transform = Transformer(spec, phase, seed)
         self.mirror, self.transform.mirror = self.transform.mirror, False

@@ -133,7 +133,7 @@ class DenseListSource(ListStream):
         p = spec.message.dense_image_data_param
         self.crop = (int(p.crop_height), int(p.crop_width))
         self.divide = max(int(p.label_divide_factor), 1)
-        if self.divide > 1 and (any(self.crop) or self.transform.crop):
+        if self.divide > 1 and (any(self.crop + self.transform.crop)):
             raise mistake(
                 spec, "a crop does not go with label_divide_factor", self.field, "label_divide_factor"
             )

@@ -27,8 +27,11 @@ class Transformer:
         self.spec, self.field, self.seed = spec, field, seed
         p = getattr(spec.message, field)
         self.param: Any = p
-        self.crop, self.mirror, self.scale = int(p.crop_size), bool(p.mirror), np.float32(p.scale)
-        self.random_crop = phase == TRAIN and self.crop > 0
+        self.crop = (int(p.crop_size or p.crop_h), int(p.crop_size or p.crop_w))
+        if bool(self.crop[0]) != bool(self.crop[1]):
+            self.fail("crop_h and crop_w must both be set, or none")
+        self.mirror, self.scale = bool(p.mirror), np.float32(p.scale)
+        self.random_crop = phase == TRAIN and any(self.crop)
         self.values = np.array(p.mean_value, np.float32)
         self.mean: Array | None = None
         if p.mean_file:
@@ -44,8 +47,9 @@ class Transformer:
     def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """(C, h, w) of the output for images (C, H, W); checks crop and mean against them."""
         channels, height, width = shape
-        if self.crop > min(height, width):
-            self.fail(f"crop_size {self.crop} exceeds the image's {height}x{width}", "crop_size")
+        if self.crop[0] > height or self.crop[1] > width:
+            crop = "x".join(map(str, self.crop))
+            self.fail(f"the crop of {crop} exceeds the image's {height}x{width}", "crop_size")
         if len(self.values) not in (0, 1, channels):
             self.fail(f"{len(self.values)} mean_values for {channels} channels", "mean_value", 0)
         if self.mean is not None and self.mean.shape != (channels, height, width):
@@ -55,7 +59,7 @@ class Transformer:
                 self.field,
                 "mean_file",
             )
-        return (channels, self.crop, self.crop) if self.crop else shape
+        return (channels, *self.crop) if any(self.crop) else shape
 
     @property
     def rectangles(self) -> bool:
@@ -79,7 +83,7 @@ class Transformer:
 
     def place(self, images: Array, keys: Array) -> Array:
         """Crop and mirror only: where each output pixel comes from, values unchanged."""
-        if self.crop:
+        if any(self.crop):
             images = self.cropped(images, keys)
         if self.mirror:
             flips = integers(derive(self.seed, "mirror"), keys, 1, 2)[:, 0].astype(bool)
@@ -88,14 +92,15 @@ class Transformer:
         return images
 
     def cropped(self, images: Array, keys: Array) -> Array:
-        room_y, room_x = images.shape[2] - self.crop, images.shape[3] - self.crop
+        height, width = self.crop
+        room_y, room_x = images.shape[2] - height, images.shape[3] - width
         if not self.random_crop:
             y, x = room_y // 2, room_x // 2
-            return images[:, :, y : y + self.crop, x : x + self.crop]
+            return images[:, :, y : y + height, x : x + width]
         corners = integers(derive(self.seed, "crop"), keys, 2, np.array([room_y + 1, room_x + 1]))
-        out = np.empty((*images.shape[:2], self.crop, self.crop), images.dtype)
+        out = np.empty((*images.shape[:2], height, width), images.dtype)
         for i, (y, x) in enumerate(corners):
-            out[i] = images[i, :, y : y + self.crop, x : x + self.crop]
+            out[i] = images[i, :, y : y + height, x : x + width]
         return out
 
     def draw_rectangles(self, images: Array, keys: Array) -> Array:
