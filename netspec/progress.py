@@ -63,7 +63,7 @@ class Progress:
     def line(self, text: str) -> None:
         """Print a line, above the bar where there is one."""
         if not self.quiet:
-            self.console.print(text, markup=False)
+            self.console.print(text, markup=False, highlight=False)
 
     def summary(self) -> str:
         """`12.3 it/s, 0:41 left, loss 0.512, accuracy 0.98`"""

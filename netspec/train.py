@@ -51,7 +51,8 @@ def fit(
     if iterations is not None:
         plan.solver.max_iter = iterations
     if weights is None:
-        weights = [path for entry in plan.solver.weights for path in entry.split(",")]
+        named = [path for entry in plan.solver.weights for path in entry.split(",")]
+        weights = [experiment.find_file(path, plan.file) or path for path in named]
     elif isinstance(weights, str | Path | Mapping):
         weights = [weights]
     with Requests(sigint, sighup) as requests:

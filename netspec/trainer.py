@@ -287,9 +287,10 @@ class Trainer:
         self.progress.show({"loss": loss})
         if self.message.display and self.progress.plain:
             speed = self.progress.speed()
+            several = len(self.net.graph.losses) > 1
             self.progress.line(
                 f"iteration {t}/{self.message.max_iter}{f' ({speed})' if speed else ''}: "
-                f"loss {loss:.6g}, lr {rate:.4g}{listed(values, len(self.net.graph.losses) == 1)}"
+                f"{'total ' if several else ''}loss {loss:.6g}, lr {rate:.4g}{listed(values, not several)}"
             )
 
     def smoothed(self) -> float:
@@ -306,7 +307,8 @@ class Trainer:
             if not math.isfinite(total) and not all(watch.finite(value) for value in (loss, *gradients)):
                 self.diverged(t, batch, before)
             return
-        measure = torch.stack([loss.abs(), *torch._foreach_norm(gradients, math.inf)]).amax()
+        largest = torch._foreach_norm(gradients, math.inf) if gradients else ()
+        measure = torch.stack([loss.abs(), *largest]).amax()
         bad = torch.where((self.bad_iteration < 0) & ~measure.isfinite(), t, self.bad_iteration)
         self.bad_iteration.copy_(bad)
         self.last = (batch, before)

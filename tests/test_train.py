@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from netspec import experiment, schema, snapshot
 from netspec.errors import DataError, NetspecError, SnapshotError, SpecError
 from netspec.overrides import override
+from netspec.progress import Progress
 from netspec.runs import Metrics
 from netspec.train import Run, fit
 from netspec.watch import Diverged
@@ -208,6 +212,28 @@ def test_compiled_run_equals_plain_one_and_resumes(tmp_path: Path) -> None:
     assert snapshot.load_pair(state).info["compiled"]
     resumed = run(tmp_path, DATA + IP + LOSS, solver, out=tmp_path / "resumed", resume=state)
     assert torch.equal(resumed.net.weights()["ip/0"], whole.net.weights()["ip/0"])
+
+
+def test_bar_on_a_terminal() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120, legacy_windows=False)
+    with Progress(total=20, done=10, console=console) as progress:
+        assert not progress.plain
+        progress.show({"loss": 0.5, "accuracy": 0.875})
+        time.sleep(0.11)
+        progress.advance(15)
+        progress.line("a line [of its own]")
+    assert "15/20" in screen.getvalue()
+    assert "it/s, 0:0" in screen.getvalue()
+    assert "loss 0.5, accuracy 0.875" in screen.getvalue()
+    assert "a line [of its own]" in screen.getvalue()
+
+
+def test_weights_named_by_the_solver(tmp_path: Path) -> None:
+    first = run(tmp_path, DATA + IP + LOSS)
+    frozen = SOLVER.replace("0.1", "0") + 'weights: "run/snapshots/iter_8.safetensors"'
+    again = run(tmp_path, DATA + IP + LOSS, frozen, seed=5, out=tmp_path / "again")
+    assert torch.equal(again.net.weights()["ip/0"], first.net.weights()["ip/0"])
 
 
 # Not finite
