@@ -1,0 +1,97 @@
+"""run: every method in every setting on the same images with the same masks."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from netspec.data.idx import Array
+from netspec.lab.methods import Method
+from netspec.lab.settings import Setting
+from netspec.lab.table import Cell, Table
+
+CHUNK = 1000
+"""Images shown at a time."""
+SEED = 2018
+
+
+def run(
+    methods: Sequence[Method],
+    settings: Sequence[Setting],
+    pixels: Array,
+    labels: Array,
+    *,
+    repeats: int = 1,
+    seed: int = SEED,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Table:
+    """The table of accuracies; every method sees the same masks, which depend on seed, setting, repeat and
+    image only.
+
+    pixels (N, C, H, W) 0..255, labels (N,). repeats: masks drawn for each image (a clean setting is run once
+    a repeat
+    all the same, so that all cells count alike).
+    """
+    table = Table()
+    for setting in settings:
+        right = dict.fromkeys((method.name for method in methods), 0)
+        started = time.monotonic()
+        times = 1 if setting.how is None else repeats
+        for repeat in range(times):
+            for begin in range(0, len(labels), CHUNK):
+                keys = np.arange(begin, min(begin + CHUNK, len(labels)))
+                shown = pixels[keys]
+                observed = setting.observed(shown, keys, seed, repeat)
+                for method in methods:
+                    answers = np.asarray(method.predict(shown, observed))
+                    right[method.name] += int((answers == labels[keys]).sum())
+        for name, count in right.items():
+            table.put(name, setting.name, Cell(count, len(labels), times))
+            progress(f"{name}, {setting.name}: {100 * table.cells[name][setting.name].accuracy:.2f} %")
+        progress(f"{setting.name}: {time.monotonic() - started:.1f} s")
+    return table
+
+
+def circumstances(folder: Path | None = None) -> dict[str, Any]:
+    """What a result must say of its making: command, commit, machine, versions, date."""
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": commit(folder or Path(__file__).parent),
+        "machine": machine(),
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def commit(folder: Path) -> str:
+    """The commit of a checkout, with '+' when tracked files differ from it; '' outside of one."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+"],
+            capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip()
+
+
+def machine() -> str:
+    """Processor, number of threads, and GPU if there is one."""
+    names = []
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    name = names[0] if names else platform.processor() or platform.machine()
+    text = f"{name}, {torch.get_num_threads()} threads"
+    return f"{text}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else text

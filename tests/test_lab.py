@@ -1,0 +1,162 @@
+"""The laboratory: settings, tables and their intervals, runs on equal masks, averaging over translations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from netspec import lab, model
+from netspec.data.idx import Array
+from netspec.errors import DataError
+from netspec.lab.methods import SHIFTS, translate, translated_scores
+
+
+class Oracle:
+    """Answers with the number of observed pixels."""
+
+    def __init__(self, name: str = "oracle"):
+        self.name = name
+        self.seen: list[Array] = []
+
+    def predict(self, pixels: Array, observed: Array) -> Array:
+        self.seen.append(observed)
+        counts: Array = observed.reshape(len(observed), -1).sum(1)
+        return counts
+
+
+NAMES = [
+    "clean", "iid:0.25", "rects:2x7", "rects:1x3x5", "nonzero:25", "pixels:9", "lines:3", "square", "square:4",
+    "trapezoid", "noise:0.5", "mar",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_are_named_and_repeatable(name: str) -> None:
+    setting = lab.parse(name)
+    assert setting.name == name
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 1, 28, 28)).astype(np.uint8)
+    keys = np.arange(6)
+    mask = setting.observed(pixels, keys, seed=1)
+    assert mask.shape == (6, 1, 28, 28)
+    assert np.array_equal(mask, setting.observed(pixels, keys, seed=1))
+    assert np.array_equal(mask[3:], setting.observed(pixels[3:], keys[3:], seed=1))
+    if name == "clean":
+        assert mask.all()
+    else:
+        assert not np.array_equal(mask, setting.observed(pixels, keys, seed=2))
+        assert not np.array_equal(mask, setting.observed(pixels, keys, seed=1, repeat=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("iid", "expected iid:P with a probability"),
+        ("iid:1.5", "expected iid:P"),
+        ("rects:3", "expected rects:NxW"),
+        ("rects:3x0", "expected rects:NxW"),
+        ("rect:1x7", "did you mean 'rects'"),
+        ("mar:1", "expected mar without a number"),
+        ("clean:1", "no missingness is called 'clean'"),
+    ],
+)
+def test_settings_that_are_none(name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        lab.parse(name)
+
+
+def test_the_settings_of_fig_4() -> None:
+    names = [setting.name for setting in lab.FIG_4]
+    assert names[:7] == ["clean", "iid:0.25", "iid:0.5", "iid:0.75", "iid:0.9", "iid:0.95", "iid:0.99"]
+    assert names[7:] == [f"rects:{n}x{w}" for n in (1, 2, 3) for w in (7, 11, 15)]
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_is_scipys(counts: tuple[int, int]) -> None:
+    right, n = counts
+    expected = stats.binomtest(right, n).proportion_ci(0.95, "wilson")
+    np.testing.assert_allclose(lab.wilson(right / n, n), expected, atol=1e-12)
+
+
+def test_every_method_sees_the_same_masks() -> None:
+    pixels = np.zeros((2500, 1, 4, 4), np.uint8)
+    labels = np.full(2500, 16)
+    methods = [Oracle("a"), Oracle("b")]
+    table = lab.run(methods, lab.parse_all(["0.5"]), pixels, labels, repeats=2, seed=3)
+    for one, other in zip(methods[0].seen, methods[1].seen, strict=True):
+        assert np.array_equal(one, other)
+    assert table.settings == ["clean", "iid:0.5"]
+    clean, half = table.cells["a"].values()
+    assert (clean.right, clean.images, clean.repeats) == (2500, 2500, 1)
+    assert (half.images, half.repeats) == (2500, 2)
+    masks = np.concatenate(methods[0].seen[3:])
+    assert len(masks) == 5000
+    assert half.right == (masks.reshape(5000, -1).sum(1) == 16).sum()
+    assert stats.binomtest(int((~masks).sum()), masks.size, 0.5).pvalue > 1e-3
+
+
+def test_the_intervals_cover(tmp_path: Path) -> None:
+    """Accuracies of 95 % intervals hold the truth about 95 times in 100, with repeats no less."""
+    random = np.random.default_rng(5)
+    held = 0
+    for _ in range(300):
+        difficulty = random.random(200)  # each image has its own chance
+        right = int((random.random((3, 200)) < difficulty).sum())
+        low, high = lab.Cell(right, 200, 3).interval
+        held += low <= 0.5 <= high
+    assert held >= 280
+
+
+def table() -> lab.Table:
+    made = lab.Table(facts={"seed": 1})
+    made.put("ours", "clean", lab.Cell(99, 100))
+    made.put("ours", "iid:0.5", lab.Cell(270, 100, 3))
+    made.put("theirs", "clean", lab.Cell(50, 100))
+    return made
+
+
+def test_tables_are_written(tmp_path: Path) -> None:
+    made = table()
+    data = json.loads(made.write(tmp_path / "t.json").read_text())
+    assert data["methods"]["ours"]["accuracy"] == {"clean": 99.0, "iid:0.5": 90.0}
+    assert data["seed"] == 1
+    again = lab.Table.from_json(data)
+    assert again.markdown() == made.markdown()
+    lines = made.write(tmp_path / "t.csv").read_text().splitlines()
+    assert lines[0].startswith("method,setting,accuracy")
+    assert len(lines) == 4
+    assert "| ours | 99.00" in made.write(tmp_path / "t.md").read_text()
+    assert made.write(tmp_path / "t.txt").read_text().startswith("method")
+    with pytest.raises(DataError, match="written as"):
+        made.write(tmp_path / "t.xls")
+
+
+def test_a_table_of_one_method_is_flat() -> None:
+    made = lab.Table()
+    made.put("ours", "clean", lab.Cell(1, 2))
+    assert made.as_json()["accuracy"] == {"clean": 50.0}
+    assert lab.Table.from_json(made.as_json(), "ours").cells == made.cells
+
+
+def test_translations_bring_in_nothing() -> None:
+    x = torch.arange(9.0).view(1, 1, 3, 3)
+    moved = translate(x, 1, -1)[0, 0]
+    assert moved[1:, :2].tolist() == [[1, 2], [4, 5]]
+    assert moved[0].isnan().all()
+    assert moved[:, 2].isnan().all()
+    assert len(set(SHIFTS)) == 9
+
+
+def test_averaging_over_translations_is_a_sum_of_nine_passes() -> None:
+    net = model.load("nets/ht_cac_digits.prototxt")
+    x = torch.rand(5, 1, 8, 8) - 0.5
+    x[torch.rand(x.shape) < 0.3] = torch.nan
+    expected = sum(net.scores(translate(x, dy, dx)) for dy, dx in SHIFTS)
+    small = model.Model(net.net, net.deployed, batch=2)
+    torch.testing.assert_close(translated_scores(small, x), expected, rtol=1e-4, atol=1e-3)
