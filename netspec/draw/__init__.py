@@ -1,8 +1,21 @@
 """Pictures: nets as graphs, tensors as grids and plots, the latent tree, the report of a run."""
 
+from netspec.draw.answers import completion, explain
 from netspec.draw.canvas import DrawError
 from netspec.draw.grids import grid
+from netspec.draw.latent import Level, neurons, tree
 from netspec.draw.network import Drawing, graph
 from netspec.draw.plots import curves
 
-__all__ = ["DrawError", "Drawing", "curves", "graph", "grid"]
+__all__ = [
+    "DrawError",
+    "Drawing",
+    "Level",
+    "completion",
+    "curves",
+    "explain",
+    "graph",
+    "grid",
+    "neurons",
+    "tree",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,12 @@ def _side_for_page(panels: Panels, h: float, w: float, page: tuple[float, float]
     return 60.0
 
 
+def _longest_word(texts: Sequence[str], most: float = 90.0) -> float:
+    """Width that keeps every word in one piece, within reason."""
+    words = [word for text in texts for word in visible(text).split()]
+    return min(most, max((width(word, SIZE) + 1 for word in words), default=0.0))
+
+
 class _Page:
     """Measures and places; w and h are a panel's size in points."""
 
@@ -133,10 +140,11 @@ class _Page:
         self.gap = max(2.0, 0.06 * max(w, h))
         labels = [visible(label) for label in panels.row_labels]
         self.left = MARGIN + max((width(label, SIZE) + 6 for label in labels), default=0.0)
-        self.heads = [fit(visible(label), SIZE, w) for label in panels.column_labels]
-        self.titles = [[fit(visible(text), SIZE, w) for text in row] for row in panels.titles]
+        self.pitch = max(w, _longest_word([*panels.column_labels, *chain.from_iterable(panels.titles)]))
+        self.heads = [fit(visible(label), SIZE, self.pitch) for label in panels.column_labels]
+        self.titles = [[fit(visible(text), SIZE, self.pitch) for text in row] for row in panels.titles]
         self.columns = max(len(row) for row in panels.cells)
-        self.right = self.left + self.columns * w + (self.columns - 1) * self.gap
+        self.right = self.left + self.columns * self.pitch + (self.columns - 1) * self.gap
         note = "missing" if panels.missing else ""
         self.width = max(self.right, self.left + width(note, SIZE) + 16) + MARGIN
         self.name = fit(visible(panels.title), 12.0, max(self.width - 2 * MARGIN, 150.0) / 1.13)
@@ -164,7 +172,8 @@ class _Page:
         return scene
 
     def x(self, column: int) -> float:
-        return self.left + column * (self.w + self.gap)
+        """Left end of a panel, in the middle of its column."""
+        return self.left + column * (self.pitch + self.gap) + (self.pitch - self.w) / 2
 
     def centred(self, lines: list[str], column: int, y: float) -> list[Item]:
         middle = self.x(column) + self.w / 2

@@ -185,8 +185,8 @@ def save(scene: Scene, path: Path, page: tuple[float, float] | None = None, dpi:
     axes.set_axis_off()
     axes.set_xlim(0, scene.width)
     axes.set_ylim(scene.height, 0)
-    for item in scene.items:
-        _paint(axes, item, scale)
+    for order, item in enumerate(scene.items):
+        _paint(axes, item, scale, order)
     dpi = min(dpi, MOST_PIXELS / (max(scene.width, scene.height) * scale / 72))
     with (
         warnings.catch_warnings()
@@ -195,25 +195,20 @@ def save(scene: Scene, path: Path, page: tuple[float, float] | None = None, dpi:
         write(fig, path, dpi=dpi)
 
 
-def _paint(axes: Any, item: Item, scale: float) -> None:
+def _paint(axes: Any, item: Item, scale: float, order: int) -> None:
+    """Draw one item; `order` keeps later items above earlier ones, whatever their kinds."""
     from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
-    from matplotlib.path import Path as Outline
-    from matplotlib.transforms import Affine2D
 
     match item:
         case Rect():
             style = f"round,pad=0,rounding_size={item.radius}" if item.radius else "square,pad=0"
-            corner = (item.x, item.y)
+            face: dict[str, Any] = {
+                "facecolor": item.fill,
+                "edgecolor": item.stroke,
+                "linewidth": item.thick * scale,
+            }
             axes.add_patch(
-                FancyBboxPatch(
-                    corner,
-                    item.w,
-                    item.h,
-                    boxstyle=style,
-                    facecolor=item.fill,
-                    edgecolor=item.stroke,
-                    linewidth=item.thick * scale,
-                )
+                FancyBboxPatch((item.x, item.y), item.w, item.h, boxstyle=style, zorder=order, **face)
             )
         case Text():
             axes.text(
@@ -227,33 +222,45 @@ def _paint(axes: Any, item: Item, scale: float) -> None:
                 va="center_baseline",
                 parse_math=False,
                 ha={"start": "left", "end": "right"}.get(item.anchor, "center"),
+                zorder=order,
             )
         case Curve():
-            points = [item.start, *(p for piece in item.pieces for p in piece)]
-            codes = [Outline.MOVETO] + [Outline.CURVE4] * (len(points) - 1)
-            axes.add_patch(
-                PathPatch(
-                    Outline(points, codes),
-                    fill=False,
-                    edgecolor=item.colour,
-                    linewidth=item.thick * scale,
-                    linestyle=(0, (5, 4)) if item.dashed else "solid",
-                )
-            )
+            dash = (0, (5, 4)) if item.dashed else "solid"
+            pen: dict[str, Any] = {
+                "edgecolor": item.colour,
+                "linewidth": item.thick * scale,
+                "linestyle": dash,
+            }
+            axes.add_patch(PathPatch(_outline(item), fill=False, zorder=order, **pen))
             if item.arrow:
+                head = arrow_head(item)
                 axes.add_patch(
-                    Polygon(arrow_head(item), closed=True, facecolor=item.colour, edgecolor="none")
+                    Polygon(head, closed=True, facecolor=item.colour, edgecolor="none", zorder=order)
                 )
         case Image():
-            limits = axes.get_xlim(), axes.get_ylim()  # imshow changes them
-            matrix = Affine2D.from_values(*item.across, *item.down, item.x, item.y)
-            axes.imshow(
-                item.pixels,
-                extent=(0, 1, 1, 0),
-                transform=matrix + axes.transData,
-                interpolation="nearest",
-                aspect="auto",
-                clip_on=False,
-            )
-            axes.set_xlim(*limits[0])
-            axes.set_ylim(*limits[1])
+            _paint_image(axes, item, order)
+
+
+def _outline(item: Curve) -> Any:
+    from matplotlib.path import Path as Outline
+
+    points = [item.start, *(p for piece in item.pieces for p in piece)]
+    return Outline(points, [Outline.MOVETO] + [Outline.CURVE4] * (len(points) - 1))
+
+
+def _paint_image(axes: Any, item: Image, order: int) -> None:
+    from matplotlib.transforms import Affine2D
+
+    limits = axes.get_xlim(), axes.get_ylim()  # imshow changes them
+    matrix = Affine2D.from_values(*item.across, *item.down, item.x, item.y)
+    axes.imshow(
+        item.pixels,
+        extent=(0, 1, 1, 0),
+        transform=matrix + axes.transData,
+        interpolation="nearest",
+        aspect="auto",
+        clip_on=False,
+        zorder=order,
+    )
+    axes.set_xlim(*limits[0])
+    axes.set_ylim(*limits[1])
