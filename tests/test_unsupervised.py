@@ -169,7 +169,8 @@ def test_too_few_patches_are_an_error() -> None:
 
 def convolution(fit: str, filters: int = 4, more: str = "") -> str:
     return f"""layer {{ name: "c" type: "Convolution" bottom: "x" top: "y" convolution_param {{
-        num_output: {filters} kernel_size: 2 stride: 2 {more} unsupervised_init {{ type: "pca" num_batches: 20 {fit} }} }} }}"""
+        num_output: {filters} kernel_size: 2 stride: 2 {more}
+        unsupervised_init {{ type: "pca" num_batches: 20 {fit} }} }} }}"""
 
 
 def all_patches(batches: int) -> Tensor:

@@ -65,7 +65,7 @@ class Block:
 
     def image(self, patches_BhwK: Tensor) -> Tensor:
         """The inverse of `patches` for windows that tile the blob: (B, C, H, W), padding cut off."""
-        x = patches_BhwK.unflatten(3, self.size).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        x = torch.unflatten(patches_BhwK, 3, self.size).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
         top, left = self.pad[1:]
         return x[:, :, top : top + self.shape[1], left : left + self.shape[2]]
 

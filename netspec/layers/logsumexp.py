@@ -108,7 +108,7 @@ def fork_epsilon_gradient(y: Tensor, z: Tensor, normed: Tensor | None, eps: Tens
 
 
 def entropy_gradient(b: Tensor, log_w: Tensor, coefficient: float) -> Tensor:
-    """b unchanged; backward adds coefficient times the gradient of sum w log w, w = exp(log_w) = softmax(b)."""
+    """b unchanged; backward adds coefficient times the gradient of sum w log w, w = exp(log_w)."""
     with torch.no_grad():
         w, slope = log_w.exp(), 1 + log_w
         pull = coefficient * w * (slope - (w * slope).sum(-1, keepdim=True))

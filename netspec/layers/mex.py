@@ -112,7 +112,7 @@ class MEX(Inner):
         return self.regions.split(patches)
 
     def mix(self, x_RLK: Tensor, b_RMK: Tensor) -> Tensor:
-        """y (R, L, M) of patches x and normalised offsets b: at limits of epsilon, and as the fork computes it."""
+        """y (R, L, M) of patches x and offsets b as they count: at limits of epsilon, and as in the fork."""
         eps = self.epsilon()
         if self.limit == "mean" and not self.strict:
             mean = x_RLK.mean(2).unsqueeze(2) + b_RMK.mean(2).unsqueeze(1)

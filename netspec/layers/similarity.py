@@ -173,7 +173,7 @@ class Similarity(Leaf):
         if not self.block.tiles:
             return self.spec.problem(
                 f"has windows of {self.block.size} with stride {self.block.stride} over {self.block.shape}; "
-                "every pixel must lie in one window: set stride to the block's size, pad until all is covered",
+                "every pixel must lie in one window: set stride to the block's size, pad until covered",
                 field, "block_param",
             )  # fmt: skip
         return None
@@ -188,7 +188,8 @@ class Similarity(Leaf):
         inside = ~self.block.patches(torch.zeros_like(x)).isnan()
         missing_BchwK = self.block.patches(x).isnan() & inside
         gain = missing_BchwK.to(x.dtype) @ peaks_MK.t()
-        return self(x)[0] + gain.permute(0, 4, 1, 2, 3).flatten(1, 2)
+        (y,) = self.forward(x)
+        return y + gain.permute(0, 4, 1, 2, 3).flatten(1, 2)
 
     def mean_image(self, weights: Tensor) -> Tensor:
         return self.block.image(weights.movedim(1, -1) @ self.blob(0).flatten(1))
