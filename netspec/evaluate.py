@@ -12,10 +12,11 @@ from netspec import data, experiment, schema, snapshot, spec
 from netspec.errors import SpecError
 from netspec.experiment import Experiment
 from netspec.graph import compile
+from netspec.interchange import read_weights
 from netspec.net import build
 from netspec.runs import plain
 from netspec.spec import TEST, NetSpec
-from netspec.train import average, choose_device, read_weights
+from netspec.train import average, choose_device
 
 BATCHES = 50
 """Batches of a test where neither the solver nor the user says how many, as in `caffe test`."""

@@ -12,10 +12,10 @@ from netspec.data import Source
 from netspec.experiment import Experiment
 from netspec.schema import Document
 from netspec.signals import Requests
-from netspec.trainer import Run, Trainer, Weights, average, choose_device, read_weights
+from netspec.trainer import Run, Trainer, Weights, average, choose_device
 from netspec.watch import Diverged
 
-__all__ = ["Diverged", "Run", "average", "choose_device", "fit", "read_weights"]
+__all__ = ["Diverged", "Run", "average", "choose_device", "fit"]
 
 
 def fit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,9 +174,14 @@ class Trainer:
 
     def load(self, weights: Weights) -> list[str]:
         """Copy weights in; gives the names of our blobs that were found."""
-        source = "the given weights" if isinstance(weights, Mapping) else str(weights)
-        values = weights if isinstance(weights, Mapping) else read_weights(Path(weights))
-        missing, unused = self.net.load_weights(values, source)
+        if isinstance(weights, Mapping):
+            source = "the given weights"
+            missing, unused = self.net.load_weights(weights, source)
+        else:
+            from netspec.interchange import load_weights
+
+            source = str(weights)
+            missing, unused = load_weights(self.net, weights)
         found = [param.name for param in self.net.params if param.name not in missing]
         self.progress.line(f"{source}: {len(found)} blobs taken, {len(missing)} of ours not there")
         if not found:
@@ -433,15 +438,3 @@ def listed(outputs: Mapping[str, Any], hide_loss: bool) -> str:
     if hide_loss:
         shown.pop("loss", None)
     return "".join(f", {name} {value:.6g}" for name, value in shown.items())
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Blobs of a weight file by name: safetensors here, other formats through netspec.interchange."""
-    if path.suffix == ".safetensors":
-        return snapshot.load(path)[0]
-    from netspec import interchange
-
-    read: Callable[[Path], dict[str, Tensor]] | None = getattr(interchange, "read_weights", None)
-    if read is None:
-        raise SnapshotError(f"{path}: only .safetensors weights can be read")
-    return read(path)
