@@ -275,41 +275,31 @@ def _enlarged(before: Field, extent: Sequence[int], stride: Sequence[int]) -> Fi
 
 # The table
 
+COLUMNS = ("layer", "type", "tops", "parameters", "multiply-adds", "memory", "field", "step")
+
 
 def table(net: Net) -> Table:
     """The rows and their sums as a rich table, for `console.print`."""
+    from rich.markup import escape
     from rich.table import Table as RichTable
 
     found = rows(net)
     sums = total(net, found)
-    made = RichTable(title=_title(net, len(found)), caption=_caption(sums), caption_justify="left")
-    for name in ("layer", "type", "tops"):
-        made.add_column(name, overflow="fold", min_width=6)
-    for name in ("parameters", "multiply-adds", "memory", "field", "step"):
-        made.add_column(name, justify="right", overflow="fold")
+    title = f"{escape(net.graph.spec.name or 'net')}, {net.graph.spec.phase}, {len(found)} layers"
+    made = RichTable(title=title, caption="\n".join(remarks(sums)), caption_justify="left")
+    for i, name in enumerate(COLUMNS):
+        made.add_column(
+            name, justify="left" if i < 3 else "right", overflow="fold", min_width=6 if i < 3 else 4
+        )
     for row in found:
-        made.add_row(*_plain(row))
+        made.add_row(*map(escape, cells(row)))
     made.add_section()
-    made.add_row(
-        "total",
-        "",
-        "",
-        f"{sums.parameters:,}",
-        count(sums.multiply_adds),
-        size(sums.activation_bytes),
-        "",
-        "",
-    )
+    made.add_row(*total_cells(sums))
     return made
 
 
-def _title(net: Net, layers: int) -> str:
-    from rich.markup import escape
-
-    return f"{escape(net.graph.spec.name or 'net')}, {net.graph.spec.phase}, {layers} layers"
-
-
-def _caption(sums: Total) -> str:
+def remarks(sums: Total) -> list[str]:
+    """Lines to stand below the table."""
     lines = [f"{sums.parameters:,} parameters, {sums.trained:,} of them trained"]
     if sums.batch > 1:
         lines.append(
@@ -317,24 +307,29 @@ def _caption(sums: Total) -> str:
         )
     if sums.uncounted:
         lines.append(f"multiply-adds of {sums.uncounted} layers are not known")
-    return "\n".join(lines)
+    return lines
 
 
-def _plain(row: Row) -> list[str]:
-    from rich.markup import escape
-
+def cells(row: Row) -> list[str]:
+    """A row as text, one a column."""
     parameters = f"{row.parameters:,}" if row.parameters else ""
     if row.shared:
         parameters = f"{parameters} (+{row.shared:,} shared)".strip()
-    field, step = (
-        ("", "")
-        if row.field is None or not row.field.size
-        else (_cells(row.field.size), _cells(row.field.stride))
-    )
+    field, step = "", ""
+    if row.field is not None and row.field.size:
+        field, step = _cells(row.field.size), _cells(row.field.stride)
     adds = "?" if row.multiply_adds is None else count(row.multiply_adds) if row.multiply_adds else ""
-    memory = size(row.activation_bytes) if row.activation_bytes else "in place"
+    memory = size(row.activation_bytes) if row.activation_bytes else "in place" if row.tops else ""
     shapes = " ".join("×".join(map(str, top)) or "scalar" for top in row.tops)
-    return [escape(row.name), escape(row.type), shapes, parameters, adds, memory, field, step]
+    return [row.name, row.type, shapes, parameters, adds, memory, field, step]
+
+
+def total_cells(sums: Total) -> list[str]:
+    """The last row as text."""
+    return [
+        "total", "", "", f"{sums.parameters:,}", count(sums.multiply_adds), size(sums.activation_bytes),
+        "", "",
+    ]  # fmt: skip
 
 
 def _cells(values: Sequence[float]) -> str:

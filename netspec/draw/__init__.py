@@ -3,6 +3,7 @@
 from netspec.draw.answers import completion, explain
 from netspec.draw.canvas import DrawError
 from netspec.draw.grids import grid
+from netspec.draw.html_report import report
 from netspec.draw.latent import Level, neurons, tree
 from netspec.draw.network import Drawing, graph
 from netspec.draw.plots import curves
@@ -17,5 +18,6 @@ __all__ = [
     "graph",
     "grid",
     "neurons",
+    "report",
     "tree",
 ]
