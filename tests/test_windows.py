@@ -331,3 +331,23 @@ def test_unpooling_over_windows_is_the_transpose_of_pooling() -> None:
     pooled = average_pool(plane, Frame((3, 3), (2, 2), (1, 1)))
     assert pooled.shape == x.shape
     torch.testing.assert_close(spread_out, torch.autograd.grad(pooled, plane, x)[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "param"),
+    [
+        ("Pooling", "pooling_param { pool: SUM kernel_size: 3 stride: 2 }"),
+        ("Pooling", "pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 2 }"),
+        ("LRN", "lrn_param { local_size: 3 norm_region: WITHIN_CHANNEL }"),
+    ],
+)
+def test_exported_sums_are_plain_averages(kind: str, param: str) -> None:
+    """ONNX has no divisor_override, and torch's exporter drops it without a word."""
+    made = net(kind, (2, 3, 6, 5), param)
+    x = torch.randn(2, 3, 6, 5)
+    with torch.no_grad():
+        program = torch.export.export(made, (x,))
+        torch.testing.assert_close(program.module()(x)[0], made(x)[0])
+    pools = [node for node in program.graph.nodes if "avg_pool2d" in str(node.target)]
+    assert pools
+    assert all(len(node.args) < 7 and "divisor_override" not in node.kwargs for node in pools)

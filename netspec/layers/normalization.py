@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from netspec.layers.base import Layer, Shape, register
+from netspec.layers.pools import Frame, sum_pool
 
 ACROSS_CHANNELS, WITHIN_CHANNEL = range(2)
 """LRNParameter.NormRegion."""
@@ -30,7 +30,7 @@ def channel_sums(x: Tensor, size: int) -> Tensor:
 
 def plane_sums(x: Tensor, size: int) -> Tensor:
     """At each cell the sum over the size x size square around it (an odd number), zeros outside."""
-    return functional.avg_pool2d(x, size, 1, size // 2, divisor_override=1)
+    return sum_pool(x, Frame((size, size), (1, 1), (size // 2, size // 2)))
 
 
 def local_response(

@@ -125,6 +125,9 @@ def largest_places(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, ceil: bool)
 
 def sum_pool(x: Tensor, frame: Frame) -> Tensor:
     """The sum of each window's cells inside x."""
+    if torch.compiler.is_exporting():  # ONNX knows averages only, and torch's exporter drops divisor_override
+        whole = functional.avg_pool2d(frame.padded(x, 0.0), frame.kernel, frame.stride)
+        return whole * (frame.kernel[0] * frame.kernel[1])
     if frame.native(x.shape[-2:]):
         return functional.avg_pool2d(x, frame.kernel, frame.stride, frame.pad, frame.ceil, divisor_override=1)
     return functional.avg_pool2d(frame.padded(x, 0.0), frame.kernel, frame.stride, divisor_override=1)
