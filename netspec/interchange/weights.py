@@ -1,0 +1,203 @@
+"""Weights from and to every kind of file, for a net or by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netspec import snapshot
+from netspec.errors import Problem, SnapshotError, SpecError
+from netspec.interchange import hdf5
+from netspec.interchange.blobs import Array
+from netspec.interchange.caffemodel import Caffemodel, parse_caffemodel, read_file, write_caffemodel
+from netspec.layers.base import Layer
+from netspec.net import Net
+
+Found = tuple[list[str], list[str]]
+"""Names of our blobs that were not found, and of theirs that have no place in the net."""
+
+
+class Blob(Protocol):
+    """A blob of a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def check(self) -> None: ...
+
+    def array(self) -> Array: ...
+
+    def fits(self, shape: Sequence[int]) -> bool: ...
+
+
+def kind_of(path: str | Path) -> str:
+    """What a file begins as: "safetensors", "hdf5", else "caffemodel"; SnapshotError when it is not there."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise SnapshotError(f"{path}: cannot be read: {error.strerror}") from None
+    if start.startswith(hdf5.SIGNATURE):
+        return "hdf5"
+    size = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and 2 <= size < 1 << 27:
+        return "safetensors"
+    return "caffemodel"
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Blobs of any weight file by '<layer>/<index>', in the file's own sizes; equal names get '#2', '#3'.
+
+    Old 4-D sizes stay as they are: to fill a net use `load_weights`, which knows what fits.
+    Raises SnapshotError when the file is damaged or of no known kind.
+    """
+    kind = kind_of(path)
+    if kind == "safetensors":
+        return snapshot.load(Path(path))[0]
+    if kind == "hdf5":
+        stored = hdf5.read_weights(path)
+        return {f"{name}/{j}": tensor(b.array()) for name, blobs in stored.items() for j, b in blobs.items()}
+    model = parse_caffemodel(read_file(Path(path)), str(path))
+    return named(model)
+
+
+def named(model: Caffemodel) -> dict[str, Tensor]:
+    """The blobs of a caffemodel by name."""
+    found: dict[str, Tensor] = {}
+    for layer in model.layers:
+        stem, k = layer.name, 1
+        while layer.blobs and f"{stem}/0" in found:
+            k += 1
+            stem = f"{layer.name}#{k}"
+        for j, blob in enumerate(layer.blobs):
+            found[f"{stem}/{j}"] = tensor(blob.array())
+    return found
+
+
+def tensor(array: Array) -> Tensor:
+    """A tensor of its own memory, in the machine's byte order."""
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
+
+
+def load_weights(net: Net, path: str | Path) -> Found:
+    """Copy the weights of any file into `net`, layer by layer of equal name; all or nothing.
+
+    path: .caffemodel, .caffemodel.h5 or .safetensors; the content decides.
+    Gives names of our blobs that the file lacks, and of its blobs that belong to no layer of ours.
+    Raises SnapshotError for a damaged file, SpecError where numbers of blobs or shapes differ.
+    """
+    kind, file = kind_of(path), str(path)
+    if kind == "safetensors":
+        return net.load_weights(snapshot.load(Path(path))[0], file)
+    if kind == "hdf5":
+        return load_layers(net, list(hdf5.read_weights(path).items()), file, partial=True)
+    return load_caffemodel(net, parse_caffemodel(read_file(Path(path)), file))
+
+
+def load_caffemodel(net: Net, model: Caffemodel) -> Found:
+    """Copy a caffemodel's weights into `net`; see `load_weights`."""
+    refuse_transposed(net, model)
+    layers = [(layer.name, dict(enumerate(layer.blobs))) for layer in model.layers]
+    return load_layers(net, layers, model.file)
+
+
+def load_layers(
+    net: Net, layers: Iterable[tuple[str, Mapping[int, Blob]]], file: str, partial: bool = False
+) -> Found:
+    """Copy blobs by layer name as Caffe's CopyTrainedLayersFrom does.
+
+    A layer of the file goes to ours of that name (the k-th of several to the k-th), or nowhere.
+    partial: a blob that ours shares with another layer may be absent.
+    """
+    ours: dict[str, list[Layer]] = {}
+    for layer in net.made:
+        ours.setdefault(layer.spec.name, []).append(layer)
+    seen: dict[str, int] = {}
+    problems: list[Problem] = []
+    copies: list[tuple[Layer, int, Blob]] = []
+    unused: list[str] = []
+    for name, blobs in layers:
+        if name not in ours:
+            unused += [f"{name}/{j}" for j in blobs]
+            continue
+        seen[name] = seen.get(name, -1) + 1
+        layer = ours[name][min(seen[name], len(ours[name]) - 1)]
+        problems += compare(net, layer, blobs, file, partial)
+        copies += [(layer, j, blob) for j, blob in blobs.items()]
+    if problems:
+        raise SpecError(problems)
+    for _, _, blob in copies:
+        blob.check()
+    taken = set()
+    with torch.no_grad():
+        for layer, j, blob in copies:
+            layer.blob(j).copy_(tensor(blob.array()).reshape(layer.blob_shapes[j]))
+            taken.add(id(layer.blobs[j]))
+    return [param.name for param in net.params if id(param.value) not in taken], unused
+
+
+def compare(net: Net, layer: Layer, blobs: Mapping[int, Blob], file: str, partial: bool) -> list[Problem]:
+    """What keeps the blobs of a file from being those of `layer`."""
+    n = len(layer.blobs)
+    shared = {id(p.value) for p in net.params if len(p.users) > 1} if partial else set()
+    lacking = [j for j in range(n) if j not in blobs and id(layer.blobs[j]) not in shared]
+    if lacking or any(j >= n for j in blobs):
+        shapes = ", ".join(str(tuple(blob.shape)) for blob in blobs.values()) or "none"
+        return [layer.spec.problem(f"has {n} blobs, {file} holds {len(blobs)} for it: {shapes}")]
+    problems = []
+    for j, blob in blobs.items():
+        shape = layer.blob_shapes[j]
+        if not blob.fits(shape):
+            text = f"blob {j} has shape {shape}, {file} holds {tuple(blob.shape)}"
+            if layer.spec.type == "InnerProduct" and blob.fits(shape[::-1]):
+                text += "; the file's is transposed (inner_product_param { transpose: })"
+            problems.append(layer.spec.problem(text))
+    return problems
+
+
+def refuse_transposed(net: Net, model: Caffemodel) -> None:
+    """SpecError where an InnerProduct of the file lies the other way round, which a square hides."""
+    square = {
+        layer.spec.name: layer
+        for layer in net.made
+        if layer.spec.type == "InnerProduct" and layer.blob_shapes[0][0] == layer.blob_shapes[0][1]
+    }
+    if not square:
+        return
+    problems = []
+    for stored in model.message().layer:
+        layer = square.get(stored.name)
+        if layer is None or stored.type != "InnerProduct":
+            continue
+        if bool(stored.inner_product_param.transpose) != bool(layer.param.transpose):
+            text = f"transpose is {str(layer.param.transpose).lower()} here, the other way in {model.file}"
+            problems.append(layer.spec.problem(text, "inner_product_param", "transpose"))
+    if problems:
+        raise SpecError(problems)
+
+
+def save_weights(net: Net, path: str | Path) -> None:
+    """Write the weights of `net`: .caffemodel, .caffemodel.h5 (or .h5), .safetensors, by its ending."""
+    target = Path(path)
+    if target.suffix == ".safetensors":
+        snapshot.save(target, net.weights(), {"net": net.graph.spec.name})
+    elif target.suffix in (".h5", ".hdf5"):
+        hdf5.write_weights(target, owned(net))
+    elif target.suffix == ".caffemodel":
+        write_caffemodel(net, target)
+    else:
+        raise SnapshotError(f"{path}: weights are written as .caffemodel, .caffemodel.h5 or .safetensors")
+
+
+def owned(net: Net) -> list[tuple[str, dict[int, Array]]]:
+    """For each layer the blobs that it owns, by index."""
+    layers: list[tuple[str, dict[int, Array]]] = [(layer.spec.name, {}) for layer in net.made]
+    for param in net.params:
+        i, j = param.users[0]
+        layers[i][1][j] = param.value.detach().cpu().numpy()
+    return layers
