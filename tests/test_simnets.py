@@ -411,7 +411,7 @@ def test_short_net_equals_the_originals_71_layers() -> None:
 
 @pytest.mark.parametrize(
     ("stem", "parameters"),
-    [("ht_cac_mnist", 1_586_432), ("cp_cac_mnist", 537_600), ("ht_cac_digits", 17_152)],
+    [("ht_cac_mnist", 1_586_432), ("cp_cac_mnist", 537_600), ("ht_cac_digits", 44_224)],
 )
 def test_nets_have_the_plans_size(stem: str, parameters: int) -> None:
     document = schema.read_net(NETS / f"{stem}.prototxt")
