@@ -32,8 +32,8 @@ class Oracle:
 
 
 NAMES = [
-    "clean", "iid:0.25", "rects:2x7", "rects:1x3x5", "nonzero:25", "pixels:9", "lines:3", "square", "square:4",
-    "trapezoid", "noise:0.5", "mar",
+    "clean", "iid:0.25", "rects:2x7", "rects:1x3x5", "nonzero:25", "pixels:9", "lines:3", "square",
+    "square:4", "trapezoid", "noise:0.5", "mar",
 ]  # fmt: skip
 
 

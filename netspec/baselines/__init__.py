@@ -1,0 +1,16 @@
+"""Methods of others, for comparison: imputation, nearest neighbours, robust linear classifiers."""
+
+from netspec.baselines.imputers import ByModel, Mean, Zero
+from netspec.baselines.neighbours import Neighbours
+from netspec.baselines.robust import RobustLinear, fit_robust, robust_objective, solve_robust
+
+__all__ = [
+    "ByModel",
+    "Mean",
+    "Neighbours",
+    "RobustLinear",
+    "Zero",
+    "fit_robust",
+    "robust_objective",
+    "solve_robust",
+]
