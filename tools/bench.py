@@ -1,0 +1,261 @@
+"""Time the training step of nets against the bare matrix products inside it.
+
+    python tools/bench.py [NET.prototxt ...] [--threads 2] [--rounds 30] [--out docs/results/bench_cpu.json]
+
+For each net (default: every net in nets/ that has a solver beside it), on random images: forward; forward and
+backward; and the whole step with the solver's update; compiled and layer by layer. The floor is what no
+implementation of the same layers can save: one matrix product (or convolution) a layer on data that lies ready,
+forward, and backward for exactly those gradients that the step needs. `step_over_floor` is the whole compiled step
+over that.
+
+All timings of a net are taken in turns, round after round, so that a disturbance hits all of them; a ratio is the
+median over the rounds of ratios within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from netspec import schema, spec
+from netspec.graph import compile
+from netspec.layers.base import Layer, as_tuple
+from netspec.layers.convolution import Convolution
+from netspec.layers.inner_product import InnerProduct
+from netspec.layers.mex import MEX
+from netspec.layers.similarity import Similarity
+from netspec.net import Net, build
+from netspec.solver.solver import Solver
+
+Run = Callable[[], object]
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Product:
+    """One layer's matrix products on ready data: y = f(a, b), then the gradients that are needed."""
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    operands: tuple[Tensor, Tensor]
+    upstream: Tensor
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the forward pass."""
+        weights = self.operands[1]
+        return self.upstream.numel() * (weights.shape[2] if weights.dim() == 3 else weights[0].numel())
+
+    def run(self) -> None:
+        wanted = [operand for operand in self.operands if operand.requires_grad]
+        y = self.function(*self.operands)
+        if wanted:
+            torch.autograd.grad(y, wanted, self.upstream)
+
+
+def product_of(layer: Layer, bottom: Tensor) -> Product | None:
+    """The bare product of a layer for this bottom, or None for a layer without one."""
+    function: Callable[[Tensor, Tensor], Tensor]
+    if isinstance(layer, MEX):
+        a, b = layer.patches(bottom.detach()).contiguous(), layer.rows().detach()
+        function = by_region
+    elif isinstance(layer, Similarity):  # (x^2, x, 1)
+        patches = layer.patches(bottom.detach()).flatten(0, -2)
+        a, b = torch.ones(len(patches), 3 * patches.shape[1]), layer.blob(0).flatten(1).detach().repeat(1, 3)
+        function = torch.nn.functional.linear
+    elif isinstance(layer, InnerProduct):
+        a, b = bottom.detach().flatten(layer.start), layer.blob(0).detach()
+        function = torch.nn.functional.linear
+    elif isinstance(layer, Convolution):
+        a, b = bottom.detach(), layer.blob(0).detach()
+        function = convolution(layer)
+    else:
+        return None
+    a, b = a.clone().requires_grad_(bottom.requires_grad), b.clone().requires_grad_(needs_gradient(layer))
+    with torch.no_grad():
+        upstream = torch.randn_like(function(a, b))
+    return Product(function, (a, b), upstream)
+
+
+def by_region(x_RLK: Tensor, w_RMK: Tensor) -> Tensor:
+    return torch.bmm(x_RLK, w_RMK.transpose(1, 2))
+
+
+def needs_gradient(layer: Layer) -> bool:
+    """Whether any blob of the layer is trained."""
+    return any(blob.requires_grad for blob in layer.blobs)
+
+
+def convolution(layer: Convolution) -> Callable[[Tensor, Tensor], Tensor]:
+    """The layer's convolution without its bias."""
+    window = layer.window
+
+    def function(x: Tensor, w: Tensor) -> Tensor:
+        settings = (list(window.stride), list(window.pad), list(window.dilation))
+        return torch.conv2d(x, w, None, *settings, layer.group)
+
+    return function
+
+
+def products(net: Net, batch: Sequence[Tensor]) -> list[Product]:
+    """The bare products of a net, found by walking it once."""
+    found: list[Product] = []
+
+    def call(layer: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        if bottoms and (product := product_of(layer, bottoms[0])):
+            found.append(product)
+        return as_tuple(layer(*bottoms))
+
+    net.run(call, *batch)
+    return found
+
+
+class Bench:
+    """One net in training: the things to time."""
+
+    def __init__(self, path: Path):
+        document = schema.read_net(path)
+        self.net = build(compile(spec.net(document)), seed=1)
+        solver = schema.read_solver(path.with_name(f"{path.stem}_solver.prototxt"))
+        self.batch = [self.blob(name) for name in self.net.input_names]
+        self.products = products(self.net, self.batch)
+        self.message = solver.message
+        self.trained = [param.value for param in self.net.params if param.value.requires_grad]
+
+    def blob(self, name: str) -> Tensor:
+        """Random pixels, most of them dark as in written digits; or random labels."""
+        shape, generator = self.net.shape(name), torch.Generator().manual_seed(1)
+        if len(shape) == 1:
+            return torch.randint(10, shape, generator=generator).float()
+        ink = torch.rand(shape, generator=generator) < 0.2
+        return torch.where(ink, torch.rand(shape, generator=generator), 0.0) - 0.5
+
+    def floor(self) -> None:
+        for product in self.products:
+            product.run()
+
+    def runs(self, compiled: bool) -> dict[str, Run]:
+        """Forward, forward and backward, whole step; by name."""
+        call = torch.compile(self.net, fullgraph=True, dynamic=False) if compiled else self.net
+        solver = Solver(self.net, self.message, compiled=compiled)
+
+        def forward() -> None:
+            with torch.no_grad():
+                call(*self.batch)
+
+        def gradients() -> dict[int, Tensor]:
+            objective = self.net.objective(call(*self.batch))
+            return dict(zip(map(id, self.trained), torch.autograd.grad(objective, self.trained), strict=True))
+
+        def step() -> None:
+            found = gradients()
+            solver.step([found.get(id(param.value)) for param in self.net.params])
+
+        return {"forward": forward, "forward_backward": gradients, "step": step}
+
+
+def rounds(runs: dict[str, Run], count: int) -> dict[str, list[float]]:
+    """Seconds of every run in each of `count` rounds, after two rounds that warm up (and compile)."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(count + 2):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if number >= 2:
+                taken[name].append(time.perf_counter() - start)
+    return taken
+
+
+def ratio(above: list[float], below: list[float]) -> float:
+    """Median over the rounds of above / below."""
+    return round(statistics.median(a / b for a, b in zip(above, below, strict=True)), 3)
+
+
+def milliseconds(taken: list[float]) -> dict[str, float]:
+    return {"median_ms": round(1e3 * statistics.median(taken), 3), "least_ms": round(1e3 * min(taken), 3)}
+
+
+def measure(path: Path, count: int) -> dict[str, Any]:
+    """The entry of one net."""
+    bench = Bench(path)
+    runs: dict[str, Run] = {"floor": bench.floor}
+    for kind, compiled in (("compiled", True), ("eager", False)):
+        runs |= {f"{kind}/{name}": run for name, run in bench.runs(compiled).items()}
+    taken = rounds(runs, count)
+    multiply_adds = sum(product.multiply_adds for product in bench.products)
+    return {
+        "batch": bench.batch[0].shape[0],
+        "parameters": sum(param.value.numel() for param in bench.net.params),
+        "multiply_adds_forward": multiply_adds,
+        "step_over_floor": ratio(taken["compiled/step"], taken["floor"]),
+        "forward_backward_over_floor": ratio(taken["compiled/forward_backward"], taken["floor"]),
+        "eager_step_over_floor": ratio(taken["eager/step"], taken["floor"]),
+    } | {name: milliseconds(seconds) for name, seconds in taken.items()}
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    names = [line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "processors": os.cpu_count(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.platform(),
+    }
+
+
+def cpu_lines() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def nets_with_solvers() -> list[Path]:
+    """Nets of nets/ that have a solver beside them."""
+    return [
+        path.with_name(path.name.replace("_solver", ""))
+        for path in sorted((ROOT / "nets").glob("*_solver.prototxt"))
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("nets", nargs="*", type=Path, metavar="NET", help="nets with a solver beside them")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default 2)")
+    parser.add_argument("--rounds", type=int, default=30, help="rounds of timings (default 30)")
+    parser.add_argument("--out", type=Path, help="write the numbers to this JSON file")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    results: dict[str, Any] = {"machine": machine(), "rounds": options.rounds, "nets": {}}
+    for path in options.nets or nets_with_solvers():
+        torch.compiler.reset()
+        entry = results["nets"][path.stem] = measure(path, options.rounds)
+        print(
+            f"{path.stem}: floor {entry['floor']['median_ms']:.2f} ms, compiled step "
+            f"{entry['compiled/step']['median_ms']:.2f} ms, {entry['step_over_floor']:.2f} times the floor "
+            f"(forward and backward {entry['forward_backward_over_floor']:.2f}, "
+            f"layer by layer {entry['eager_step_over_floor']:.2f})",
+            flush=True,
+        )
+    results["machine"]["load_average_after"] = round(os.getloadavg()[0], 2)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
