@@ -16,6 +16,7 @@ from netspec import lab, model
 from netspec.data.idx import Array
 from netspec.errors import DataError
 from netspec.lab.methods import SHIFTS, translate, translated_scores
+from netspec.train import fit
 
 
 class Oracle:
@@ -160,3 +161,58 @@ def test_averaging_over_translations_is_a_sum_of_nine_passes() -> None:
     expected = sum(net.scores(translate(x, dy, dx)) for dy, dx in SHIFTS)
     small = model.Model(net.net, net.deployed, batch=2)
     torch.testing.assert_close(translated_scores(small, x), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A generative net and a classifier of whole images, hardly trained."""
+    folder = tmp_path_factory.mktemp("runs")
+    fit("nets/ht_cac_digits.prototxt", iterations=5, out=folder / "ht", progress=False)
+    plain = folder / "plain.prototxt"
+    plain.write_text(
+        'layer { name: "data" type: "Dataset" top: "data" top: "label" transform_param { scale: 0.01 }'
+        ' dataset_param { name: "digits" batch_size: 50 } }'
+        'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"'
+        ' inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }'
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }'
+    )
+    solver = folder / "plain_solver.prototxt"
+    solver.write_text('base_lr: 0.1 lr_policy: "fixed" max_iter: 100')
+    fit(plain, out=folder / "plain", progress=False, seed=1)
+    return folder / "ht", folder / "plain"
+
+
+def test_the_laboratory_in_one_call(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("t.json", "t.md", "t.png", "t.svg")]
+    made = lab.missing(
+        runs, iid=["0.5"], rects=["1x3"], others=["nonzero:5"], end=60, neighbours=3, robust=[(1, 1.0)],
+        impute=["zero", "mean_per_pixel", "sampled"], out=files,
+    )  # fmt: skip
+    assert list(made.cells) == [
+        "ht", "plain, zero", "plain, mean_per_pixel", "plain, sampled", "3 nearest neighbours",
+        "robust linear (N=1, C=1)",
+    ]  # fmt: skip
+    assert made.settings == ["clean", "iid:0.5", "rects:1x3", "nonzero:5"]
+    assert made.facts["data"] == "digits"
+    whole = {row["clean"].right for name, row in made.cells.items() if name.startswith("plain")}
+    assert len(whole) == 1  # nothing to impute
+    assert made.cells["3 nearest neighbours"]["clean"].accuracy > 0.9
+    assert all(path.stat().st_size > 500 for path in files)
+    assert json.loads(files[0].read_text())["methods"]["ht"]["accuracy"] == made.accuracy("ht")
+
+
+def test_a_row_does_not_depend_on_the_others(runs: tuple[Path, Path]) -> None:
+    together = lab.missing(runs, iid=["0.5"], end=60)
+    alone = lab.missing(runs[:1], iid=["0.5"], end=60)
+    assert together.cells["ht"] == alone.cells["ht"]
+
+
+def test_what_cannot_be_assembled(runs: tuple[Path, Path]) -> None:
+    with pytest.raises(DataError, match="comes from a generative net"):
+        lab.missing(runs[1:], impute=["expected"])
+    with pytest.raises(DataError, match="did you mean 'zero'"):
+        lab.missing(runs[1:], impute=["zeros"])
+    with pytest.raises(DataError, match="no run was given"):
+        lab.missing([])
+    with pytest.raises(DataError, match="does not know of missing pixels"):
+        lab.Direct(model.load(runs[1]))

@@ -6,7 +6,6 @@ import numpy as np
 
 from netspec.data.idx import Array
 from netspec.errors import DataError, did_you_mean
-from netspec.lab.methods import filled
 from netspec.model import Model
 
 
@@ -52,3 +51,9 @@ class ByModel:
             whole = self.model.complete(x, seed=self.seed)
             self.seed += 1
         return filled(pixels, observed, self.model.to_pixels(whole))
+
+
+def filled(pixels: Array, observed: Array, values: Array) -> Array:
+    """`values` where pixels are missing."""
+    whole: Array = np.where(observed, pixels, values).astype(np.float32)
+    return whole

@@ -1,11 +1,29 @@
 """The missing-data laboratory: methods side by side in settings of missing pixels."""
 
-from netspec.lab.methods import Direct, Imputed, Imputer, Method
+from netspec.lab.assemble import IMPUTATIONS, assemble, missing
+from netspec.lab.methods import Direct, Imputed, Imputer, Method, translated_scores
+from netspec.lab.plot import plot
 from netspec.lab.run import circumstances, run
 from netspec.lab.settings import FIG_4, Setting, parse, parse_all
 from netspec.lab.table import Cell, Table, wilson
 
 __all__ = [
-    "FIG_4", "Cell", "Direct", "Imputed", "Imputer", "Method", "Setting", "Table", "circumstances", "parse",
-    "parse_all", "run", "wilson",
-]  # fmt: skip
+    "FIG_4",
+    "IMPUTATIONS",
+    "Cell",
+    "Direct",
+    "Imputed",
+    "Imputer",
+    "Method",
+    "Setting",
+    "Table",
+    "assemble",
+    "circumstances",
+    "missing",
+    "parse",
+    "parse_all",
+    "plot",
+    "run",
+    "translated_scores",
+    "wilson",
+]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,9 +93,3 @@ class Imputed:
     def predict(self, pixels: Array, observed: Array) -> Array:
         filled = self.imputer.fill(pixels, observed)
         return self.classifier.predict(self.classifier.from_pixels(filled)).cpu().numpy()
-
-
-def filled(pixels: Array, observed: Array, values: Array) -> Array:
-    """`values` where pixels are missing."""
-    whole: Array = np.where(observed, pixels, values).astype(np.float32)
-    return whole

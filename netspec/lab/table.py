@@ -26,7 +26,8 @@ def wilson(accuracy: float, n: int, z: float = Z) -> tuple[float, float]:
         return 0.0, 1.0
     centre = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At 0 and 1 the interval ends there exactly, which rounding would miss.
+    return max(0.0, min(centre - half, accuracy)), min(1.0, max(centre + half, accuracy))
 
 
 @dataclass(frozen=True)

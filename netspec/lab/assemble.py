@@ -1,0 +1,130 @@
+"""From run folders and names of baselines to the rows of a table, and the whole laboratory in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from netspec import model
+from netspec.baselines import ByModel, Mean, Neighbours, RobustLinear, Zero
+from netspec.data.idx import Array
+from netspec.errors import DataError, did_you_mean
+from netspec.lab.methods import Direct, Imputed, Imputer, Method
+from netspec.lab.plot import plot
+from netspec.lab.run import SEED, circumstances, run
+from netspec.lab.settings import parse_all
+from netspec.lab.table import Table
+from netspec.model import Model
+
+IMPUTATIONS = ("zero", "mean", "mean_per_pixel", *ByModel.KINDS)
+ROBUST = 6000
+"""Training images of a robust linear classifier: its time grows with them, its accuracy hardly."""
+
+
+def assemble(
+    models: Sequence[Model],
+    impute: Sequence[str] = (),
+    *,
+    shifts: bool = False,
+    neighbours: int = 0,
+    robust: Sequence[tuple[int, float]] = (),
+    seed: int = SEED,
+) -> list[Method]:
+    """A method for each model that takes missing pixels; for each other one a method an imputation.
+
+    impute: of IMPUTATIONS, default zero and mean; expected, most_probable and sampled come from the first
+    generative
+    model. shifts: average over the nine translations. neighbours: k of a nearest-neighbour row (0: none).
+    robust: (N, C)
+    of rows of robust linear classifiers, which learn from the first 6,000 training images. Other baselines
+    learn from all training images of the models' data set.
+    Raises DataError when an imputation has no generative model to come from, or is unknown.
+    """
+    if not models:
+        raise DataError("no run was given")
+    names = distinct(
+        [Path(one.name).stem if one.name.endswith("prototxt") else Path(one.name).name for one in models]
+    )
+    generative = next((one for one in models if one.generative), None)
+    found: list[Method] = []
+    for name, one in zip(names, models, strict=True):
+        if one.takes_missing:
+            found.append(Direct(one, f"{name}, 9 shifts" if shifts else name, shifts))
+            continue
+        for kind in impute or ("zero", "mean"):
+            found.append(Imputed(imputer(kind, one, generative, seed), one, f"{name}, {kind}"))
+    if neighbours:
+        pixels, labels = models[0].images("whole_train")
+        found.append(Neighbours(pixels, labels, neighbours, device=models[0].device))
+    for deleted, bound in robust:
+        pixels, labels = models[0].images("whole_train")
+        found.append(RobustLinear(pixels[:ROBUST], labels[:ROBUST], deleted, bound, device=models[0].device))
+    return found
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Each name once; repeated ones numbered."""
+    return [
+        f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    ]
+
+
+def imputer(kind: str, classifier: Model, generative: Model | None, seed: int) -> Imputer:
+    """An imputation by name."""
+    if kind not in IMPUTATIONS:
+        hint = did_you_mean(kind, IMPUTATIONS)
+        raise DataError(f"no imputation is called {kind!r}{hint}; known: {', '.join(IMPUTATIONS)}")
+    if kind == "zero":
+        return Zero()
+    if kind.startswith("mean"):
+        return Mean(classifier.images("train")[0], per_pixel=kind == "mean_per_pixel")
+    if generative is None:
+        raise DataError(f"imputation {kind!r} comes from a generative net; give a run of one as well")
+    return ByModel(generative, kind, seed)
+
+
+def missing(
+    runs: Sequence[str | Path],
+    *,
+    iid: Sequence[str] = (),
+    rects: Sequence[str] = (),
+    others: Sequence[str] = (),
+    split: str = "test",
+    begin: int = 0,
+    end: int | None = None,
+    repeats: int = 1,
+    seed: int = SEED,
+    shifts: bool = False,
+    impute: Sequence[str] = (),
+    neighbours: int = 0,
+    robust: Sequence[tuple[int, float]] = (),
+    out: Sequence[str | Path] = (),
+    device: str = "cpu",
+    progress: Callable[[str], None] = lambda line: None,
+) -> Table:
+    """The laboratory: runs (folders) and baselines in every setting, on images begin..end of a split.
+
+    out: files to write, by suffix: .json, .csv, .md, .txt the table, .png, .svg, .pdf the plot.
+    All runs must be of one data set; raises DataError otherwise, or for an unknown setting or imputation.
+    """
+    settings = parse_all(iid, rects, others)
+    models = [model.load(folder, device=device) for folder in runs]
+    methods = assemble(models, impute, shifts=shifts, neighbours=neighbours, robust=robust, seed=seed)
+    pixels, labels = images(models, split, begin, end)
+    table = run(methods, settings, pixels, labels, repeats=repeats, seed=seed, progress=progress)
+    table.facts = {"data": models[0].dataset, "split": split, "seed": seed, **circumstances()}
+    for path in map(Path, out):
+        if path.suffix in (".png", ".svg", ".pdf"):
+            plot(table, path, title=f"{models[0].dataset}, {len(labels)} {split} images")
+        else:
+            table.write(path)
+    return table
+
+
+def images(models: Sequence[Model], split: str, begin: int, end: int | None) -> tuple[Array, Array]:
+    """The images that all models are tested on."""
+    sets = {one.dataset for one in models}
+    if len(sets) > 1:
+        raise DataError(f"the runs are of different data sets: {', '.join(sorted(sets))}")
+    return models[0].images(split, begin, end)
