@@ -12,7 +12,7 @@ from netspec import data, experiment, schema, snapshot, spec
 from netspec.errors import SpecError
 from netspec.experiment import Experiment
 from netspec.graph import compile
-from netspec.interchange import read_weights
+from netspec.interchange import load_weights
 from netspec.net import build
 from netspec.runs import plain
 from netspec.spec import TEST, NetSpec
@@ -51,10 +51,10 @@ def evaluate(
         chosen = torch.device(device or "cpu")
     if not specs:
         raise SpecError(f"{path}: names no test net (test_iter and test_interval)")
-    values = None
+    values: Any = None
     if weights is not None:
         given = Path(weights)
-        values = snapshot.load_pair(given).weights if given.name.endswith(snapshot.STATE) else read_weights(given)
+        values = snapshot.load_pair(given).weights if given.name.endswith(snapshot.STATE) else given
     return [_test(one, count, values, str(weights), chosen, seed) for one, count in specs]
 
 
@@ -62,7 +62,9 @@ def _test(
     net_spec: NetSpec, batches: int, weights: Any, source: str, device: torch.device, seed: int
 ) -> dict[str, Any]:
     net = build(compile(net_spec), seed=seed, device=device)
-    if weights is not None:
+    if isinstance(weights, Path):
+        load_weights(net, weights)
+    elif weights is not None:
         net.load_weights(weights, source)
     elif net.params:
         raise SpecError(f"{net_spec.file}: the net has weights to learn; give --weights")

@@ -21,6 +21,7 @@ from netspec.data.transform import Transformer
 from netspec.deploy import Deployed, deploy
 from netspec.errors import DataError, SnapshotError, SpecError
 from netspec.graph import compile
+from netspec.interchange import load_weights
 from netspec.net import Net, build
 from netspec.queries import explain, likelihood, marginals, most_probable, sampling
 from netspec.queries.tree import Tree
@@ -62,24 +63,13 @@ def load(
 def take_weights(net: Net, weights: Weights) -> None:
     """Copy weights into every layer of `net`; SnapshotError when one of its blobs is not among them."""
     if isinstance(weights, Mapping):
-        values, source = weights, "the given weights"
+        source = "the given weights"
+        missing, _ = net.load_weights(weights, source)
     else:
-        values, source = read_weights(Path(weights)), str(weights)
-    missing, _ = net.load_weights(values, source)
+        source = str(weights)
+        missing, _ = load_weights(net, weights)
     if missing:
         raise SnapshotError(f"{source}: has no blob {', '.join(missing)} of the net")
-
-
-def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Blobs of a weight file by name."""
-    if path.suffix == ".safetensors":
-        return snapshot.load(path)[0]
-    from netspec import interchange
-
-    read: Callable[[Path], Mapping[str, Tensor]] | None = getattr(interchange, "read_weights", None)
-    if read is None:
-        raise SnapshotError(f"{path}: only .safetensors weights can be read")
-    return read(path)
 
 
 class Model:

@@ -38,7 +38,8 @@ def fit(
 
     source: a solver file, or a net file with <stem>_solver.prototxt beside it.
     weights: weight files, or blobs by name, copied into layers of equal name before the start.
-    resume: a run folder (its newest good snapshot) or a state file; the run goes on as if never stopped.
+    resume: a run folder (its newest good snapshot) or a state file; the run goes on as if never stopped. A
+    .solverstate of Caffe (.solverstate.h5) brings the weights that it names, found there or beside it.
     device: by default the GPU where there is one and solver_mode is not CPU.
     seed: of fillers, data order and masks; by default the solver's random_seed, or a new one.
     iterations: in place of max_iter. overrides: `field=value` settings, see netspec.overrides.

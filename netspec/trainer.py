@@ -19,6 +19,14 @@ from netspec.data import Feeder, Source
 from netspec.errors import NetspecError, SnapshotError, SpecError
 from netspec.experiment import Experiment
 from netspec.graph import compile
+from netspec.interchange import load_weights, save_weights
+from netspec.interchange.solverstate import (
+    SUFFIXES,
+    SolverState,
+    read_solverstate,
+    to_state_dict,
+    write_solverstate,
+)
 from netspec.net import Net, build
 from netspec.progress import Progress
 from netspec.runs import Folder, new_folder, plain
@@ -88,7 +96,11 @@ class Trainer:
         self.device = choose_device(self.message, device)
         self.resumed: snapshot.Snapshot | None = None
         self.refused: list[str] = []
-        if resume is not None:
+        self.foreign: SolverState | None = None
+        """State of a solver of Caffe's own, where the run goes on from one."""
+        if resume is not None and str(resume).endswith(SUFFIXES):
+            self.foreign = read_solverstate(resume)
+        elif resume is not None:
             self.resumed, self.refused = snapshot.newest(Path(resume))
         self.seed = self.choose_seed(seed)
         torch.manual_seed(self.seed)
@@ -145,6 +157,8 @@ class Trainer:
             self.progress.line(f"passed over: {reason}")
         if self.resumed is not None:
             self.restore(self.resumed)
+        elif self.foreign is not None:
+            self.take_up(self.foreign, weights)
         else:
             loaded = {name for one in weights for name in self.load(one)}
             initialise(
@@ -178,8 +192,6 @@ class Trainer:
             source = "the given weights"
             missing, unused = self.net.load_weights(weights, source)
         else:
-            from netspec.interchange import load_weights
-
             source = str(weights)
             missing, unused = load_weights(self.net, weights)
         found = [param.name for param in self.net.params if param.name not in missing]
@@ -386,8 +398,29 @@ class Trainer:
                 "numbers": numbers,
             },
         )
+        if self.message.HasField("snapshot_format"):
+            self.save_for_caffe(path)
         self.progress.line(f"snapshot {path}")
         self.progress.idle += time.monotonic() - started
+
+    def save_for_caffe(self, ours: Path) -> None:
+        """The same snapshot as Caffe's two files, beside ours; a solver asks for it by snapshot_format."""
+        m = self.message
+        ending = ".h5" if m.snapshot_format == m.HDF5 else ""
+        stem = str(ours).removesuffix(snapshot.STATE)
+        save_weights(self.net, f"{stem}.caffemodel{ending}")
+        write_solverstate(self.solver, f"{stem}.solverstate{ending}", f"{stem}.caffemodel{ending}")
+
+    def take_up(self, state: SolverState, weights: Sequence[Weights]) -> None:
+        """Go on where a solver of Caffe's own stopped: its weights (or those given), its history, the batch
+        that came next in the same data.
+        """
+        for one in weights or [state.weights()]:
+            self.load(one)
+        self.solver.load_state_dict(to_state_dict(state, self.solver), state.file)
+        batches = state.iteration * self.message.iter_size
+        self.feeder.skip(batches)
+        self.progress.line(f"resumed from {state.file}, data from batch {batches} on")
 
     def restore(self, saved: snapshot.Snapshot) -> None:
         """Take up a snapshot: weights, solver, data, random numbers."""

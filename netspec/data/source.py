@@ -181,6 +181,17 @@ class Feeder:
             )
         self._state = self._current()
 
+    def skip(self, batches: int) -> None:
+        """Pass over so many batches, at once where a source is a Stream."""
+        self._drain()
+        for source in self.sources:
+            if isinstance(source, Stream):
+                source.position += batches * source.batch_size
+            else:
+                for _ in range(batches):
+                    source.next()
+        self._state = self._current()
+
     def close(self) -> None:
         """Stop the thread and close every source."""
         self._drain()
