@@ -6,6 +6,7 @@ import json
 import math
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +83,7 @@ def test_png_shows_every_pixel_of_every_panel(tmp_path: Path) -> None:
     path = draw.grid(x, tmp_path / "g.png", columns=3, cell=50.0)
     seen = read(path)
     side = 50 / 5 * 2  # points a pixel, at two dots a point
-    gap = 3.0 * 2
+    gap = 2.4 * 2
     for i in range(6):
         top = grids.MARGIN * 2 + (i // 3) * (100 + gap)
         left = grids.MARGIN * 2 + (i % 3) * (80 + gap)
@@ -244,3 +245,40 @@ def test_curves_with_one_kind_of_values_only(tmp_path: Path, key: str) -> None:
     value: object = [{"_accuracy$": 0.5, "top5": 0.7}] if key == "test" else 0.5
     draw.curves(record(tmp_path, {"iteration": 3, key: value}), tmp_path / "c.png", page=(4.0, 3.0))
     assert read(tmp_path / "c.png").shape == (450, 600, 3)
+
+
+# Filters and feature maps
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "panels_", "words"),
+    [
+        (draw.filters, (20, 1, 5, 5), 20, ""),
+        (draw.filters, (6, 3, 5, 5), 6, ""),
+        (draw.filters, (40, 4, 3, 3), 32 * 4, "conv: the first 32 of 40 outputs"),
+        (draw.feature_maps, (7, 6, 6), 7, "conv"),
+        (draw.feature_maps, (1, 7, 6, 6), 7, "conv"),
+        (draw.feature_maps, (3, 40, 6, 6), 3 * 32, "conv: the first 32 of 40 channels"),
+        (draw.feature_maps, (5, 300), 5, "conv"),
+    ],
+)
+def test_filters_and_feature_maps_show_every_panel_or_say_what_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    make: Any,
+    shape: tuple[int, ...],
+    panels_: int,
+    words: str,
+) -> None:
+    scenes: list[Scene] = []
+    monkeypatch.setattr(grids, "save", lambda scene, path, page=None: scenes.append(scene))
+    make(torch.randn(shape), tmp_path / "f.png", title="conv")
+    assert sum(isinstance(item, Image) for item in scenes[0].items) == panels_
+    assert scenes[0].title.startswith(words)
+
+
+def test_filters_and_feature_maps_of_other_shapes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(draw.DrawError, match="filters must have shape"):
+        draw.filters(torch.zeros(3, 3), tmp_path / "f.png")
+    with pytest.raises(draw.DrawError, match="feature maps must have shape"):
+        draw.feature_maps(torch.zeros(3), tmp_path / "f.png")

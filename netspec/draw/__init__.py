@@ -2,6 +2,7 @@
 
 from netspec.draw.answers import completion, explain
 from netspec.draw.canvas import DrawError
+from netspec.draw.features import feature_maps, filters
 from netspec.draw.grids import grid
 from netspec.draw.html_report import report
 from netspec.draw.latent import Level, neurons, tree
@@ -15,6 +16,8 @@ __all__ = [
     "completion",
     "curves",
     "explain",
+    "feature_maps",
+    "filters",
     "graph",
     "grid",
     "neurons",

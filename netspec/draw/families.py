@@ -37,8 +37,8 @@ _TYPES = {
     "recurrent": "LSTM LSTMUnit RNN Recurrent",
     "pooling": "Pooling PSROIPooling ROIAlign ROIPooling SPP UnPooling Unpooling Upsample",
     "pointwise": (
-        "AbsVal Axpy BNLL Clip Dropout ELU Eltwise Exp Log Noise PReLU Power ReLU ReLU6 Sigmoid Softmax "
-        "Swish TanH Threshold"
+        "AbsVal Axpy BNLL Clip Dropout ELU Eltwise Exp Log Marginalize Noise PReLU Power ReLU ReLU6 Sigmoid "
+        "Softmax Swish TanH Threshold"
     ),
     "normalisation": "BN BatchNorm Bias LRN MVN Normalize Scale",
     "similarity, MEX": "MEX Similarity",
@@ -63,6 +63,8 @@ _SHORT = {
     "dropout_ratio": "ratio",
     "bias_term": "bias",
     "batch_size": "batch",
+    "name": "dataset",
+    "unsupervised_init": "init",
     "use_unshared_regions": "",
     "normalize_offsets": "normalised",
     "softmax_mode": "softmax",
@@ -76,15 +78,9 @@ _ALWAYS = {
 }
 """Options that say what the layer computes, shown even when left at their default."""
 _FIRST = (
-    "pool",
-    "operation",
-    "num_output",
-    "num_instances",
-    "kernel_size",
-    "kernel",
-    "block_size",
-    "stride",
-    "pad",
+    *("name", "source", "split", "batch_size", "pool", "operation", "num_output", "num_instances"),
+    *("kernel_size", "kernel", "block_size", "stride", "pad"),
+    *("shared_offsets_region_size", "unshared_offsets_region_size"),
 )
 _MOST = 7
 """Options shown of one layer."""
@@ -130,18 +126,22 @@ def _fields(message: Any, name: str) -> Iterator[tuple[str, str, bool]]:
         if key in _HIDDEN or "filler" in key or (key.endswith("_w") and f"{stem}_h" in values):
             continue
         if field.message_type is not None:
-            if key == "shape":
-                yield (
-                    key,
-                    "shape " + ", ".join("×".join(map(str, shape.dim)) for shape in _listed(value)),
-                    False,
-                )
-            elif not hasattr(value, "append"):
+            if (nested := _nested(key, value)) is not None:
+                yield key, nested, False
+            elif key == "block_param":
                 yield from _fields(value, key)
         elif key.endswith("_h") and f"{stem}_w" in values:
             yield stem, f"{_word(stem)} {number(value)}×{number(values[f'{stem}_w'][1])}", False
         elif (text := _text(field, key, value)) is not None:
             yield key, text, _is_default(field, value)
+
+
+def _nested(key: str, value: Any) -> str | None:
+    """A message inside a message in a few words: shapes, or the type of what it chooses."""
+    if key == "shape":
+        return "shape " + ", ".join("×".join(map(str, shape.dim)) for shape in _listed(value))
+    chosen = getattr(value, "type", None)
+    return f"{_word(key)} {chosen}" if isinstance(chosen, str) and chosen else None
 
 
 def _is_default(field: Any, value: Any) -> bool:

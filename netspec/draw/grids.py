@@ -137,7 +137,7 @@ class _Page:
 
     def __init__(self, panels: Panels, w: float, h: float):
         self.panels, self.w, self.h = panels, w, h
-        self.gap = max(2.0, 0.06 * max(w, h))
+        self.gap = max(2.0, 0.06 * min(w, h))
         labels = [visible(label) for label in panels.row_labels]
         self.left = MARGIN + max((width(label, SIZE) + 6 for label in labels), default=0.0)
         self.pitch = max(w, _longest_word([*panels.column_labels, *chain.from_iterable(panels.titles)]))

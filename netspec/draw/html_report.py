@@ -34,8 +34,8 @@ def report(
 ) -> Path:
     """Write the report of a run folder; gives its path (default: report.html in the folder).
 
-    The folder's metrics.jsonl, run.json, solver.prototxt, net.prototxt and PNG pictures are taken in, where
-    it is there. net: what to draw and, for a Net, to tabulate (one on the meta device will do).
+    The folder's metrics.jsonl, run.json, solver.prototxt, net.prototxt and PNG pictures are taken in where
+    they exist. net: what to draw and, for a Net, to tabulate (one on the meta device will do).
     Raises DrawError when there is no such folder, nothing in it, or a file in it cannot be read.
     """
     folder = Path(folder)
