@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,17 @@ from netspec.layers.base import Layer, Shape, at_least, register
 from netspec.spec import TRAIN
 
 METHODS = ("setup", "reshape", "forward", "backward")
+_as_raised: ContextVar[bool] = ContextVar("as_raised", default=False)
+
+
+@contextmanager
+def as_raised() -> Iterator[None]:
+    """Within it errors of users' setup and reshape keep their type, and gain a note with the layer."""
+    token = _as_raised.set(True)
+    try:
+        yield
+    finally:
+        _as_raised.reset(token)
 
 
 class PythonLayer:
@@ -77,9 +90,11 @@ class Python(Layer):
             try:
                 step(self.bottom, self.top)
             except Exception as error:
-                self.fail(
-                    f"{step.__qualname__} raised {type(error).__name__}: {error}", "python_param", "layer"
-                )
+                text = f"{step.__qualname__} raised {type(error).__name__}: {error}"
+                if _as_raised.get():
+                    error.add_note(str(self.spec.problem(text, "python_param", "layer")))
+                    raise
+                self.fail(text, "python_param", "layer")
         self.top_shapes = [blob.shape for blob in self.top]
         self.initial = [np.array(blob.data) for blob in self.user.blobs]
         for blob in self.user.blobs:
@@ -119,6 +134,14 @@ class Python(Layer):
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.empty(shape, device="meta") for shape in self.top_shapes)
 
+    def reshaped(self, shapes: Sequence[Shape]) -> list[Shape]:
+        """Let the class's `reshape` see bottoms of other shapes; gives the tops' shapes."""
+        for blob, shape in zip(self.bottom, shapes, strict=True):
+            blob.reshape(*shape)
+        self.user.reshape(self.bottom, self.top)
+        self.top_shapes = [blob.shape for blob in self.top]
+        return self.top_shapes
+
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         parameters = [self.blob(i) for i in range(len(self.blob_shapes))]
@@ -132,8 +155,8 @@ class Python(Layer):
         """Let the class compute its tops; gives their data."""
         self.lend(bottoms, parameters)
         self.user.reshape(self.bottom, self.top)
-        for top in self.top:
-            top.hold(np.zeros(top.shape, numpy(self.anchor).dtype))
+        for top in self.top:  # as in Caffe, a top keeps its values until the class writes others
+            top.hold(top.data.astype(numpy(self.anchor).dtype, copy=not top.data.flags.writeable))
         self.user.forward(self.bottom, self.top)
         for parameter, blob in zip(parameters, self.user.blobs, strict=True):
             if parameter.device.type != "cpu":  # on the CPU the class has written into the parameter itself

@@ -1,0 +1,111 @@
+"""pycaffe's interface on netspec: scripts that `import caffe` run with `import netspec.pycaffe as caffe`.
+
+Where such scripts, or Python layers that a net names, cannot be changed, `netspec.pycaffe.install()` makes
+this package known as `caffe`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+
+from netspec.blob import Blob, BlobVec
+from netspec.layers import registry
+from netspec.layers.python_layer import PythonLayer as Layer
+from netspec.pycaffe import coord_map, draw, io, net_spec, proto
+from netspec.pycaffe.classifier import Classifier
+from netspec.pycaffe.detector import Detector
+from netspec.pycaffe.mode import (
+    TEST,
+    TRAIN,
+    CaffeError,
+    has_nccl,
+    init_log,
+    log,
+    set_device,
+    set_logging_disabled,
+    set_mode_cpu,
+    set_mode_gpu,
+    set_multiprocess,
+    set_random_seed,
+    set_solver_count,
+    set_solver_rank,
+    solver_count,
+    solver_rank,
+)
+from netspec.pycaffe.net import Net
+from netspec.pycaffe.net_spec import NetSpec, layers, params, to_proto
+from netspec.pycaffe.solver import (
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    NesterovSolver,
+    RMSPropSolver,
+    SGDSolver,
+    Solver,
+    get_solver,
+)
+from netspec.pycaffe.timer import Timer
+
+__version__ = "1.0.0"
+"""The version of Caffe whose interface this is."""
+
+
+def layer_type_list() -> list[str]:
+    """Names of all layer types, sorted."""
+    return sorted(registry)
+
+
+def install(name: str = "caffe") -> None:
+    """Make this package and its modules importable as `caffe`, for the rest of the program."""
+    sys.modules[name] = sys.modules[__name__]
+    for found in pkgutil.walk_packages(__path__, f"{__name__}."):
+        module = importlib.import_module(found.name)
+        sys.modules[name + found.name.removeprefix(__name__)] = module
+
+
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "Blob",
+    "BlobVec",
+    "CaffeError",
+    "Classifier",
+    "Detector",
+    "Layer",
+    "NesterovSolver",
+    "Net",
+    "NetSpec",
+    "RMSPropSolver",
+    "SGDSolver",
+    "Solver",
+    "Timer",
+    "coord_map",
+    "draw",
+    "get_solver",
+    "has_nccl",
+    "init_log",
+    "install",
+    "io",
+    "layer_type_list",
+    "layers",
+    "log",
+    "net_spec",
+    "params",
+    "proto",
+    "set_device",
+    "set_logging_disabled",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_multiprocess",
+    "set_random_seed",
+    "set_solver_count",
+    "set_solver_rank",
+    "solver_count",
+    "solver_rank",
+    "to_proto",
+]

@@ -1,0 +1,146 @@
+"""Memory: one array in main memory and, where a GPU computes, on it; NetBlob: the Blob of a running net."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netspec.blob import Array, Blob
+
+CPU = torch.device("cpu")
+
+
+class Memory:
+    """Values that numpy and torch share. On a GPU there are two copies, and the older is refreshed when asked
+    for.
+
+    As with Caffe's SyncedMemory, whoever asks for the array may write into it, so from then on the array is
+    the newer copy until a layer writes.
+    """
+
+    def __init__(self, host: Tensor):
+        """`host` is a tensor in main memory, shared and not copied."""
+        self.host = host.detach()
+        self.remote: Tensor | None = None
+        self.newer = "both"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.host.shape)
+
+    def array(self) -> Array:
+        """The values as an array that may be written."""
+        if self.newer == "remote" and self.remote is not None:
+            self.host.copy_(self.remote)
+        self.newer = "both" if self.remote is None else "host"
+        return self.host.numpy()
+
+    def tensor(self, device: torch.device) -> Tensor:
+        """The values on `device`: the memory itself, under a version counter of its own."""
+        if device == CPU:
+            self.array()
+            return self.host.data
+        if self.remote is None or self.remote.device != device:
+            self.array()
+            self.remote = torch.empty_like(self.host, device=device)
+            self.newer = "host"
+        if self.newer == "host":
+            self.remote.copy_(self.host)
+            self.newer = "both"
+        return self.remote.data
+
+    def put(self, value: Tensor) -> None:
+        """Take over the values of a tensor of the same shape, on the device where it is."""
+        if value.device == CPU:
+            self.host.copy_(value)
+            self.newer = "both" if self.remote is None else "host"
+            return
+        if self.remote is None or self.remote.device != value.device:
+            self.remote = torch.empty_like(value)
+        self.remote.copy_(value)
+        self.newer = "remote"
+
+    def changed(self, device: torch.device) -> None:
+        """Someone wrote into what `tensor(device)` gave."""
+        self.newer = "host" if device == CPU and self.remote is not None else "both"
+        if device != CPU:
+            self.newer = "remote"
+
+    def reshape(self, shape: tuple[int, ...]) -> None:
+        """Take another shape of the same number of values."""
+        self.host = self.host.view(shape)
+        self.remote = None if self.remote is None else self.remote.view(shape)
+
+
+def zeros(shape: tuple[int, ...]) -> Memory:
+    """Fresh memory, all 0."""
+    return Memory(torch.zeros(shape))
+
+
+class NetBlob(Blob):
+    """A blob of a net: `data` and `diff` are the very memory that layers read and write, and keep being it.
+
+    The first dimension of `data.shape` and so on follow `reshape`; the net takes a changed shape up in
+    `net.reshape()` or the next forward.
+    """
+
+    def __init__(self, memory: Memory, name: str = ""):
+        self.name = name
+        self.values = memory
+        self._gradient: Memory | None = None
+
+    @property
+    def gradient(self) -> Memory:
+        """The memory behind `diff`."""
+        if self._gradient is None:
+            self._gradient = zeros(self.shape)
+        return self._gradient
+
+    @property
+    def data(self) -> Array:
+        """The values."""
+        return self.values.array()
+
+    @property
+    def diff(self) -> Array:
+        """The gradient."""
+        return self.gradient.array()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of all axes."""
+        return self.values.shape
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return prod(self.shape)
+
+    def reshape(self, *dims: int) -> None:
+        """Take another shape. Values stay when their number does, else all become 0. ValueError for negative
+        sizes.
+        """
+        shape = tuple(int(size) for size in dims)
+        if any(size < 0 for size in shape):
+            raise ValueError(f"a blob cannot have the shape {shape}")
+        if shape == self.shape:
+            return
+        if prod(shape) == self.count:
+            self.values.reshape(shape)
+            if self._gradient is not None:
+                self._gradient.reshape(shape)
+        else:
+            self.values, self._gradient = zeros(shape), None
+
+    def put(self, value: Tensor) -> None:
+        """Take over values and shape of what a layer computed."""
+        self.reshape(*value.shape)
+        self.values.put(value)
+
+    def hold(self, data: Array, diff: Array | None = None) -> None:
+        """Become a view of other arrays, with their shape."""
+        self.values = Memory(torch.from_numpy(np.ascontiguousarray(data, np.float32)))
+        self._gradient = None if diff is None else Memory(torch.from_numpy(diff))

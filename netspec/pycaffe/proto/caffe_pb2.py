@@ -1,0 +1,39 @@
+"""Every message and enum of the schema as a module attribute, as protoc would have made it from caffe.proto.
+
+    net = caffe_pb2.NetParameter()
+    net.ParseFromString(open("weights.caffemodel", "rb").read())
+
+BVLC's messages have BVLC's field numbers. Layers of the SimNets fork and of some others have private numbers
+where they would clash, so their binary files are read with `netspec.schema.read_binary_net`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
+from netspec.schema import descriptor, enum, message_class, message_names
+
+DESCRIPTOR = descriptor("NetParameter").file
+
+
+def __getattr__(name: str) -> Any:
+    """A message class, an enum ("Phase"), a value of one ("TEST"), or a descriptor ("_LAYERPARAMETER")."""
+    if name in DESCRIPTOR.message_types_by_name:
+        return message_class(name)
+    if name in DESCRIPTOR.enum_types_by_name:
+        return EnumTypeWrapper(enum(name))
+    for found in DESCRIPTOR.enum_types_by_name.values():
+        if name in found.values_by_name:
+            return found.values_by_name[name].number
+    if name.startswith("_"):
+        for message in message_names():
+            if name == f"_{message.upper()}":
+                return descriptor(message)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    values = [value for found in DESCRIPTOR.enum_types_by_name.values() for value in found.values_by_name]
+    return [*globals(), *message_names(), *DESCRIPTOR.enum_types_by_name, *values]

@@ -1,0 +1,183 @@
+"""One layer of a running net: forward into its tops, backward from its tops' diffs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netspec.layers.base import Layer, Shape
+from netspec.layers.noise import DummyData
+from netspec.layers.python_layer import Python
+from netspec.net import explained
+from netspec.pycaffe.feeds import Feed
+from netspec.pycaffe.memory import NetBlob
+
+
+@dataclass
+class Step:
+    """A layer with the blobs it reads and writes, and what its last forward left for backward."""
+
+    layer: Layer
+    bottoms: list[NetBlob]
+    tops: list[NetBlob]
+    blobs: list[NetBlob]
+    weights: list[float]
+    """Loss weight of each top."""
+    rates: list[float]
+    """lr_mult of each learnable blob."""
+    shapes: list[Shape]
+    """The bottoms' shapes that the layer was set up for."""
+    feed: Feed | None = None
+    overwritten: list[bool] = field(default_factory=list)
+    """For each bottom, whether this or a later layer works in place on it."""
+    need: bool = False
+    down: list[bool] = field(default_factory=list)
+    """For each bottom, whether it gets a gradient."""
+    learned: list[int] = field(default_factory=list)
+    """The learnable blobs that get a gradient."""
+    record: tuple[list[Tensor], list[Tensor]] | None = None
+    """Inputs and outputs of the last forward, joined by their gradient graph."""
+    filled: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.layer.spec.name
+
+    @property
+    def kind(self) -> type[Layer]:
+        return type(self.layer)
+
+    # Shapes
+
+    def reshape(self) -> None:
+        """Set the layer up for its bottoms' shapes if they changed, and give the tops theirs."""
+        shapes = [blob.shape for blob in self.bottoms]
+        if self.feed is not None or shapes == self.shapes:
+            return
+        self.set_up(shapes)
+        with torch.no_grad():
+            if isinstance(self.layer, Python):
+                tops = self.layer.reshaped(shapes)
+            else:
+                empty = [torch.empty(shape, device="meta") for shape in shapes]
+                tops = [tuple(top.shape) for top in self.layer.infer(*empty)]
+        for blob, shape in zip(self.tops, tops, strict=True):
+            blob.reshape(*shape)
+
+    def set_up(self, shapes: list[Shape]) -> None:
+        """Make the layer anew for other shapes of its bottoms, around the same learnable blobs."""
+        if shapes == self.shapes:
+            return
+        if not isinstance(self.layer, Python):
+            old = self.layer
+            new = type(old)(old.spec, old.phase)
+            new.setup(*shapes)
+            if new.blob_shapes != old.blob_shapes:
+                new.fail(f"bottoms {shapes} need blobs {new.blob_shapes}, the net has {old.blob_shapes}")
+            new.blobs = old.blobs
+            new.to(next(iter([*old.parameters(), *old.buffers()]), torch.empty(0)).device)
+            new.train(old.training)
+            self.layer = new
+        self.shapes = shapes
+        self.record = None
+
+    # Forward
+
+    def forward(self, device: torch.device) -> float:
+        """Compute the tops from the bottoms; gives what they add to the loss."""
+        if self.feed is not None:
+            self.feed.forward(self.tops)
+        else:
+            self.set_up([blob.shape for blob in self.bottoms])
+            inputs, outputs = self.compute(device)
+            for i, (blob, value) in enumerate(zip(self.tops, outputs, strict=True)):
+                if not self.keeps(i):
+                    blob.put(value.detach())
+            self.filled = True
+            self.record = (inputs, outputs) if self.need else None
+        loss = 0.0
+        for blob, weight in zip(self.tops, self.weights, strict=True):
+            if weight:
+                self.fill_loss_diff(blob, weight)
+                loss += weight * float(blob.values.tensor(device).sum())
+        return loss
+
+    def compute(self, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+        """The layer's inputs and outputs; with their gradient graph where backward needs it."""
+        inputs = [
+            self.input(blob, self.need and written, device)
+            for blob, written in zip(self.bottoms, self.overwritten, strict=True)
+        ]
+        parameters = self.parameters(device)
+        versions = [value._version for value in parameters]
+        with torch.set_grad_enabled(self.need):
+            for value, wanted in zip(inputs, self.down, strict=True):
+                value.requires_grad_(self.need and wanted)
+            outputs = list(explained(self.layer, *inputs))
+        for value, blob, version in zip(parameters, self.blobs, versions, strict=True):
+            if value._version != version:
+                blob.values.changed(device)
+        return inputs, outputs
+
+    @staticmethod
+    def input(blob: NetBlob, copied: bool, device: torch.device) -> Tensor:
+        value = blob.values.tensor(device)
+        return value.clone() if copied else value
+
+    def parameters(self, device: torch.device) -> list[nn.Parameter]:
+        """The layer's parameters, with what the program wrote into their blobs."""
+        for blob in self.blobs:
+            blob.values.tensor(device)
+        return list(self.layer.blobs)
+
+    def keeps(self, top: int) -> bool:
+        """Whether a top stays as it is: DummyData fills constants once, and a program may write others."""
+        constant = isinstance(self.layer, DummyData) and self.layer.draws[top].filler.type == "constant"
+        return self.filled and constant
+
+    @staticmethod
+    def fill_loss_diff(blob: NetBlob, weight: float) -> None:
+        """The diff of a loss is its weight, unless the program wrote another."""
+        if blob._gradient is None:
+            blob.diff[...] = weight
+
+    # Backward
+
+    def backward(self, device: torch.device) -> None:
+        """Write the bottoms' diffs, and add to those of the learnable blobs, from the tops' diffs."""
+        if not self.need or self.feed is not None:
+            return
+        if self.record is None:  # no forward yet: the blobs as they stand
+            self.set_up([blob.shape for blob in self.bottoms])
+            self.record = self.compute(device)
+        inputs, outputs = self.record
+        parameters = list(self.layer.blobs)
+        wanted = [inputs[i] for i in range(len(inputs)) if self.down[i]]
+        wanted += [parameters[i] for i in self.learned]
+        gradients = self.gradients(outputs, wanted, device)
+        for i, blob in enumerate(self.bottoms):
+            if self.down[i]:
+                gradient = gradients.pop(0)
+                blob.gradient.put(torch.zeros(blob.shape) if gradient is None else gradient)
+        for i, gradient in zip(self.learned, gradients, strict=True):
+            if gradient is not None:
+                self.blobs[i].gradient.tensor(device).add_(gradient)
+                self.blobs[i].gradient.changed(device)
+
+    def gradients(
+        self, outputs: Sequence[Tensor], wanted: Sequence[Tensor], device: torch.device
+    ) -> list[Tensor | None]:
+        """The gradient of each wanted tensor, None where the outputs do not depend on it."""
+        pairs: list[tuple[Any, Tensor]] = [
+            (value, blob.gradient.tensor(device))
+            for value, blob in zip(outputs, self.tops, strict=True)
+            if value.requires_grad
+        ]
+        if not pairs or not wanted:
+            return [None] * len(wanted)
+        values, diffs = zip(*pairs, strict=True)
+        return list(torch.autograd.grad(values, wanted, diffs, retain_graph=True, allow_unused=True))
