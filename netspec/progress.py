@@ -24,6 +24,7 @@ class Progress:
         self._task: Any = None
 
     def __enter__(self) -> Progress:
+        self.started, self.idle = time.monotonic(), 0.0
         if self.console.is_terminal and not self.quiet:
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bar

@@ -12,19 +12,22 @@ EFFECTS = ("stop", "snapshot", "none")
 
 
 class Requests:
-    """While open, SIGINT, SIGTERM and SIGHUP set requests and do not end the process; a second SIGINT does.
+    """While open and `patient`, SIGINT, SIGTERM and SIGHUP set requests and do not end the process; a second SIGINT does.
+
+    Not `patient` (before the first iteration, when there is nothing to save) a signal to stop does so at once.
 
     Effects, as Caffe names them: "stop" (a snapshot, then a clean end), "snapshot", "none".
     Handlers can only be set from the main thread; elsewhere signals keep their meaning.
     """
 
-    def __init__(self, sigint: str = "stop", sighup: str = "snapshot"):
+    def __init__(self, sigint: str = "stop", sighup: str = "snapshot", patient: bool = True):
         for effect in (sigint, sighup):
             if effect not in EFFECTS:
                 raise NetspecError(f"signal effect {effect!r} is none of {', '.join(EFFECTS)}")
         hangup = getattr(signal, "SIGHUP", None)
         self.effects = {signal.SIGINT: sigint, signal.SIGTERM: sigint} | ({hangup: sighup} if hangup else {})
         self.snapshot = self.stop = False
+        self.patient = patient
         self._before: dict[Any, Any] = {}
 
     def __enter__(self) -> Requests:
@@ -39,7 +42,7 @@ class Requests:
     def handle(self, number: int, frame: Any) -> None:
         """Note the request; the second that asks to stop does so at once."""
         effect = self.effects[signal.Signals(number)]
-        if effect == "stop" and self.stop:
+        if effect == "stop" and (self.stop or not self.patient):
             raise KeyboardInterrupt
         self.stop |= effect == "stop"
         self.snapshot |= effect == "snapshot"

@@ -56,7 +56,7 @@ def fit(
         weights = [experiment.find_file(path, plan.file) or path for path in named]
     elif isinstance(weights, str | Path | Mapping):
         weights = [weights]
-    with Requests(sigint, sighup) as requests:
+    with Requests(sigint, sighup, patient=False) as requests:
         trainer = Trainer(plan, device, seed, out, resume, progress, given or {}, requests)
         try:
             trainer.prepare(weights, compiled)

@@ -240,6 +240,7 @@ class Trainer:
         m, stop = self.message, False
         self.progress.done = self.progress.first = self.solver.iteration
         started, before = time.monotonic(), self.seconds
+        self.requests.patient = True
         with self.progress:
             while self.solver.iteration < m.max_iter and not stop:
                 t = self.solver.iteration

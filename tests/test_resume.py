@@ -280,3 +280,13 @@ def test_requests() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with pytest.raises(NetspecError, match="'halt' is none of stop, snapshot, none"):
         Requests(sigint="halt")
+
+
+def test_before_the_first_iteration_a_stop_is_immediate() -> None:
+    with Requests(patient=False) as requests:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        requests.patient = True
+        os.kill(os.getpid(), signal.SIGINT)
+        assert requests.take() == (False, True)
