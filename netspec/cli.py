@@ -54,6 +54,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a net. Ctrl-C saves a snapshot and stops; SIGHUP saves one and goes on."""
+    from netspec.pictures import draw_run
     from netspec.train import fit
 
     run = fit(
@@ -69,6 +70,10 @@ def train(
     )
     if run.interrupted:
         raise typer.Exit(130)
+    for outputs in run.results:
+        print(", ".join(f"test {name} {value:.6g}" for name, value in outputs.items() if isinstance(value, float)))
+    for what, path in draw_run(run).items():
+        print(f"{what}: {path}")
 
 
 @app.command()

@@ -1,0 +1,195 @@
+"""Pictures of a trained model: samples, completions, explanations, its neurons and latent trees; and those of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netspec import draw, model
+from netspec.data.idx import Array
+from netspec.errors import NetspecError, did_you_mean
+from netspec.layers.mex import MEX
+from netspec.model import Model
+from netspec.queries import most_probable, sampling
+from netspec.train import Run
+
+COLUMNS = 10
+"""Samples of each class in a grid."""
+GREY = (0, 255)
+
+
+def draw_run(run: Run) -> dict[str, Path]:
+    """Draw into the run's folder; gives the files by what they show. The loss plot is drawn by the training itself."""
+    found = {"graph": draw.graph(run.net, run.folder / "graph.svg").paths[0]}
+    if (loss := run.folder / "loss.png").exists():
+        found["loss plot"] = loss
+    try:
+        trained = model.load(run.folder)
+    except NetspecError:  # such as a net without an image input: it has no samples to show
+        return found
+    if trained.generative:
+        found["samples"] = sample_grid(trained, run.folder / "samples.png")
+    return found
+
+
+def sample_grid(
+    trained: Model,
+    path: str | Path,
+    columns: int = COLUMNS,
+    classes: Sequence[int] = (),
+    seed: int = 1,
+    noise: bool = False,
+) -> Path:
+    """A page of ancestral samples, a row a class (Sharir et al. 2018, Fig. 5); gives its path.
+
+    classes: default all of them. noise: draw pixels from the Gaussians of the leaves, instead of showing their means.
+    """
+    chosen = list(classes) or list(range(trained.tree.classes))
+    if wrong := [c for c in chosen if not 0 <= c < trained.tree.classes]:
+        raise NetspecError(f"no class {wrong[0]}: the net has classes 0 to {trained.tree.classes - 1}")
+    y = torch.tensor(chosen).repeat_interleave(columns)
+    pixels = trained.to_pixels(trained.sample(y, seed, noise))
+    return draw.grid(pixels, path, columns=columns, row_labels=[str(c) for c in chosen], limits=GREY)
+
+
+def completion_page(
+    trained: Model, pixels: Array, observed: Array, path: str | Path, samples: int = 3, seed: int = 1
+) -> Path:
+    """Images, what is seen of them, expected completion and its deviation, samples, most probable completion.
+
+    pixels: (N, C, H, W), 0..255. observed: (N, 1 or C, H, W), true where a pixel is seen.
+    """
+    x = trained.from_pixels(pixels, observed)
+    mean, deviation = trained.expected_completion(x)
+    drawn = [trained.to_pixels(trained.complete(x, None, seed + i, noise=False)) for i in range(samples)]
+    return draw.completion(
+        path,
+        trained.to_pixels(x),
+        original=pixels,
+        expected=trained.to_pixels(mean),
+        deviation=deviation.cpu() / trained.unit,
+        samples=drawn,
+        most_probable=trained.to_pixels(trained.most_probable_completion(x)),
+        limits=GREY,
+    )
+
+
+def explanation_page(
+    trained: Model, pixels: Array, labels: Sequence[int], path: str | Path, size: int = 2, runners_up: int = 1
+) -> Path:
+    """For each image, what its patches contribute to its class and to the likeliest other classes."""
+    x = trained.from_pixels(pixels)
+    posterior = trained.posterior(x).cpu()
+    order = posterior.argsort(1, descending=True)
+    heat, titles = [], []
+    for rank in range(1 + runners_up):
+        y = order[:, rank]
+        heat.append(trained.contributions(x, y, size).cpu())
+        titles.append([f"class {int(c)}, p {float(p[c]):.3g}" for c, p in zip(y, posterior, strict=True)])
+    return draw.explain(
+        path,
+        pixels,
+        torch.stack(heat, 1),
+        row_labels=[f"a {label}" for label in labels],
+        titles=[list(row) for row in zip(*titles, strict=True)],
+        limits=GREY,
+    )
+
+
+# Latent variables
+
+
+def latent_blobs(trained: Model) -> dict[str, int]:
+    """Blobs whose states are latent variables of their own, by name from the leaf up: numbers as `Tree.up` counts.
+
+    A blob below a SUM pooling only repeats the states of its parents, and is left out.
+    """
+    tree = trained.tree
+    names = {tree.names[i]: i for i, layer in enumerate(tree.inner) if isinstance(layer, MEX)}
+    return {**names, tree.names[-1]: len(tree.inner)}
+
+
+def cut(trained: Model, pixels: Array, grid: tuple[int, int]) -> Array:
+    """The receptive fields (N, h, w, C, ph, pw) of a level with `grid` positions, NaN beyond the image."""
+    block = trained.tree.leaf.block  # type: ignore[attr-defined]
+    frame = [(0, 0), (0, 0)]
+    for axis, n in ((1, pixels.shape[2]), (2, pixels.shape[3])):
+        frame.append((block.pad[axis], block.grid[axis] * block.size[axis] - block.pad[axis] - n))
+    padded = np.pad(np.asarray(pixels, np.float32), frame, constant_values=np.nan)
+    (h, w), (n, c) = grid, padded.shape[:2]
+    cells = padded.reshape(n, c, h, padded.shape[2] // h, w, padded.shape[3] // w)
+    found: Array = cells.transpose(0, 2, 4, 1, 3, 5)
+    return found
+
+
+def tree_page(
+    trained: Model,
+    path: str | Path,
+    pixels: Array | None = None,
+    y: int | None = None,
+    seed: int = 1,
+) -> Path:
+    """One latent tree: that of a sample of class y, or the most probable one of an image (C, H, W)."""
+    tree = trained.tree
+    empty = torch.full((1, *trained.image_shape), torch.nan, device=trained.device)
+    with torch.no_grad():
+        if pixels is None:
+            classes = None if y is None else torch.tensor([y], device=trained.device)
+            states = sampling.sample_states(tree, empty, classes, trained.generator(seed))
+            title = "a sample"
+        else:
+            states, _ = most_probable.most_probable_states(tree, trained.from_pixels(pixels[None]))
+            title = "the most probable tree of an image"
+        image = trained.to_pixels(tree.leaf.mean_image(tree.one_hot(states[0])))
+    levels = []
+    for name, i in reversed(latent_blobs(trained).items()):
+        grid = (states[i].shape[1], states[i].shape[2])
+        levels.append(draw.Level(name, states[i][0].cpu().numpy(), cut(trained, image, grid)[0]))
+    return draw.tree(levels, path, title=f"{title}, class {int(states[-1])}", limits=GREY)
+
+
+def neurons_page(
+    trained: Model,
+    path: str | Path,
+    level: str | None = None,
+    count: int = 16,
+    kind: str = "sample",
+    seed: int = 1,
+) -> Path:
+    """What the states of a level stand for, laid out by position (Sharir et al. 2018, Fig. 6).
+
+    level: name of its blob, default the one below the classes. count: states shown at each position, spread evenly.
+    kind: "sample" (a draw below the state, component means as pixels), "mean" (of 32 draws), "most_probable".
+    """
+    blobs = latent_blobs(trained)
+    name = list(blobs)[-2] if level is None else level
+    if name not in blobs:
+        raise NetspecError(f"no level is called {name!r}{did_you_mean(name, blobs)}; there are {', '.join(blobs)}")
+    kinds = ("sample", "mean", "most_probable")
+    if kind not in kinds:
+        raise NetspecError(f"kind {kind!r} is none of {', '.join(kinds)}")
+    shape = trained.tree.up(torch.full((1, *trained.image_shape), torch.nan, device=trained.device))[blobs[name]].shape
+    chosen = torch.linspace(0, shape[1] - 1, min(count, shape[1])).round().long()
+    states = chosen.to(trained.device).view(-1, 1, 1).expand(-1, *shape[2:])
+    pixels = trained.to_pixels(states_below(trained, blobs[name], states, kind, seed))
+    patches = cut(trained, pixels, (shape[2], shape[3])).transpose(1, 2, 0, 3, 4, 5)
+    numbers = np.broadcast_to(chosen.numpy(), patches.shape[:3])
+    title = f"{name}: {len(chosen)} of {shape[1]} states at each position"
+    return draw.neurons(patches, path, states=numbers if shape[2] * shape[3] <= 4 else None, title=title, limits=GREY)
+
+
+def states_below(trained: Model, level: int, states: Tensor, kind: str, seed: int) -> Tensor:
+    """Images (B, C, H, W) that given states (B, h, w) of blob `level` stand for."""
+    tree, generator = trained.tree, trained.generator(seed)
+    with torch.no_grad():
+        if kind == "most_probable":
+            empty = torch.full((len(states), *trained.image_shape), torch.nan, device=trained.device)
+            leaves = tree.down(tree.up_max(empty), states, most_probable.argmax, level)[0]
+            return tree.leaf.mean_image(tree.one_hot(leaves))
+        draws = 32 if kind == "mean" else 1
+        images = [sampling.sample_from(tree, level, states, generator, noise=False) for _ in range(draws)]
+        return torch.stack(images).mean(0)
