@@ -39,6 +39,24 @@ def shapes(spec: LayerSpec, phase: str) -> list[Shape]:
     return [(p.batch_size, c, h, w), (p.batch_size,), (p.batch_size, masks, h, w)][: len(spec.tops)]
 
 
+def balanced(labels: Array, count: int, seed: int) -> Array:
+    """Indices of `count` examples, as many of each class as can be, ascending; of more, fewer are a part.
+
+    The choice of a class's examples depends on the seed and the class alone. Raises DataError where a class
+    has too few.
+    """
+    kinds = np.unique(labels)
+    share, more = divmod(count, len(kinds))
+    chosen = []
+    for i, kind in enumerate(kinds):
+        mine, wanted = np.flatnonzero(labels == kind), share + (i < more)
+        if len(mine) < wanted:
+            raise DataError(f"labels {count} needs {wanted} of class {int(kind)}, which has {len(mine)}")
+        generator = np.random.Generator(np.random.PCG64(derive(seed, "labels", int(kind))))
+        chosen.append(generator.permutation(mine)[:wanted])
+    return np.sort(np.concatenate(chosen))
+
+
 class DatasetSource(Stream):
     """data = transformed images, `missing.value` (NaN) at missing pixels; label; mask, 1 where observed."""
 
@@ -49,6 +67,8 @@ class DatasetSource(Stream):
         self.spec, self.phase, self.seed = spec, phase, seed
         self.data: Labelled = self._load()
         self.notes += self.data.notes
+        if p.HasField("labels"):
+            self.data = self._with_few_labels(self.data)
         self.begin = int(p.begin)
         end = min(int(p.end), len(self.data)) if p.HasField("end") else len(self.data)
         if self.begin >= end:
@@ -75,6 +95,19 @@ class DatasetSource(Stream):
         if data.images.shape[1] == 3:  # colour is in the order B, G, R, as of decoded pictures
             data = Labelled(data.images[:, ::-1], data.labels, data.notes)
         return data
+
+    def _with_few_labels(self, data: Labelled) -> Labelled:
+        """The data with `labels` labels left, the others NaN; or those examples alone."""
+        p = self.spec.message.dataset_param
+        try:
+            kept = balanced(data.labels, p.labels, p.label_seed)
+        except DataError as error:
+            raise mistake(self.spec, str(error), "dataset_param", "labels") from error
+        if p.labelled_only:
+            return Labelled(data.images[kept], data.labels[kept], data.notes)
+        labels = np.full(len(data), np.nan, np.float32)
+        labels[kept] = data.labels[kept]
+        return Labelled(data.images, labels, data.notes)
 
     def make(self, positions: Array) -> tuple[Tensor, ...]:
         chosen = self.order(positions) + self.begin
