@@ -1,6 +1,6 @@
 """Write docs/results/ht_cac_mnist.json and .md: one trained model on clean and on missing test images.
 
-    python tools/ht_results.py runs/ht_cac_mnist [--lenet runs/lenet_mnist] [--out docs/results]
+    python -m tools.ht_results runs/ht_cac_mnist [--lenet runs/lenet_mnist] [--out docs/results]
 
 No averaging over translations, no other tricks: the net as it was trained. A LeNet, when given, goes to
 docs/results/lenet_mnist.json with its clean accuracy.
@@ -57,7 +57,7 @@ def facts(folder: Path, net: Model, seed: int) -> dict[str, Any]:
         "train_seed": training.get("seed"),
         "iterations": iteration_of(newest(folder)[0].path),
         **circumstances(),
-        "command": f"python tools/ht_results.py runs/{folder.name}",
+        "command": f"python -m tools.ht_results runs/{folder.name}",
     }
 
 

@@ -35,7 +35,9 @@ class ByModel:
     KINDS = ("expected", "most_probable", "sampled")
 
     def __init__(self, model: Model, kind: str = "expected", seed: int = 0):
-        """seed: of the draws of "sampled", which go on from one call to the next."""
+        """seed: of the draws of "sampled", the same in each call: an answer does not depend on
+        earlier ones.
+        """
         if kind not in self.KINDS:
             hint = did_you_mean(kind, self.KINDS)
             raise DataError(f"no completion is called {kind!r}{hint}; known: {', '.join(self.KINDS)}")
@@ -49,7 +51,6 @@ class ByModel:
             whole = self.model.most_probable_completion(x)
         else:
             whole = self.model.complete(x, seed=self.seed)
-            self.seed += 1
         return filled(pixels, observed, self.model.to_pixels(whole))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import subprocess
@@ -64,12 +65,23 @@ def run(
 def circumstances(folder: Path | None = None) -> dict[str, Any]:
     """What a result must say of its making: command, commit, machine, versions, date."""
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "commit": commit(folder or Path(__file__).parent),
         "machine": machine(),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def command() -> str:
+    """How this process was started, as one types it in the checkout; a module of it as `python -m`."""
+    name, *arguments = sys.argv or [""]
+    path = Path(os.path.relpath(name)) if Path(name).is_absolute() else Path(name)
+    if path.suffix == ".py" and len(path.parts) == 2 and path.parts[0] == "tools":
+        return shlex.join(["python", "-m", ".".join(path.with_suffix("").parts), *arguments])
+    if path.name == "netspec":
+        return shlex.join(["netspec", *arguments])
+    return shlex.join(["python", str(path), *arguments])
 
 
 def commit(folder: Path) -> str:
