@@ -11,6 +11,7 @@ from torch import Tensor
 
 from netspec import draw, model
 from netspec.data.idx import Array
+from netspec.data.images import decode, resize
 from netspec.errors import NetspecError, did_you_mean
 from netspec.layers.mex import MEX
 from netspec.model import Model
@@ -193,3 +194,38 @@ def states_below(trained: Model, level: int, states: Tensor, kind: str, seed: in
         draws = 32 if kind == "mean" else 1
         images = [sampling.sample_from(tree, level, states, generator, noise=False) for _ in range(draws)]
         return torch.stack(images).mean(0)
+
+
+def activation_pages(
+    trained: Model, folder: str | Path, image: str | Path | None = None, blobs: Sequence[str] = ()
+) -> list[Path]:
+    """Feature maps of blobs (default: all with places) for an image, and the filters of convolutions; gives the files.
+
+    image: a picture file, resized to the net's input; default the first image of the net's test data.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    c, h, w = trained.image_shape
+    if image is None:
+        pixels = trained.images(begin=0, end=1)[0]
+    else:
+        pixels = resize(decode(Path(image).read_bytes(), c == 3, str(image)), h, w)[None]
+    inputs = [trained.from_pixels(pixels)]
+    inputs += [torch.zeros((1, *trained.net.shapes[slot][1:])) for slot in trained.net.graph.inputs[1:]]
+    with torch.no_grad():
+        found = trained.net.blobs(*inputs)
+    if wrong := [name for name in blobs if name not in found]:
+        raise NetspecError(f"no blob is called {wrong[0]!r}{did_you_mean(wrong[0], found)}")
+    pages = []
+    for name in blobs or [name for name, value in found.items() if value.dim() == 4 and value[0, 0].numel() > 1]:
+        pages.append(draw.feature_maps(found[name].cpu(), folder / f"{safe(name)}.png", title=name))
+    for layer in trained.net.made:
+        if "Convolution" in layer.spec.type and layer.blobs and layer.blobs[0].dim() == 4 and not blobs:
+            name = layer.spec.name
+            pages.append(draw.filters(layer.blobs[0].cpu(), folder / f"{safe(name)}_filters.png", title=name))
+    return pages
+
+
+def safe(name: str) -> str:
+    """A blob's name as a file name."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)

@@ -34,7 +34,7 @@ each_case = pytest.mark.parametrize(("model", "seed", "hidden"), CASES)
 @functools.cache
 def solved(model: Model, seed: int, hidden: float) -> tuple[Tree, torch.Tensor, Enumeration]:
     """A random model, a random image with missing pixels, and its enumeration."""
-    net = model.net(seed)
+    net = model.net(seed).requires_grad_(False)
     random = np.random.default_rng(seed)
     image = random.normal(size=(model.channels, model.side, model.side))
     image[random.random(image.shape) < hidden] = np.nan

@@ -1,0 +1,39 @@
+"""The `netspec` command: every command is a few lines over the library."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from netspec.cli import asking, exchanging, looking, running
+from netspec.errors import NetspecError
+
+app = typer.Typer(
+    name="netspec",
+    help="Networks and solvers as prototxt: compiled, trained, drawn and asked on PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (running, looking, asking, exchanging):
+    app.add_typer(group.app)
+
+
+def main() -> None:
+    """Entry point: errors that the user can mend are printed without a traceback, and exit with 2."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except BrokenPipeError:  # the reader of our output is gone, as with `| head`
+        sys.stderr.close()
+        sys.exit(1)
+    except (NetspecError, OSError) as error:
+        if debug:
+            raise
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        print(f"error: {reason}", file=sys.stderr)
+        sys.exit(2)

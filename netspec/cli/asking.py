@@ -1,0 +1,156 @@
+"""Commands that ask a generative model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from netspec.cli.options import ModelFile, Weights
+
+app = typer.Typer()
+
+Picture = Annotated[Path, typer.Option("--out", "-o", help="Picture to write: .png, .svg or .pdf.")]
+Images = Annotated[str, typer.Option(metavar="A:B", help="Test images A to B - 1 of the model's data set.")]
+Draws = Annotated[int, typer.Option(help="Seed of the draws.")]
+
+
+def chosen(images: str) -> tuple[int, int]:
+    """A:B as numbers; B alone counts from 0."""
+    first, _, last = images.rpartition(":")
+    try:
+        return int(first or 0), int(last)
+    except ValueError:
+        raise typer.BadParameter(f"{images!r} is no range A:B") from None
+
+
+@app.command()
+def sample(
+    model: ModelFile,
+    weights: Weights = None,
+    out: Picture = Path("samples.png"),
+    columns: Annotated[int, typer.Option(help="Samples of each class.")] = 10,
+    classes: Annotated[list[int] | None, typer.Option("--class", help="A class; may be given again.")] = None,
+    noise: Annotated[bool, typer.Option(help="Draw pixels from the leaves' Gaussians, not their means.")] = False,
+    seed: Draws = 1,
+) -> None:
+    """Draw ancestral samples of a generative net, a row a class."""
+    from netspec.model import load
+    from netspec.pictures import sample_grid
+
+    print(sample_grid(load(model, weights), out, columns, classes or (), seed, noise))
+
+
+@app.command()
+def complete(
+    model: ModelFile,
+    weights: Weights = None,
+    out: Picture = Path("completions.png"),
+    images: Images = "0:6",
+    missing: Annotated[str, typer.Option(help="What is missing: iid:0.5, rects:1x11, ...")] = "iid:0.5",
+    samples: Annotated[int, typer.Option(help="Sampled completions of each image.")] = 3,
+    seed: Draws = 1,
+) -> None:
+    """Complete images with missing pixels: expected, sampled and most probable completion side by side."""
+    import numpy as np
+
+    from netspec.lab.settings import parse
+    from netspec.model import load
+    from netspec.pictures import completion_page
+
+    trained, (begin, end) = load(model, weights), chosen(images)
+    pixels, _ = trained.images(begin=begin, end=end)
+    observed = parse(missing).observed(pixels, np.arange(begin, begin + len(pixels)), seed)
+    print(completion_page(trained, pixels, observed, out, samples, seed))
+
+
+@app.command()
+def explain(
+    model: ModelFile,
+    weights: Weights = None,
+    out: Picture = Path("explanation.png"),
+    images: Images = "0:4",
+    size: Annotated[int, typer.Option(help="Side of a patch in pixels.")] = 2,
+) -> None:
+    """Show what each patch contributes to log p(class | image), integrated out exactly."""
+    from netspec.model import load
+    from netspec.pictures import explanation_page
+
+    trained, (begin, end) = load(model, weights), chosen(images)
+    pixels, labels = trained.images(begin=begin, end=end)
+    print(explanation_page(trained, pixels, [int(label) for label in labels], out, size))
+
+
+@app.command()
+def tree(
+    model: ModelFile,
+    weights: Weights = None,
+    out: Picture = Path("tree.png"),
+    image: Annotated[int | None, typer.Option(help="A test image, drawn as its most probable tree.")] = None,
+    label: Annotated[int | None, typer.Option("--class", help="The class of the sample.")] = None,
+    seed: Draws = 1,
+) -> None:
+    """Draw one sample, or one image, as its latent tree."""
+    from netspec.model import load
+    from netspec.pictures import tree_page
+
+    trained = load(model, weights)
+    pixels = None if image is None else trained.images(begin=image, end=image + 1)[0][0]
+    print(tree_page(trained, out, pixels, label, seed))
+
+
+@app.command()
+def neurons(
+    model: ModelFile,
+    weights: Weights = None,
+    out: Picture = Path("neurons.png"),
+    level: Annotated[str | None, typer.Option(help="Blob of the level; default the one below the classes.")] = None,
+    count: Annotated[int, typer.Option(help="States shown at each position.")] = 16,
+    kind: Annotated[str, typer.Option(help="sample, mean or most_probable.")] = "sample",
+    seed: Draws = 1,
+) -> None:
+    """Draw what the states of a level stand for, laid out by position."""
+    from netspec.model import load
+    from netspec.pictures import neurons_page
+
+    print(neurons_page(load(model, weights), out, level, count, kind, seed))
+
+
+@app.command()
+def missing(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; baselines of the same data set among them.")],
+    iid: Annotated[str, typer.Option(metavar="P,...", help="Probabilities of a pixel to be missing.")] = "",
+    rects: Annotated[str, typer.Option(metavar="NxW,...", help="N rectangles of W x W pixels.")] = "",
+    other: Annotated[list[str] | None, typer.Option(help="A further setting by name, such as nonzero:50.")] = None,
+    shifts: Annotated[bool, typer.Option(help="Sum scores over the nine one-pixel translations.")] = False,
+    impute: Annotated[list[str] | None, typer.Option(help="Imputation for nets that take no NaN.")] = None,
+    neighbours: Annotated[int, typer.Option(help="k of a nearest-neighbour row; 0 for none.")] = 0,
+    split: Annotated[str, typer.Option(help="Images to classify.")] = "test",
+    images: Images = "",
+    repeats: Annotated[int, typer.Option(help="Masks drawn for each image.")] = 1,
+    seed: Draws = 1,
+    out: Annotated[
+        list[Path] | None, typer.Option("--out", "-o", help="File to write: .json, .csv, .md, .png, .svg, .pdf.")
+    ] = None,
+) -> None:
+    """Classify images with pixels missing: a table of accuracies, models side by side."""
+    from netspec.lab import missing as laboratory
+
+    begin, end = chosen(images) if images else (0, None)
+    table = laboratory(
+        runs,
+        iid=[part for part in iid.split(",") if part],
+        rects=[part for part in rects.split(",") if part],
+        others=other or (),
+        split=split,
+        begin=begin,
+        end=end,
+        repeats=repeats,
+        seed=seed,
+        shifts=shifts,
+        impute=impute or (),
+        neighbours=neighbours,
+        out=out or (),
+    )
+    print(table.text())

@@ -1,0 +1,82 @@
+"""Commands that look at nets and runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from netspec.cli.options import Level, ModelFile, NetFile, Phase, Stages, Weights
+
+app = typer.Typer()
+
+
+@app.command()
+def summary(
+    file: NetFile,
+    phase: Phase = "TRAIN",
+    stage: Stages = None,
+    level: Level = 0,
+) -> None:
+    """Table of a net's layers: shapes, parameters, multiply-adds, memory, receptive field."""
+    from rich.console import Console
+
+    from netspec.check import shaped_net
+    from netspec.summary import table
+
+    found = table(shaped_net(file, phase, stage or (), level))
+    Console(width=None if sys.stdout.isatty() else 160).print(found)
+
+
+@app.command()
+def draw(
+    file: NetFile,
+    out: Annotated[
+        Path | None, typer.Argument(help="Picture to write: .svg, .png, .pdf, .gv (source); default <name>.svg.")
+    ] = None,
+    phase: Phase = "TRAIN",
+    stage: Stages = None,
+    level: Level = 0,
+    rankdir: Annotated[str, typer.Option(help="Direction of the data: TB, BT, LR or RL.")] = "TB",
+) -> None:
+    """Draw a net as a graph of layers, shapes on its edges."""
+    from netspec.check import shaped_net
+    from netspec.draw import graph
+
+    drawing = graph(shaped_net(file, phase, stage or (), level), out or Path(f"{file.stem}.svg"), rankdir=rankdir)
+    for path in drawing.paths:
+        print(path)
+    for note in drawing.notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path | None, typer.Argument(help="File to write; default report.html in the folder.")] = None,
+) -> None:
+    """Write the report of a run: settings, curves, layer table, graph and pictures in one HTML file."""
+    from netspec.check import shaped_net
+    from netspec.draw import report as write
+
+    print(write(run, out, net=shaped_net(run)))
+
+
+@app.command()
+def activations(
+    model: ModelFile,
+    out: Annotated[Path, typer.Argument(help="Folder for the pictures.")] = Path("activations"),
+    weights: Weights = None,
+    image: Annotated[
+        Path | None, typer.Option(help="A picture to feed; default the first test image of the net's data set.")
+    ] = None,
+    blob: Annotated[list[str] | None, typer.Option(help="Blobs to draw; default all with places.")] = None,
+) -> None:
+    """Draw the feature maps of every blob for an image, and the filters of every convolution."""
+    from netspec.model import load
+    from netspec.pictures import activation_pages
+
+    for path in activation_pages(load(model, weights), out, image, blob or ()):
+        print(path)

@@ -1,0 +1,99 @@
+"""Commands that train, test and check."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from netspec.cli.options import Device, Seed, Weights
+
+app = typer.Typer()
+
+
+@app.command()
+def train(
+    file: Annotated[
+        Path, typer.Argument(help="A solver, or a net with its solver beside it as <stem>_solver.prototxt.")
+    ],
+    weights: Annotated[
+        list[Path] | None, typer.Option("--weights", "-w", help="Weights to start from; may be given again.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="A run folder or a solver state to go on from.")] = None,
+    device: Device = None,
+    seed: Seed = None,
+    iterations: Annotated[int | None, typer.Option("--iterations", "-n", help="In place of max_iter.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field: base_lr=0.01, conv1.param[0].lr_mult=0."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/<name>.")] = None,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the step; by default in long runs.")
+    ] = None,
+) -> None:
+    """Train a net. Ctrl-C saves a snapshot and stops; SIGHUP saves one and goes on."""
+    from netspec.pictures import draw_run
+    from netspec.train import fit
+
+    run = fit(
+        file,
+        weights=list(weights or []) or None,
+        resume=resume,
+        device=device,
+        seed=seed,
+        iterations=iterations,
+        overrides=settings or (),
+        out=out,
+        compiled=compiled,
+    )
+    if run.interrupted:
+        raise typer.Exit(130)
+    for outputs in run.results:
+        print(", ".join(f"test {name} {value:.6g}" for name, value in outputs.items() if isinstance(value, float)))
+    for what, path in draw_run(run).items():
+        print(f"{what}: {path}")
+
+
+@app.command()
+def test(
+    file: Annotated[Path, typer.Argument(help="A run folder, a solver, or a net.")],
+    weights: Weights = None,
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", "-n", help="Batches; default the solver's test_iter, else 50.")
+    ] = None,
+    stage: Annotated[list[str] | None, typer.Option(help="Stage of the test net; may be given again.")] = None,
+    device: Device = None,
+    seed: Seed = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a test net.")] = False,
+) -> None:
+    """Average the outputs of the test nets over batches of their data."""
+    from netspec.evaluate import evaluate
+
+    found = evaluate(
+        file, weights, iterations=iterations, stages=stage or (), device=device, seed=1 if seed is None else seed
+    )
+    for i, outputs in enumerate(found):
+        numbers = ", ".join(f"{name} {value}" for name, value in outputs.items())
+        print(json.dumps({"net": i, **outputs}) if as_json else f"test net {i}: {numbers}")
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Nets and solvers.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
+    strict: Annotated[bool, typer.Option(help="Refuse every field that the schema does not know.")] = False,
+    run: Annotated[bool, typer.Option(help="Also walk each net on random input, and back from its loss.")] = False,
+) -> None:
+    """Read, compile and shape spec files; say what each needs and lacks."""
+    from netspec.check import check as check_file
+
+    failed = 0
+    for file in files:
+        report = check_file(file, strict=strict, run=run)
+        failed += not report.ok
+        print(json.dumps(report.as_json()) if as_json else report)
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,150 @@
+"""The commands: their flags, what they print and write, and how they fail."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from netspec.cli import app
+from netspec.errors import NetspecError
+
+ROOT = Path(__file__).parent.parent
+DIGITS = str(ROOT / "nets" / "ht_cac_digits.prototxt")
+
+FLAGS = {
+    "train": "compile device iterations no-compile out resume seed set weights",
+    "test": "device iterations json seed stage weights",
+    "check": "json no-run no-strict run strict",
+    "summary": "level phase stage",
+    "draw": "level phase rankdir stage",
+    "report": "",
+    "activations": "blob image weights",
+    "sample": "class columns no-noise noise out seed weights",
+    "complete": "images missing out samples seed weights",
+    "explain": "images out size weights",
+    "tree": "class image out seed weights",
+    "neurons": "count kind level out seed weights",
+    "missing": "iid images impute neighbours no-shifts other out rects repeats seed shifts split",
+    "caffe": "",
+}
+
+
+def call(*arguments: str) -> str:
+    """What a command prints; its errors are raised."""
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run on the digits."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    printed = call("train", DIGITS, "-n", "30", "--out", str(folder), "--seed", "3", "--set", "test_iter=2",
+                   "--set", "gaussians.similarity_param.unsupervised_init.num_batches=3")  # fmt: skip
+    assert "test accuracy" in printed
+    for name in ("graph.svg", "loss.png", "samples.png", "metrics.jsonl", "run.json", "net.prototxt"):
+        assert (folder / name).stat().st_size > 0, name
+        if name.endswith(("svg", "png")):
+            assert str(folder / name) in printed
+    return folder
+
+
+def test_flags_are_those_that_users_know() -> None:
+    found = {}
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        words = {word for option in command.params for word in (*option.opts, *option.secondary_opts)}
+        found[name] = " ".join(sorted(w[2:] for w in words if w.startswith("--") and w != "--help"))
+    assert found == FLAGS
+
+
+@pytest.mark.parametrize("command", sorted(FLAGS))
+def test_every_command_has_help(command: str) -> None:
+    if command != "caffe":  # its flags are Caffe's own
+        assert "Usage" in call(command, "--help")
+
+
+def test_check(tmp_path: Path) -> None:
+    assert "ok: net ht_cac_digits" in call("check", DIGITS)
+    bad = tmp_path / "bad.prototxt"
+    bad.write_text('layer { name: "ip" type: "InnerProduc" bottom: "dat" top: "ip" }')
+    result = CliRunner().invoke(app, ["check", "--json", DIGITS, str(bad)])
+    assert result.exit_code == 1
+    good, report = (json.loads(line) for line in result.stdout.splitlines())
+    assert good["ok"]
+    assert [problem["line"] for problem in report["problems"]] == [1, 1]
+    assert "did you mean 'InnerProduct'?" in report["problems"][1]["message"]
+
+
+def test_summary_and_draw(tmp_path: Path) -> None:
+    assert "gaussians" in call("summary", DIGITS)
+    picture = tmp_path / "net.svg"
+    assert str(picture) in call("draw", DIGITS, str(picture))
+    assert "<svg" in picture.read_text()
+
+
+def test_test(run: Path) -> None:
+    found = json.loads(call("test", str(run), "-n", "2", "--json"))
+    assert 0 < found["accuracy"] <= 1
+    assert found["net"] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sample", "--columns", "2", "--class", "3", "--class", "7"),
+        ("complete", "--images", "0:2", "--missing", "rects:1x3"),
+        ("explain", "--images", "0:2", "--size", "4"),
+        ("tree", "--class", "4"),
+        ("tree", "--image", "1"),
+        ("neurons", "--level", "sum1", "--count", "4", "--kind", "most_probable"),
+    ],
+    ids=lambda arguments: "-".join(arguments[:2]),
+)
+def test_questions(arguments: tuple[str, ...], run: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    assert str(picture) in call(arguments[0], str(run), "--out", str(picture), *arguments[1:])
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_missing(run: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.json"
+    printed = call("missing", str(run), "--iid", "0.5", "--rects", "1x3", "--images", "0:40", "-o", str(table))
+    assert "iid:0.5" in printed
+    assert table.exists()
+
+
+def test_report_and_activations(run: Path, tmp_path: Path) -> None:
+    assert "<html" in Path(call("report", str(run), str(tmp_path / "report.html")).strip()).read_text()
+    pages = call("activations", str(run), str(tmp_path), "--blob", "mex1").split()
+    assert [Path(page).name for page in pages] == ["mex1.png"]
+
+
+def test_what_is_wrong_is_said(run: Path) -> None:
+    for arguments, words in (
+        (("sample", str(run), "--class", "10"), "classes 0 to 9"),
+        (("neurons", str(run), "--level", "sum7"), "did you mean 'sum"),
+        (("complete", str(run), "--missing", "idd:0.5"), "did you mean 'iid'"),
+        (("draw", DIGITS, "net.bmp"), "bmp"),
+        (("test", DIGITS), "--weights"),
+        (("train", DIGITS, "--set", "base_rl=1"), "base_lr"),
+        (("train", "nothing.prototxt"), "no such file"),
+    ):
+        with pytest.raises(NetspecError, match=words):
+            CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+def test_errors_end_with_2_and_no_traceback() -> None:
+    command = [sys.executable, "-m", "netspec", "train", "nothing.prototxt"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: nothing.prototxt: no such file")
+    assert "Traceback" not in found.stderr
+    found = subprocess.run([*command, "--debug"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert "Traceback" in found.stderr
