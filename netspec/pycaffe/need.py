@@ -19,14 +19,14 @@ def needs(steps: Sequence[Any], force: bool) -> list[Need]:
     """The Need of every step (netspec.pycaffe.step.Step).
 
     A layer runs backward when it, or one before it, has a parameter with lr_mult other than 0, and when it
-    contributes to a loss. With force_backward all layers do.
+    contributes to a loss. With force_backward all layers do, into all their bottoms (labels get zeros).
     """
     found = _forward(steps)
     _backward(steps, found)
     if force:
         for step, need in zip(steps, found, strict=True):
             need.layer = True
-            need.bottoms = [not (step.kind.is_loss and i > 0) or down for i, down in enumerate(need.bottoms)]
+            need.bottoms = [True] * len(need.bottoms)
     for step, need in zip(steps, found, strict=True):
         if not step.kind.differentiable:
             need.bottoms = [False] * len(need.bottoms)

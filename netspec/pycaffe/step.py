@@ -58,29 +58,34 @@ class Step:
         shapes = [blob.shape for blob in self.bottoms]
         if self.feed is not None or shapes == self.shapes:
             return
+        if isinstance(self.layer, Python):
+            tops = self.layer.reshaped(shapes)
+        else:
+            new = self.remade(shapes)
+            with torch.no_grad():
+                found = new.infer(*(torch.empty(shape, device="meta") for shape in shapes))
+            tops = [tuple(top.shape) for top in found]
         self.set_up(shapes)
-        with torch.no_grad():
-            if isinstance(self.layer, Python):
-                tops = self.layer.reshaped(shapes)
-            else:
-                empty = [torch.empty(shape, device="meta") for shape in shapes]
-                tops = [tuple(top.shape) for top in self.layer.infer(*empty)]
         for blob, shape in zip(self.tops, tops, strict=True):
             blob.reshape(*shape)
 
+    def remade(self, shapes: list[Shape]) -> Layer:
+        """The layer anew for other shapes of its bottoms, its learnable blobs on the meta device."""
+        old = self.layer
+        new = type(old)(old.spec, old.phase)
+        new.setup(*shapes)
+        if new.blob_shapes != old.blob_shapes:
+            new.fail(f"bottoms {shapes} need blobs {new.blob_shapes}, the net has {old.blob_shapes}")
+        return new
+
     def set_up(self, shapes: list[Shape]) -> None:
-        """Make the layer anew for other shapes of its bottoms, around the same learnable blobs."""
+        """Make the layer ready for bottoms of these shapes, around the same learnable blobs."""
         if shapes == self.shapes:
             return
         if not isinstance(self.layer, Python):
-            old = self.layer
-            new = type(old)(old.spec, old.phase)
-            new.setup(*shapes)
-            if new.blob_shapes != old.blob_shapes:
-                new.fail(f"bottoms {shapes} need blobs {new.blob_shapes}, the net has {old.blob_shapes}")
+            old, new = self.layer, self.remade(shapes)
             new.blobs = old.blobs
             new.to(next(iter([*old.parameters(), *old.buffers()]), torch.empty(0)).device)
-            new.train(old.training)
             self.layer = new
         self.shapes = shapes
         self.record = None
