@@ -1,0 +1,44 @@
+"""Fig. 5 and Fig. 6 of Sharir et al. 2018: samples of each digit, and what the neurons of each level stand
+for.
+
+    python -m tools.reproduce_fig5_6 runs/ht_cac_mnist [--out docs/results]
+
+Fig. 5: a row a digit, ancestral samples (means of the drawn Gaussians, as printed there). Fig. 6: for every
+level the
+receptive fields of some states at each position: samples, and the most probable patches.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from netspec import model
+from netspec.lab import circumstances
+from netspec.pictures import latent_blobs, neurons_page, sample_grid
+from tools.reproduction import page, parser
+
+KINDS = ("sample", "most_probable")
+
+
+def main() -> None:
+    """Draw the pictures and the page that shows them."""
+    options = parser(__doc__, "docs/results")
+    options.add_argument("run", type=Path, help="run folder of a generative net")
+    options.add_argument("--name", default="", help="stem of the files, default the run's")
+    args = options.parse_args()
+    net = model.load(args.run, device=args.device)
+    stem = args.name or args.run.name
+    samples = sample_grid(net, args.out / f"{stem}_fig5.png", 10, seed=args.seed)
+    parts = ["Samples of each class (Fig. 5).", f"![samples]({samples.name})"]
+    for kind in KINDS:
+        for level in list(latent_blobs(net))[1:-1]:
+            name = f"{stem}_fig6_{level}_{kind}.png"
+            neurons_page(net, args.out / name, level, 4 if args.quick else 25, kind, args.seed)
+            parts += [f"States of `{level}` at their positions, {kind.replace('_', ' ')} patches (Fig. 6).",
+                      f"![{level}, {kind}]({name})"]  # fmt: skip
+    facts = {"run": args.run.name, "seed": args.seed, **circumstances()}
+    print(page(args.out / f"{stem}_fig5_6.md", f"Fig. 5 and Fig. 6: {stem}", parts, facts))
+
+
+if __name__ == "__main__":
+    main()
