@@ -44,7 +44,9 @@ class Report:
         return not self.problems
 
     def __str__(self) -> str:
-        lines = [f"{self.file}: {'ok' if self.ok else 'not ok'}: {self.kind or 'not read'} {self.name}".rstrip()]
+        lines = [
+            f"{self.file}: {'ok' if self.ok else 'not ok'}: {self.kind or 'not read'} {self.name}".rstrip()
+        ]
         if self.legacy:
             lines.append(f"  old syntax, upgraded on reading: {', '.join(self.legacy)}")
         for phase, found in self.phases.items():
@@ -118,7 +120,9 @@ def check_solver(document: schema.Document, report: Report, run: bool) -> None:
                 follow(document, report, path, (name, i), run)
         elif paths:
             follow(document, report, paths, (name,), run)
-    inner = [(name, getattr(message, name)) for name in ("net_param", "train_net_param") if message.HasField(name)]
+    inner = [
+        (name, getattr(message, name)) for name in ("net_param", "train_net_param") if message.HasField(name)
+    ]
     for name, net in inner:
         report.name = net.name
         check_net(document, report, run, (name,), net)
@@ -130,7 +134,9 @@ def check_solver(document: schema.Document, report: Report, run: bool) -> None:
             report.problems.append(Problem("the solver names no net (`net:` or `net_param`)", document.at()))
 
 
-def follow(document: schema.Document, report: Report, path: str, field_path: tuple[str | int, ...], run: bool) -> None:
+def follow(
+    document: schema.Document, report: Report, path: str, field_path: tuple[str | int, ...], run: bool
+) -> None:
     """Check the net file that a solver names."""
     found = find_file(path, document.file)
     if found is None:
@@ -204,7 +210,9 @@ def shaped(graph: Graph, report: Report) -> tuple[Net, dict[str, Shape]]:
     raise first or SpecError("no shape could be assumed for its data")
 
 
-def shaped_net(path: str | Path, phase: str = spec.TRAIN, stages: Collection[str] = (), level: int = 0) -> Net:
+def shaped_net(
+    path: str | Path, phase: str = spec.TRAIN, stages: Collection[str] = (), level: int = 0
+) -> Net:
     """The net of a file, of the net a solver file names, or of a run folder, with its shapes and no memory allocated.
 
     Raises SpecError for what is wrong with it, and where the phase has no layers.

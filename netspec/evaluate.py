@@ -74,5 +74,3 @@ def _test(
         return dict(plain(average(net, feeder, batches)))
     finally:
         feeder.close()
-
-

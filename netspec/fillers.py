@@ -119,7 +119,9 @@ def bilinear_old(blob: Tensor, filler: Any, generator: torch.Generator | None) -
 
 def square_side(blob: Tensor) -> int:
     if blob.dim() != 4 or blob.shape[2] != blob.shape[3]:
-        raise FillerError(f"filler 'bilinear' needs a blob of square planes (N, C, H, H), found {tuple(blob.shape)}")
+        raise FillerError(
+            f"filler 'bilinear' needs a blob of square planes (N, C, H, H), found {tuple(blob.shape)}"
+        )
     return blob.shape[3]
 
 
@@ -144,7 +146,9 @@ def dirichlet(blob: Tensor, filler: Any, generator: torch.Generator | None) -> N
     used = filler.filled_size if filler.filled_size > 0 else dim
     if used > dim:
         raise FillerError(f"filler 'dirichlet': filled_size {used} exceeds the row length {dim}")
-    gamma = torch._standard_gamma(torch.full((n, used), filler.alpha, dtype=torch.float64), generator=generator)
+    gamma = torch._standard_gamma(
+        torch.full((n, used), filler.alpha, dtype=torch.float64), generator=generator
+    )
     rows = torch.zeros(n, dim, dtype=torch.float64)
     rows[:, :used] = gamma / gamma.sum(1, keepdim=True)
     blob.copy_(to_log(rows, filler).view(blob.shape))

@@ -8,7 +8,6 @@ from netspec.errors import Problem, SpecError, nearest
 from netspec.layers import Layer, registry
 from netspec.spec import LayerSpec, NetSpec, loss_weights
 
-
 AUTOMATIC = "(automatic)"
 """Name of the top of a loss layer that is written without one, as in Caffe."""
 
@@ -106,11 +105,16 @@ class _Wiring:
         writes = [self.write(index, layer, i, name) for i, name in enumerate(layer.tops)]
         weights = loss_weights(layer, kind.is_loss)
         if len(weights) != len(layer.tops):
-            self.problem(layer, f"{len(weights)} loss_weight values for {len(layer.tops)} tops", "loss_weight", 0)
+            self.problem(
+                layer, f"{len(weights)} loss_weight values for {len(layer.tops)} tops", "loss_weight", 0
+            )
         flags = list(layer.message.propagate_down)
         if flags and len(flags) != len(layer.bottoms):
             self.problem(
-                layer, f"{len(flags)} propagate_down values for {len(layer.bottoms)} bottoms", "propagate_down", 0
+                layer,
+                f"{len(flags)} propagate_down values for {len(layer.bottoms)} bottoms",
+                "propagate_down",
+                0,
             )
         if None in reads or None in writes:
             return
@@ -120,7 +124,8 @@ class _Wiring:
             self.inputs += written
         forced = self.spec.force_backward
         stops = tuple(
-            not kind.differentiable or (not forced and i < len(flags) and not flags[i]) for i in range(len(reads))
+            not kind.differentiable or (not forced and i < len(flags) and not flags[i])
+            for i in range(len(reads))
         )
         self.steps.append(
             Step(layer, kind, tuple(slot for slot in reads if slot is not None), tuple(written), (), stops)
@@ -158,7 +163,10 @@ class _Wiring:
                 self.problem(layer, f"takes {arity} {word}{plural}, found {found}", word, 0)
         if kind.paired and len(layer.bottoms) != len(layer.tops):
             self.problem(
-                layer, f"needs as many tops as bottoms, found {len(layer.tops)} and {len(layer.bottoms)}", "top", 0
+                layer,
+                f"needs as many tops as bottoms, found {len(layer.tops)} and {len(layer.bottoms)}",
+                "top",
+                0,
             )
 
     def unknown_type(self, layer: LayerSpec) -> None:

@@ -65,14 +65,18 @@ class Net(nn.Module):
         self.shapes = tuple(shapes)
         """Shape of every slot."""
         self.params: list[Param] = []
-        self._plan = [(step, layer) for step, layer in zip(graph.steps, layers, strict=True) if not step.kind.is_source]
+        self._plan = [
+            (step, layer) for step, layer in zip(graph.steps, layers, strict=True) if not step.kind.is_source
+        ]
 
     # Walking
 
     def run(self, call: Call, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Walk the steps with `call` in place of each layer's forward; gives outputs, then losses, in graph order."""
         if len(inputs) != len(self.graph.inputs):
-            raise ValueError(f"{len(inputs)} inputs given, the net takes {len(self.graph.inputs)}: {self.input_names}")
+            raise ValueError(
+                f"{len(inputs)} inputs given, the net takes {len(self.graph.inputs)}: {self.input_names}"
+            )
         slots: list[Any] = [None] * len(self.graph.slots)
         for slot, value in zip(self.graph.inputs, inputs, strict=True):
             slots[slot] = value
@@ -156,15 +160,18 @@ class Net(nn.Module):
         """Every owned blob, detached, by '<layer>/<index>'. A blob shared by name appears once, under its owner."""
         return {param.name: param.value.detach() for param in self.params}
 
-    def load_weights(self, weights: Mapping[str, Tensor], source: str = "weights") -> tuple[list[str], list[str]]:
+    def load_weights(
+        self, weights: Mapping[str, Tensor], source: str = "weights"
+    ) -> tuple[list[str], list[str]]:
         """Copy blobs in by name; gives (names of ours not found, names of theirs not used).
 
         Raises SpecError at the layer when a shape differs, naming both. Nothing is copied then.
         """
-        problems, copies, missing = [], [], []
-        users = {f"{self.graph.steps[i].layer.name}/{j}": param for param in self.params for i, j in param.users}
+        problems, copies, missing, used = [], [], [], set()
         for param in self.params:
-            name = param.name if param.name in weights else next((u for u in users if users[u] is param and u in weights), None)
+            places = [f"{self.graph.steps[i].layer.name}/{j}" for i, j in param.users]
+            used.update((param.name, *places))
+            name = next((name for name in (param.name, *places) if name in weights), None)
             if name is None:
                 missing.append(param.name)
                 continue
@@ -179,7 +186,7 @@ class Net(nn.Module):
         with torch.no_grad():
             for value, new in copies:
                 value.copy_(new)
-        return missing, [name for name in weights if name not in users]
+        return missing, [name for name in weights if name not in used]
 
 
 class _Stop(Exception):
@@ -239,18 +246,26 @@ def _top_shapes(
     if step.kind.is_source:
         if all(name in given for name in names):
             return [tuple(given[name]) for name in names]
-        return [tuple(given.get(name, shape)) for name, shape in zip(names, layer.source_shapes(), strict=True)]
+        return [
+            tuple(given.get(name, shape)) for name, shape in zip(names, layer.source_shapes(), strict=True)
+        ]
     bottoms = [shapes[slot] for slot in step.reads]
     layer.setup(*bottoms)
     try:
         with torch.no_grad():
             tops = layer.infer(*(torch.empty(shape, device="meta") for shape in bottoms))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise SpecError([step.layer.problem(f"bottom shapes {bottoms} do not fit: {_first_line(error)}")]) from error
+        raise SpecError(
+            [step.layer.problem(f"bottom shapes {bottoms} do not fit: {_first_line(error)}")]
+        ) from error
     for name, top in zip(names, tops, strict=True):
         if any(size < 1 for size in top.shape):
             raise SpecError(
-                [step.layer.problem(f"top {name!r} would have shape {tuple(top.shape)} from bottoms {bottoms}")]
+                [
+                    step.layer.problem(
+                        f"top {name!r} would have shape {tuple(top.shape)} from bottoms {bottoms}"
+                    )
+                ]
             )
     return [tuple(top.shape) for top in tops]
 
@@ -269,7 +284,9 @@ def _share_by_name(net: Net, share: Net | None) -> None:
         specs = step.layer.message.param
         if len(specs) > len(layer.blobs):
             problems.append(
-                step.layer.problem(f"{len(specs)} param entries for {len(layer.blobs)} blobs", "param", len(layer.blobs))
+                step.layer.problem(
+                    f"{len(specs)} param entries for {len(layer.blobs)} blobs", "param", len(layer.blobs)
+                )
             )
         for j in range(len(layer.blobs)):
             spec = specs[j] if j < len(specs) else None
@@ -321,7 +338,9 @@ def _join(net: Net, owner: Param, layer: Layer, i: int, j: int, spec: Any) -> li
     if ours != theirs and not (permissive and prod(ours) == prod(theirs)):
         return [
             layer.spec.problem(
-                f"shares blob {j} as {spec.name!r} with {owner.name}, but has shape {ours} and not {theirs}", "param", j
+                f"shares blob {j} as {spec.name!r} with {owner.name}, but has shape {ours} and not {theirs}",
+                "param",
+                j,
             )
         ]
     for name in ("lr_mult", "decay_mult"):
@@ -331,7 +350,9 @@ def _join(net: Net, owner: Param, layer: Layer, i: int, j: int, spec: Any) -> li
                 return [
                     layer.spec.problem(
                         f"shares {spec.name!r} with {owner.name}, but {name} is {mine} here and {known} there",
-                        "param", j, name,
+                        "param",
+                        j,
+                        name,
                     )
                 ]
             setattr(owner, name, mine or known)
@@ -347,7 +368,7 @@ def _materialise(net: Net, seed: int | None, device: torch.device) -> None:
     fresh: dict[int, nn.Parameter] = {}
     for layer in net.made:
         own = [j for j, blob in enumerate(layer.blobs) if blob.is_meta and id(blob) not in fresh]
-        for j, blob in enumerate(layer.blobs):
+        for blob in layer.blobs:
             if blob.is_meta:
                 fresh.setdefault(id(blob), nn.Parameter(torch.empty(blob.shape)))
         metas = list(layer.blobs)

@@ -116,10 +116,8 @@ def latent_blobs(trained: Model) -> dict[str, int]:
 
 def cut(trained: Model, pixels: Array, grid: tuple[int, int]) -> Array:
     """The receptive fields (N, h, w, C, ph, pw) of a level with `grid` positions, NaN beyond the image."""
-    block = trained.tree.leaf.block  # type: ignore[attr-defined]
-    frame = [(0, 0), (0, 0)]
-    for axis, n in ((1, pixels.shape[2]), (2, pixels.shape[3])):
-        frame.append((block.pad[axis], block.grid[axis] * block.size[axis] - block.pad[axis] - n))
+    above, below, left, right = trained.tree.leaf.frame()
+    frame = ((0, 0), (0, 0), (above, below), (left, right))
     padded = np.pad(np.asarray(pixels, np.float32), frame, constant_values=np.nan)
     (h, w), (n, c) = grid, padded.shape[:2]
     cells = padded.reshape(n, c, h, padded.shape[2] // h, w, padded.shape[3] // w)
@@ -169,18 +167,24 @@ def neurons_page(
     blobs = latent_blobs(trained)
     name = list(blobs)[-2] if level is None else level
     if name not in blobs:
-        raise NetspecError(f"no level is called {name!r}{did_you_mean(name, blobs)}; there are {', '.join(blobs)}")
+        raise NetspecError(
+            f"no level is called {name!r}{did_you_mean(name, blobs)}; there are {', '.join(blobs)}"
+        )
     kinds = ("sample", "mean", "most_probable")
     if kind not in kinds:
         raise NetspecError(f"kind {kind!r} is none of {', '.join(kinds)}")
-    shape = trained.tree.up(torch.full((1, *trained.image_shape), torch.nan, device=trained.device))[blobs[name]].shape
+    shape = trained.tree.up(torch.full((1, *trained.image_shape), torch.nan, device=trained.device))[
+        blobs[name]
+    ].shape
     chosen = torch.linspace(0, shape[1] - 1, min(count, shape[1])).round().long()
     states = chosen.to(trained.device).view(-1, 1, 1).expand(-1, *shape[2:])
     pixels = trained.to_pixels(states_below(trained, blobs[name], states, kind, seed))
     patches = cut(trained, pixels, (shape[2], shape[3])).transpose(1, 2, 0, 3, 4, 5)
     numbers = np.broadcast_to(chosen.numpy(), patches.shape[:3])
     title = f"{name}: {len(chosen)} of {shape[1]} states at each position"
-    return draw.neurons(patches, path, states=numbers if shape[2] * shape[3] <= 4 else None, title=title, limits=GREY)
+    return draw.neurons(
+        patches, path, states=numbers if shape[2] * shape[3] <= 4 else None, title=title, limits=GREY
+    )
 
 
 def states_below(trained: Model, level: int, states: Tensor, kind: str, seed: int) -> Tensor:
@@ -217,7 +221,9 @@ def activation_pages(
     if wrong := [name for name in blobs if name not in found]:
         raise NetspecError(f"no blob is called {wrong[0]!r}{did_you_mean(wrong[0], found)}")
     pages = []
-    for name in blobs or [name for name, value in found.items() if value.dim() == 4 and value[0, 0].numel() > 1]:
+    for name in blobs or [
+        name for name, value in found.items() if value.dim() == 4 and value[0, 0].numel() > 1
+    ]:
         pages.append(draw.feature_maps(found[name].cpu(), folder / f"{safe(name)}.png", title=name))
     for layer in trained.net.made:
         if "Convolution" in layer.spec.type and layer.blobs and layer.blobs[0].dim() == 4 and not blobs:

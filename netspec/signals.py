@@ -12,7 +12,7 @@ EFFECTS = ("stop", "snapshot", "none")
 
 
 class Requests:
-    """While open and `patient`, SIGINT, SIGTERM and SIGHUP set requests and do not end the process; a second SIGINT does.
+    """While open and `patient`, SIGINT, SIGTERM and SIGHUP set requests; only a second SIGINT ends the process.
 
     Not `patient` (before the first iteration, when there is nothing to save) a signal to stop does so at once.
 

@@ -84,7 +84,13 @@ def net(
         if keeps(layer, phase, stages, level):
             layers.append(
                 LayerSpec(
-                    layer.name, layer.type, tuple(layer.bottom), tuple(layer.top), layer, document, (*path, "layer", i)
+                    layer.name,
+                    layer.type,
+                    tuple(layer.bottom),
+                    tuple(layer.top),
+                    layer,
+                    document,
+                    (*path, "layer", i),
                 )
             )
     if problems:
@@ -107,7 +113,9 @@ def meets(rule: Any, phase: str, stages: Collection[str], level: int) -> bool:
         return False
     if rule.HasField("max_level") and level > rule.max_level:
         return False
-    return all(stage in stages for stage in rule.stage) and not any(stage in stages for stage in rule.not_stage)
+    return all(stage in stages for stage in rule.stage) and not any(
+        stage in stages for stage in rule.not_stage
+    )
 
 
 def phase_name(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Brute force over every latent configuration of a small generative net, in numpy float64, from its parameters alone."""
+"""Brute force over every latent configuration of a small generative net, in float64, from its parameters."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ class Model:
 
     def net(self, seed: int) -> Net:
         """The net, in float64, with random parameters."""
-        return build(compile(spec.net(schema.parse_net(self.text(), "model.prototxt"), "TEST")), seed=seed).double()
+        return build(
+            compile(spec.net(schema.parse_net(self.text(), "model.prototxt"), "TEST")), seed=seed
+        ).double()
 
 
 @dataclass
@@ -101,7 +103,9 @@ class Enumeration:
         sizes = [model.components, *(level.states for level in model.levels)]
         spaces = [itertools.product(range(m), repeat=g * g) for m, g in zip(sizes, self.grids, strict=True)]
         for flat in itertools.product(*spaces):
-            self.configurations.append(tuple(np.array(s).reshape(g, g) for s, g in zip(flat, self.grids, strict=True)))
+            self.configurations.append(
+                tuple(np.array(s).reshape(g, g) for s, g in zip(flat, self.grids, strict=True))
+            )
         scores = [self.score(states) for states in self.configurations]
         self.log_joint = np.array([score[0] for score in scores])
         self.log_mode = np.array([score[1] for score in scores])
@@ -129,7 +133,10 @@ class Enumeration:
         inside = np.pad(np.ones_like(self.image), ((0, 0), (model.pad,) * 2, (model.pad,) * 2))
         seen, mode = np.zeros((g, g, model.components)), np.zeros((g, g, model.components))
         for h, v, d in itertools.product(range(g), range(g), range(model.components)):
-            rows, columns = slice(h * model.patch, (h + 1) * model.patch), slice(v * model.patch, (v + 1) * model.patch)
+            rows, columns = (
+                slice(h * model.patch, (h + 1) * model.patch),
+                slice(v * model.patch, (v + 1) * model.patch),
+            )
             patch = padded[:, rows, columns]
             peak = 0.5 * (np.log(w[d]) - np.log(2 * np.pi))
             known = ~np.isnan(patch)
@@ -178,7 +185,10 @@ class Enumeration:
         side = self.grids[0] * model.patch
         first, second = np.zeros((model.channels, side, side)), np.zeros((model.channels, side, side))
         for d, h, v in np.ndindex(*q.shape):
-            rows, columns = slice(h * model.patch, (h + 1) * model.patch), slice(v * model.patch, (v + 1) * model.patch)
+            rows, columns = (
+                slice(h * model.patch, (h + 1) * model.patch),
+                slice(v * model.patch, (v + 1) * model.patch),
+            )
             first[:, rows, columns] += q[d, h, v] * t[d]
             second[:, rows, columns] += q[d, h, v] * (t[d] ** 2 + 1 / w[d])
         cut = slice(model.pad, model.pad + model.side)

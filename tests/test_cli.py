@@ -115,7 +115,9 @@ def test_questions(arguments: tuple[str, ...], run: Path, tmp_path: Path) -> Non
 
 def test_missing(run: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.json"
-    printed = call("missing", str(run), "--iid", "0.5", "--rects", "1x3", "--images", "0:40", "-o", str(table))
+    printed = call(
+        "missing", str(run), "--iid", "0.5", "--rects", "1x3", "--images", "0:40", "-o", str(table)
+    )
     assert "iid:0.5" in printed
     assert table.exists()
 

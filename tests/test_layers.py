@@ -73,8 +73,12 @@ def test_gradients(case: Case) -> None:
         pytest.skip("no gradient to check")
     net = make(case).double()
     values = inputs(case, net, torch.float64)
-    names = case.gradient if case.gradient is not None else [n for n in net.input_names if n not in case.inputs]
-    wanted = [value.requires_grad_(name in names) for name, value in zip(net.input_names, values, strict=True)]
+    names = (
+        case.gradient if case.gradient is not None else [n for n in net.input_names if n not in case.inputs]
+    )
+    wanted = [
+        value.requires_grad_(name in names) for name, value in zip(net.input_names, values, strict=True)
+    ]
     parameters = [param.value for param in net.params if param.lr_mult != 0]
     for parameter in parameters:
         parameter.requires_grad_(True)

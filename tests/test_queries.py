@@ -27,7 +27,10 @@ MODELS = [
     Model(2, 1, 2, (Level(2, unshared=True, region=1, pool=2), Level(3, region=1))),
     Model(2, 1, 2, (Level(2), Level(2, region=1, pool=2))),
 ]
-CASES = [(model, seed, hidden) for model, (seed, hidden) in itertools.product(MODELS, [(1, 0.0), (2, 0.4), (3, 0.8)])]
+CASES = [
+    (model, seed, hidden)
+    for model, (seed, hidden) in itertools.product(MODELS, [(1, 0.0), (2, 0.4), (3, 0.8)])
+]
 each_case = pytest.mark.parametrize(("model", "seed", "hidden"), CASES)
 
 
@@ -119,7 +122,10 @@ def test_sampled_trees_have_their_frequencies(model: Model, seed: int) -> None:
     seen = [counts.get(key, 0) for key in common]
     observed, wanted = np.array([*seen, n - sum(seen)]), np.array([*(expected[key] for key in common), rest])
     kept = wanted > 0
-    assert stats.chisquare(observed[kept], wanted[kept] * observed[kept].sum() / wanted[kept].sum()).pvalue > 1e-3
+    assert (
+        stats.chisquare(observed[kept], wanted[kept] * observed[kept].sum() / wanted[kept].sum()).pvalue
+        > 1e-3
+    )
 
 
 def test_completion_against_numeric_integration() -> None:
@@ -136,7 +142,9 @@ def test_completion_against_numeric_integration() -> None:
     assert mass == pytest.approx(float(likelihood.log_likelihood(tree, x).exp()), rel=1e-8)
     mean, deviation = marginals.expected_completion(tree, x)
     assert float(mean[0, 0, 0, 1]) == pytest.approx(first / mass, abs=1e-7)
-    assert float(deviation[0, 0, 0, 1]) == pytest.approx((second / mass - (first / mass) ** 2) ** 0.5, abs=1e-7)
+    assert float(deviation[0, 0, 0, 1]) == pytest.approx(
+        (second / mass - (first / mass) ** 2) ** 0.5, abs=1e-7
+    )
 
 
 def test_sampled_completions_have_the_expected_moments() -> None:

@@ -285,8 +285,7 @@ def test_requests() -> None:
 def test_before_the_first_iteration_a_stop_is_immediate() -> None:
     with Requests(patient=False) as requests:
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+            signal.raise_signal(signal.SIGINT)
         requests.patient = True
         os.kill(os.getpid(), signal.SIGINT)
         assert requests.take() == (False, True)

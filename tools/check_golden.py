@@ -82,7 +82,10 @@ class Check:
 def relative_error(mine: Array, theirs: Array, scale: float = 0.0) -> float:
     """Largest difference over the largest finite magnitude of `theirs`; infinite where NaN or inf disagree."""
     finite = np.isfinite(theirs)
-    if not np.array_equal(mine[~finite], theirs[~finite], equal_nan=True) or not np.isfinite(mine[finite]).all():
+    if (
+        not np.array_equal(mine[~finite], theirs[~finite], equal_nan=True)
+        or not np.isfinite(mine[finite]).all()
+    ):
         return float("inf")
     if not finite.any():
         return 0.0
@@ -170,15 +173,16 @@ def set_parameters(net: Net, values: Mapping[str, torch.Tensor]) -> None:
 def blob_of(net: Net, key: str) -> torch.nn.Parameter:
     """The parameter '<layer>/<index>'."""
     name, _, index = key.rpartition("/")
-    return net.layer(name).blobs[int(index)]
+    blob: torch.nn.Parameter = net.layer(name).blobs[int(index)]
+    return blob
 
 
 def check_layer(case: Case, check: Check) -> None:
     """One layer or a small net: outputs, gradients of inputs and parameters, parameters changed by the pass.
 
     Where float32 misses a tolerance, the float64 run shows how far the original's own float32 rounding took it from the
-    exact value; as long as that is rounding (at most twice the tolerance), it is added to the tolerance. A gradient that
-    is exactly 0 (terms that cancel) is rounding alone in the original: it counts relative to the largest gradient.
+    exact value; as long as that is rounding (at most twice the tolerance), it is added to the tolerance. A gradient
+    that is exactly 0 (terms that cancel) is rounding alone in the original: it counts relative to the largest gradient.
     """
     walk_layer(case, check, torch.float32)
     if check.failures:
@@ -214,8 +218,10 @@ def walk_layer(case: Case, check: Check, dtype: torch.dtype) -> None:
             if name in newest:  # copies that Caffe's Split layers made have no counterpart
                 check.compare("output", name, slots[newest[name]], theirs, FORWARD)
     if "total_loss" in case.meta:
-        total = sum(weight * slots[slot].sum() for slot, weight in net.graph.losses)
-        check.compare("output", "total loss", float(total.detach()), np.array(case.meta["total_loss"]), FORWARD)
+        total = sum((weight * slots[slot].sum() for slot, weight in net.graph.losses), torch.zeros(()))
+        check.compare(
+            "output", "total loss", float(total.detach()), np.array(case.meta["total_loss"]), FORWARD
+        )
     targets = upstream(case, net, slots, newest)
     check_gradients(case, check, net, slots, oldest, targets)
     for name, theirs in case.group("param_after").items():
@@ -226,11 +232,16 @@ def upstream(
     case: Case, net: Net, slots: Mapping[int, torch.Tensor], newest: Mapping[str, int]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """(blob, its diff) pairs from which backward starts: the given top diffs, or the loss weights."""
-    given = {newest[name]: tensor(diff).to(slots[newest[name]].dtype) for name, diff in case.group("topdiff").items()}
+    given = {
+        newest[name]: tensor(diff).to(slots[newest[name]].dtype)
+        for name, diff in case.group("topdiff").items()
+    }
     if not given:
         given = {slot: torch.full_like(slots[slot], weight) for slot, weight in net.graph.losses}
     return [
-        (slots[slot], diff.reshape(slots[slot].shape)) for slot, diff in given.items() if slots[slot].requires_grad
+        (slots[slot], diff.reshape(slots[slot].shape))
+        for slot, diff in given.items()
+        if slots[slot].requires_grad
     ]
 
 
@@ -257,7 +268,9 @@ def check_gradients(
         tops, diffs = zip(*targets, strict=True)
         found = torch.autograd.grad(tops, [wanted[key][0] for key in live], diffs, allow_unused=True)
         gradients = dict(zip(live, found, strict=True))
-    largest = max((float(np.nan_to_num(np.abs(theirs)).max(initial=0)) for _, theirs in wanted.values()), default=0.0)
+    largest = max(
+        (float(np.nan_to_num(np.abs(theirs)).max(initial=0)) for _, theirs in wanted.values()), default=0.0
+    )
     for key, (value, theirs) in wanted.items():
         ours = gradients.get(key)
         ours = torch.zeros_like(value) if ours is None else ours
@@ -324,7 +337,7 @@ def train_step(case: Case, net: Net, solver: Solver, iteration: int) -> dict[str
         if batch["data"].dtype == np.uint8:
             batch["data"] = pixels(batch["data"])
         tops = net(*(tensor(batch[name]).reshape(net.shape(name)) for name in net.input_names))
-        net.objective(tops).backward()
+        net.objective(tops).backward()  # type: ignore[no-untyped-call]
     solver.step()
     return net.outputs(tops)
 
@@ -382,7 +395,9 @@ def check_fillers(case: Case, check: Check) -> None:
         ours = np.array([statistics(draw) for draw in draws])
         theirs = case.group("stats")[name]
         spread = 10 * ours.std(0, ddof=1) + 0.02 * np.abs(ours.mean(0)) + 1e-6
-        for label, mine, stored, allowed in zip(case.meta["stats"], ours.mean(0), theirs, spread, strict=True):
+        for label, mine, stored, allowed in zip(
+            case.meta["stats"], ours.mean(0), theirs, spread, strict=True
+        ):
             check.require(
                 bool(abs(mine - stored) <= allowed), f"{name}: {label} {mine:.4g}, original {stored:.4g}"
             )
@@ -402,7 +417,11 @@ def check_unsupervised(case: Case, check: Check) -> None:
     """k-means and mixture initialisation on well separated clusters, up to the order of the instances."""
     data, batch = tensor(case.arrays["data"]), case.meta["batch"]
     shapes = {"data": (batch, *data.shape[1:]), "label": (batch,)}
-    net = case.net("TRAIN", shapes) if "phase" in case.meta else build(case.graph("TRAIN"), seed=1, input_shapes=shapes)
+    net = (
+        case.net("TRAIN", shapes)
+        if "phase" in case.meta
+        else build(case.graph("TRAIN"), seed=1, input_shapes=shapes)
+    )
     count = 0
 
     def batches() -> tuple[torch.Tensor, ...]:
@@ -448,7 +467,9 @@ def share_of_seeds(case: Case) -> float:
     diameter = max(np.ptp(cluster, axis=0).max() for cluster in clusters)
     fit = next(layer for layer in case.graph("TRAIN").spec.layers if layer.type == "Similarity")
     batches = fit.message.similarity_param.unsupervised_init.max_iterations
-    return float(diameter / (batches * case.meta["batch"] / len(clusters)) / np.abs(case.arrays["templates"]).max())
+    return float(
+        diameter / (batches * case.meta["batch"] / len(clusters)) / np.abs(case.arrays["templates"]).max()
+    )
 
 
 KINDS: dict[str, Callable[[Case, Check], None]] = {
@@ -488,7 +509,9 @@ def run(path: Path) -> tuple[Case, Check | None]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of .npz files in the format of golden/README.md")
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="folder of .npz files in the format of golden/README.md"
+    )
     parser.add_argument("--only", default="", metavar="TEXT", help="run cases whose name contains TEXT")
     parser.add_argument("--verbose", action="store_true", help="list every failing array")
     options = parser.parse_args()

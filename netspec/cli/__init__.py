@@ -34,6 +34,8 @@ def main() -> None:
     except (NetspecError, OSError) as error:
         if debug:
             raise
-        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        reason = (
+            f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        )
         print(f"error: {reason}", file=sys.stderr)
         sys.exit(2)

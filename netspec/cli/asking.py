@@ -32,7 +32,9 @@ def sample(
     out: Picture = Path("samples.png"),
     columns: Annotated[int, typer.Option(help="Samples of each class.")] = 10,
     classes: Annotated[list[int] | None, typer.Option("--class", help="A class; may be given again.")] = None,
-    noise: Annotated[bool, typer.Option(help="Draw pixels from the leaves' Gaussians, not their means.")] = False,
+    noise: Annotated[
+        bool, typer.Option(help="Draw pixels from the leaves' Gaussians, not their means.")
+    ] = False,
     seed: Draws = 1,
 ) -> None:
     """Draw ancestral samples of a generative net, a row a class."""
@@ -105,7 +107,9 @@ def neurons(
     model: ModelFile,
     weights: Weights = None,
     out: Picture = Path("neurons.png"),
-    level: Annotated[str | None, typer.Option(help="Blob of the level; default the one below the classes.")] = None,
+    level: Annotated[
+        str | None, typer.Option(help="Blob of the level; default the one below the classes.")
+    ] = None,
     count: Annotated[int, typer.Option(help="States shown at each position.")] = 16,
     kind: Annotated[str, typer.Option(help="sample, mean or most_probable.")] = "sample",
     seed: Draws = 1,
@@ -119,10 +123,14 @@ def neurons(
 
 @app.command()
 def missing(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; baselines of the same data set among them.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders; baselines of the same data set among them.")
+    ],
     iid: Annotated[str, typer.Option(metavar="P,...", help="Probabilities of a pixel to be missing.")] = "",
     rects: Annotated[str, typer.Option(metavar="NxW,...", help="N rectangles of W x W pixels.")] = "",
-    other: Annotated[list[str] | None, typer.Option(help="A further setting by name, such as nonzero:50.")] = None,
+    other: Annotated[
+        list[str] | None, typer.Option(help="A further setting by name, such as nonzero:50.")
+    ] = None,
     shifts: Annotated[bool, typer.Option(help="Sum scores over the nine one-pixel translations.")] = False,
     impute: Annotated[list[str] | None, typer.Option(help="Imputation for nets that take no NaN.")] = None,
     neighbours: Annotated[int, typer.Option(help="k of a nearest-neighbour row; 0 for none.")] = 0,
@@ -131,7 +139,8 @@ def missing(
     repeats: Annotated[int, typer.Option(help="Masks drawn for each image.")] = 1,
     seed: Draws = 1,
     out: Annotated[
-        list[Path] | None, typer.Option("--out", "-o", help="File to write: .json, .csv, .md, .png, .svg, .pdf.")
+        list[Path] | None,
+        typer.Option("--out", "-o", help="File to write: .json, .csv, .md, .png, .svg, .pdf."),
     ] = None,
 ) -> None:
     """Classify images with pixels missing: a table of accuracies, models side by side."""

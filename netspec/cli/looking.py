@@ -34,7 +34,8 @@ def summary(
 def draw(
     file: NetFile,
     out: Annotated[
-        Path | None, typer.Argument(help="Picture to write: .svg, .png, .pdf, .gv (source); default <name>.svg.")
+        Path | None,
+        typer.Argument(help="Picture to write: .svg, .png, .pdf, .gv (source); default <name>.svg."),
     ] = None,
     phase: Phase = "TRAIN",
     stage: Stages = None,
@@ -45,7 +46,9 @@ def draw(
     from netspec.check import shaped_net
     from netspec.draw import graph
 
-    drawing = graph(shaped_net(file, phase, stage or (), level), out or Path(f"{file.stem}.svg"), rankdir=rankdir)
+    drawing = graph(
+        shaped_net(file, phase, stage or (), level), out or Path(f"{file.stem}.svg"), rankdir=rankdir
+    )
     for path in drawing.paths:
         print(path)
     for note in drawing.notes:
@@ -55,7 +58,9 @@ def draw(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    out: Annotated[Path | None, typer.Argument(help="File to write; default report.html in the folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Argument(help="File to write; default report.html in the folder.")
+    ] = None,
 ) -> None:
     """Write the report of a run: settings, curves, layer table, graph and pictures in one HTML file."""
     from netspec.check import shaped_net
@@ -70,7 +75,8 @@ def activations(
     out: Annotated[Path, typer.Argument(help="Folder for the pictures.")] = Path("activations"),
     weights: Weights = None,
     image: Annotated[
-        Path | None, typer.Option(help="A picture to feed; default the first test image of the net's data set.")
+        Path | None,
+        typer.Option(help="A picture to feed; default the first test image of the net's data set."),
     ] = None,
     blob: Annotated[list[str] | None, typer.Option(help="Blobs to draw; default all with places.")] = None,
 ) -> None:

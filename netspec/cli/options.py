@@ -14,7 +14,9 @@ ModelFile = Annotated[
 Weights = Annotated[
     Path | None, typer.Option("--weights", "-w", help="Weights: .safetensors, .caffemodel or .h5.")
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; by default the GPU where there is one.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or cuda:N; by default the GPU where there is one.")
+]
 Phase = Annotated[str, typer.Option(help="TRAIN or TEST.")]
 Stages = Annotated[list[str] | None, typer.Option("--stage", help="A stage that is set; may be given again.")]
 Level = Annotated[int, typer.Option(help="The level of the net's state.")]

@@ -24,10 +24,14 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="A run folder or a solver state to go on from.")] = None,
     device: Device = None,
     seed: Seed = None,
-    iterations: Annotated[int | None, typer.Option("--iterations", "-n", help="In place of max_iter.")] = None,
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", "-n", help="In place of max_iter.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field: base_lr=0.01, conv1.param[0].lr_mult=0."),
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", help="Change a field: base_lr=0.01, conv1.param[0].lr_mult=0."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/<name>.")] = None,
     compiled: Annotated[
@@ -52,19 +56,26 @@ def train(
     if run.interrupted:
         raise typer.Exit(130)
     for outputs in run.results:
-        print(", ".join(f"test {name} {value:.6g}" for name, value in outputs.items() if isinstance(value, float)))
+        print(
+            ", ".join(
+                f"test {name} {value:.6g}" for name, value in outputs.items() if isinstance(value, float)
+            )
+        )
     for what, path in draw_run(run).items():
         print(f"{what}: {path}")
 
 
-@app.command()
-def test(
+@app.command("test")
+def evaluate_nets(
     file: Annotated[Path, typer.Argument(help="A run folder, a solver, or a net.")],
     weights: Weights = None,
     iterations: Annotated[
-        int | None, typer.Option("--iterations", "-n", help="Batches; default the solver's test_iter, else 50.")
+        int | None,
+        typer.Option("--iterations", "-n", help="Batches; default the solver's test_iter, else 50."),
     ] = None,
-    stage: Annotated[list[str] | None, typer.Option(help="Stage of the test net; may be given again.")] = None,
+    stage: Annotated[
+        list[str] | None, typer.Option(help="Stage of the test net; may be given again.")
+    ] = None,
     device: Device = None,
     seed: Seed = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a test net.")] = False,
@@ -73,7 +84,12 @@ def test(
     from netspec.evaluate import evaluate
 
     found = evaluate(
-        file, weights, iterations=iterations, stages=stage or (), device=device, seed=1 if seed is None else seed
+        file,
+        weights,
+        iterations=iterations,
+        stages=stage or (),
+        device=device,
+        seed=1 if seed is None else seed,
     )
     for i, outputs in enumerate(found):
         numbers = ", ".join(f"{name} {value}" for name, value in outputs.items())
@@ -85,7 +101,9 @@ def check(
     files: Annotated[list[Path], typer.Argument(help="Nets and solvers.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
     strict: Annotated[bool, typer.Option(help="Refuse every field that the schema does not know.")] = False,
-    run: Annotated[bool, typer.Option(help="Also walk each net on random input, and back from its loss.")] = False,
+    run: Annotated[
+        bool, typer.Option(help="Also walk each net on random input, and back from its loss.")
+    ] = False,
 ) -> None:
     """Read, compile and shape spec files; say what each needs and lacks."""
     from netspec.check import check as check_file

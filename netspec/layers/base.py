@@ -130,7 +130,7 @@ class Layer(nn.Module):
 
     def blob(self, i: int) -> Tensor:
         """Blob i in this layer's own shape (a shared blob may be stored in its owner's shape)."""
-        value = self.blobs[i]
+        value: Tensor = self.blobs[i]
         return value if value.shape == self.blob_shapes[i] else value.view(self.blob_shapes[i])
 
     def fill(self, blobs: Iterable[int], generator: torch.Generator) -> None:

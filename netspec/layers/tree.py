@@ -41,6 +41,10 @@ class Leaf(Layer):
         """Why this layer is no leaf of a latent tree, at its field, and what to change; None when it is."""
         raise NotImplementedError
 
+    def frame(self) -> tuple[int, int, int, int]:
+        """Cells that the windows add (above, below, left, right) to the image, to tile it."""
+        raise NotImplementedError
+
     def upward_max(self, x: Tensor) -> Tensor:
         """The log density of the observed pixels and of the most probable values of the missing ones."""
         raise NotImplementedError

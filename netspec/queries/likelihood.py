@@ -13,7 +13,7 @@ from netspec.queries.tree import Tree
 def class_log_likelihood(tree: Tree, x: Tensor) -> Tensor:
     """log p(observed pixels of x | y) for every class y: (B, Y), nats. x (B, C, H, W), NaN = missing.
 
-    Exact: missing pixels are integrated out in the one upward pass (Sharir et al. 2018, eq. 5). 0 where all are missing.
+    Exact: missing pixels are integrated out in the one upward pass (Sharir et al. 2018, eq. 5). 0 where all are.
     """
     return tree.up(x)[-1].flatten(1)
 

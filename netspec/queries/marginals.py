@@ -35,7 +35,8 @@ def marginals(tree: Tree, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
 
 def entropy(probabilities: Tensor) -> Tensor:
     """Entropy in nats of distributions along axis 1: (B, M, h, w) -> (B, h, w)."""
-    return torch.special.entr(probabilities).sum(1)
+    found: Tensor = torch.special.entr(probabilities).sum(1)
+    return found
 
 
 def expected_completion(tree: Tree, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -48,5 +49,3 @@ def expected_completion(tree: Tree, x: Tensor, y: Tensor | None = None) -> tuple
     mean, square = tree.leaf.mean_image(q), tree.leaf.square_image(q)
     deviation = (square - mean.square()).clamp_min(0).sqrt()
     return torch.where(missing, mean, x), torch.where(missing, deviation, 0.0)
-
-

@@ -34,7 +34,11 @@ def sample_states(
 
 
 def complete(
-    tree: Tree, x: Tensor, y: Tensor | None = None, generator: torch.Generator | None = None, noise: bool = True
+    tree: Tree,
+    x: Tensor,
+    y: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    noise: bool = True,
 ) -> Tensor:
     """A draw of the missing pixels given the observed ones (and classes y): (B, C, H, W), observed pixels as they are.
 
@@ -54,11 +58,11 @@ def pixels(tree: Tree, weights: Tensor, generator: torch.Generator | None, noise
     return mean + normal * tree.leaf.scale_image(weights)
 
 
-def sample(
-    tree: Tree, y: Tensor, generator: torch.Generator | None = None, noise: bool = True
-) -> Tensor:
+def sample(tree: Tree, y: Tensor, generator: torch.Generator | None = None, noise: bool = True) -> Tensor:
     """Ancestral samples (B, C, H, W) of the classes y (B,): the completion of wholly missing images."""
-    empty = torch.full((len(y), *tree.image_shape), torch.nan, device=y.device, dtype=tree.leaf.blobs[0].dtype)
+    empty = torch.full(
+        (len(y), *tree.image_shape), torch.nan, device=y.device, dtype=tree.leaf.blobs[0].dtype
+    )
     return complete(tree, empty, y, generator, noise)
 
 

@@ -50,7 +50,7 @@ class Tree:
         return [layer.spec.name for layer in (self.leaf, *self.inner)]
 
     def up(self, x: Tensor, call: Call | None = None) -> list[Tensor]:
-        """Activations from the leaf's top to the class scores (B, Y, 1, 1): log p(observed pixels below | state), nats."""
+        """Activations from the leaf's top to the class scores (B, Y, 1, 1): log p(pixels seen below | state), nats."""
         call = call or _forward
         values = [call(self.leaf, x)]
         for layer in self.inner:
@@ -64,7 +64,9 @@ class Tree:
             values.append(layer.upward_max(values[-1]))
         return values
 
-    def down(self, values: list[Tensor], state: Tensor, choose: Choose, start: int | None = None) -> list[Tensor]:
+    def down(
+        self, values: list[Tensor], state: Tensor, choose: Choose, start: int | None = None
+    ) -> list[Tensor]:
         """States at every blob from the leaf's top to the root, given the root's `state`.
 
         values: what `up` or `up_max` gave. state: (B, h, w) at blob number `start` (default the last: the class).
@@ -96,7 +98,9 @@ def chain(graph: Graph) -> list[Step]:
     while True:
         readers = [step for step in graph.steps if steps[-1].writes[0] in step.reads]
         inner = [step for step in readers if issubclass(step.kind, Inner)]
-        others = [step for step in readers if not issubclass(step.kind, Inner) and step.layer.type not in READERS]
+        others = [
+            step for step in readers if not issubclass(step.kind, Inner) and step.layer.type not in READERS
+        ]
         if others or len(inner) > 1:
             raise SpecError([_stranger(step, steps[-1]) for step in others or inner[1:]])
         if not inner:
@@ -124,8 +128,12 @@ def _top_problems(net: Net, step: Step) -> list[Problem]:
     problems = []
     if len(shape) != 4 or shape[2:] != (1, 1):
         problems.append(
-            step.layer.problem(f"ends the tree with shape {shape}; class scores need one position (N, classes, 1, 1)")
+            step.layer.problem(
+                f"ends the tree with shape {shape}; class scores need one position (N, classes, 1, 1)"
+            )
         )
     if net.graph.spec.phase != TEST:
-        problems.append(step.layer.problem("queries need the TEST net (in TRAIN positions are dropped at random)"))
+        problems.append(
+            step.layer.problem("queries need the TEST net (in TRAIN positions are dropped at random)")
+        )
     return problems

@@ -1,0 +1,43 @@
+"""netspec: networks and solvers as prototxt, compiled, trained, drawn and asked on PyTorch.
+
+    run = netspec.fit("nets/ht_cac_digits.prototxt")
+    model = netspec.load(run.folder)
+    model.posterior(model.from_pixels(images, observed))
+
+Names are imported when first used, so that a program that only reads files does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "fit": "netspec.train",
+    "Run": "netspec.train",
+    "evaluate": "netspec.evaluate",
+    "load": "netspec.model",
+    "Model": "netspec.model",
+    "Tree": "netspec.queries.tree",
+    "build": "netspec.net",
+    "Net": "netspec.net",
+    "Layer": "netspec.layers.base",
+    "register": "netspec.layers.base",
+    "SpecError": "netspec.errors",
+    "DataError": "netspec.errors",
+    "SnapshotError": "netspec.errors",
+    "NetspecError": "netspec.errors",
+}
+"""Where each public name lives."""
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
