@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from typing import TextIO
 
 SILENT = 4
 threshold = 0
 """Least level that is written: 0 info, 1 warning, 2 error, 3 fatal; SILENT for none."""
+
+
+copy: TextIO | None = None
+"""A file that gets every line too, whatever the threshold."""
 
 
 def line(level: int, text: str, source: str, now: float) -> str:
@@ -20,12 +25,12 @@ def line(level: int, text: str, source: str, now: float) -> str:
 
 def write(level: int, text: str, source: str) -> None:
     """Log `text`, each of its lines with a head of its own."""
-    if level < threshold:
-        return
     now = time.time()
-    for part in text.splitlines() or [""]:
-        sys.stderr.write(line(level, part, source, now) + "\n")
-    sys.stderr.flush()
+    lines = "".join(line(level, part, source, now) + "\n" for part in text.splitlines() or [""])
+    for stream in (sys.stderr if level >= threshold else None, copy):
+        if stream is not None:
+            stream.write(lines)
+            stream.flush()
 
 
 def info(text: str, source: str = "solver.cpp:1") -> None:

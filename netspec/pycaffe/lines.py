@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from netspec import glog
 from netspec.pycaffe import mode
 
+SOLVER, SGD = "solver.cpp:1", "sgd_solver.cpp:1"
+"""Where Caffe writes each line; some parsers look for it."""
+
 Output = tuple[str, float, float]
 """Name of an output blob, one of its values, and its loss weight."""
 
@@ -24,10 +27,10 @@ class Log:
         self.since, self.last = time.monotonic(), iteration
 
     @staticmethod
-    def line(text: str) -> None:
+    def line(text: str, source: str = SOLVER) -> None:
         """One line."""
         if mode.solver_rank() == 0:
-            glog.info(text)
+            glog.info(text, source)
 
     def iteration(self, number: int, loss: float, outputs: Iterable[Output], rate: float) -> None:
         """Loss, speed since the last such line, outputs, learning rate."""
@@ -38,7 +41,7 @@ class Log:
             f"Iteration {number} ({speed:.6g} iter/s, {lapse:.6g}s/{self.display} iters), loss = {loss:.6g}"
         )
         self.outputs("Train", outputs)
-        self.line(f"Iteration {number}, lr = {rate:.6g}")
+        self.line(f"Iteration {number}, lr = {rate:.6g}", SGD)
         self.since, self.last = now, number
 
     def outputs(self, phase: str, outputs: Iterable[Output]) -> None:

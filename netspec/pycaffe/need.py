@@ -24,7 +24,7 @@ def needs(steps: Sequence[Any], force: bool) -> list[Need]:
     found = _forward(steps)
     _backward(steps, found)
     if force:
-        for step, need in zip(steps, found, strict=True):
+        for need in found:
             need.layer = True
             need.bottoms = [True] * len(need.bottoms)
     for step, need in zip(steps, found, strict=True):

@@ -100,9 +100,7 @@ class Net(Batches):
         stages = rest.pop(0) if rest else stages
         weights = rest.pop(0) if rest else weights
         if rest or phase is None or isinstance(phase, bool) or phase not in (0, 1):
-            raise TypeError(
-                "Net takes (network_file, phase, level=0, stages=None, weights=None)"
-            )
+            raise TypeError("Net takes (network_file, phase, level=0, stages=None, weights=None)")
         path = check_file(network_file)
         if weights is not None:
             check_file(weights)

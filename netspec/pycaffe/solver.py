@@ -14,8 +14,9 @@ from netspec import experiment, schema, solver
 from netspec.interchange import solverstate
 from netspec.pycaffe import mode
 from netspec.pycaffe.feeds import Data
-from netspec.pycaffe.lines import Log
+from netspec.pycaffe.lines import SGD, Log
 from netspec.pycaffe.net import Net, check_file
+from netspec.schema import Document
 from netspec.signals import Requests
 from netspec.unsupervised import initialise
 
@@ -34,9 +35,9 @@ class Solver:
     type: ClassVar[str | None] = None
     """The update rule, in place of the file's; None for the file's own."""
 
-    def __init__(self, solver_file: str | Path):
+    def __init__(self, solver_file: str | Path | Document):
         """CaffeError when the file cannot be opened, SpecError for mistakes in it or in its nets."""
-        document = schema.read_solver(check_file(solver_file))
+        document = read(solver_file)
         if self.type is not None:
             document.message.type = self.type
         self._plan = experiment.load(document)
@@ -57,7 +58,7 @@ class Solver:
         self._log = Log(self.param.display)
         for entry in self.param.weights:
             for path in entry.split(","):
-                self.net.copy_from(experiment.find_file(path.strip(), str(solver_file)) or path.strip())
+                self.net.copy_from(experiment.find_file(path.strip(), document.file) or path.strip())
 
     @property
     def iter(self) -> int:
@@ -107,6 +108,14 @@ class Solver:
             self._test_all()
         self._log.line("Optimization Done.")
 
+    def solve_with(self, requests: Requests) -> None:
+        """`solve`, heeding requests to stop or to take a snapshot after each iteration."""
+        self._requests = requests
+        try:
+            self.solve()
+        finally:
+            self._requests = None
+
     def step(self, iters: int) -> None:
         """Train for so many iterations."""
         self._losses.clear()
@@ -133,7 +142,7 @@ class Solver:
             self.net._backward(last, 0)
         self._average(loss / m.iter_size)
         if m.display and now % m.display == 0:
-            self._log.iteration(now, self.smoothed_loss, self._outputs(self.net), self.lr)
+            self._log.iteration(now, self.smoothed_loss, self.outputs(self.net), self.lr)
         for call in self._on_gradients:
             call()
         self.apply_update()
@@ -166,7 +175,7 @@ class Solver:
     # Testing
 
     @staticmethod
-    def _outputs(net: Net) -> Iterator[tuple[str, float, float]]:
+    def outputs(net: Net) -> Iterator[tuple[str, float, float]]:
         """(name, value, loss weight) of each value among the net's outputs."""
         weights = net.blob_loss_weights
         for name in net.outputs:
@@ -185,7 +194,7 @@ class Solver:
         with torch.no_grad():
             for k in range(batches):
                 loss += net._forward(0, len(net.layers) - 1)
-                found = list(self._outputs(net))
+                found = list(self.outputs(net))
                 sums = found if k == 0 else [
                     (name, total + value, weight)
                     for (name, total, weight), (_, value, _) in zip(sums, found, strict=True)
@@ -204,7 +213,7 @@ class Solver:
         weights, state = f"{stem}.caffemodel{ending}", f"{stem}.solverstate{ending}"
         self._log.line(f"Snapshotting to {kind} file {weights}")
         (self.net.save_hdf5 if hdf5 else self.net.save)(weights)
-        self._log.line(f"Snapshotting solver state to {kind} file {state}")
+        self._log.line(f"Snapshotting solver state to {kind} file {state}", SGD)
         solverstate.write_solverstate(self._core, state, weights)
 
     def _prefix(self) -> str:
@@ -265,8 +274,15 @@ class AdamSolver(Solver):
     type = "Adam"
 
 
-def get_solver(solver_file: str | Path) -> Solver:
+def read(solver_file: str | Path | Document) -> Document:
+    """The solver file; CaffeError when it cannot be opened."""
+    if isinstance(solver_file, Document):
+        return solver_file
+    return schema.read_solver(check_file(solver_file))
+
+
+def get_solver(solver_file: str | Path | Document) -> Solver:
     """The solver of the type that the file names."""
     kinds = {kind.type: kind for kind in Solver.__subclasses__()}
-    name = schema.read_solver(check_file(solver_file)).message.type
-    return kinds.get(name, Solver)(solver_file)
+    document = read(solver_file)
+    return kinds.get(document.message.type, Solver)(document)
