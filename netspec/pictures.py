@@ -116,7 +116,7 @@ def latent_blobs(trained: Model) -> dict[str, int]:
 
 def cut(trained: Model, pixels: Array, grid: tuple[int, int]) -> Array:
     """The receptive fields (N, h, w, C, ph, pw) of a level with `grid` positions, NaN beyond the image."""
-    above, below, left, right = trained.tree.leaf.frame()
+    above, below, left, right = trained.tree.leaf.margins()
     frame = ((0, 0), (0, 0), (above, below), (left, right))
     padded = np.pad(np.asarray(pixels, np.float32), frame, constant_values=np.nan)
     (h, w), (n, c) = grid, padded.shape[:2]

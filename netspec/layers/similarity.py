@@ -178,7 +178,7 @@ class Similarity(Leaf):
             )  # fmt: skip
         return None
 
-    def frame(self) -> tuple[int, int, int, int]:
+    def margins(self) -> tuple[int, int, int, int]:
         b = self.block
         after = [b.grid[axis] * b.size[axis] - b.pad[axis] - b.shape[axis] for axis in (1, 2)]
         return b.pad[1], after[0], b.pad[2], after[1]

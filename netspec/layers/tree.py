@@ -41,7 +41,7 @@ class Leaf(Layer):
         """Why this layer is no leaf of a latent tree, at its field, and what to change; None when it is."""
         raise NotImplementedError
 
-    def frame(self) -> tuple[int, int, int, int]:
+    def margins(self) -> tuple[int, int, int, int]:
         """Cells that the windows add (above, below, left, right) to the image, to tile it."""
         raise NotImplementedError
 
