@@ -7,6 +7,7 @@ weights.
 
 from __future__ import annotations
 
+from math import log
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ class Unpooling(Layer):
         if self.by_switch:
             up = z.new_zeros(*z.shape[:2], self.size[0] * self.size[1])
             places = bottoms[1].detach().long().flatten(2)
-            return up.scatter(2, places, z.flatten(2)).unflatten(2, self.size)
+            return up.scatter(2, places, z.flatten(2)).reshape(*z.shape[:2], *self.size)
         if self.mode == MEAN:
             down, right = (
                 window_sizes(z, size, count, kernel, kernel, 0)
@@ -164,14 +165,16 @@ class PriorKLLoss(Layer):
             self.fail(f"needs a prior of {count} classes, found {len(p.prior)}", "prior_kl_param", "prior")
         if any(not value > 0 for value in p.prior):
             self.fail("needs priors > 0", "prior_kl_param", "prior")
-        prior = torch.tensor(list(p.prior) or [1.0] * count)
+        total, self.uniform, self.sign = sum(p.prior), None if p.prior else -log(count), float(p.sign)
         after = (1,) * (len(shape) - 1 - self.along)
-        self.register_buffer("logprior", (prior / prior.sum()).log().reshape(count, *after))
+        given = torch.tensor([log(value / total) for value in p.prior]).reshape(-1, *after)
+        self.register_buffer("logprior", given)
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         logq = bottoms[0].log_softmax(self.along)
-        divergence = (logq.exp() * (logq - self.get_buffer("logprior").to(logq.dtype))).sum(self.along)
-        return self.param.sign * divergence.mean()
+        logprior = self.get_buffer("logprior").to(logq.dtype) if self.uniform is None else self.uniform
+        divergence = (logq.exp() * (logq - logprior)).sum(self.along)
+        return self.sign * divergence.mean()
 
 
 @register("NonNegativityLoss")

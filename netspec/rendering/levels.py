@@ -1,0 +1,219 @@
+"""A net read as a rendering model: its levels, the switches of max-sum inference, and the way top-down.
+
+Shape suffixes: N images, C channels, H, W the plane of a convolution's top, h, w the plane after pooling.
+Level l = 1..L renders z^(l) into z^(l-1); z^(0) is an image. Everything is linear in z once the switches are
+given, and uses the weights of the way up; biases and normalisations only decide the switches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv_transpose2d, one_hot
+
+from netspec.errors import SpecError
+from netspec.graph import Step
+from netspec.layers.base import Layer
+from netspec.layers.convolution import Convolution
+from netspec.layers.inner_product import InnerProduct
+from netspec.layers.pooling import MAX, Pooling
+from netspec.layers.pools import max_pool
+from netspec.net import Net
+
+AFTER = ("BatchNorm", "Scale", "Bias", "BN")
+"""What may stand between a convolution and its ReLU."""
+
+
+class Switches(NamedTuple):
+    """The latent nuisances of one level: a (N, C, H, W) 1 where a unit renders, t (N, C, h, w) flat places.
+
+    t is None where the level does not pool by maxima.
+    """
+
+    a: Tensor
+    t: Tensor | None
+
+
+@dataclass(frozen=True)
+class Level:
+    """One rendering level: the layers that it is in the net."""
+
+    conv: Convolution
+    after: tuple[Layer, ...]
+    pool: Pooling | None
+
+    @property
+    def weight(self) -> Tensor:
+        """The filters (C, C of the level below, k, k)."""
+        return self.conv.blob(0)
+
+    @property
+    def pad(self) -> int:
+        """Zeros on each side of the convolution's bottom."""
+        return self.conv.window.pad[0]
+
+    def activation(self, below: Tensor) -> Tensor:
+        """u: the filters' response, normalised and with its bias, (N, C, H, W)."""
+        u: Tensor = self.conv(below)[0]
+        for layer in self.after:
+            u = layer(u)
+        return u
+
+    def up(self, below: Tensor) -> tuple[Tensor, Switches]:
+        """(message, switches): max over the nuisances of this level; a ReLU and a pooling."""
+        u = self.activation(below)
+        a, r = (u > 0).to(u.dtype), u.relu()
+        if self.pool is None:
+            return r, Switches(a, None)
+        if self.pool.method == MAX:
+            message, t = max_pool(r, self.pool.frame, True)
+            return message, Switches(a, t.long())
+        return self.pool(r), Switches(a, None)
+
+    def spread(self, z: Tensor, switches: Switches) -> Tensor:
+        """h: z (N, C, h, w) at the places that render, 0 elsewhere, (N, C, H, W)."""
+        a, t = switches
+        if t is not None:
+            z = (
+                z.new_zeros(*z.shape[:2], a[0, 0].numel())
+                .scatter(2, t.flatten(2), z.flatten(2))
+                .view(a.shape)
+            )
+        elif self.pool is not None:
+            z = z.expand(a.shape)
+        return z * a
+
+    def down(self, z: Tensor, switches: Switches) -> Tensor:
+        """z one level below."""
+        return conv_transpose2d(self.spread(z, switches), self.weight, padding=self.pad)
+
+
+class RenderingModel:
+    """The levels of `net` and the classes on top (Patel et al. 2016, section 3, appendix B).
+
+    Any net of Convolution [BatchNorm, Scale] ReLU [Pooling] levels with an InnerProduct on top will do, so
+    also a DCN. Raises SpecError at the layer that does not fit.
+    """
+
+    def __init__(self, net: Net):
+        self.net = net
+        self.levels = [
+            self._level(step, layer)
+            for step, layer in self._steps(Convolution)
+            if isinstance(layer, Convolution)
+        ]
+        if not self.levels:
+            raise SpecError(f"{net.graph.spec.file}: no Convolution, so nothing that could render")
+        tops = [layer for _, layer in self._steps(InnerProduct) if not layer.param.transpose]
+        if len(tops) != 1 or not isinstance(tops[0], InnerProduct):
+            raise SpecError(
+                f"{net.graph.spec.file}: needs one InnerProduct for the classes, found {len(tops)}"
+            )
+        self.classes: InnerProduct = tops[0]
+        self.by_class = any(step.layer.type == "ArgMaxOneHot" for step in net.graph.steps)
+        """Whether the net renders from the winning class (DRMM), and not from its top messages (DRFM)."""
+
+    def _steps(self, kind: type[Layer]) -> list[tuple[Step, Layer]]:
+        pairs = zip(self.net.graph.steps, self.net.made, strict=True)
+        return [(step, layer) for step, layer in pairs if type(layer) is kind]
+
+    def _level(self, step: Step, layer: Convolution) -> Level:
+        window = layer.window
+        if set(window.stride) != {1} or set(window.dilation) != {1} or len(set(window.pad)) != 1:
+            layer.fail(
+                "a rendering level convolves with stride 1, dilation 1 and one pad", "convolution_param"
+            )
+        slot, after = step.writes[0], []
+        pairs = list(zip(self.net.graph.steps, self.net.made, strict=True))
+        while (found := self._reader(pairs, slot, AFTER)) is not None:
+            after.append(found[1])
+            slot = found[0].writes[0]
+        relu = self._reader(pairs, slot, ("ReLU",))
+        if relu is None or relu[1].param.negative_slope != 0:
+            layer.fail("a rendering level has a plain ReLU behind its convolution")
+        pool = self._reader(pairs, relu[0].writes[0], ("Pooling",))
+        found_pool = pool[1] if pool is not None else None
+        if isinstance(found_pool, Pooling) and found_pool.method != MAX and not found_pool.whole:
+            found_pool.fail(
+                "a rendering level pools by MAX, or averages its whole plane", "pooling_param", "pool"
+            )
+        return Level(layer, tuple(after), found_pool if isinstance(found_pool, Pooling) else None)
+
+    @staticmethod
+    def _reader(
+        pairs: Sequence[tuple[Step, Layer]], slot: int, kinds: tuple[str, ...]
+    ) -> tuple[Step, Layer] | None:
+        """The first layer of one of these types that reads the slot as its first bottom."""
+        return next(
+            (pair for pair in pairs if pair[0].layer.type in kinds and pair[0].reads[:1] == (slot,)), None
+        )
+
+    # Bottom-up
+
+    def up(self, x: Tensor) -> tuple[list[Tensor], list[Switches]]:
+        """([I^(0) = x, I^(1), ..., I^(L)], switches of levels 1..L)."""
+        messages, switches = [x], []
+        for level in self.levels:
+            message, found = level.up(messages[-1])
+            messages.append(message)
+            switches.append(found)
+        return messages, switches
+
+    def scores(self, top: Tensor) -> Tensor:
+        """Class scores (N, K) of the top messages."""
+        scores: Tensor = self.classes(top)
+        return scores.flatten(1)
+
+    def template(self, c: Tensor, shape: Sequence[int]) -> Tensor:
+        """mu_c of classes c (N,), in the shape (., C, h, w) of the top messages."""
+        weight = self.classes.blob(0)
+        return (one_hot(c, weight.shape[0]).to(weight.dtype) @ weight).view(-1, *shape[1:])
+
+    # Top-down
+
+    def down(self, z: Tensor, switches: Sequence[Switches], level: int | None = None) -> list[Tensor]:
+        """[z^(0), ..., z^(level)]: z = z^(level) rendered level by level (default: from the top)."""
+        found = [z]
+        for part, chosen in zip(reversed(self.levels[:level]), reversed(switches[:level]), strict=True):
+            found.append(part.down(found[-1], chosen))
+        return found[::-1]
+
+    def infer(self, x: Tensor, c: Tensor | None = None) -> tuple[list[Tensor], list[Switches], list[Tensor]]:
+        """The full E-step (messages, switches, templates z) with the winning class, or classes c (N,)."""
+        messages, switches = self.up(x)
+        top = messages[-1]
+        if self.by_class:
+            top = self.template(self.scores(top).argmax(1) if c is None else c, top.shape)
+        return messages, switches, self.down(top, switches)
+
+    def reconstruct(self, x: Tensor, c: Tensor | None = None, scaled: bool = False) -> Tensor:
+        """I_hat = z^(0); `scaled`: each image by the factor that brings it closest to x."""
+        image = self.infer(x, c)[2][0]
+        return image * best_scale(image, x) if scaled else image
+
+    def render(self, x: Tensor, level: int, unit: Tensor | None = None) -> Tensor:
+        """The image that level `level`'s messages of x render under the switches of x; of one channel `unit`
+        (N,) alone if given.
+        """
+        messages, switches = self.up(x)
+        z = messages[level]
+        if unit is not None:
+            z = z * one_hot(unit, z.shape[1]).to(z.dtype)[:, :, None, None]
+        return self.down(z, switches, level)[0]
+
+
+def best_scale(image: Tensor, x: Tensor) -> Tensor:
+    """<image, x> / |image|^2 for each image, (N, 1, 1, 1); 0 for an empty image."""
+    dot, square = (image * x).flatten(1).sum(1), image.square().flatten(1).sum(1)
+    scale = torch.where(square > 0, dot / torch.where(square > 0, square, 1.0), 0.0)
+    return scale.view(-1, 1, 1, 1)
+
+
+def relative_error(model: RenderingModel, x: Tensor, scaled: bool = True) -> Tensor:
+    """|I - I_hat|^2 / |I|^2 of each image (N,)."""
+    rest = (x - model.reconstruct(x, scaled=scaled)).square().flatten(1).sum(1)
+    return rest / x.square().flatten(1).sum(1).clamp(min=torch.finfo(x.dtype).tiny)
