@@ -333,3 +333,16 @@ def test_seeds_make_nets_equal(tmp_path: Path) -> None:
         caffe.set_random_seed(5)
         weights.append(made(tmp_path, SMALL).params["conv"][0].data)
     assert np.array_equal(*weights)
+
+
+def test_split_blobs_are_one_memory(tmp_path: Path) -> None:
+    net = made(tmp_path, LOSS, caffe.TRAIN)
+    net.forward()
+    first, second = (net.blobs[f"label_data_1_split_{i}"] for i in range(2))
+    assert np.shares_memory(first.data, net.blobs["label"].data)
+    assert not np.shares_memory(first.diff, second.diff)
+    net.blobs["label"].reshape(4, 1)
+    net.blobs["label"].data[...] = [[1], [2], [3], [4]]
+    net.forward()
+    assert second.data.tolist() == [[1], [2], [3], [4]]
+    assert second.diff.shape == (4, 1)

@@ -187,3 +187,27 @@ def test_a_missing_file(tmp_path: Path) -> None:
         caffe.SGDSolver(str(tmp_path / "none"))
     with pytest.raises(RuntimeError, match="Could not open file"):
         caffe.SGDSolver(solver_file(tmp_path)).restore("none")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_trains_alike_and_arrays_follow(tmp_path: Path) -> None:
+    file = solver_file(tmp_path)
+    found = []
+    for gpu in (False, True):
+        (caffe.set_mode_gpu if gpu else caffe.set_mode_cpu)()
+        try:
+            solver = fed(caffe.SGDSolver(file))
+            solver.step(3)
+            weights = solver.net.params["ip1"][0].data
+            weights[...] *= 0.5
+            solver.step(3)
+            values = [blob.data.copy() for blobs in solver.net.params.values() for blob in blobs]
+            values += [solver.net.blobs["ip2"].data.copy(), solver.net.params["ip2"][0].diff.copy()]
+            caffe.set_mode_cpu()
+            values.append(solver.test_nets[0].forward()["loss"].copy())
+            found.append(values)
+        finally:
+            caffe.set_mode_cpu()
+    for mine, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4)

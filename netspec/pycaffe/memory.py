@@ -63,16 +63,25 @@ class Memory:
         self.remote.copy_(value)
         self.newer = "remote"
 
+    def clear(self) -> None:
+        """Set all values to 0, wherever they are."""
+        for copy in (self.host, self.remote):
+            if copy is not None:
+                copy.zero_()
+        self.newer = "both"
+
     def changed(self, device: torch.device) -> None:
         """Someone wrote into what `tensor(device)` gave."""
         self.newer = "host" if device == CPU and self.remote is not None else "both"
         if device != CPU:
             self.newer = "remote"
 
-    def reshape(self, shape: tuple[int, ...]) -> None:
-        """Take another shape of the same number of values."""
-        self.host = self.host.view(shape)
-        self.remote = None if self.remote is None else self.remote.view(shape)
+    def viewed(self, shape: tuple[int, ...]) -> Memory:
+        """The same values in another shape."""
+        other = Memory(self.host.view(shape))
+        other.remote = None if self.remote is None else self.remote.view(shape)
+        other.newer = self.newer
+        return other
 
 
 def zeros(shape: tuple[int, ...]) -> Memory:
@@ -95,7 +104,7 @@ class NetBlob(Blob):
     @property
     def gradient(self) -> Memory:
         """The memory behind `diff`."""
-        if self._gradient is None:
+        if self._gradient is None or self._gradient.shape != self.shape:
             self._gradient = zeros(self.shape)
         return self._gradient
 
@@ -129,9 +138,8 @@ class NetBlob(Blob):
         if shape == self.shape:
             return
         if prod(shape) == self.count:
-            self.values.reshape(shape)
-            if self._gradient is not None:
-                self._gradient.reshape(shape)
+            self.values = self.values.viewed(shape)
+            self._gradient = None if self._gradient is None else self._gradient.viewed(shape)
         else:
             self.values, self._gradient = zeros(shape), None
 
@@ -139,6 +147,10 @@ class NetBlob(Blob):
         """Take over values and shape of what a layer computed."""
         self.reshape(*value.shape)
         self.values.put(value)
+
+    def follow(self, other: NetBlob) -> None:
+        """Have the other blob's values, as they are and will be; gradients stay apart."""
+        self.values = other.values
 
     def hold(self, data: Array, diff: Array | None = None) -> None:
         """Become a view of other arrays, with their shape."""

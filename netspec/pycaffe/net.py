@@ -225,7 +225,7 @@ class Net(Batches):
     def clear_param_diffs(self) -> None:
         """Set the diffs of all parameters to 0."""
         for blob in self._running.diffs.values():
-            blob.diff[...] = 0
+            blob.gradient.clear()
 
     def share_with(self, other: Net) -> None:
         """Use the other net's parameters in layers of the same name: one memory from now on."""

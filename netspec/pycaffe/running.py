@@ -10,6 +10,7 @@ from netspec import net as core
 from netspec.graph import compile
 from netspec.layers.noise import DummyData
 from netspec.layers.python_layer import as_raised
+from netspec.layers.shape import Split
 from netspec.pycaffe import feeds, mode
 from netspec.pycaffe.memory import Memory, NetBlob, zeros
 from netspec.pycaffe.need import needs
@@ -84,6 +85,8 @@ class Running:
                 step.layer.blobs[j].requires_grad_()
             later = {id(top) for other in self.steps[i:] for top in other.tops}
             step.overwritten = [id(blob) in later for blob in step.bottoms]
+            after = {id(top) for other in self.steps[i + 1 :] for top in other.tops}
+            step.copies = isinstance(step.layer, Split) and not after & {id(top) for top in step.tops}
             for blob, weight in zip(step.tops, step.weights, strict=True):
                 if weight:
                     step.fill_loss_diff(blob, weight)

@@ -161,6 +161,7 @@ class Solver:
             gradients.append(None if blob._gradient is None else blob.gradient.tensor(running.device))
         for slot in self._core.history:
             slot[:] = [value.to(running.device) for value in slot]
+        self._core._zeros.clear()
         self._core.step(gradients)
         running.changed()
 

@@ -42,6 +42,8 @@ class Step:
     record: tuple[list[Tensor], list[Tensor]] | None = None
     """Inputs and outputs of the last forward, joined by their gradient graph."""
     filled: bool = False
+    copies: bool = False
+    """A Split whose tops may be its bottom's own memory, since nobody works in place on them."""
 
     @property
     def name(self) -> str:
@@ -100,7 +102,9 @@ class Step:
             self.set_up([blob.shape for blob in self.bottoms])
             inputs, outputs = self.compute(device)
             for i, (blob, value) in enumerate(zip(self.tops, outputs, strict=True)):
-                if not self.keeps(i):
+                if self.copies:
+                    blob.follow(self.bottoms[0])
+                elif not self.keeps(i):
                     blob.put(value.detach())
             self.filled = True
             self.record = (inputs, outputs) if self.need else None
