@@ -30,8 +30,8 @@ from netspec.layers.logsumexp import (
 from netspec.layers.regions import read_regions
 from netspec.layers.tree import Choose, Inner
 
-LIMITS = {inf: "max", -inf: "min", 0.0: "mean"}
-"""Values of epsilon at which the formula is a limit."""
+SPECIAL = {inf: "max", -inf: "min", 0.0: "mean", 1.0: "one"}
+"""Values of epsilon at which the formula is a limit, or needs no scaling."""
 
 
 @register("MEX")
@@ -75,8 +75,8 @@ class MEX(Inner):
         self.block = read_block(self, p.block_param, same_shapes(self, shapes), can_round_up=True)
         self.regions = read_regions(self, p, self.block.grid)
         self.log_k = 0.0 if p.softmax_mode else log(self.block.values)
-        self.limit = "none"
-        """Which limit epsilon stands for: "none" (finite, not 0), "max", "min" or "mean"."""
+        self.limit = "any"
+        """What epsilon is: "one", a limit ("max", "min" or "mean"), or "any" other value."""
         self.seen_version = -1
         chosen = p.HasField("epsilon_filler") or self.strict
         self.add_blob(
@@ -97,9 +97,11 @@ class MEX(Inner):
 
     def mixer(self) -> Callable[[Tensor], Tensor]:
         """The function from patches (R, L, K) to y (R, L, M), with the offsets as they are now."""
-        if self.limit == "none" and not self.strict:
-            eps = self.epsilon()
-            b_RMK = scale(eps, self.rows())
+        if self.limit in ("one", "any") and not self.strict:
+            eps, b_RMK = self.epsilon(), self.rows()
+            if self.limit == "one" and not eps.requires_grad:
+                return lambda x_RLK: product(x_RLK, b_RMK, self.normalises, self.log_k)
+            b_RMK = scale(eps, b_RMK)
             return lambda x_RLK: product(scale(eps, x_RLK), b_RMK, self.normalises, self.log_k) / eps
         b_RMK = self.offsets()
         return lambda x_RLK: self.mix(x_RLK, b_RMK)
@@ -131,10 +133,10 @@ class MEX(Inner):
         return self.blob(0).view(())
 
     def look_at_epsilon(self) -> None:
-        """Note which limit epsilon stands for. Compiled code keeps what was seen last, outside it."""
+        """Note what epsilon is. Compiled code keeps what was seen last, outside it."""
         eps = self.blobs[0].detach()
         if may_look(eps) and (eps.device.type == "cpu" or eps._version != self.seen_version):
-            self.limit = LIMITS.get(eps.item(), "none")
+            self.limit = SPECIAL.get(eps.item(), "any")
             self.seen_version = eps._version
 
     def fill(self, blobs: Iterable[int], generator: torch.Generator) -> None:
@@ -177,7 +179,7 @@ class MEX(Inner):
     def normed(self, b_RMK: Tensor) -> Tensor:
         """Rows (last axis) less their MEX over zero inputs."""
         eps = self.epsilon().detach() if self.strict else self.epsilon()
-        if self.limit == "none" or (self.strict and self.limit == "mean"):
+        if self.limit in ("one", "any") or (self.strict and self.limit == "mean"):
             return b_RMK - (torch.logsumexp(eps * b_RMK, -1, keepdim=True) - self.log_k) / eps
         if self.limit == "mean":
             return b_RMK - b_RMK.mean(-1, keepdim=True)

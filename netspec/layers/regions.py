@@ -46,7 +46,8 @@ class Regions:
             x = pad(x, [0, 0, 0, missing[2], 0, missing[1], 0, missing[0]])
         for axis in (3, 2, 1):
             x = torch.unflatten(x, axis, self._parts(axis - 1))
-        return x.permute(*self._order()).flatten(3, 6).flatten(0, 2)
+        # Contiguous, so that what is made of it is ready for the batched product, and is kept so for its gradient.
+        return x.permute(*self._order()).flatten(3, 6).flatten(0, 2).contiguous()
 
     def join(self, y_RLM: Tensor) -> Tensor:
         """The inverse of `split`: (R, L, M) back to (B, c, h, w, M)."""
