@@ -57,9 +57,18 @@ def fit(
     elif isinstance(weights, str | Path | Mapping):
         weights = [weights]
     with Requests(sigint, sighup, patient=False) as requests:
-        trainer = Trainer(plan, device, seed, out, resume, progress, given or {}, requests)
+        trainer = trainer_of(plan.solver.type)(plan, device, seed, out, resume, progress, given or {}, requests)
         try:
             trainer.prepare(weights, compiled)
             return trainer.train()
         finally:
             trainer.close()
+
+
+def trainer_of(kind: str) -> type[Trainer]:
+    """The trainer of a solver type: "HardEM" has its own, all others go along gradients."""
+    if kind == "HardEM":
+        from netspec.rendering.train import HardEMTrainer
+
+        return HardEMTrainer
+    return Trainer

@@ -213,7 +213,14 @@ def best_scale(image: Tensor, x: Tensor) -> Tensor:
     return scale.view(-1, 1, 1, 1)
 
 
-def relative_error(model: RenderingModel, x: Tensor, scaled: bool = True) -> Tensor:
-    """|I - I_hat|^2 / |I|^2 of each image (N,)."""
-    rest = (x - model.reconstruct(x, scaled=scaled)).square().flatten(1).sum(1)
+def unexplained(image: Tensor, x: Tensor, scaled: bool = True) -> Tensor:
+    """|x - image|^2 / |x|^2 of each image (N,); `scaled`: after the best scale of each image."""
+    if scaled:
+        image = image * best_scale(image, x)
+    rest = (x - image).square().flatten(1).sum(1)
     return rest / x.square().flatten(1).sum(1).clamp(min=torch.finfo(x.dtype).tiny)
+
+
+def relative_error(model: RenderingModel, x: Tensor, scaled: bool = True, c: Tensor | None = None) -> Tensor:
+    """|I - I_hat|^2 / |I|^2 of each image (N,), rendered from the winning class or from classes c (N,)."""
+    return unexplained(model.reconstruct(x, c), x, scaled)

@@ -241,3 +241,13 @@ def descend_(w: Tensors, lr: Number, numerator: Tensors, denominator: Tensors) -
         torch._foreach_sub_(w, torch._foreach_mul(torch._foreach_div(numerator, denominator), lr))
     else:
         torch._foreach_addcdiv_(w, numerator, denominator, value=-lr)
+
+
+@register
+class HardEM(Rule):
+    """Nothing: this type trains rendering models without gradients, see netspec.rendering.train."""
+
+    slots = ()
+
+    def update(self, w: Tensors, g: Tensors, history: History, lr: Number, scalars: Sequence[Number]) -> None:
+        """Leave the values as they are."""

@@ -1,0 +1,90 @@
+"""The trainer of solver type "HardEM": an iteration is an E-step over the same images and an M-step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from netspec.errors import SpecError
+from netspec.rendering.hard_em import Batch, HardEM
+from netspec.rendering.levels import RenderingModel
+from netspec.trainer import Trainer, Weights
+
+PATIENCE = 3
+"""Iterations without a fall of the error by `tolerance` that end a run."""
+
+
+class HardEMTrainer(Trainer):
+    """Trainer whose iteration is hard EM over `hard_em_param.images` images; the best filters are kept at the end.
+
+    Metrics: `loss` is the reconstruction error, outputs are the other numbers of hard_em.Report. What is not
+    in a snapshot: a resumed run starts its patience anew.
+    """
+
+    def prepare(self, weights: Sequence[Weights], compiled: bool | None) -> None:
+        p = self.message.hard_em_param
+        if len(self.feeder.sources) != 1:
+            raise SpecError(f"{self.plan.file}: hard EM takes a net with one data layer")
+        self.start = self.feeder.state()
+        batch = self.net.shapes[self.net.graph.inputs[0]][0]
+        self.batches = max(1, p.images // batch)
+        super().prepare(weights, compiled)
+        self.model = RenderingModel(self.net)
+        generator = torch.Generator().manual_seed(self.seed)
+        self.em = HardEM(self.model, p, generator)
+        if p.patches and not weights and self.resumed is None:
+            self.progress.line(f"k-means of {p.patches} patches for each of {len(self.model.levels)} levels")
+            self.em.initialise(self.images(min(self.batches, 20)))
+        self.best, self.kept = math.inf, self.weights()
+        self.patience = PATIENCE
+
+    def wants_compile(self, compiled: bool | None) -> bool:
+        return False
+
+    def images(self, batches: int) -> Iterator[Batch]:
+        """The same images in every iteration."""
+        self.feeder.load_state(self.start)
+        for _ in range(batches):
+            tops = self.feeder.next()
+            yield tops[0], tops[1] if len(tops) > 1 else None
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self.net.weights().items()}
+
+    def iterate(self, t: int) -> None:
+        """One iteration; the error it reports is that of the filters before it."""
+        old = self.weights()
+        report = self.em.step(self.images(self.batches))
+        self.losses.append(report.error)
+        if self.shows(t):
+            outputs = {
+                "m_step_before": torch.tensor(report.before),
+                "m_step_after": torch.tensor(report.after),
+                "variance": torch.tensor(report.variance),
+                "accuracy": torch.tensor(report.accuracy),
+                "reseeded": torch.tensor(report.reseeded),
+            }
+            self.display(t, 0.0, outputs)
+        self.patience = (
+            PATIENCE
+            if report.error < self.best * (1 - self.message.hard_em_param.tolerance)
+            else self.patience - 1
+        )
+        if report.error < self.best:
+            self.best, self.kept = report.error, old
+        self.solver.iteration += 1
+        if self.patience == 0 or self.solver.iteration == self.message.max_iter:
+            self.finish()
+
+    def finish(self) -> None:
+        """Go back to the filters with the lowest error, the last ones included, and end the run."""
+        error = self.em.error(self.images(self.batches))
+        if error > self.best:
+            self.net.load_weights(self.kept)
+        self.progress.line(
+            f"reconstruction error {min(error, self.best):.5g} after {self.solver.iteration} iterations"
+        )
+        self.message.max_iter = self.solver.iteration

@@ -1,0 +1,174 @@
+"""Hard EM: the M-step against least squares worked out in full, and training without a backward pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import conv_transpose2d
+
+from netspec import schema, spec, train
+from netspec.errors import SpecError
+from netspec.graph import compile
+from netspec.net import build
+from netspec.rendering import RenderingModel
+from netspec.rendering.hard_em import Batch, HardEM, spherical_k_means
+from netspec.rendering.least_squares import Gram
+from tests.test_rendering import MAX2, SHAPES, images, small
+from tools import render_nets
+
+DOUBLE = torch.float64
+
+
+def problem(padding: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """h (6, 3, 5, 4) with many zeros, y (6, 2, ...) of the size that a 3 x 2 kernel renders."""
+    generator = torch.Generator().manual_seed(seed)
+    h = torch.randn((6, 3, 5, 4), generator=generator, dtype=DOUBLE)
+    h = h * (torch.rand(h.shape, generator=generator) < 0.4)
+    y = torch.randn((6, 2, 5 + 2 - 2 * padding, 4 + 1 - 2 * padding), generator=generator, dtype=DOUBLE)
+    return h, y
+
+
+def dense(h: Tensor, padding: int) -> Tensor:
+    """The matrix from filters (3, 1, 3, 2), flat, to one channel of all rendered images, by unit filters."""
+    unit = torch.eye(18, dtype=DOUBLE).view(18, 3, 1, 3, 2)
+    return torch.stack([conv_transpose2d(h, w, padding=padding).flatten() for w in unit], 1)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_m_step_is_least_squares(padding: int, weighted: bool) -> None:
+    h, y = problem(padding)
+    weights = torch.rand(y.shape[2:], dtype=DOUBLE) + 0.1 if weighted else None
+    gram = Gram(3, 2, (3, 2), padding)
+    gram.add(h[:4], y[:4], weights)
+    gram.add(h[4:], y[4:], weights)
+    matrix = dense(h, padding)
+    roots = torch.ones(y.shape[2:], dtype=DOUBLE) if weights is None else weights.sqrt()
+    rows = roots.expand(6, 1, *roots.shape).flatten()
+    found = gram.solve()
+    for channel in range(2):
+        target = rows * y[:, channel].flatten()
+        best, *_ = np.linalg.lstsq((rows[:, None] * matrix).numpy(), target.numpy(), rcond=None)
+        torch.testing.assert_close(found[:, channel].flatten(), torch.from_numpy(best), rtol=1e-9, atol=1e-10)
+    rest = ((conv_transpose2d(h, found, padding=padding) - y) * roots).square().sum()
+    assert gram.objective(found) == pytest.approx(float(rest), rel=1e-10)
+
+
+def test_spectra_and_columns_give_one_gram() -> None:
+    h, y = problem(0)
+    short, long = Gram(3, 2, (3, 2)), Gram(3, 2, (3, 2))
+    short.add(h, y)
+    long.add(h, y, torch.ones(y.shape[2:], dtype=DOUBLE))
+    torch.testing.assert_close(short.predictors, long.predictors)
+    torch.testing.assert_close(short.targets, long.targets)
+    assert short.square == pytest.approx(long.square)
+
+
+def test_usage_counts_what_renders() -> None:
+    h, y = problem(0)
+    gram = Gram(3, 2, (3, 2))
+    gram.add(h, y)
+    torch.testing.assert_close(gram.usage, h.square().sum((0, 2, 3)))
+
+
+def solver(text: str = "") -> object:
+    return schema.parse_solver(f"hard_em_param {{ {text} }}").message.hard_em_param
+
+
+def test_m_steps_never_raise_the_objective() -> None:
+    net = small([(4, 3, 0, MAX2), (3, 3, 1, MAX2)], channels=2, side=10)
+    model = RenderingModel(net)
+    model.by_class = True
+    em = HardEM(model, solver("ridge: 0 dead: 0"), torch.Generator().manual_seed(0))
+    x = images(net, 40).abs()
+    batches: list[Batch] = [(part, torch.arange(len(part)) % 3 + 0.0) for part in x.split(10)]
+    em.initialise(batches)
+    for _ in range(4):
+        report = em.step(batches)
+        assert all(after <= before + 1e-12 for before, after in zip(report.before, report.after, strict=True))
+
+
+def test_templates_are_class_means() -> None:
+    net = small([(4, 3, 0, MAX2)], side=8)
+    em = HardEM(RenderingModel(net), solver(), torch.Generator().manual_seed(0))
+    x, labels = images(net, 12), torch.arange(12) % 3 + 0.0
+    top = em.model.up(x)[0][-1].detach()
+    em.step([(x[:6], labels[:6]), (x[6:], labels[6:])])
+    wanted = torch.stack([top[labels == c].mean(0).flatten() for c in range(3)])
+    torch.testing.assert_close(em.model.classes.blobs[0].detach(), wanted)
+
+
+def test_the_error_falls() -> None:
+    """Bars and crossings: the filters that k-means finds explain less than those that EM makes of them."""
+    generator = torch.Generator().manual_seed(3)
+    strokes = torch.zeros(2, 1, 3, 3, dtype=DOUBLE)
+    strokes[0, 0, 1], strokes[1, 0, :, 1] = 1, 1
+    h = (torch.rand(60, 2, 10, 10, generator=generator, dtype=DOUBLE) < 0.05).double()
+    x = conv_transpose2d(h, strokes)
+    em = HardEM(RenderingModel(small([(4, 3, 0, MAX2)], side=12)), solver("patches: 2000"), generator)
+    em.initialise([(x, None)])
+    reports = [em.step([(x, None)]) for _ in range(6)]
+    assert reports[-1].error < 0.8 * reports[0].error
+    assert em.error([(x, None)]) < reports[0].error
+
+
+def test_dead_filters_are_made_anew() -> None:
+    net = small([(3, 3, 0, MAX2)], side=8)
+    em = HardEM(RenderingModel(net), solver(), torch.Generator().manual_seed(0))
+    x = images(net, 8).abs()
+    with torch.no_grad():
+        em.model.levels[0].weight.abs_()
+        em.model.levels[0].weight[1] = -1  # nothing positive comes of it
+    report = em.step([(x[:4], None), (x[4:], None)])
+    assert report.reseeded == 1
+    assert em.step([(x, None)]).reseeded == 0
+
+
+def test_k_means_finds_directions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.eye(3, dtype=DOUBLE)
+    rows = axes.repeat(50, 1) * 5 + 0.1 * torch.randn(150, 3, generator=generator, dtype=DOUBLE)
+    found = spherical_k_means(rows, 3, 20, generator)
+    assert bool(((found @ axes).amax(0) > 0.99).all())
+
+
+def test_normalised_nets_are_refused() -> None:
+    document = schema.parse_net(render_nets.rendered("drmm5_mnist"), "drmm5.prototxt")
+    net = build(compile(spec.net(document, "TEST")), seed=0)
+    with pytest.raises(SpecError, match=r"drmm5.prototxt:\d+.*bn1.*no M-step"):
+        HardEM(RenderingModel(net), solver(), torch.Generator())
+
+
+def test_fit_trains_without_a_backward_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_gradients(*arguments: object) -> None:
+        raise RuntimeError("a backward pass")
+
+    monkeypatch.setattr(torch.Tensor, "backward", no_gradients)
+    net = render_nets.rendered("rfm_mnist", widths=[8])
+    for found in ('name: "mnist"', ' stand_in: "digits"'):
+        net = net.replace(found, 'name: "digits"' if "mnist" in found else "")
+    net = net.replace("kernel_size: 5", "kernel_size: 3")
+    (tmp_path / "net.prototxt").write_text(net)
+    (tmp_path / "net_solver.prototxt").write_text(
+        f'net: "{tmp_path}/net.prototxt" type: "HardEM" base_lr: 0 lr_policy: "fixed" max_iter: 8 display: 1 '
+        "test_iter: 1 test_interval: 100 random_seed: 1 hard_em_param { images: 300 patches: 3000 }"
+    )
+    run = train.fit(tmp_path / "net_solver.prototxt", out=tmp_path / "run", progress=False)
+    lines = [line for line in train_lines(run.folder) if line["kind"] == "train"]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert lines[-1]["loss"] < 0.2
+    assert run.results[0]["accuracy"] > 0.5
+
+
+def train_lines(folder: Path) -> list[dict]:
+    from netspec.runs import parse_lines
+
+    return parse_lines((folder / "metrics.jsonl").read_text())
+
+
+def test_shapes_of_the_oracle_nets() -> None:
+    assert all(RenderingModel(net).levels for net in SHAPES.values())
