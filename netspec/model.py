@@ -30,6 +30,8 @@ from netspec.spec import TEST
 Weights = str | Path | Mapping[str, Tensor]
 NAMES = ("net.prototxt", "test_net_1.prototxt")
 BATCH = 100
+VALUES = ("HDF5Data", "Input")
+"""Data layers whose values are no grey levels."""
 T = TypeVar("T")
 
 
@@ -126,12 +128,14 @@ class Model:
         return torch.from_numpy(x).to(self.device)
 
     def to_pixels(self, x: Tensor) -> Array:
-        """The inverse of `from_pixels`: float32 grey levels, clipped to 0..255, NaN where missing."""
+        """The inverse of `from_pixels`, float32, NaN where missing; grey levels are clipped to 0..255."""
         pixels = x.detach().cpu().numpy().astype(np.float32) / self.transform.scale
         if len(self.transform.values):
             pixels = pixels + self.transform.values[:, None, None]
         elif self.transform.mean is not None:
             pixels = pixels + self.transform.place(self.transform.mean[None], np.zeros(1, np.int64))
+        if self.data.type in VALUES:
+            return pixels
         clipped: Array = np.clip(pixels, 0, 255)
         return clipped
 
