@@ -346,3 +346,62 @@ def test_split_blobs_are_one_memory(tmp_path: Path) -> None:
     net.forward()
     assert second.data.tolist() == [[1], [2], [3], [4]]
     assert second.diff.shape == (4, 1)
+
+
+def test_hdf5_output(tmp_path: Path) -> None:
+    text = f"""
+    layer {{ name: "x" type: "Input" top: "x" top: "y" input_param {{ shape {{ dim: 2 dim: 3 }} shape {{ dim: 2 }} }} }}
+    layer {{ name: "out" type: "HDF5Output" bottom: "x" bottom: "y"
+      hdf5_output_param {{ file_name: "{tmp_path}/out.h5" }} }}
+    """
+    h5py = pytest.importorskip("h5py")
+    net = made(tmp_path, text)
+    for k in range(3):
+        net.forward(x=np.full((2, 3), k), y=np.arange(2))
+    del net
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["data"][:, 0].tolist() == [0, 0, 1, 1, 2, 2]
+        assert file["label"][:].tolist() == [0, 1] * 3
+
+
+class Rows(caffe.Layer):
+    """Gives more rows from forward to forward, and keeps the object that a program can reach."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        self.rows = int(self.param_str)
+        top[0].reshape(self.rows, 3)
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        pass
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        top[0].reshape(self.rows, 3)
+        top[0].data[...] = self.rows
+        self.rows += 1
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        pass
+
+
+def test_python_layers_are_reached_and_may_change_shapes(tmp_path: Path) -> None:
+    text = """
+    layer { name: "rows" type: "Python" top: "rows"
+      python_param { module: "tests.test_pycaffe" layer: "Rows" param_str: "2" } }
+    layer { name: "ip" type: "InnerProduct" bottom: "rows" top: "ip" inner_product_param { num_output: 2 } }
+    """
+    net = made(tmp_path, text)
+    assert [net.forward()["ip"].shape for _ in range(3)] == [(2, 2), (3, 2), (4, 2)]
+    net.layers[0].rows = 7
+    assert net.forward()["ip"].shape == (7, 2)
+    assert (net.layers[0].rows, net.layers[0].type) == (8, "Python")
+
+
+def test_errors_of_python_layers_keep_their_type(tmp_path: Path) -> None:
+    text = SMALL.replace(
+        'type: "Softmax"',
+        """type: "Python"
+      python_param { module: "tests.test_pycaffe" layer: "Rows" param_str: "two" } """,
+    )
+    with pytest.raises(ValueError, match="'two'") as caught:
+        made(tmp_path, text)
+    assert "'prob' (Python)" in caught.value.__notes__[0]

@@ -81,7 +81,7 @@ class Python(Layer):
     def setup(self, *shapes: Shape) -> None:
         self.register_buffer("anchor", torch.empty(0), persistent=False)  # follows the net's device and dtype
         self.user = self.make()
-        self.user.param_str = self.param.param_str
+        self.user.param_str = self.user.param_str_ = self.param.param_str  # with _ in versions before 2015
         self.user.phase = 0 if self.phase == TRAIN else 1
         self.user.blobs = BlobVec()
         self.bottom = [Blob(*shape) if shape else Blob.over(np.zeros((), np.float32)) for shape in shapes]

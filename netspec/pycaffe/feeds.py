@@ -1,14 +1,16 @@
-"""Where source layers of a running net get their tops from: the program, or the layer's own data."""
+"""Where source layers of a running net get their tops from, and where HDF5Output writes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from netspec.blob import Array
 from netspec.data import Feeder
+from netspec.data.hdf5 import Hdf5Writer
 from netspec.data.memory import MemorySource
 from netspec.layers.base import Layer
 from netspec.pycaffe.memory import NetBlob
@@ -56,6 +58,22 @@ class Data:
     def __del__(self) -> None:
         if self.feeder is not None:
             self.feeder.close()
+
+
+class Sink:
+    """HDF5Output: each forward appends the bottoms to the layer's file, which is finished with the net."""
+
+    def __init__(self, layer: Layer):
+        self.writer = Hdf5Writer(Path(layer.param.file_name))
+
+    def append(self, bottoms: Sequence[NetBlob]) -> None:
+        """Write the rows of data and label."""
+        self.writer.append(
+            {name: torch.from_numpy(blob.data) for name, blob in zip(("data", "label"), bottoms, strict=True)}
+        )
+
+    def __del__(self) -> None:
+        self.writer.close()
 
 
 def feed(layer: Layer) -> Feed | None:

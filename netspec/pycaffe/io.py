@@ -10,6 +10,22 @@ import numpy as np
 
 from netspec import schema
 from netspec.blob import Array
+from netspec.pycaffe.proto import caffe_pb2
+
+__all__ = [
+    "Transformer",
+    "array_to_blobproto",
+    "array_to_datum",
+    "arraylist_to_blobprotovecor_str",
+    "arraylist_to_blobprotovector_str",
+    "blobproto_to_array",
+    "blobprotovector_str_to_arraylist",
+    "caffe_pb2",
+    "datum_to_array",
+    "load_image",
+    "oversample",
+    "resize_image",
+]
 
 # Axes: images are (H, W, C), blobs (N, C, H, W).
 

@@ -127,6 +127,8 @@ class Net(Batches):
         self._bottom = [[number[id(blob)] for blob in step.bottoms] for step in running.steps]
         self._top = [[number[id(blob)] for blob in step.tops] for step in running.steps]
         graph = running.core.graph
+        self.name = graph.spec.name
+        """Name of the net, as its file gives it."""
         self._inputs = [i for k, step in enumerate(running.steps) for i in self._top[k] if is_input(step)]
         self._outputs = [number[id(running.slots[slot])] for slot in graph.outputs]
         self._before: dict[str, list[Callback]] = {"forward": [], "backward": []}
@@ -148,11 +150,6 @@ class Net(Batches):
             (name, [self._blob_names[i] for i in found])
             for name, found in zip(self._layer_names, blobs, strict=True)
         )
-
-    @property
-    def name(self) -> str:
-        """Name of the net, as its file gives it."""
-        return self._running.core.graph.spec.name
 
     @property
     def _blob_loss_weights(self) -> list[float]:

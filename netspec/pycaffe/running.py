@@ -8,6 +8,7 @@ import torch
 
 from netspec import net as core
 from netspec.graph import compile
+from netspec.layers.data import HDF5Output
 from netspec.layers.noise import DummyData
 from netspec.layers.python_layer import as_raised
 from netspec.layers.shape import Split
@@ -68,6 +69,7 @@ class Running:
             rates=[rates[id(value)] for value in layer.blobs],
             shapes=[self.core.shapes[slot] for slot in step.reads],
             feed=feeds.feed(layer),
+            sink=feeds.Sink(layer) if isinstance(layer, HDF5Output) else None,
         )
 
     def parameter(self, value: torch.nn.Parameter) -> NetBlob:

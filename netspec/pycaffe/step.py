@@ -13,7 +13,7 @@ from netspec.layers.base import Layer, Shape
 from netspec.layers.noise import DummyData
 from netspec.layers.python_layer import Python
 from netspec.net import explained
-from netspec.pycaffe.feeds import Feed
+from netspec.pycaffe.feeds import Feed, Sink
 from netspec.pycaffe.memory import NetBlob
 
 
@@ -32,6 +32,7 @@ class Step:
     shapes: list[Shape]
     """The bottoms' shapes that the layer was set up for."""
     feed: Feed | None = None
+    sink: Sink | None = None
     overwritten: list[bool] = field(default_factory=list)
     """For each bottom, whether this or a later layer works in place on it."""
     need: bool = False
@@ -98,6 +99,8 @@ class Step:
         """Compute the tops from the bottoms; gives what they add to the loss."""
         if self.feed is not None:
             self.feed.forward(self.tops)
+        elif self.sink is not None:
+            self.sink.append(self.bottoms)
         else:
             self.set_up([blob.shape for blob in self.bottoms])
             inputs, outputs = self.compute(device)
