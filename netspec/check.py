@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from netspec.layers.base import Shape
 from netspec.net import Net, build
 
 PHASES = (spec.TRAIN, spec.TEST)
+SLIP = 0.84
+"""From this likeness (difflib's ratio) on, an unknown field is a valid one misspelt, not one of another fork."""
 
 
 @dataclass
@@ -50,7 +54,8 @@ class Report:
         if self.legacy:
             lines.append(f"  old syntax, upgraded on reading: {', '.join(self.legacy)}")
         for phase, found in self.phases.items():
-            lines.append(f"  {phase}: {found['layers']} layers, {found['parameters']:,} parameters")
+            size = "shapes unknown" if found["parameters"] is None else f"{found['parameters']:,} parameters"
+            lines.append(f"  {phase}: {found['layers']} layers, {size}")
             for name, shape in found["assumed"].items():
                 lines.append(f"    assumed {name} {tuple(shape)}, as its source is not here")
             if "run" in found:
@@ -104,7 +109,9 @@ def check(path: str | Path, strict: bool = False, run: bool = False) -> Report:
 
 def is_slip(unknown: schema.UnknownField) -> bool:
     """Whether an unknown field of a layer that netspec knows is so like a valid one that it must be a misspelling."""
-    return unknown.nearest is not None and (unknown.layer_type is None or unknown.layer_type in registry)
+    if unknown.nearest is None or (unknown.layer_type is not None and unknown.layer_type not in registry):
+        return False
+    return SequenceMatcher(None, unknown.name, unknown.nearest).ratio() >= SLIP
 
 
 def problems_of(error: NetspecError) -> list[Problem]:
@@ -159,21 +166,34 @@ def check_net(
     message: Any = None,
 ) -> None:
     """Compile and shape every phase in which the net has layers."""
-    seen = set(map(str, report.problems))
+    found: dict[str, list[Problem]] = {}
     for phase in PHASES:
         try:
             net_spec = spec.net(document, phase, path=path, message=message)
             if net_spec.layers:
                 report.phases[phase] = check_phase(compile(net_spec), report, run)
         except NetspecError as error:
-            for problem in problems_of(error):
-                if str(problem) not in seen:
-                    seen.add(str(problem))
-                    report.problems.append(problem)
+            found[phase] = problems_of(error)
+    tops = {top for layer in (document.message if message is None else message).layer for top in layer.top}
+    for phase, problems in found.items():
+        if report.phases and all(made_elsewhere(problem, tops) for problem in problems):
+            text = f"is not for phase {phase}, where {problems[0].message}"
+            report.warnings.append(Problem(text, problems[0].position))
+            continue
+        known = set(map(str, report.problems))
+        report.problems += [problem for problem in problems if str(problem) not in known]
+
+
+def made_elsewhere(problem: Problem, tops: Collection[str]) -> bool:
+    """Whether it is that a bottom is missing which layers of another phase make: the file is for that phase alone."""
+    found = re.search("bottom '(.*)' is made by no earlier layer", problem.message)
+    return found is not None and found[1] in tops
 
 
 def check_phase(graph: Graph, report: Report, run: bool) -> dict[str, Any]:
     net, assumed = shaped(graph, report)
+    if net is None:
+        return {"layers": len(graph.steps), "parameters": None, "inputs": {}, "outputs": {}, "assumed": {}}
     result = {
         "layers": len(graph.steps),
         "parameters": sum(param.value.numel() for param in net.params),
@@ -186,8 +206,11 @@ def check_phase(graph: Graph, report: Report, run: bool) -> dict[str, Any]:
     return result
 
 
-def shaped(graph: Graph, report: Report) -> tuple[Net, dict[str, Shape]]:
-    """The net on the meta device. Where a data source is not here, shapes that the net accepts are assumed."""
+def shaped(graph: Graph, report: Report) -> tuple[Net | None, dict[str, Shape]]:
+    """The net on the meta device. Where a data source is not here, shapes that the net accepts are assumed.
+
+    None in place of the net where none of the assumptions fits; the report then warns.
+    """
     open_steps = []
     for step in graph.steps:
         if step.kind.is_source:
@@ -207,7 +230,11 @@ def shaped(graph: Graph, report: Report) -> tuple[Net, dict[str, Shape]]:
             return build(graph, device="meta", input_shapes=shapes), shapes
         except SpecError as error:
             first = first or error
-    raise first or SpecError("no shape could be assumed for its data")
+    for problem in first.problems if first else ():
+        report.warnings.append(
+            Problem(f"with assumed shapes of its missing data: {problem.message}", problem.position)
+        )
+    return None, {}
 
 
 def shaped_net(
@@ -228,7 +255,11 @@ def shaped_net(
         net_spec = spec.net(document, phase, stages, level)
     if not net_spec.layers:
         raise SpecError(f"{path}: no layer takes part in phase {phase}")
-    return shaped(compile(net_spec), Report(str(path)))[0]
+    report = Report(str(path))
+    net, _ = shaped(compile(net_spec), report)
+    if net is None:
+        raise SpecError(report.warnings)
+    return net
 
 
 def source_of(step: Step) -> str:
@@ -245,12 +276,23 @@ SIZES = ((3, 224, 224), (1, 28, 28), (3, 227, 227), (3, 32, 32), (3, 256, 256), 
 
 def guesses(graph: Graph, steps: Iterable[Step]) -> Iterator[dict[str, Shape]]:
     """Shapes of the tops of data layers whose files are missing."""
-    for size in SIZES:
+    for size in (*hinted(graph), *SIZES):
         for label in ("scalar", "column", "image", "like"):
             shapes: dict[str, Shape] = {}
             for step in steps:
                 shapes |= guess(graph, step, size, label)
             yield shapes
+
+
+def hinted(graph: Graph) -> list[tuple[int, int, int]]:
+    """Image shapes that layers mention: the size that an Upsample or Interp restores."""
+    sizes = []
+    for step in graph.steps:
+        up, interp = step.layer.message.upsample_param, step.layer.message.interp_param
+        for height, width in ((up.upsample_h, up.upsample_w), (interp.height, interp.width)):
+            if height and width:
+                sizes.append((3, height, width))
+    return sorted(set(sizes), reverse=True)[:3]
 
 
 def guess(graph: Graph, step: Step, size: tuple[int, int, int], label: str) -> dict[str, Shape]:
