@@ -196,7 +196,7 @@ def gram_of(level: Level) -> Gram:
 
 def spherical_k_means(x: Tensor, k: int, rounds: int, generator: torch.Generator) -> Tensor:
     """k centres of norm 1 (k, D) of the rows' directions; empty clusters start anew at a random row."""
-    rows = x / x.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    rows: Tensor = x / x.norm(dim=1, keepdim=True).clamp(min=1e-12)
     centres = rows[torch.randperm(len(rows), generator=generator)[:k]].clone()
     for _ in range(rounds):
         cluster = (rows @ centres.t()).argmax(1)

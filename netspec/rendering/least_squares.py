@@ -81,10 +81,11 @@ class Gram:
         """The filters (K, J, s, s) that minimise the objective, float64; ridge in units of the mean diagonal."""
         system = self.predictors.clone()
         system.diagonal().add_(ridge * float(system.diagonal().mean()))
-        if ridge > 0:
-            solution = torch.linalg.solve(system, self.targets)
-        else:
-            solution = torch.linalg.pinv(system, hermitian=True) @ self.targets
+        solution: Tensor = (
+            torch.linalg.solve(system, self.targets)
+            if ridge > 0
+            else torch.linalg.pinv(system, hermitian=True) @ self.targets
+        )
         return solution.view(self.filters, *self.kernel, self.below).permute(0, 3, 1, 2).contiguous()
 
     def objective(self, filters: Tensor) -> float:

@@ -1,0 +1,156 @@
+"""Train rendering models as Patel et al. 2016 report them, and gather what came of it in one table.
+
+    python tools/reproduce_drmm.py train rfm_mnist supervised --epochs 20 --out runs/drmm
+    python tools/reproduce_drmm.py train drmm2_mnist semi --labels 100 --epochs 10 --out runs/drmm
+    python tools/reproduce_drmm.py em rfm_mnist --iterations 10 --images 10000 --out runs/drmm
+    python tools/reproduce_drmm.py table --out runs/drmm
+
+Modes: supervised (EG), dcn (the DCN of the same configuration), labelled (EG on the labelled examples alone),
+labelled-dcn, semi (cross entropy and reconstruction), semi-nnkl (with nonnegativity and KL), unsupervised.
+The number of steps is counted in epochs of the training split; the rate falls exponentially from 1e-3 to
+1e-6. A run that was cut off goes on where it stopped. Test errors are those of the last step, never of the
+best one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+
+from netspec import data, schema, spec
+from netspec.experiment import load
+from netspec.graph import compile
+from netspec.net import build
+from netspec.rendering import RenderingModel, relative_error
+from netspec.runs import parse_lines
+from netspec.schema import Document
+from netspec.snapshot import newest
+from netspec.train import fit
+from tools import render_nets
+
+BATCH = 100
+STAGES = {
+    "supervised": (),
+    "dcn": ("dcn",),
+    "labelled": ("labelled",),
+    "labelled-dcn": ("labelled", "dcn"),
+    "semi": ("semi",),
+    "semi-nnkl": ("semi", "nnkl"),
+    "unsupervised": ("unsupervised",),
+}
+app = typer.Typer(add_completion=False)
+
+
+def solver_text(net: Path, mode: str, steps: int, every: int) -> str:
+    """A solver of one mode."""
+    stages = " ".join(f'stage: "{stage}"' for stage in STAGES[mode])
+    test = 'stage: "dcn"' if "dcn" in STAGES[mode] else ""
+    gamma = 1e-3 ** (1 / steps)
+    return (
+        f'net: "{net}" type: "Adam" base_lr: 0.001 lr_policy: "exp" gamma: {gamma:.8f}\n'
+        f"train_state {{ {stages} }} test_state {{ {test} }}\n"
+        f"max_iter: {steps} display: 50 average_loss: 50 test_iter: 100 test_interval: {every} "
+        f"snapshot: {max(every, 500)} random_seed: 1 compile: false\n"
+    )
+
+
+@app.command()
+def train(
+    name: str,
+    mode: str,
+    epochs: Annotated[float, typer.Option(help="Of the training split.")] = 20,
+    labels: Annotated[int, typer.Option(help="Labelled examples; 0 = all.")] = 0,
+    widths: Annotated[str, typer.Option(help="Filters a level, as 16,32; empty = the net's own.")] = "",
+    split: Annotated[str, typer.Option(help="Training split.")] = "whole_train",
+    seed: int = 1,
+    rc: float = 0.2,
+    kl: float = 1.0,
+    nn: float = 1.0,
+    out: Path = Path("runs/drmm"),
+) -> None:
+    """Train one net in one mode, or go on with it."""
+    values: dict[str, Any] = {"rc": rc, "kl": kl, "nn": nn}
+    if widths:
+        values["widths"] = [int(width) for width in widths.split(",")]
+    run = (
+        out / f"{name}{'-' + widths.replace(',', '-') if widths else ''}_{mode}_{labels or 'all'}_seed{seed}"
+    )
+    run.mkdir(parents=True, exist_ok=True)
+    net, solver = run / "spec.prototxt", run / "spec_solver.prototxt"
+    text = render_nets.rendered(name, **values).replace('split: "train"', f'split: "{split}"')
+    if labels:
+        text = text.replace("labels: 100", f"labels: {labels}")
+    examples = {"mnist": 50000, "cifar10": 40000}["cifar10" if "cifar" in name else "mnist"]
+    steps = round(epochs * (examples + 10000 * (split == "whole_train")) / BATCH)
+    net.write_text(text)
+    solver.write_text(solver_text(net, mode, steps, max(1, min(steps // 10, 600))))
+    resume = (
+        run if (run / "snapshots").exists() and any((run / "snapshots").glob("*.state.safetensors")) else None
+    )
+    fit(solver, out=run, resume=resume, seed=seed, device=None)
+
+
+@app.command()
+def em(
+    name: str,
+    iterations: int = 10,
+    images: int = 10000,
+    seed: int = 1,
+    out: Path = Path("runs/drmm"),
+) -> None:
+    """Train one net by hard EM."""
+    solver = Path("nets") / f"{name}_em_solver.prototxt"
+    overrides = [f"hard_em_param.images={images}", f"test_interval={iterations}"]
+    run = out / f"{name}_hard-em_all_seed{seed}"
+    fit(solver, out=run, iterations=iterations, overrides=overrides, seed=seed)
+
+
+def model_of(run: Path) -> tuple[RenderingModel, Document]:
+    """The rendering model of a run folder, with the newest weights."""
+    document = schema.read_net(run / "net.prototxt")
+    net = build(compile(spec.net(document, "TEST")), seed=0).requires_grad_(False)
+    net.load_weights(newest(run)[0].weights)
+    return RenderingModel(net), document
+
+
+def test_images(model: RenderingModel, count: int) -> Tensor:
+    """The first `count` test images."""
+    feeder = data.feeder(model.net, 1)
+    try:
+        return torch.cat([feeder.next()[0] for _ in range(-(-count // BATCH))])[:count]
+    finally:
+        feeder.close()
+
+
+@torch.no_grad()
+def error_of(run: Path, images: int = 2000) -> float:
+    """|I - s I_hat|^2 / |I|^2 over the first test images."""
+    model, _ = model_of(run)
+    return float(relative_error(model, test_images(model, images)).mean())
+
+
+@app.command()
+def table(out: Path = Path("runs/drmm"), reconstruction: bool = True) -> None:
+    """Print what every run under `out` came to, as JSON lines."""
+    for run in sorted(path.parent for path in out.glob("*/metrics.jsonl")):
+        lines = parse_lines((run / "metrics.jsonl").read_text())
+        tests = [line for line in lines if line["kind"] == "test"]
+        if not tests:
+            continue
+        errors = [(line["iteration"], 100 * (1 - line["outputs"]["accuracy"])) for line in tests]
+        row: dict[str, Any] = {"run": run.name, "steps": errors[-1][0], "test_error": round(errors[-1][1], 2)}
+        row["steps_wanted"] = load(run / "solver.prototxt").solver.max_iter
+        row["curve"] = [[step, round(error, 2)] for step, error in errors]
+        row["seconds"] = lines[-1].get("seconds")
+        if reconstruction and "dcn" not in run.name:
+            row["reconstruction"] = round(error_of(run), 5)
+        print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    app()
