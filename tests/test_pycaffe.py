@@ -64,8 +64,8 @@ def values(case: Case, net: Net) -> list[Tensor]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_passes_equal_the_executor(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # HDF5Output writes where it runs
     """Forward values and all gradients, for random diffs of the outputs, layer by layer and as one graph."""
+    monkeypatch.chdir(tmp_path)  # HDF5Output writes where it runs
     document = schema.parse_net(case.text, f"{case.name}.prototxt")
     forced = replace(spec.net(document, case.phase), force_backward=True)
     core = build(compile(forced), seed=1)

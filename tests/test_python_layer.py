@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -135,3 +140,25 @@ def test_errors_name_place_layer_and_cause(options: str, text: str) -> None:
     assert text in str(caught.value)
     assert str(caught.value).startswith("test.prototxt:3:")
     assert "layer 'layer' (Python)" in str(caught.value)
+
+
+def test_modules_that_import_caffe_find_ours(tmp_path: Path) -> None:
+    """In a process of its own, since the stand-in stays importable."""
+    (tmp_path / "doubling.py").write_text(
+        "import caffe\n"
+        "class Double(caffe.Layer):\n"
+        "    def setup(self, bottom, top): pass\n"
+        "    def reshape(self, bottom, top): top[0].reshape(*bottom[0].data.shape)\n"
+        "    def forward(self, bottom, top): top[0].data[...] = 2 * bottom[0].data\n"
+        "    def backward(self, top, propagate_down, bottom): bottom[0].diff[...] = 2 * top[0].diff\n"
+    )
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
+        'layer { name: "d" type: "Python" bottom: "x" top: "y" python_param { module: "doubling" layer: "Double" } }\n'
+    )
+    command = [sys.executable, "-m", "netspec", "check", "--run", str(tmp_path / "net.prototxt")]
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])
+    environment = {**os.environ, "PYTHONPATH": path}
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "ran forward" in found.stdout

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -103,6 +105,12 @@ class Python(Layer):
     def make(self) -> Any:
         """An object of the user's class."""
         module, name = self.param.module, self.param.layer
+        if (
+            "caffe" not in sys.modules and importlib.util.find_spec("caffe") is None
+        ):  # such modules import caffe: ours stands in for it
+            from netspec import pycaffe
+
+            pycaffe.install()
         try:
             loaded = importlib.import_module(module)
         except Exception as error:
