@@ -105,9 +105,8 @@ class Python(Layer):
     def make(self) -> Any:
         """An object of the user's class."""
         module, name = self.param.module, self.param.layer
-        if (
-            "caffe" not in sys.modules and importlib.util.find_spec("caffe") is None
-        ):  # such modules import caffe: ours stands in for it
+        # Such modules import caffe: where there is none, ours stands in for it.
+        if "caffe" not in sys.modules and importlib.util.find_spec("caffe") is None:
             from netspec import pycaffe
 
             pycaffe.install()
