@@ -3,13 +3,14 @@
     python tools/bench.py [NET.prototxt ...] [--threads 2] [--rounds 30] [--out docs/results/bench_cpu.json]
 
 For each net (default: every net in nets/ that has a solver beside it), on random images: forward; forward and
-backward; and the whole step with the solver's update; compiled and layer by layer. The floor is what no
+backward; and the whole step with the solver's update; compiled and layer by layer. The floor is what no other
 implementation of the same layers can save: one matrix product (or convolution) a layer on data that lies ready,
-forward, and backward for exactly those gradients that the step needs. `step_over_floor` is the whole compiled step
-over that.
+forward, and backward for exactly those gradients that the step needs. `step_over_floor` is the whole compiled
+step over that.
 
 All timings of a net are taken in turns, round after round, so that a disturbance hits all of them; a ratio is the
-median over the rounds of ratios within a round.
+median over the rounds of ratios within a round. `..._cpu` is the same ratio of processor time in place of wall
+time, which other programs on the machine disturb less.
 """
 
 from __future__ import annotations
@@ -164,25 +165,43 @@ class Bench:
         return {"forward": forward, "forward_backward": gradients, "step": step}
 
 
-def rounds(runs: dict[str, Run], count: int) -> dict[str, list[float]]:
-    """Seconds of every run in each of `count` rounds, after two rounds that warm up (and compile)."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
+@dataclass(frozen=True)
+class Taken:
+    """Seconds of one run."""
+
+    wall: float
+    cpu: float
+
+
+def rounds(runs: dict[str, Run], count: int) -> dict[str, list[Taken]]:
+    """Time of every run in each of `count` rounds, after two rounds that warm up (and compile)."""
+    taken: dict[str, list[Taken]] = {name: [] for name in runs}
     for number in range(count + 2):
         for name, run in runs.items():
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             run()
             if number >= 2:
-                taken[name].append(time.perf_counter() - start)
+                taken[name].append(Taken(time.perf_counter() - wall, time.process_time() - cpu))
     return taken
 
 
-def ratio(above: list[float], below: list[float]) -> float:
-    """Median over the rounds of above / below."""
-    return round(statistics.median(a / b for a, b in zip(above, below, strict=True)), 3)
+def ratios(name: str, above: list[Taken], below: list[Taken]) -> dict[str, float]:
+    """Medians over the rounds of above / below, in wall and in processor time."""
+    pairs = list(zip(above, below, strict=True))
+    return {
+        name: round(statistics.median(a.wall / b.wall for a, b in pairs), 3),
+        f"{name}_cpu": round(statistics.median(a.cpu / b.cpu for a, b in pairs), 3),
+    }
 
 
-def milliseconds(taken: list[float]) -> dict[str, float]:
-    return {"median_ms": round(1e3 * statistics.median(taken), 3), "least_ms": round(1e3 * min(taken), 3)}
+def milliseconds(taken: list[Taken]) -> dict[str, float]:
+    wall = [one.wall for one in taken]
+    cpu = statistics.median(one.cpu for one in taken)
+    return {
+        "median_ms": round(1e3 * statistics.median(wall), 3),
+        "least_ms": round(1e3 * min(wall), 3),
+        "cpu_ms": round(1e3 * cpu, 3),
+    }
 
 
 def measure(path: Path, count: int) -> dict[str, Any]:
@@ -193,14 +212,16 @@ def measure(path: Path, count: int) -> dict[str, Any]:
         runs |= {f"{kind}/{name}": run for name, run in bench.runs(compiled).items()}
     taken = rounds(runs, count)
     multiply_adds = sum(product.multiply_adds for product in bench.products)
+    floor = taken["floor"]
     return {
         "batch": bench.batch[0].shape[0],
         "parameters": sum(param.value.numel() for param in bench.net.params),
         "multiply_adds_forward": multiply_adds,
-        "step_over_floor": ratio(taken["compiled/step"], taken["floor"]),
-        "forward_backward_over_floor": ratio(taken["compiled/forward_backward"], taken["floor"]),
-        "eager_step_over_floor": ratio(taken["eager/step"], taken["floor"]),
-    } | {name: milliseconds(seconds) for name, seconds in taken.items()}
+        **ratios("step_over_floor", taken["compiled/step"], floor),
+        **ratios("forward_backward_over_floor", taken["compiled/forward_backward"], floor),
+        **ratios("eager_step_over_floor", taken["eager/step"], floor),
+        **{name: milliseconds(times) for name, times in taken.items()},
+    }
 
 
 def machine() -> dict[str, Any]:
@@ -242,10 +263,14 @@ def main() -> int:
     results: dict[str, Any] = {"machine": machine(), "rounds": options.rounds, "nets": {}}
     for path in options.nets or nets_with_solvers():
         torch.compiler.reset()
+        if not Bench(path).products:
+            print(f"{path.stem}: no matrix products in it", flush=True)
+            continue
         entry = results["nets"][path.stem] = measure(path, options.rounds)
         print(
             f"{path.stem}: floor {entry['floor']['median_ms']:.2f} ms, compiled step "
-            f"{entry['compiled/step']['median_ms']:.2f} ms, {entry['step_over_floor']:.2f} times the floor "
+            f"{entry['compiled/step']['median_ms']:.2f} ms, {entry['step_over_floor']:.2f} times the floor, "
+            f"{entry['step_over_floor_cpu']:.2f} in processor time "
             f"(forward and backward {entry['forward_backward_over_floor']:.2f}, "
             f"layer by layer {entry['eager_step_over_floor']:.2f})",
             flush=True,
