@@ -55,7 +55,7 @@ def solver_text(net: Path, mode: str, steps: int, every: int) -> str:
         f'net: "{net}" type: "Adam" base_lr: 0.001 lr_policy: "exp" gamma: {gamma:.8f}\n'
         f"train_state {{ {stages} }} test_state {{ {test} }}\n"
         f"max_iter: {steps} display: 50 average_loss: 50 test_iter: 100 test_interval: {every} "
-        f"snapshot: {max(every, 500)} random_seed: 1 compile: false\n"
+        f"test_initialization: false snapshot: {max(every, 500)} random_seed: 1 compile: false\n"
     )
 
 
@@ -67,6 +67,7 @@ def train(
     labels: Annotated[int, typer.Option(help="Labelled examples; 0 = all.")] = 0,
     widths: Annotated[str, typer.Option(help="Filters a level, as 16,32; empty = the net's own.")] = "",
     split: Annotated[str, typer.Option(help="Training split.")] = "whole_train",
+    tests: Annotated[int, typer.Option(help="Tests during training.")] = 10,
     seed: int = 1,
     rc: float = 0.2,
     kl: float = 1.0,
@@ -88,7 +89,7 @@ def train(
     examples = {"mnist": 50000, "cifar10": 40000}["cifar10" if "cifar" in name else "mnist"]
     steps = round(epochs * (examples + 10000 * (split == "whole_train")) / BATCH)
     net.write_text(text)
-    solver.write_text(solver_text(net, mode, steps, max(1, min(steps // 10, 600))))
+    solver.write_text(solver_text(net, mode, steps, max(1, steps // tests)))
     resume = (
         run if (run / "snapshots").exists() and any((run / "snapshots").glob("*.state.safetensors")) else None
     )
