@@ -22,9 +22,11 @@ from netspec.deploy import Deployed, deploy
 from netspec.errors import DataError, SnapshotError, SpecError
 from netspec.graph import compile
 from netspec.interchange import load_weights
+from netspec.layers.tree import Leaf
 from netspec.net import Net, build
-from netspec.queries import explain, likelihood, marginals, most_probable, sampling
+from netspec.queries import explain, likelihood, marginals, most_probable, sampling, whitened
 from netspec.queries.tree import Tree
+from netspec.queries.whitened import Whitened
 from netspec.spec import TEST
 
 Weights = str | Path | Mapping[str, Tensor]
@@ -99,8 +101,22 @@ class Model:
 
     @cached_property
     def tree(self) -> Tree:
-        """The net as a probability model; SpecError that says which layer makes it none."""
-        return Tree(self.net)
+        """The net as a probability model of x; SpecError that says which layer makes it none."""
+        tree, graph = Tree(self.net), self.net.graph
+        leaf = below = next(step for step in graph.steps if issubclass(step.kind, Leaf))
+        while below.layer.type in ("Marginalize", "Dropout") or below is leaf:  # those change nothing in TEST
+            below = graph.steps[graph.slots[below.reads[0]].maker]
+        if graph.inputs[0] not in below.writes:
+            why = (
+                "reads no pixels, but what other layers make of them; queries need the leaf right at the data"
+            )
+            raise SpecError([leaf.layer.problem(why, "bottom", 0)])
+        return tree
+
+    @cached_property
+    def whitened(self) -> Whitened | None:
+        """The net as a tree behind a whitening convolution, where it is one (the NORB nets)."""
+        return whitened.find(self.net)
 
     @property
     def generative(self) -> bool:
@@ -170,6 +186,8 @@ class Model:
         return self.batched(self._scores, x)
 
     def _scores(self, x: Tensor) -> Tensor:
+        if self.whitened is not None and bool(x.isnan().any()):
+            return self.whitened.scores(x)
         inputs = [x]
         if self.deployed.mask:
             observed = ~x.isnan()
@@ -186,7 +204,7 @@ class Model:
     @property
     def takes_missing(self) -> bool:
         """Whether the net itself says what a missing pixel means: it is generative, or reads the mask."""
-        return self.generative or (self.deployed.mask and not isnan(self.fill))
+        return self.generative or self.whitened is not None or (self.deployed.mask and not isnan(self.fill))
 
     # Queries (see netspec.queries)
 

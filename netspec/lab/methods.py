@@ -10,6 +10,7 @@ from torch import Tensor
 from netspec.data.idx import Array
 from netspec.errors import DataError
 from netspec.model import Model
+from netspec.queries.whitened import from_other_camera
 
 SHIFTS = [(0, 0), *((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)]
 """The nine translations by at most a pixel over which predictions are averaged (Sharir et al. 2018, section
@@ -31,7 +32,7 @@ class Method(Protocol):
 class Direct:
     """argmax of the net's own class scores, missing pixels marked as missing."""
 
-    def __init__(self, model: Model, name: str = "", shifts: bool = False):
+    def __init__(self, model: Model, name: str = "", shifts: bool = False, stereo: bool = False):
         """shifts: sum the scores (log likelihoods, or log probabilities) of the nine one-pixel
         translations.
         """
@@ -40,11 +41,13 @@ class Direct:
                 f"{model.name}: this net does not know of missing pixels; use an imputation in front of it "
                 "(zero, mean, expected, ...)"
             )
-        self.model, self.shifts = model, shifts
+        self.model, self.shifts, self.stereo = model, shifts, stereo
         self.name = name or model.name
 
     def predict(self, pixels: Array, observed: Array) -> Array:
         x = self.model.from_pixels(pixels, observed)
+        if self.stereo:
+            x = from_other_camera(x)
         scores = translated_scores(self.model, x) if self.shifts else self.model.scores(x)
         return scores.argmax(1).cpu().numpy()
 
