@@ -1,0 +1,265 @@
+"""Two models side by side: the difference of every blob, layer by layer, and the first that departs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netspec import schema, spec
+from netspec.errors import NetspecError, SpecError
+from netspec.graph import compile
+from netspec.interchange.blobs import Array
+from netspec.interchange.onnx import Outward, quiet, to_onnx
+from netspec.interchange.weights import load_weights
+from netspec.net import Net, build
+from netspec.spec import TEST
+
+TOLERANCE = 1e-4
+"""Relative difference from which a layer counts as departing: some hundred roundings of float32."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The difference of one blob between two models."""
+
+    layer: str
+    type: str
+    blob: str
+    shape: tuple[int, ...]
+    error: float
+    """Largest absolute difference; infinite where shapes, NaN or infinities disagree."""
+    relative: float
+    """The same over the largest magnitude of the first model's values."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Differences in the order of execution; printed as a table."""
+
+    rows: tuple[Row, ...]
+    names: tuple[str, str]
+    tolerance: float = TOLERANCE
+    unmatched: tuple[str, ...] = ()
+    """Blobs that only one of the models has."""
+
+    @property
+    def largest(self) -> float:
+        """The largest relative difference."""
+        return max((row.relative for row in self.rows), default=0.0)
+
+    @property
+    def departs(self) -> Row | None:
+        """The first blob whose relative difference exceeds the tolerance."""
+        return next((row for row in self.rows if not row.relative <= self.tolerance), None)
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing departs (and something was compared)."""
+        return bool(self.rows) and self.departs is None
+
+    def __str__(self) -> str:
+        lines = [f"{'layer':24} {'type':18} {'blob':24} {'shape':20} {'largest error':>13} {'relative':>9}"]
+        for row in self.rows:
+            mark = "" if row.relative <= self.tolerance else " *"
+            lines.append(
+                f"{row.layer:24} {row.type:18} {row.blob:24} {'x'.join(map(str, row.shape)) or 'one':20} "
+                f"{row.error:13.3g} {row.relative:9.2g}{mark}{f'  {row.note}' if row.note else ''}"
+            )
+        if self.unmatched:
+            lines.append(f"in one of them only: {', '.join(self.unmatched)}")
+        lines.append(self.verdict())
+        return "\n".join(lines)
+
+    def verdict(self) -> str:
+        """One line: what was found."""
+        a, b = self.names
+        if not self.rows:
+            return f"{a} and {b} have no blob in common"
+        if self.departs is None:
+            return (
+                f"{a} and {b} agree: largest relative difference {self.largest:.2g} in {len(self.rows)} blobs"
+            )
+        row = self.departs
+        return (
+            f"{b} departs from {a} in layer {row.layer!r} ({row.type}), blob {row.blob!r}: {row.relative:.2g}"
+        )
+
+
+@dataclass(frozen=True)
+class Value:
+    """A blob's values in a model. `key` is its name and how many later versions it has (by in-place layers)."""
+
+    key: tuple[str, int]
+    layer: str
+    type: str
+    values: Array
+
+
+def difference(a: Array, b: Array) -> tuple[float, float, str]:
+    """Largest absolute and relative difference of two arrays, and a note where they cannot be compared."""
+    if np.squeeze(a).shape != np.squeeze(b).shape:
+        return np.inf, np.inf, f"shape {a.shape} against {b.shape}"
+    a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    finite = np.isfinite(a)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return np.inf, np.inf, "NaN or infinities in other places"
+    if not np.isfinite(b[finite]).all():
+        return np.inf, np.inf, "NaN or infinities in other places"
+    error = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
+    scale = float(np.abs(a[finite]).max(initial=0.0))
+    return error, error / scale if scale > 1e-30 else error, ""
+
+
+def compare(
+    a: Net | str | Path,
+    b: Net | str | Path,
+    inputs: Sequence[Tensor] | None = None,
+    tolerance: float = TOLERANCE,
+) -> Report:
+    """Run two models on the same inputs and compare the blobs that bear the same name.
+
+    a, b: nets, or ONNX files, whose outputs are compared by name. One of them must be a net; it says what the
+    inputs are (by default `sample_inputs`). Raises NetspecError when the models take different inputs.
+    """
+    net = next((one for one in (a, b) if isinstance(one, Net)), None)
+    if net is None:
+        raise NetspecError("one of the models compared must be a net")
+    values = list(inputs) if inputs is not None else sample_inputs(net)
+    feeds = dict(zip(net.input_names, values, strict=True))
+    found = [values_of(one, feeds) for one in (a, b)]
+    return report(found[0], found[1], (name_of(a), name_of(b)), tolerance)
+
+
+def report(
+    a: Sequence[Value], b: Sequence[Value], names: tuple[str, str], tolerance: float = TOLERANCE
+) -> Report:
+    """The differences of the values that both models have."""
+    theirs = {value.key: value for value in b}
+    ours = {value.key for value in a}
+    rows = tuple(
+        Row(
+            value.layer,
+            value.type,
+            value.key[0],
+            value.values.shape,
+            *difference(value.values, theirs[value.key].values),
+        )
+        for value in a
+        if value.key in theirs
+    )
+    only = [key for key in (*ours, *theirs) if not (key in ours and key in theirs)]
+    return Report(rows, names, tolerance, tuple(sorted({name for name, _ in only})))
+
+
+def values_of(model: Net | str | Path, feeds: Mapping[str, Tensor]) -> list[Value]:
+    """Every blob of a net in order, or the outputs of an ONNX file."""
+    if not isinstance(model, Net):
+        outputs = run_onnx(
+            Path(model).read_bytes(), {name: np.asarray(v) for name, v in feeds.items()}, str(model)
+        )
+        return [Value((name, 0), name, "ONNX", values) for name, values in outputs.items()]
+    missing = [name for name in model.input_names if name not in feeds]
+    if missing:
+        raise NetspecError(f"{name_of(model)} takes an input {missing[0]!r}; given are {', '.join(feeds)}")
+    with torch.no_grad():
+        slots = model.slots(*(feeds[name] for name in model.input_names))
+    later: dict[str, int] = {}
+    found = []
+    for slot in sorted(set(slots) - set(model.graph.inputs), reverse=True):
+        name = model.graph.name(slot)
+        layer = model.graph.steps[model.graph.slots[slot].maker].layer
+        found.append(Value((name, later.get(name, 0)), layer.name, layer.type, slots[slot].cpu().numpy()))
+        later[name] = later.get(name, 0) + 1
+    return found[::-1]
+
+
+def sample_inputs(net: Net, seed: int = 0) -> list[Tensor]:
+    """Normal numbers for each input of at least two axes, zeros (a valid label) for the others."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [net.shapes[slot] for slot in net.graph.inputs]
+    return [torch.randn(s, generator=generator) if len(s) > 1 else torch.zeros(s) for s in shapes]
+
+
+def name_of(model: Net | str | Path) -> str:
+    """What reports call a model."""
+    return (model.graph.spec.name or model.graph.spec.file or "net") if isinstance(model, Net) else str(model)
+
+
+def run_onnx(data: bytes, feeds: Mapping[str, Array], file: str = "model") -> dict[str, Array]:
+    """Outputs of an ONNX model by name: by onnxruntime where it is installed, else by onnx's reference evaluator."""
+    try:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        names = [one.name for one in session.get_inputs()]
+        outputs = [one.name for one in session.get_outputs()]
+
+        def run(given: dict[str, Array]) -> Any:
+            return session.run(None, given)
+    except ImportError:
+        import onnx.reference
+
+        with quiet():
+            evaluator = onnx.reference.ReferenceEvaluator(onnx.load_from_string(data))
+        names, outputs = evaluator.input_names, evaluator.output_names
+
+        def run(given: dict[str, Array]) -> Any:
+            return evaluator.run(None, given)
+    except Exception as error:  # onnxruntime's own errors have no public base
+        raise NetspecError(f"{file}: cannot be read as ONNX: {error}") from error
+    missing = [name for name in names if name not in feeds]
+    if missing:
+        raise NetspecError(f"{file}: takes an input {missing[0]!r}; given are {', '.join(feeds)}")
+    with quiet():
+        return dict(zip(outputs, map(np.asarray, run({name: feeds[name] for name in names})), strict=True))
+
+
+def compare_onnx(net: Net, inputs: Sequence[Tensor] | None = None, tolerance: float = TOLERANCE) -> Report:
+    """The net against its own ONNX form, blob by blob: every blob is made an output of a second export."""
+    values = list(inputs) if inputs is not None else sample_inputs(net)
+    model = to_onnx(net, values, every=True).model_proto
+    feeds = dict(zip(net.input_names, values, strict=True))
+    outward = Outward(net, every=True)
+    outputs = run_onnx(model.SerializeToString(), {name: v.numpy() for name, v in feeds.items()})
+    ours = values_of(net, feeds)
+    theirs = [
+        Value(value.key, value.layer, value.type, outputs[name])
+        for value, name in zip(ours, outward.names, strict=True)
+    ]
+    return report(ours, theirs, (name_of(net), "its ONNX form"), tolerance)
+
+
+def open_net(path: str | Path, weights: str | Path | None = None, phase: str = TEST) -> Net:
+    """A net from its prototxt and weights, built without its data; SpecError where a shape is known to data alone."""
+    document = schema.read_net(path)
+    if not any(spec.keeps(layer, phase, (), 0) for layer in document.message.layer):
+        raise SpecError(f"{path}: has no layer in phase {phase}")
+    net = build(compile(spec.net(document, phase)), seed=0)
+    if weights is not None:
+        load_weights(net, weights)
+    return net
+
+
+def compare_files(
+    a: str | Path,
+    b: str | Path,
+    weights_a: str | Path | None = None,
+    weights_b: str | Path | None = None,
+    tolerance: float = TOLERANCE,
+) -> Report:
+    """Compare two models given by files: a prototxt (with its weights), or an .onnx; the inputs are `sample_inputs`."""
+    models = [
+        path if str(path).endswith(".onnx") else open_net(path, weights)
+        for path, weights in ((a, weights_a), (b, weights_b))
+    ]
+    found = compare(models[0], models[1], tolerance=tolerance)
+    return Report(found.rows, (str(a), str(b)), tolerance, found.unmatched)
