@@ -14,14 +14,14 @@ import gzip
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import IO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from netspec.data.idx import MOST_BYTES, Array, at_most
 from netspec.errors import DataError
 
-TYPES = {
+TYPES: dict[int, np.dtype[Any]] = {
     0x1E3D4C51: np.dtype("<f4"),
     0x1E3D4C53: np.dtype("<f8"),
     0x1E3D4C54: np.dtype("<i4"),
@@ -40,12 +40,12 @@ def read(path: Path) -> Array:
     """The matrix of a file, also of a gzip'ed one; DataError when it is not there, damaged, or too large."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            return _read(file, path)
+            return _read(cast(BinaryIO, file), path)
     except (OSError, EOFError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def _read(file: IO[bytes], path: Path) -> Array:
+def _read(file: BinaryIO, path: Path) -> Array:
     head = at_most(file, 8)
     magic, axes = (int(word) for word in np.frombuffer(head, "<u4")) if len(head) == 8 else (0, 0)
     if magic not in TYPES:
@@ -62,7 +62,8 @@ def _read(file: IO[bytes], path: Path) -> Array:
     data = at_most(file, size + 1)
     if len(data) != size:
         raise DataError(f"{path}: shape {shape} needs {size} bytes, found {len(data)}")
-    return np.frombuffer(data, dtype).reshape(shape)
+    values: Array = np.frombuffer(data, dtype).reshape(shape)
+    return values
 
 
 def write(path: Path, values: Array) -> None:
@@ -108,7 +109,8 @@ def small(images: Array, size: int = 32) -> Array:
 
     factor = size / images.shape[2]
     parts = [zoom(image.astype(np.float32), (1, factor, factor), order=3) for image in images]
-    return np.clip(np.stack(parts), 0, 255).astype(np.float32)
+    reduced: Array = np.clip(np.stack(parts), 0, 255).astype(np.float32)
+    return reduced
 
 
 def held_out(classes: Array, info: Array, seed: int = 1) -> Array:

@@ -66,7 +66,8 @@ class Whitened:
         apart_MOP = (x_PO.unsqueeze(0) - self.mean_MK[:, seen_K].unsqueeze(1)).mT
         solved = torch.linalg.solve_triangular(factor_MOO, apart_MOP, upper=False)
         log_det_M = 2 * factor_MOO.diagonal(dim1=1, dim2=2).log().sum(1)
-        return -0.5 * (solved.square().sum(1).T + log_det_M + x_PO.shape[1] * log(2 * pi))
+        density: Tensor = -0.5 * (solved.square().sum(1).T + log_det_M + x_PO.shape[1] * log(2 * pi))
+        return density
 
     def scores(self, x: Tensor) -> Tensor:
         """log p(observed pixels | y) for every class: (B, Y), nats."""
