@@ -216,3 +216,18 @@ def test_what_cannot_be_assembled(runs: tuple[Path, Path]) -> None:
         lab.missing([])
     with pytest.raises(DataError, match="does not know of missing pixels"):
         lab.Direct(model.load(runs[1]))
+
+
+def test_an_image_has_its_mask_in_any_selection(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Also one from a file, which has a mask for each image of the split."""
+    masks = np.random.default_rng(1).random((40, 8, 8)) < 0.5
+    np.save(tmp_path / "masks.npy", masks)
+    names = ["iid:0.5", f"file:{tmp_path / 'masks.npy'}"]
+    parts = [lab.missing(runs[:1], others=names, begin=b, end=e) for b, e in ((0, 40), (0, 25), (25, 40))]
+    for name in names:
+        whole, *halves = (table.cells["ht"][name].right for table in parts)
+        assert whole == sum(halves)
+    net = model.load(runs[0])
+    pixels, labels = net.images("test", 0, 40)
+    right = net.predict(net.from_pixels(pixels, masks[:, None])).numpy() == labels
+    assert parts[0].cells["ht"][names[1]].right == right.sum()

@@ -112,7 +112,7 @@ def missing(
     models = [model.load(folder, device=device) for folder in runs]
     methods = assemble(models, impute, shifts=shifts, neighbours=neighbours, robust=robust, seed=seed)
     pixels, labels = images(models, split, begin, end)
-    table = run(methods, settings, pixels, labels, repeats=repeats, seed=seed, progress=progress)
+    table = run(methods, settings, pixels, labels, repeats=repeats, seed=seed, first=begin, progress=progress)
     table.facts = {"data": models[0].dataset, "split": split, "seed": seed, **circumstances()}
     for path in map(Path, out):
         if path.suffix in (".png", ".svg", ".pdf"):

@@ -33,14 +33,14 @@ def run(
     *,
     repeats: int = 1,
     seed: int = SEED,
+    first: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Table:
     """The table of accuracies; every method sees the same masks, which depend on seed, setting, repeat and
     image only.
 
-    pixels (N, C, H, W) 0..255, labels (N,). repeats: masks drawn for each image (a clean setting is run once
-    a repeat
-    all the same, so that all cells count alike).
+    pixels (N, C, H, W) 0..255, labels (N,). repeats: masks drawn for each image; a setting without masks is run
+    once. first: number of the first image in its split, so that an image has the same mask in any selection.
     """
     table = Table()
     for setting in settings:
@@ -49,12 +49,12 @@ def run(
         times = 1 if setting.how is None else repeats
         for repeat in range(times):
             for begin in range(0, len(labels), CHUNK):
-                keys = np.arange(begin, min(begin + CHUNK, len(labels)))
-                shown = pixels[keys]
-                observed = setting.observed(shown, keys, seed, repeat)
+                places = np.arange(begin, min(begin + CHUNK, len(labels)))
+                shown = pixels[places]
+                observed = setting.observed(shown, first + places, seed, repeat)
                 for method in methods:
                     answers = np.asarray(method.predict(shown, observed))
-                    right[method.name] += int((answers == labels[keys]).sum())
+                    right[method.name] += int((answers == labels[places]).sum())
         for name, count in right.items():
             table.put(name, setting.name, Cell(count, len(labels), times))
             progress(f"{name}, {setting.name}: {100 * table.cells[name][setting.name].accuracy:.2f} %")
