@@ -170,7 +170,7 @@ def write_weights(layer: Similarity, variance: Tensor) -> None:
 
 def nearest(x: Tensor, centres: Tensor) -> Tensor:
     """Index of the nearest centre for each patch."""
-    return (centres.square().sum(1, keepdim=True) - 2 * (centres @ x.t())).min(0).indices
+    return torch.addmm(-0.5 * centres.square().sum(1), x, centres.t()).argmax(1)
 
 
 def totals(x: Tensor, assigned: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
@@ -278,11 +278,12 @@ class Mixture:
         return -0.5 * (self.variances.shape[1] * log(2 * pi) + self.variances.log().sum(1))
 
     def log_densities(self, x: Tensor) -> Tensor:
-        """log N(x; mean, variance) of every component (M, n), in nats; mixture weights not counted."""
+        """log N(x; mean, variance) of every component (n, M), in nats; mixture weights not counted."""
         precision = 1 / self.variances
-        far = precision @ x.square().t() - 2 * (self.means * precision) @ x.t()
         own = self.constants() - 0.5 * (self.means.square() * precision).sum(1)
-        return own.unsqueeze(1) - 0.5 * far
+        # One product and no other array of this size: to make such arrays takes longer than to fill them.
+        factors = torch.cat([-0.5 * precision, self.means * precision], 1)
+        return torch.addmm(own, torch.cat([x.square(), x], 1), factors.t())
 
 
 def mixture(stream: Patches, clusters: int, p: Any, generator: torch.Generator, strict: bool) -> Mixture:
@@ -299,7 +300,7 @@ def mixture(stream: Patches, clusters: int, p: Any, generator: torch.Generator, 
         counts, sums, squares = (torch.zeros_like(t) for t in (means[:, :1], means, means))
         for _ in range(p.num_batches):
             x = stream()
-            assigned = now.log_densities(x).max(0).indices
+            assigned = now.log_densities(x).argmax(1)
             new, more = totals(torch.cat([x, x.square()], 1), assigned, clusters)
             counts, sums, squares = (
                 counts + new.unsqueeze(1),
