@@ -82,11 +82,17 @@ def max_pool(x: Tensor, frame: Frame, mask: bool = False) -> tuple[Tensor, ...]:
 
 def largest(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, ceil: bool) -> Tensor:
     """torch's max_pool2d, on CPU through its channels-last kernel, which is vectorised."""
-    if x.device.type != "cpu" or x.shape[1] < 16 or not x.is_contiguous() or torch.compiler.is_compiling():
+    if not turns(x):
         return functional.max_pool2d(x, kernel, stride, pad, ceil_mode=ceil)
     turned: Any = ChannelsLastMax
     top: Tensor = turned.apply(x, kernel, stride, pad, ceil, torch.is_grad_enabled() and x.requires_grad)[0]
     return top
+
+
+def turns(x: Tensor) -> bool:
+    """Whether the channels-last kernel is the faster one for x."""
+    on_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return on_cpu and x.shape[1] >= 16 and x.is_contiguous()
 
 
 class ChannelsLastMax(torch.autograd.Function):
@@ -119,7 +125,11 @@ class ChannelsLastMax(torch.autograd.Function):
 
 
 def largest_places(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, ceil: bool) -> tuple[Tensor, Tensor]:
-    """torch's max_pool2d with indices."""
+    """torch's max_pool2d with indices; both kernels take the first of ties."""
+    if turns(x):
+        turned: Any = ChannelsLastMax
+        found: tuple[Tensor, Tensor] = turned.apply(x, kernel, stride, pad, ceil, True)
+        return found
     return functional.max_pool2d(x, kernel, stride, pad, ceil_mode=ceil, return_indices=True)
 
 

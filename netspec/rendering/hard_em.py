@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv_transpose2d, unfold
+from torch.nn.functional import unfold
 
 from netspec.rendering.least_squares import Gram
 from netspec.rendering.levels import Level, RenderingModel, best_scale, relative_error, unexplained
@@ -92,7 +92,7 @@ class HardEM:
             messages, switches, z = self.model.infer(x, known(labels))
             for i, level in enumerate(levels):
                 h = level.spread(z[i + 1], switches[i])
-                rendered = conv_transpose2d(h, level.weight, padding=level.pad)
+                rendered = level.transposed(h)
                 scale = best_scale(rendered, messages[i])
                 grams[i].add(h * scale, messages[i])
                 scales[i].append(scale.flatten())

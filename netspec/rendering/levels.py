@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv_transpose2d, one_hot
+from torch.nn.functional import conv_transpose2d, fold, one_hot
 
 from netspec.errors import SpecError
 from netspec.graph import Step
@@ -89,7 +89,17 @@ class Level:
 
     def down(self, z: Tensor, switches: Switches) -> Tensor:
         """z one level below."""
-        return conv_transpose2d(self.spread(z, switches), self.weight, padding=self.pad)
+        return self.transposed(self.spread(z, switches))
+
+    def transposed(self, h: Tensor) -> Tensor:
+        """The transpose of the convolution, without bias."""
+        weight = self.weight
+        if weight.shape[1] > 3 or h.device.type != "cpu":
+            return conv_transpose2d(h, weight, padding=self.pad)
+        kernel = (weight.shape[2], weight.shape[3])
+        sides = (h.shape[2] + kernel[0] - 1 - 2 * self.pad, h.shape[3] + kernel[1] - 1 - 2 * self.pad)
+        cells = weight.flatten(1).t() @ h.flatten(2)  # see Deconvolution: few outputs are slow in torch
+        return fold(cells, sides, kernel, padding=self.pad)
 
 
 class RenderingModel:
