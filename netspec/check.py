@@ -215,7 +215,7 @@ def shaped(graph: Graph, report: Report) -> tuple[Net | None, dict[str, Shape]]:
     for step in graph.steps:
         if step.kind.is_source:
             try:
-                step.kind(step.layer, graph.spec.phase).source_shapes()
+                step.kind(step.layer, step.layer.phase(graph.spec.phase)).source_shapes()
             except DataError as error:
                 open_steps.append(step)
                 missing = step.layer.problem(str(error).rpartition(f"{step.layer}: ")[2])

@@ -48,7 +48,7 @@ def evaluate(
         chosen = choose_device(document.message, device)
     else:
         specs = [(spec.net(document, TEST, stages), iterations or BATCHES)]
-        chosen = torch.device(device or "cpu")
+        chosen = choose_device(schema.SolverParameter(), device or "cpu")
     if not specs:
         raise SpecError(f"{path}: names no test net (test_iter and test_interval)")
     values: Any = None

@@ -89,6 +89,7 @@ def load(
     train, tests = nets.train(), nets.tests()
     distinct = {id(net.message): net for net in (train, *tests)}
     override(message, [net.message for net in distinct.values()], overrides)
+    tests = nets.tests()  # a setting may have changed how many there are
     experiment = Experiment(
         solver=message,
         train=train.spec(TRAIN, message.train_state if message.HasField("train_state") else None),
@@ -120,9 +121,17 @@ def read_solver_beside(document: Document) -> Document:
 
 
 def find_file(name: str, beside: str) -> Path | None:
-    """A file that a spec names: from the working directory, as in Caffe, or from the spec's own folder."""
-    folder = Path(beside).parent
-    for candidate in (Path(name), folder / name, folder / Path(name).name):
+    """A file that a spec names: from the working directory, as in Caffe, or from the spec's own folder.
+
+    A name without a folder is looked for beside the spec first: a run folder's solver means the net that lies there.
+    """
+    folder, here = Path(beside).parent, Path(name)
+    for candidate in (
+        *([folder / name] if here.parent == Path() else []),
+        here,
+        folder / name,
+        folder / here.name,
+    ):
         if candidate.is_file():
             return candidate
     return None
@@ -180,6 +189,8 @@ class _Nets:
         ]
         own += [self.take(f"test_net {i}", name, "test_net", i) for i, name in enumerate(m.test_net)]
         counts = len(m.test_iter)
+        if any(count < 0 for count in m.test_iter):
+            raise self.fail(f"test_iter must be at least 0, found {min(m.test_iter)}", "test_iter")
         if counts < len(own):
             raise self.fail(f"{counts} test_iter values for {len(own)} test nets", "test_iter")
         if counts > len(own):

@@ -167,7 +167,8 @@ class Net(nn.Module):
 
         Raises SpecError at the layer when a shape differs, naming both. Nothing is copied then.
         """
-        problems, copies, missing, used = [], [], [], set()
+        problems, copies, missing = [], [], []
+        used: set[str] = set()
         for param in self.params:
             places = [f"{self.graph.steps[i].layer.name}/{j}" for i, j in param.users]
             used.update((param.name, *places))
@@ -226,7 +227,7 @@ def _shape_pass(graph: Graph, given: Mapping[str, Shape]) -> tuple[list[Layer], 
     problems: list[Problem] = []
     for step in graph.steps:
         try:
-            layer = step.kind(step.layer, graph.spec.phase)
+            layer = step.kind(step.layer, step.layer.phase(graph.spec.phase))
             layers.append(layer)
             if any(shapes[slot] is None for slot in step.reads):
                 continue  # a mistake above is reported already
@@ -246,9 +247,13 @@ def _top_shapes(
     if step.kind.is_source:
         if all(name in given for name in names):
             return [tuple(given[name]) for name in names]
-        return [
+        own = [
             tuple(given.get(name, shape)) for name, shape in zip(names, layer.source_shapes(), strict=True)
         ]
+        for name, shape in zip(names, own, strict=True):
+            if any(size < 0 for size in shape):
+                raise SpecError([step.layer.problem(f"top {name!r} would have shape {shape}")])
+        return own
     bottoms = [shapes[slot] for slot in step.reads]
     layer.setup(*bottoms)
     try:

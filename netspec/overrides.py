@@ -10,6 +10,33 @@ from google.protobuf import text_format
 from netspec.errors import SpecError, did_you_mean
 from netspec.schema.descriptors import is_repeated
 
+NETS = ("net", "train_net", "test_net", "net_param", "train_net_param", "test_net_param")
+"""Fields of a solver that name its nets; they are read before any setting is made."""
+
+UNTOLD = (*NETS, "max_iter", "display", "debug_info", "snapshot", "snapshot_prefix", "snapshot_after_train")
+"""Fields that change no iteration of a run, or are changed to make it longer."""
+
+
+def changes(before: Any, now: Any) -> list[str]:
+    """`base_lr was 0.01, now 0.1` for each field that differs between two SolverParameters, save for UNTOLD."""
+    found = []
+    for field in now.DESCRIPTOR.fields:
+        old, new = (shown(getattr(message, field.name)) for message in (before, now))
+        if field.name not in UNTOLD and old != new:
+            found.append(f"{field.name} was {old or 'none'}, now {new or 'none'}")
+    return found
+
+
+def shown(value: Any) -> str:
+    """A field's value on one line."""
+    if isinstance(value, float):
+        return f"{value:.7g}"
+    if hasattr(value, "ListFields"):
+        return str(text_format.MessageToString(value, as_one_line=True))
+    if isinstance(value, str | int):
+        return str(value)
+    return ",".join(shown(entry) for entry in value)
+
 
 def override(solver: Any, nets: Sequence[Any], settings: Mapping[str, str] | Sequence[str]) -> None:
     """Write each setting into the solver's message, or into every layer of its name in the nets.
@@ -27,6 +54,8 @@ def override(solver: Any, nets: Sequence[Any], settings: Mapping[str, str] | Seq
         if not layers and head.partition("[")[0] not in solver.DESCRIPTOR.fields_by_name:
             names = [*solver.DESCRIPTOR.fields_by_name, *(layer.name for net in nets for layer in net.layer)]
             raise SpecError(f"{setting}: {head!r} is no solver field and no layer{did_you_mean(head, names)}")
+        if not layers and head.partition("[")[0] in NETS:
+            raise SpecError(f"{setting}: a solver's net is read before settings; give the file in its place")
         for message, inner in [(layer, rest) for layer in layers] or [(solver, path)]:
             assign(message, inner, value, setting)
 
@@ -101,5 +130,7 @@ def parsed(message: Any, field: Any, value: str, setting: str) -> list[Any]:
     except text_format.ParseError as error:
         reason = str(error).partition(" : ")[2] or str(error)
         raise SpecError(f"{setting}: {reason}") from None
+    if others := [entry.name for entry, _ in scratch.ListFields() if entry.name != field.name]:
+        raise SpecError(f"{setting}: holds other fields: {', '.join(others)}")
     found = getattr(scratch, field.name)
     return list(found) if is_repeated(field) else [found]

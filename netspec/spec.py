@@ -42,6 +42,10 @@ class LayerSpec:
     def __str__(self) -> str:
         return f"layer {self.name!r} ({self.type})"
 
+    def phase(self, of_net: str) -> str:
+        """The phase that this layer computes in: its own where it names one, else the net's."""
+        return phase_name(self.message.phase) if self.message.HasField("phase") else of_net
+
     def problem(self, message: str, *path: str | int) -> Problem:
         """A Problem at this layer's field `path`, its text led by the layer's name and type."""
         return Problem(f"{self}: {message}", self.at(*path))
@@ -68,10 +72,12 @@ def net(
 ) -> NetSpec:
     """The NetSpec of a NetParameter: layers kept by their include and exclude rules.
 
-    `path` and `message` select a net inside a larger document (a solver's `net_param`).
+    `path` and `message` select a net inside a larger document (a solver's `net_param`). The stages and the level
+    of the net's own `state` hold too; a level that is given goes before it.
     Raises SpecError when a layer carries both include and exclude rules (src/caffe/net.cpp, FilterNet).
     """
     root = document.message if message is None else message
+    stages, level = {*root.state.stage, *stages}, level or root.state.level
     layers, problems = [], []
     for i, layer in enumerate(root.layer):
         if layer.include and layer.exclude:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netspec import data, snapshot, watch
+from netspec import data, schema, snapshot, watch
 from netspec.compiled import compile_net
 from netspec.data import Feeder, Source
 from netspec.errors import NetspecError, SnapshotError, SpecError
@@ -28,6 +28,7 @@ from netspec.interchange.solverstate import (
     write_solverstate,
 )
 from netspec.net import Net, build
+from netspec.overrides import changes
 from netspec.progress import Progress
 from netspec.runs import Folder, new_folder, plain
 from netspec.signals import Requests
@@ -65,9 +66,16 @@ class Run:
 def choose_device(solver: Any, device: str | torch.device | None) -> torch.device:
     """The device asked for, else the solver's: a GPU where there is one, unless solver_mode is CPU."""
     if device is not None:
-        chosen = torch.device(device)
-        if chosen.type == "cuda" and not torch.cuda.is_available():
-            raise NetspecError(f"device {device}: there is no CUDA device here")
+        try:
+            chosen = torch.device(device)
+        except RuntimeError:
+            raise NetspecError(f"device {device}: is none; give cpu, cuda or cuda:N") from None
+        if chosen.type == "meta":
+            raise NetspecError(f"device {device}: holds no numbers; give cpu, cuda or cuda:N")
+        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if chosen.type == "cuda" and (chosen.index or 0) >= there:
+            found = f"only {there}" if there else "no CUDA device"
+            raise NetspecError(f"device {device}: there is {found} here")
         return chosen
     if solver.solver_mode == solver.GPU and torch.cuda.is_available():
         return torch.device("cuda", solver.device_id if solver.device_id < torch.cuda.device_count() else 0)
@@ -114,11 +122,9 @@ class Trainer:
         self.test_feeders = [self.open(net) for net in self.tests]
         self.test_starts = [feeder.state() for feeder in self.test_feeders]
         self.solver = Solver(self.net, self.message, at=plan.at)
-        if out is None and resume is not None and self.resumed is not None:
-            out = run_folder_of(self.resumed.path)
-        self.folder = Folder(
-            Path(out) if self.resumed is not None and out is not None else new_folder(plan.stem, out)
-        )
+        own = run_folder_of(self.resumed.path) if self.resumed is not None else None
+        goes_on = own is not None and (out is None or Path(out).resolve() == own.resolve())
+        self.folder = Folder(own if own is not None and goes_on else new_folder(plan.stem, out))
         self.progress = Progress(self.message.max_iter, quiet=not progress)
         self.losses: deque[Any] = deque(maxlen=max(1, self.message.average_loss))
         self.seconds = 0.0
@@ -447,6 +453,10 @@ class Trainer:
                     f"{fact} was {info[fact]}, now {current}: equal to rounding, not to the bit"
                 )
         self.progress.line(f"resumed from {saved.path}")
+        before = run_folder_of(saved.path) / "solver.prototxt"
+        if before.is_file():
+            for change in changes(schema.read_solver(before).message, self.message):
+                self.progress.line(f"{change}: not the run that was stopped")
 
     def draw(self) -> None:
         """The loss plot of the run folder."""

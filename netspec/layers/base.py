@@ -122,7 +122,10 @@ class Layer(nn.Module):
 
         `lr_mult` is the default learning-rate factor, in force when the file has no `param` for this blob.
         """
-        self.blobs.append(nn.Parameter(torch.empty(shape, device="meta")))
+        try:
+            self.blobs.append(nn.Parameter(torch.empty(shape, device="meta")))
+        except (RuntimeError, TypeError):  # a negative size, or more values than torch can count
+            self.fail(f"blob {len(self.blob_shapes)} cannot have shape {tuple(shape)}")
         self.blob_shapes.append(tuple(shape))
         self.blob_fillers.append(filler)
         self.blob_lr_mults.append(lr_mult)

@@ -132,6 +132,8 @@ class DummyData(Layer):
     def setup(self, *shapes: Shape) -> None:
         self.register_buffer("anchor", torch.empty(0), persistent=False)  # follows the net's device and dtype
         self.shapes = one_each(self, self.written_shapes(), "shape", "dummy_data_param", "shape")
+        if bad := next((shape for shape in self.shapes if any(size < 0 for size in shape)), None):
+            self.fail(f"a top cannot have shape {bad}", "dummy_data_param", "shape", 0)
         zeros = [schema.FillerParameter(type="constant")]
         written = list(self.param.data_filler) or zeros
         given = one_each(self, written, "filler", "dummy_data_param", "data_filler")

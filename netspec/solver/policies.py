@@ -80,8 +80,12 @@ def power(base: float, exponent: int) -> float:
 
 
 def power32(base: np.float32, exponent: np.float32) -> np.float32:
-    """powf: the power of two float32 numbers, rounded once."""
-    return F(math.pow(float(base), float(exponent)))
+    """powf: the power of two float32 numbers, rounded once; infinite or NaN where C's is."""
+    with np.errstate(all="ignore"):
+        try:
+            return F(math.pow(float(base), float(exponent)))
+        except (ValueError, OverflowError):  # Python's own complaint about a pole, a root of -1, an overflow
+            return F(np.power(np.float64(base), np.float64(exponent)))
 
 
 @policy
