@@ -14,7 +14,7 @@ import netspec
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"errors"},
-    {"schema", "spec", "fillers"},
+    {"schema", "spec", "fillers", "clusters"},
     {"layers", "data", "blob", "memory"},
     {"graph"},
     {"net"},
