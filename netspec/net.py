@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -169,8 +170,9 @@ class Net(nn.Module):
         """
         problems, copies, missing = [], [], []
         used: set[str] = set()
+        places_of = numbered(self.graph)
         for param in self.params:
-            places = [f"{self.graph.steps[i].layer.name}/{j}" for i, j in param.users]
+            places = [f"{name}/{j}" for i, j in param.users for name, k in (places_of[i],) if k == 1]
             used.update((param.name, *places))
             name = next((name for name in (param.name, *places) if name in weights), None)
             if name is None:
@@ -188,6 +190,16 @@ class Net(nn.Module):
             for value, new in copies:
                 value.copy_(new)
         return missing, [name for name in weights if name not in used]
+
+
+def numbered(graph: Graph) -> list[tuple[str, int]]:
+    """For each step the name of its layer, and which of that name it is, counted from 1."""
+    seen: Counter[str] = Counter()
+    found = []
+    for step in graph.steps:
+        seen[step.layer.name] += 1
+        found.append((step.layer.name, seen[step.layer.name]))
+    return found
 
 
 class _Stop(Exception):
@@ -282,10 +294,11 @@ def _first_line(error: Exception) -> str:
 def _share_by_name(net: Net, share: Net | None) -> None:
     """Make Params: one for each blob, shared through `param { name }` and with the layers of `share`."""
     by_key: dict[str, Param] = {}
-    others = {} if share is None else {step.layer.name: layer for step, layer in reversed(share._plan)}
+    others = {} if share is None else dict(zip(numbered(share.graph), share.made, strict=True))
+    names = numbered(net.graph)
     problems: list[Problem] = []
     for i, (step, layer) in enumerate(zip(net.graph.steps, net.made, strict=True)):
-        twin = others.get(step.layer.name)
+        twin = others.get(names[i])
         specs = step.layer.message.param
         if len(specs) > len(layer.blobs):
             problems.append(

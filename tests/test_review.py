@@ -169,3 +169,30 @@ def test_sizes_beyond_reason_are_problems_of_their_layer(tmp_path: Path, layer: 
     report = check(path)
     assert not report.ok
     assert all(problem.position is not None for problem in report.problems)
+
+
+# Layers of equal name
+
+
+def twins(phase: str) -> spec.NetSpec:
+    layer = """
+    layer { name: "ip" type: "InnerProduct" bottom: "%s" top: "%s"
+      inner_product_param { num_output: 3 bias_term: false weight_filler { type: "xavier" } } }
+    """
+    source = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 } } }'
+    return spec.net(schema.parse_net(source + layer % ("x", "y") + layer % ("y", "z")), phase)
+
+
+def test_layers_of_equal_name_share_in_their_order() -> None:
+    train = build(compile(twins("TRAIN")), seed=0)
+    test = build(compile(twins("TEST")), seed=1, share=train)
+    assert [param.name for param in test.params] == ["ip/0", "ip#2/0"]
+    assert all(ours.value is theirs.value for ours, theirs in zip(test.params, train.params, strict=True))
+
+
+def test_weights_of_a_name_go_to_its_first_layer() -> None:
+    net = build(compile(twins("TRAIN")), seed=0)
+    second = net.weights()["ip#2/0"].clone()
+    assert net.load_weights({"ip/0": torch.ones(3, 3)}) == (["ip#2/0"], [])
+    assert torch.equal(net.weights()["ip/0"], torch.ones(3, 3))
+    assert torch.equal(net.weights()["ip#2/0"], second)
