@@ -7,7 +7,7 @@
 
 Modes: supervised (EG), dcn (the DCN of the same configuration), labelled (EG on the labelled examples alone),
 labelled-dcn, semi (cross entropy and reconstruction), semi-nnkl (with nonnegativity and KL), unsupervised.
-The number of steps is counted in epochs of the training split; the rate falls exponentially from 1e-3 to
+The number of steps is counted in epochs of the training split; the rate falls exponentially from --rate to
 1e-6. A run that was cut off goes on where it stopped. Test errors are those of the last step, never of the
 best one.
 """
@@ -46,13 +46,13 @@ STAGES = {
 app = typer.Typer(add_completion=False)
 
 
-def solver_text(net: Path, mode: str, steps: int, every: int) -> str:
+def solver_text(net: Path, mode: str, steps: int, every: int, rate: float) -> str:
     """A solver of one mode."""
     stages = " ".join(f'stage: "{stage}"' for stage in STAGES[mode])
     test = 'stage: "dcn"' if "dcn" in STAGES[mode] else ""
-    gamma = 1e-3 ** (1 / steps)
+    gamma = (1e-6 / rate) ** (1 / steps)
     return (
-        f'net: "{net}" type: "Adam" base_lr: 0.001 lr_policy: "exp" gamma: {gamma:.8f}\n'
+        f'net: "{net}" type: "Adam" base_lr: {rate:g} lr_policy: "exp" gamma: {gamma:.8f}\n'
         f"train_state {{ {stages} }} test_state {{ {test} }}\n"
         f"max_iter: {steps} display: 50 average_loss: 50 test_iter: 100 test_interval: {every} "
         f"test_initialization: false snapshot: {max(every, 500)} random_seed: 1 compile: false\n"
@@ -68,6 +68,8 @@ def train(
     widths: Annotated[str, typer.Option(help="Filters a level, as 16,32; empty = the net's own.")] = "",
     split: Annotated[str, typer.Option(help="Training split.")] = "whole_train",
     tests: Annotated[int, typer.Option(help="Tests during training.")] = 10,
+    rate: Annotated[float, typer.Option(help="Learning rate at the start; at the end it is 1e-6.")] = 1e-3,
+    tag: Annotated[str, typer.Option(help="Put behind the name of the run's folder.")] = "",
     seed: int = 1,
     rc: float = 0.2,
     kl: float = 1.0,
@@ -79,7 +81,7 @@ def train(
     if widths:
         values["widths"] = [int(width) for width in widths.split(",")]
     run = (
-        out / f"{name}{'-' + widths.replace(',', '-') if widths else ''}_{mode}_{labels or 'all'}_seed{seed}"
+        out / f"{name}{'-' + widths.replace(',', '-') if widths else ''}_{mode}_{labels or 'all'}_seed{seed}{tag}"
     )
     run.mkdir(parents=True, exist_ok=True)
     net, solver = run / "spec.prototxt", run / "spec_solver.prototxt"
@@ -89,7 +91,7 @@ def train(
     examples = {"mnist": 50000, "cifar10": 40000}["cifar10" if "cifar" in name else "mnist"]
     steps = round(epochs * (examples + 10000 * (split == "whole_train")) / BATCH)
     net.write_text(text)
-    solver.write_text(solver_text(net, mode, steps, max(1, steps // tests)))
+    solver.write_text(solver_text(net, mode, steps, max(1, steps // tests), rate))
     resume = (
         run if (run / "snapshots").exists() and any((run / "snapshots").glob("*.state.safetensors")) else None
     )
@@ -148,7 +150,8 @@ def table(out: Path = Path("runs/drmm"), reconstruction: bool = True) -> None:
         row["steps_wanted"] = load(run / "solver.prototxt").solver.max_iter
         row["curve"] = [[step, round(error, 2)] for step, error in errors]
         row["seconds"] = lines[-1].get("seconds")
-        if reconstruction and "dcn" not in run.name:
+        saved = any((run / "snapshots").glob("*.state.safetensors"))
+        if reconstruction and saved and "dcn" not in run.name:
             row["reconstruction"] = round(error_of(run), 5)
         print(json.dumps(row))
 
