@@ -1,12 +1,16 @@
 """Time the training step of nets against the bare matrix products inside it.
 
-    python tools/bench.py [NET.prototxt ...] [--threads 2] [--rounds 30] [--out docs/results/bench_cpu.json]
+    python tools/bench.py [NET.prototxt ...] [--queries NET.prototxt] [--threads 2] [--rounds 30]
+                          [--out docs/results/bench_cpu.json]
 
 For each net (default: every net in nets/ that has a solver beside it), on random images: forward; forward and
 backward; and the whole step with the solver's update; compiled and layer by layer. The floor is what no other
 implementation of the same layers can save: one matrix product (or convolution) a layer on data that lies ready,
 forward, and backward for exactly those gradients that the step needs. `step_over_floor` is the whole compiled
 step over that.
+
+With `--queries`, for a generative net: seconds for 10,000 images with half of their pixels missing, classified,
+completed, explained by marginals, and so on, and each as a multiple of the plain forward pass.
 
 All timings of a net are taken in turns, round after round, so that a disturbance hits all of them; a ratio is the
 median over the rounds of ratios within a round. `..._cpu` is the same ratio of processor time in place of wall
@@ -37,6 +41,11 @@ from netspec.layers.inner_product import InnerProduct
 from netspec.layers.mex import MEX
 from netspec.layers.similarity import Similarity
 from netspec.net import Net, build
+from netspec.queries.likelihood import posterior
+from netspec.queries.marginals import expected_completion, marginals
+from netspec.queries.most_probable import most_probable_completion
+from netspec.queries.sampling import complete, sample
+from netspec.queries.tree import Tree
 from netspec.solver.solver import Solver
 
 Run = Callable[[], object]
@@ -224,6 +233,38 @@ def measure(path: Path, count: int) -> dict[str, Any]:
     }
 
 
+IMAGES, BATCH = 10_000, 500
+"""Images that the queries are timed on, and how many go through at once."""
+
+
+def measure_queries(path: Path, count: int) -> dict[str, Any]:
+    """Seconds for IMAGES images of every query, and the median over the rounds of its ratio to the forward pass."""
+    document = schema.read_net(path)
+    side = build(compile(spec.net(document, "TEST")), device="meta")
+    shapes = {name: (BATCH, *side.shape(name)[1:]) for name in side.input_names}
+    net = build(compile(spec.net(document, "TEST")), seed=1, input_shapes=shapes)
+    tree, generator = Tree(net), torch.Generator().manual_seed(1)
+    x = torch.rand((BATCH, *tree.image_shape), generator=generator) - 0.5
+    x = torch.where(torch.rand(x.shape, generator=generator) < 0.5, torch.nan, x)
+    y = torch.randint(tree.classes, (BATCH,), generator=generator)
+    queries: dict[str, Run] = {
+        "forward": lambda: tree.up(x),
+        "posterior": lambda: posterior(tree, x),
+        "complete": lambda: complete(tree, x, generator=generator),
+        "sample": lambda: sample(tree, y, generator=generator),
+        "most_probable_completion": lambda: most_probable_completion(tree, x),
+        "marginals": lambda: marginals(tree, x),
+        "expected_completion": lambda: expected_completion(tree, x),
+    }
+    with torch.no_grad():
+        taken = rounds(queries, count)
+    return {"images": IMAGES, "batch": BATCH} | {
+        name: {"seconds": round(statistics.median(t.wall for t in times) * IMAGES / BATCH, 3)}
+        | ratios("over_forward", times, taken["forward"])
+        for name, times in taken.items()
+    }
+
+
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     names = [line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")]
@@ -255,6 +296,9 @@ def nets_with_solvers() -> list[Path]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("nets", nargs="*", type=Path, metavar="NET", help="nets with a solver beside them")
+    parser.add_argument(
+        "--queries", type=Path, metavar="NET", help="time the queries of a generative net too"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default 2)")
     parser.add_argument("--rounds", type=int, default=30, help="rounds of timings (default 30)")
     parser.add_argument("--out", type=Path, help="write the numbers to this JSON file")
@@ -275,6 +319,16 @@ def main() -> int:
             f"layer by layer {entry['eager_step_over_floor']:.2f})",
             flush=True,
         )
+    if options.queries:
+        results["queries"] = {
+            options.queries.stem: measure_queries(options.queries, max(3, options.rounds // 5))
+        }
+        for name, entry in results["queries"][options.queries.stem].items():
+            if isinstance(entry, dict):
+                print(
+                    f"{name}: {entry['seconds']:.2f} s, {entry['over_forward']:.2f} times the forward pass",
+                    flush=True,
+                )
     results["machine"]["load_average_after"] = round(os.getloadavg()[0], 2)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
