@@ -23,6 +23,8 @@ _HOMES = {
     "Net": "netspec.net",
     "Layer": "netspec.layers.base",
     "register": "netspec.layers.base",
+    "read_net_from_caffe": "netspec.interchange.readers",
+    "blob_from_image": "netspec.interchange.readers",
     "SpecError": "netspec.errors",
     "DataError": "netspec.errors",
     "SnapshotError": "netspec.errors",

@@ -24,19 +24,17 @@ COEF_BITS = 11
 """Bits of a weight in OpenCV's 8-bit bilinear resizing."""
 
 
-def taps(size: int, new: int) -> tuple[Array, Array, Array]:
+def taps(size: int, new: int, ratio: float | None = None) -> tuple[Array, Array, Array]:
     """For each output place: left neighbour, right neighbour, weight of the right one (pixel centres
-    aligned).
+    aligned). `ratio` is that of the sizes where it is not the quotient of whole pixels.
     """
-    place = ((np.arange(new) + 0.5) * (size / new) - 0.5).astype(np.float32)
+    place = ((np.arange(new) + 0.5) * (size / new if ratio is None else ratio) - 0.5).astype(np.float32)
     left = np.floor(place).astype(np.int64)
-    right_weight = place - left
-    right_weight[(left < 0) | (left >= size - 1)] = 0
-    left = left.clip(0, size - 1)
-    return left, (left + 1).clip(max=size - 1), right_weight.astype(np.float32)
+    right_weight = (place - left).astype(np.float32)
+    return left.clip(0, size - 1), (left + 1).clip(0, size - 1), right_weight
 
 
-def resize(images: Array, height: int, width: int) -> Array:
+def resize(images: Array, height: int, width: int, ratio: float | None = None) -> Array:
     """Bilinear without antialiasing over the last two axes; uint8 in OpenCV's fixed-point arithmetic, else
     float32.
 
@@ -49,8 +47,11 @@ def resize(images: Array, height: int, width: int) -> Array:
         blocks = images.reshape(*images.shape[:-2], height, 2, width, 2).astype(np.uint16)
         means: Array = (blocks.sum((-3, -1), dtype=np.uint16) + 2) >> 2
         return means.astype(np.uint8)
-    top, bottom, wy = taps(old_height, height)
-    left, right, wx = taps(old_width, width)
+    top, bottom, wy = taps(old_height, height, ratio)
+    left, right, wx = taps(old_width, width, ratio)
+    wx[left == right] = (
+        0  # rows keep the weights of a neighbour outside: in whole numbers this rounds otherwise
+    )
     if images.dtype != np.uint8:
         rows = images[..., left] * (1 - wx) + images[..., right] * wx
         below = wy[:, None]
