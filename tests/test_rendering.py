@@ -334,3 +334,40 @@ def test_nets_that_do_not_render_say_why() -> None:
         RenderingModel(net_of(text))
     with pytest.raises(SpecError, match="plain ReLU"):
         RenderingModel(net_of(text.replace("stride: 2", "")))
+
+
+# Modes
+
+
+@pytest.mark.parametrize(
+    ("stages", "losses"),
+    [
+        ((), {"loss", "reconstruction"}),
+        (("dcn",), {"loss"}),
+        (("labelled", "stats"), {"loss", "reconstruction"}),
+        (("semi", "nnkl"), {"loss", "reconstruction", "kl", "nn1", "nn2"}),
+        (("unsupervised", "nnkl"), {"reconstruction", "kl", "nn1", "nn2"}),
+    ],
+)
+def test_each_mode_trains_every_weight(stages: tuple[str, ...], losses: set[str]) -> None:
+    text = render_nets.rendered("drmm2_mnist", widths=[3, 4])
+    for size in (100, 50):
+        text = text.replace(f"batch_size: {size}", f"batch_size: {4 if size == 100 else 2}")
+    graph = compile(spec.net(schema.parse_net(text, "drmm2.prototxt"), "TRAIN", stages))
+    net = build(graph, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    given = [
+        torch.rand(net.shape(name), generator=generator)
+        if len(net.shape(name)) > 1
+        else torch.full(net.shape(name), torch.nan if name == "no_labels" else 1.0)
+        for name in net.input_names
+    ]
+    tops = net(*given)
+    assert {graph.name(slot) for slot, _ in graph.losses} == losses
+    objective = net.objective(tops)
+    objective.backward()
+    assert math.isfinite(float(objective.detach()))
+    for param in net.params:
+        if param.name in ("conv1/0", "conv2/0", "scores/0"):
+            assert param.value.grad is not None
+            assert float(param.value.grad.abs().max()) > 0
