@@ -10,7 +10,7 @@ import torch
 
 from netspec import interchange
 from netspec.errors import NetspecError
-from netspec.interchange.compare import compare, compare_files, compare_onnx, difference
+from netspec.interchange.comparison import compare, compare_files, compare_onnx, difference
 from netspec.interchange.onnx import export_onnx
 from tests.test_onnx import TEXT, small
 

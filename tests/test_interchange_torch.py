@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from netspec import schema
 from netspec.errors import NetspecError, SpecError
-from netspec.interchange.compare import open_net
-from netspec.interchange.from_torch import Converted, from_torch
+from netspec.interchange.comparison import open_net
+from netspec.interchange.torch_modules import Converted, from_torch
 
 
 class Calls(nn.Module):

@@ -146,7 +146,11 @@ def old_file(net: Net, layer: str, double: bool = False, packed: bool = True) ->
         blobs = [old_blob(array.shape, array, double, packed) for array in arrays]
         name = made.spec.name.encode()
         if layer == "v1":
-            content = field(4, name) + number_field(5, 4) + b"".join(field(6, blob) for blob in blobs)
+            content = (
+                field(4, name)
+                + number_field(5, {"Convolution": 4, "InnerProduct": 14}.get(made.spec.type, 0))
+                + b"".join(field(6, blob) for blob in blobs)
+            )
         else:
             content = field(
                 1, field(1, name) + field(2, b"conv") + b"".join(field(50, blob) for blob in blobs)

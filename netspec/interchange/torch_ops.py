@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from netspec.interchange.blobs import Array
-from netspec.interchange.from_torch import Blob, Conversion, Unsupported
+from netspec.interchange.torch_modules import Blob, Conversion, Unsupported
 
 Handler = Callable[[Conversion, SimpleNamespace], Any]
 OPERATORS: dict[str, Handler] = {}

@@ -13,7 +13,7 @@ from torch import Tensor
 from netspec import snapshot
 from netspec.errors import Problem, SnapshotError, SpecError
 from netspec.interchange import hdf5
-from netspec.interchange.blobs import Array
+from netspec.interchange.blobs import Array, StoredBlob
 from netspec.interchange.caffemodel import Caffemodel, parse_caffemodel, read_file, write_caffemodel
 from netspec.layers.base import Layer
 from netspec.net import Net
@@ -51,9 +51,9 @@ def kind_of(path: str | Path) -> str:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Blobs of any weight file by '<layer>/<index>', in the file's own sizes; equal names get '#2', '#3'.
+    """Blobs of any weight file by '<layer>/<index>'; equal names of layers get '#2', '#3'.
 
-    Old 4-D sizes stay as they are: to fill a net use `load_weights`, which knows what fits.
+    Old 4-D sizes of biases and InnerProduct are brought up to date.
     Raises SnapshotError when the file is damaged or of no known kind.
     """
     kind = kind_of(path)
@@ -75,8 +75,18 @@ def named(model: Caffemodel) -> dict[str, Tensor]:
             k += 1
             stem = f"{layer.name}#{k}"
         for j, blob in enumerate(layer.blobs):
-            found[f"{stem}/{j}"] = tensor(blob.array())
+            found[f"{stem}/{j}"] = tensor(today(layer.type, j, blob))
     return found
+
+
+def today(kind: str, j: int, blob: StoredBlob) -> Array:
+    """The values of a blob; one with old 4-D sizes in the sizes that a layer of its type has now."""
+    values = blob.array()
+    axes = 2 if kind == "InnerProduct" and j == 0 else 1
+    old = kind in ("Convolution", "Deconvolution", "InnerProduct") and blob.legacy and values.ndim == 4
+    if not old or (axes == 1 and j == 0) or any(size != 1 for size in values.shape[:-axes]):
+        return values
+    return values.reshape(values.shape[-axes:])
 
 
 def tensor(array: Array) -> Tensor:

@@ -23,7 +23,7 @@ from netspec.errors import NetspecError, Position, Problem, SpecError
 from netspec.graph import compile
 from netspec.interchange.blobs import Array
 from netspec.interchange.caffemodel import encode_net
-from netspec.interchange.compare import TOLERANCE, Report, Value, report, values_of
+from netspec.interchange.comparison import TOLERANCE, Report, Value, report, values_of
 from netspec.interchange.onnx import first_line, quiet
 from netspec.net import Net, build
 from netspec.spec import TEST

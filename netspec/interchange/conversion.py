@@ -1,0 +1,294 @@
+"""convert: models from one kind of file to another, by their endings, each with a report of differences."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netspec import schema, snapshot, spec
+from netspec.errors import NetspecError, SnapshotError, SpecError
+from netspec.graph import compile
+from netspec.interchange import hdf5
+from netspec.interchange.blobs import Array
+from netspec.interchange.caffemodel import encode_net, fill, parse_caffemodel, read_file
+from netspec.interchange.comparison import (
+    Report,
+    Row,
+    Value,
+    compare_onnx,
+    difference,
+    name_of,
+    open_net,
+    report,
+    sample_inputs,
+    values_of,
+)
+from netspec.interchange.onnx import OPSET, Outward, export_onnx, first_line, quiet, save_program
+from netspec.interchange.torch_modules import from_program, from_torch
+from netspec.interchange.weights import kind_of, load_weights, read_weights, save_weights, today
+from netspec.net import Net, build
+from netspec.schema.wire import Dialect
+from netspec.spec import TEST
+
+WEIGHTS = (".caffemodel", ".h5", ".hdf5", ".safetensors")
+TARGETS = (*WEIGHTS, ".prototxt", ".onnx", ".pt2")
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    net: str | Path | None = None,
+    weights: str | Path | None = None,
+    inputs: Sequence[Sequence[int]] = (),
+    phase: str = TEST,
+    dialect: Dialect | None = None,
+    opset: int = OPSET,
+    dynamic_batch: bool = False,
+) -> Report:
+    """Write the model in `source` as the kind of file that the ending of `target` names; gives the differences.
+
+    source: a prototxt (with `weights`), a weight file (with `net`, its prototxt, where the target needs one), a
+    torch.export program (.pt2), or "package.module:name" of a PyTorch module or of a function that makes one
+    (with `inputs`, the shapes it takes).
+    target: .safetensors, .caffemodel (the prototxt is written beside it where the net is known), .h5, .onnx, .pt2,
+    or .prototxt alone.
+    Raises SpecError, SnapshotError or NetspecError with what is missing, or has no form in the target.
+    """
+    path = Path(target)
+    if path.suffix not in TARGETS:
+        raise NetspecError(f"{target}: cannot write {path.suffix or 'that'}; there are {', '.join(TARGETS)}")
+    if Path(source).suffix == ".pt2" or ":" in str(source):
+        return torch_to_caffe(str(source), path, inputs)
+    if Path(source).suffix in WEIGHTS and net is None and path.suffix in WEIGHTS:
+        return weights_to_weights(Path(source), path, dialect)
+    if Path(source).suffix in WEIGHTS and net is None and path.suffix == ".prototxt":
+        return net_of_weights(Path(source), path)
+    model = opened(Path(source), net, weights, phase)
+    return write_net(model, path, dialect, opset, dynamic_batch)
+
+
+def opened(source: Path, net: str | Path | None, weights: str | Path | None, phase: str) -> Net:
+    """The net behind a source and what was given with it."""
+    if source.suffix not in WEIGHTS:
+        return open_net(source, weights, phase)
+    if net is not None:
+        return open_net(net, source, phase)
+    if kind_of(source) != "caffemodel":
+        raise NetspecError(f"{source} holds weights alone; give the net's prototxt too")
+    message = parse_caffemodel(read_file(source), str(source)).message()
+    document = schema.parse_net(schema.print_text(message), f"{source} (the net inside)")
+    try:
+        model = build(compile(spec.net(document, phase)), seed=0)
+    except NetspecError as error:
+        raise NetspecError(
+            f"{source}: the net inside cannot be built; give its prototxt:\n{error}"
+        ) from error
+    load_weights(model, source)
+    return model
+
+
+def write_net(
+    net: Net, path: Path, dialect: Dialect | None = None, opset: int = OPSET, dynamic_batch: bool = False
+) -> Report:
+    """Write a net with its weights; see `convert`."""
+    if path.suffix == ".onnx":
+        export_onnx(net, path, opset=opset, dynamic_batch=dynamic_batch)
+        return compare_onnx(net)
+    if path.suffix == ".pt2":
+        save_program(net, path, dynamic_batch)
+        return compare_program(net, path)
+    if path.suffix == ".prototxt":
+        write_text(net, path)
+        return Report((), (name_of(net), str(path)))
+    if path.suffix == ".caffemodel":
+        from netspec.interchange.caffemodel import write_caffemodel
+
+        write_caffemodel(net, path, dialect)
+        beside = path.with_suffix(".prototxt")
+        if not beside.exists():
+            write_text(net, beside)
+    else:
+        save_weights(net, path)
+    return compare_weights(net.weights(), read_weights(path), (name_of(net), str(path)), types_of(net))
+
+
+def write_text(net: Net, path: Path) -> None:
+    """Write the layers of the net's phase as prototxt."""
+    message = schema.NetParameter(name=net.graph.spec.name)
+    for step in net.graph.steps:
+        message.layer.add().CopyFrom(step.layer.message)
+    snapshot.write_whole(path, schema.print_text(message).encode())
+
+
+def types_of(net: Net) -> dict[str, str]:
+    """Type of each layer by name."""
+    return {step.layer.name: step.layer.type for step in net.graph.steps}
+
+
+def compare_weights(
+    a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: tuple[str, str], types: Mapping[str, str]
+) -> Report:
+    """Differences of blobs that bear the same name."""
+    rows = []
+    for name in (name for name in a if name in b):
+        layer, _, _ = name.rpartition("/")
+        ours, theirs = a[name].detach().cpu().numpy(), b[name].detach().cpu().numpy()
+        found = difference(ours, theirs)
+        rows.append(Row(layer, types.get(layer.partition("#")[0], ""), name, tuple(ours.shape), *found))
+    unmatched = tuple(sorted(set(a) - set(b)))  # a shared blob stands in a file once for each of its layers
+    return Report(tuple(rows), names, unmatched=unmatched)
+
+
+def compare_program(net: Net, path: Path) -> Report:
+    """The outputs of the program in a .pt2 against the net's."""
+    values = sample_inputs(net)
+    with torch.no_grad(), quiet():
+        outputs = torch.export.load(path).module()(*values)
+    ours = values_of(net, dict(zip(net.input_names, values, strict=True)))
+    makers = {value.key[0]: value for value in ours}
+    names = [net.graph.name(slot) for slot in Outward(net).slots()]
+    theirs = [
+        Value((name, 0), makers[name].layer, makers[name].type, output.numpy())
+        for name, output in zip(names, outputs, strict=True)
+        if name in makers
+    ]
+    kept = [value for value in ours if value.key in {other.key for other in theirs}]
+    return report(kept, theirs, (name_of(net), str(path)))
+
+
+# --- weights alone
+
+
+def weights_to_weights(source: Path, path: Path, dialect: Dialect | None = None) -> Report:
+    """Weights from one file to another, without the net. What safetensors cannot say of a caffemodel (types, old
+    sizes, the net inside) goes with it as a note, so that the way back gives the same file.
+    """
+    values = read_weights(source)
+    if kind_of(source) == "caffemodel":
+        from_caffemodel(source, path, values, dialect)
+    elif path.suffix == ".caffemodel":
+        to_caffemodel(source, path, values)
+    elif path.suffix == ".safetensors":
+        snapshot.save(path, values, {})
+    else:
+        write_hdf5(path, values)
+    return compare_weights(values, read_weights(path), (str(source), str(path)), {})
+
+
+def from_caffemodel(source: Path, path: Path, values: Mapping[str, Tensor], dialect: Dialect | None) -> None:
+    model = parse_caffemodel(read_file(source), str(source))
+    if path.suffix == ".safetensors":
+        note = base64.b64encode(model.skeleton()).decode()
+        snapshot.save(path, values, {"net": model.name, "caffemodel": note})
+    elif path.suffix == ".caffemodel":
+        layers = [[today(layer.type, j, b) for j, b in enumerate(layer.blobs)] for layer in model.layers]
+        message = model.message()
+        if len(message.layer) != len(layers):  # upgrading folded padding layers of V0, or made an Input layer
+            stored = {layer.name: arrays for layer, arrays in zip(model.layers, layers, strict=True)}
+            layers = [stored.get(layer.name, []) for layer in message.layer]
+        snapshot.write_whole(path, encode_net(message, layers, dialect))
+    else:
+        write_hdf5(path, values)
+
+
+def to_caffemodel(source: Path, path: Path, values: Mapping[str, Tensor]) -> None:
+    """A caffemodel from safetensors that came from one."""
+    info: dict[str, Any] = snapshot.load(source)[1] if kind_of(source) == "safetensors" else {}
+    if "caffemodel" not in info:
+        raise SnapshotError(f"{source}: says nothing of the layers' types; give the net's prototxt too")
+    try:
+        skeleton = base64.b64decode(info["caffemodel"], validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise SnapshotError(f"{source}: its note of the caffemodel is damaged: {error}") from None
+    model = parse_caffemodel(skeleton, str(source))
+    arrays: list[Array] = []
+    found: dict[str, int] = {}
+    for layer in model.layers:
+        if not layer.blobs:
+            continue
+        found[layer.name] = found.get(layer.name, 0) + 1
+        stem = layer.name if found[layer.name] == 1 else f"{layer.name}#{found[layer.name]}"
+        for j in range(len(layer.blobs)):
+            if f"{stem}/{j}" not in values:
+                raise SnapshotError(f"{source}: has no blob {stem}/{j}")
+            arrays.append(values[f"{stem}/{j}"].numpy())
+    snapshot.write_whole(path, fill(skeleton, arrays))
+
+
+def write_hdf5(path: Path, values: Mapping[str, Tensor]) -> None:
+    layers: dict[str, dict[int, Array]] = {}
+    for name, value in values.items():
+        layer, _, index = name.rpartition("/")
+        if not layer or not index.isdecimal():
+            raise SnapshotError(f"{path}: {name!r} is no name of a blob (<layer>/<index>)")
+        layers.setdefault(layer, {})[int(index)] = value.float().numpy()
+    hdf5.write_weights(path, list(layers.items()))
+
+
+def net_of_weights(source: Path, path: Path) -> Report:
+    """The prototxt of the net that a caffemodel describes."""
+    if kind_of(source) != "caffemodel":
+        raise NetspecError(f"{source}: only a .caffemodel describes its net")
+    message = parse_caffemodel(read_file(source), str(source)).message()
+    for layer in message.layer:
+        layer.ClearField("blobs")
+    snapshot.write_whole(path, schema.print_text(message).encode())
+    return Report((), (str(source), str(path)))
+
+
+# --- from torch
+
+
+def torch_to_caffe(source: str, path: Path, inputs: Sequence[Sequence[int]]) -> Report:
+    """A PyTorch module, or a program, as caffemodel and prototxt (or through these as any other kind)."""
+    if source.endswith(".pt2"):
+        try:
+            with quiet():
+                program = torch.export.load(source)
+        except Exception as error:  # torch raises errors of every kind here
+            raise NetspecError(
+                f"{source}: cannot be read as a torch.export program: {first_line(error)}"
+            ) from error
+        if inputs:
+            values = samples(inputs)
+        elif program.example_inputs is not None:
+            values = [value for value in program.example_inputs[0] if isinstance(value, Tensor)]
+        else:
+            raise NetspecError(f"{source}: names no inputs; give their shapes")
+        found = from_program(program, values, Path(source).stem)
+    else:
+        if not inputs:
+            raise NetspecError(f"{source}: give the shapes of its inputs")
+        found = from_torch(module_called(source), samples(inputs), source.rpartition(":")[2])
+    if path.suffix == ".caffemodel":
+        found.save(path)
+    else:
+        write_net(found.net(), path)
+    return found.report
+
+
+def samples(shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Normal numbers of these shapes."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(tuple(shape), generator=generator) for shape in shapes]
+
+
+def module_called(name: str) -> nn.Module:
+    """The module, or what a function without arguments gives, behind "package.module:name"."""
+    home, _, attribute = name.rpartition(":")
+    try:
+        found = getattr(importlib.import_module(home), attribute)
+    except (ImportError, AttributeError) as error:
+        raise NetspecError(f"{name}: {error}") from error
+    made = found if isinstance(found, nn.Module) else found()
+    if not isinstance(made, nn.Module):
+        raise SpecError(f"{name} is no PyTorch module and makes none, but {type(made).__name__}")
+    return made
