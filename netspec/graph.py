@@ -171,7 +171,9 @@ class _Wiring:
 
     def unknown_type(self, layer: LayerSpec) -> None:
         near = nearest(layer.type, registry, cutoff=0.75)
-        hint = f"; did you mean {near!r}?" if near else "; a layer of your own is made known by netspec.register"
+        hint = (
+            f"; did you mean {near!r}?" if near else "; a layer of your own is made known by netspec.register"
+        )
         self.problem(layer, f"unknown layer type {layer.type!r}{hint}", "type")
 
     def problem(self, layer: LayerSpec, message: str, *path: str | int) -> None:

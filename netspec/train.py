@@ -57,7 +57,9 @@ def fit(
     elif isinstance(weights, str | Path | Mapping):
         weights = [weights]
     with Requests(sigint, sighup, patient=False) as requests:
-        trainer = trainer_of(plan.solver.type)(plan, device, seed, out, resume, progress, given or {}, requests)
+        trainer = trainer_of(plan.solver.type)(
+            plan, device, seed, out, resume, progress, given or {}, requests
+        )
         try:
             trainer.prepare(weights, compiled)
             return trainer.train()

@@ -81,7 +81,8 @@ def train(
     if widths:
         values["widths"] = [int(width) for width in widths.split(",")]
     run = (
-        out / f"{name}{'-' + widths.replace(',', '-') if widths else ''}_{mode}_{labels or 'all'}_seed{seed}{tag}"
+        out
+        / f"{name}{'-' + widths.replace(',', '-') if widths else ''}_{mode}_{labels or 'all'}_seed{seed}{tag}"
     )
     run.mkdir(parents=True, exist_ok=True)
     net, solver = run / "spec.prototxt", run / "spec_solver.prototxt"

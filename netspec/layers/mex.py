@@ -214,7 +214,9 @@ class MEX(Inner):
     def upward_max(self, below: Tensor) -> Tensor:
         x_RLK, b_RMK = self.patches(below), self.offsets()
         y_RLM = x_RLK[:, :, :1] + b_RMK[:, :, 0].unsqueeze(1)
-        for k in range(1, self.block.values):  # not all K at once: (R, L, M, K) does not fit where (R, L, M) does
+        for k in range(
+            1, self.block.values
+        ):  # not all K at once: (R, L, M, K) does not fit where (R, L, M) does
             y_RLM = torch.maximum(y_RLM, x_RLK[:, :, k : k + 1] + b_RMK[:, :, k].unsqueeze(1))
         return self.regions.join(y_RLM).permute(0, 4, 1, 2, 3).flatten(1, 2)
 
