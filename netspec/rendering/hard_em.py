@@ -121,6 +121,15 @@ class HardEM:
         )  # fmt: skip
 
     @torch.no_grad()
+    def fit_classes(self, batches: Iterable[Batch]) -> None:
+        """Class templates for the filters as they are (a step's templates are of the filters before it)."""
+        classes = ClassMeans(self.model)
+        for x, labels in batches:
+            top = self.model.up(x)[0][-1]
+            classes.add(top, labels, self.model.scores(top).argmax(1))
+        self.set_classes(classes)
+
+    @torch.no_grad()
     def error(self, batches: Iterable[Batch]) -> float:
         """The reconstruction error alone."""
         found = [relative_error(self.model, x, c=known(labels)) for x, labels in batches]

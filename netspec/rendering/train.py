@@ -84,6 +84,7 @@ class HardEMTrainer(Trainer):
         error = self.em.error(self.images(self.batches))
         if error > self.best:
             self.net.load_weights(self.kept)
+        self.em.fit_classes(self.images(self.batches))
         self.progress.line(
             f"reconstruction error {min(error, self.best):.5g} after {self.solver.iteration} iterations"
         )
