@@ -31,6 +31,8 @@ FLAGS = {
     "tree": "class image out seed weights",
     "neurons": "count kind level out seed weights",
     "missing": "iid images impute neighbours no-shifts other out rects repeats seed shifts split",
+    "convert": "dynamic-batch net no-dynamic-batch shape weights",
+    "compare": "tolerance weights-a weights-b",
     "caffe": "",
 }
 
@@ -150,3 +152,29 @@ def test_errors_end_with_2_and_no_traceback() -> None:
     assert "Traceback" not in found.stderr
     found = subprocess.run([*command, "--debug"], capture_output=True, text=True, cwd=ROOT, check=False)
     assert "Traceback" in found.stderr
+
+
+def test_convert_and_compare(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
+        'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y"\n'
+        '  inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }\n'
+    )
+    import netspec
+    from netspec import schema, spec
+    from netspec.graph import compile
+    from netspec.interchange import save_weights
+
+    made = netspec.build(compile(spec.net(schema.read_net(net), "TEST")), seed=1)
+    save_weights(made, tmp_path / "net.safetensors")
+    target = tmp_path / "out.caffemodel"
+    assert str(target) in call("convert", str(net), str(target), "-w", str(tmp_path / "net.safetensors"))
+    given = ("--weights-a", str(target), "--weights-b", str(tmp_path / "net.safetensors"))
+    call("compare", str(net), str(net), *given)
+    other = netspec.build(compile(spec.net(schema.read_net(net), "TEST")), seed=2)
+    save_weights(other, tmp_path / "other.safetensors")
+    given = ("--weights-a", str(target), "--weights-b", str(tmp_path / "other.safetensors"))
+    result = CliRunner().invoke(app, ["compare", str(net), str(net), *given], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert "ip" in result.output

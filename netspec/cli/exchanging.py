@@ -2,9 +2,56 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from netspec.cli.options import Weights
+
 app = typer.Typer()
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="A prototxt, a weight file, or package.module:name of a torch module.")
+    ],
+    target: Annotated[
+        Path, typer.Argument(help="File to write: .safetensors .caffemodel .h5 .onnx .pt2 .prototxt.")
+    ],
+    net: Annotated[
+        Path | None, typer.Option(help="The prototxt of a weight file, where the target needs it.")
+    ] = None,
+    weights: Weights = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(metavar="N,C,H,W", help="Shape of an input of a torch module.")
+    ] = None,
+    dynamic_batch: Annotated[bool, typer.Option(help="Leave the batch size of an export open.")] = False,
+) -> None:
+    """Write a model as another kind of file; reports the differences layer by layer."""
+    from netspec.interchange import convert as write
+
+    shapes = [[int(size) for size in text.split(",")] for text in shape or ()]
+    print(write(source, target, net=net, weights=weights, inputs=shapes, dynamic_batch=dynamic_batch))
+    print(target)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="A net's prototxt, or an .onnx file.")],
+    b: Annotated[Path, typer.Argument(help="The other model.")],
+    weights_a: Annotated[Path | None, typer.Option(help="Weights of the first.")] = None,
+    weights_b: Annotated[Path | None, typer.Option(help="Weights of the second.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Largest relative difference that passes.")] = 1e-4,
+) -> None:
+    """Compare two models blob by blob on the same inputs; exits with 1 where they differ."""
+    from netspec.interchange import compare_files
+
+    found = compare_files(a, b, weights_a, weights_b, tolerance)
+    print(found)
+    if not found.equal:
+        raise typer.Exit(1)
 
 
 @app.command(
