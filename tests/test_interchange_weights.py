@@ -120,6 +120,15 @@ def test_the_content_decides_not_the_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".caffemodel", ".caffemodel.h5", ".safetensors"])
+def test_names_with_slashes(suffix: str, tmp_path: Path) -> None:
+    text = TEXT.replace('"conv"', '"inception_3a/1x1"').replace('"ip"', '"inception_3a"')
+    net, other = net_of(text), net_of(text, 2)
+    interchange.save_weights(net, tmp_path / f"n{suffix}")
+    assert interchange.load_weights(other, tmp_path / f"n{suffix}") == ([], [])
+    assert same(net, other)
+
+
+@pytest.mark.parametrize("suffix", [".caffemodel", ".caffemodel.h5", ".safetensors"])
 def test_shared_blobs(suffix: str, tmp_path: Path) -> None:
     net, other = net_of(SHARED), net_of(SHARED, 2)
     interchange.save_weights(net, tmp_path / f"n{suffix}")
@@ -366,6 +375,16 @@ def test_malformed_caffemodels(data: bytes, reason: str) -> None:
         caffemodel.parse_caffemodel(data, "f")
 
 
+def bushy(file: h5py.File) -> None:
+    """Few groups, but 20 ways down at each of twelve steps."""
+    below = file.create_group("leaf")
+    for depth in range(12):
+        above = file.create_group("data" if depth == 11 else f"g{depth}")
+        for k in range(20):
+            above[f"l{k}"] = below
+        below = above
+
+
 def h5_bytes(make: object) -> bytes:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
@@ -383,8 +402,10 @@ def h5_bytes(make: object) -> bytes:
         (lambda f: f.create_group("data").__setitem__("a", h5py.SoftLink("/data/a")), "damaged"),
         (lambda f: f.create_dataset("data/a/0", (1 << 40,), "f4", chunks=(1 << 10,)), "can hold"),
         (lambda f: f.create_dataset("data/a/w", data=[1.0]), "no number of a blob"),
+        (lambda f: f.create_group("data/a").__setitem__("b", f["data/a"]), "without end"),
+        (lambda f: bushy(f), "without end"),
     ],
-    ids=range(7),
+    ids=range(9),
 )
 def test_malformed_hdf5(make: object, reason: str) -> None:
     with pytest.raises(SnapshotError, match=reason):

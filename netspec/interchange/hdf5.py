@@ -19,6 +19,7 @@ from netspec.errors import SnapshotError
 from netspec.interchange.blobs import MOST_AXES, Array
 
 MOST_ENTRIES = 100_000
+MOST_DEPTH = 16
 MOST_RATIO = 1100
 """No filter of HDF5's own packs tighter; what claims to is made to fill the memory."""
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -107,17 +108,33 @@ def read_weights(source: str | Path | bytes, file: str = "") -> Layers:
     with opened(source, file) as held:
         if "data" not in entries(held, file):
             raise SnapshotError(f"{file}: is no weight file of Caffe: it has no group /data")
-        return {name: _layer(held["data"][name], file, limit) for name in entries(held["data"], file)}
+        found: Layers = {}
+        _search(held["data"], "", file, limit, found, iter(range(MOST_ENTRIES)), 0)
+        return found
 
 
-def _layer(group: Any, file: str, limit: int) -> dict[int, ArrayBlob]:
-    found = {}
-    for index in entries(group, file):
-        if not index.isdecimal() or len(index) > 6:
-            raise SnapshotError(f"{file}: {group.name}/{index} is no number of a blob")
-        values = array_of(group[index], file, limit)
-        found[int(index)] = ArrayBlob(values, f"{file}: layer {group.name[6:]!r}, blob {index}")
-    return dict(sorted(found.items()))
+def _search(
+    group: Any, layer: str, file: str, limit: int, found: Layers, left: Iterator[int], depth: int
+) -> None:
+    """Put the blobs of a group under its layer; a name with a slash is a group in a group."""
+    h5py = need("h5py")
+    if depth > MOST_DEPTH or next(left, None) is None:
+        raise SnapshotError(f"{file}: has groups without end")
+    blobs: dict[int, ArrayBlob] = {}
+    groups = []
+    for name in entries(group, file):
+        inner = group[name]
+        if isinstance(inner, h5py.Group):
+            groups.append((name, inner))
+        elif layer and name.isdecimal() and len(name) <= 6:
+            values = array_of(inner, file, limit)
+            blobs[int(name)] = ArrayBlob(values, f"{file}: layer {layer!r}, blob {name}")
+        else:
+            raise SnapshotError(f"{file}: {group.name}/{name} is no number of a blob")
+    if layer and (blobs or not groups):
+        found[layer] = dict(sorted(blobs.items()))
+    for name, inner in groups:
+        _search(inner, f"{layer}/{name}" if layer else name, file, limit, found, left, depth + 1)
 
 
 def write_weights(path: str | Path, layers: Sequence[tuple[str, dict[int, Array]]]) -> None:

@@ -1,7 +1,7 @@
 """A PyTorch module as prototxt and caffemodel, for the operators that Caffe has.
 
 The module is read by torch.export, so that Python in its forward is no hindrance; each operator of the program
-becomes one layer or a few (torch_ops.py). The result is run, and compared with the module blob by blob.
+becomes one layer or a few (torch_ops.py and its neighbours). The result is run and compared with the module.
 """
 
 from __future__ import annotations
@@ -218,6 +218,7 @@ class Conversion:
 
     def convert(self, node: Any) -> Any:
         """The blobs of an operator's results."""
+        from netspec.interchange import torch_arithmetic, torch_planes  # noqa: F401 - these fill the table
         from netspec.interchange.torch_ops import OPERATORS
 
         args = torch.fx.node.map_arg(tuple(node.args), lambda n: self.values[n])
