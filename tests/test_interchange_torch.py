@@ -179,6 +179,14 @@ def test_a_residual_net_is_saved_and_read_back(tmp_path: Path) -> None:
     assert pool.spec.message.pooling_param.HasField("round_mode")
 
 
+def test_rounding_down_as_forks_write_it() -> None:
+    module = nn.MaxPool2d(3, 2)
+    assert "round_mode: FLOOR" in from_torch(module, torch.randn(IMAGE)).text()
+    converted = from_torch(module, torch.randn(IMAGE), fork=True)
+    assert "ceil_mode: false" in converted.text()
+    assert converted.report.equal
+
+
 def test_training_mode_is_left_as_it_was() -> None:
     module = nn.Sequential(nn.Dropout(), nn.ReLU()).train()
     assert [layer.type for layer in from_torch(module, torch.ones(2, 3)).message.layer] == ["Input", "ReLU"]

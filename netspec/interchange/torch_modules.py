@@ -84,8 +84,12 @@ def from_torch(
     name: str = "",
     input_names: Sequence[str] = (),
     tolerance: float = TOLERANCE,
+    fork: bool = False,
 ) -> Converted:
     """Convert a module, as it is in eval mode on inputs of these shapes.
+
+    fork: write pooling that rounds down as `ceil_mode: false`, which OpenCV and many forks read, and not as
+    `round_mode: FLOOR`, which BVLC's Caffe does.
 
     Layers bear the names of submodules. Dropout goes; ReLU and others are not done in place. The report compares
     every operator's result with the net's on `inputs`.
@@ -103,7 +107,7 @@ def from_torch(
         ) from error
     finally:
         module.train(training)
-    return from_program(program, values, name or type(module).__name__, input_names, tolerance)
+    return from_program(program, values, name or type(module).__name__, input_names, tolerance, fork)
 
 
 def from_program(
@@ -112,9 +116,10 @@ def from_program(
     name: str,
     input_names: Sequence[str] = (),
     tolerance: float = TOLERANCE,
+    fork: bool = False,
 ) -> Converted:
     """Convert a torch.export program; see `from_torch`."""
-    conversion = Conversion(name)
+    conversion = Conversion(name, {"ceil_mode": False} if fork else {"round_mode": 1})
     with torch.no_grad():
         conversion.walk(program, inputs, input_names)
     arrays = tuple(tuple(blobs) for blobs in conversion.arrays)
@@ -149,6 +154,8 @@ class Conversion:
     """The walk over a program: what each of its values is in the net."""
 
     name: str
+    rounds_down: Mapping[str, Any]
+    """How Pooling is told to round down."""
     arrays: list[list[Array]] = field(default_factory=list)
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)

@@ -33,7 +33,7 @@ def avg_pool(c: Conversion, a: SimpleNamespace) -> Blob:
 
 
 def pooled(c: Conversion, a: SimpleNamespace, method: str) -> Blob:
-    """A Pooling layer with round_mode where rounding up, Caffe's way, gives another size."""
+    """A Pooling layer that says how it rounds where rounding up, Caffe's way, gives another size."""
     x = c.blob(a.self)
     kernel = each(a.kernel_size, 2)
     stride, pad = each(a.stride, 2) if a.stride not in ([], None) else kernel, each(a.padding, 2)
@@ -52,7 +52,7 @@ def pooled(c: Conversion, a: SimpleNamespace, method: str) -> Blob:
     if tuple(caffe_size(*one, up=True) for one in sizes) != shape[2:]:
         if tuple(caffe_size(*one, up=False) for one in sizes) != shape[2:]:
             raise Unsupported(f"gives {shape[2:]}, which no rounding of Caffe's gives")
-        settings["round_mode"] = 1
+        settings |= c.rounds_down
     return c.one("Pooling", x, shape=shape, pooling_param=settings)
 
 
@@ -115,13 +115,14 @@ def nearest(c: Conversion, a: SimpleNamespace) -> Blob:
     if any(f != int(f) for f in factors):
         raise Unsupported(f"enlarges {x.shape[2:]} to {shape[2:]}, no whole multiple")
     kernel = [int(f) for f in factors]
+    written = kernel[:1] if len(set(kernel)) == 1 else kernel
     channels = x.shape[1]
     settings = {
         "num_output": channels,
         "group": channels,
         "bias_term": False,
-        "kernel_size": kernel,
-        "stride": kernel,
+        "kernel_size": written,
+        "stride": written,
     }
     ones = np.ones((channels, 1, *kernel), np.float32)
     y = c.one("Deconvolution", x, shape=shape, blobs=[ones], convolution_param=settings)
