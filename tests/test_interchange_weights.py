@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from pathlib import Path
 
@@ -88,6 +89,23 @@ def test_files_are_the_originals_to_the_byte(name: str, tmp_path: Path) -> None:
     solver.load_state_dict(solverstate.to_state_dict(state, solver))
     solverstate.write_solverstate(solver, tmp_path / "s.solverstate", state.learned_net)
     assert (tmp_path / "s.solverstate").read_bytes() == raw
+
+
+def test_lenet_as_caffe_saved_it() -> None:
+    folder = Path(os.environ.get("NETSPEC_GOLDEN", Path(__file__).parent.parent.parent / "shared" / "golden"))
+    path = folder / "bvlc__net_lenet_small.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is not there; NETSPEC_GOLDEN names the folder of golden vectors")
+    case = Case(path)
+    raw = case.arrays["caffemodel_bytes"].tobytes()
+    net, other = case.net(), case.net()
+    assert weights.load_caffemodel(net, caffemodel.parse_caffemodel(raw)) == ([], [])
+    stored = hdf5.read_weights(case.arrays["caffemodel_h5_bytes"].tobytes())
+    assert weights.load_layers(other, stored.items(), "h5", partial=True) == ([], [])
+    for name, values in case.parameters().items():
+        assert torch.equal(net.weights()[name], values)
+        assert torch.equal(other.weights()[name], values)
+    assert caffemodel.encode_net(caffemodel.net_message(net), caffemodel.net_arrays(net)) == raw
 
 
 # --- every form of file
