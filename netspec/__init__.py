@@ -15,7 +15,6 @@ from typing import Any
 _HOMES = {
     "fit": "netspec.train",
     "Run": "netspec.train",
-    "evaluate": "netspec.evaluate",
     "load": "netspec.model",
     "Model": "netspec.model",
     "Tree": "netspec.queries.tree",
