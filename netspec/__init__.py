@@ -24,8 +24,6 @@ _HOMES = {
     "register": "netspec.layers.base",
     "read_net_from_caffe": "netspec.interchange.readers",
     "blob_from_image": "netspec.interchange.readers",
-    "read_net_from_caffe": "netspec.interchange",
-    "blob_from_image": "netspec.interchange",
     "SpecError": "netspec.errors",
     "DataError": "netspec.errors",
     "SnapshotError": "netspec.errors",
