@@ -238,21 +238,23 @@ def shaped(graph: Graph, report: Report) -> tuple[Net | None, dict[str, Shape]]:
 
 
 def shaped_net(
-    path: str | Path, phase: str = spec.TRAIN, stages: Collection[str] = (), level: int = 0
+    path: str | Path, phase: str = spec.TRAIN, stages: Collection[str] = (), level: int | None = None
 ) -> Net:
     """The net of a file, of the net a solver file names, or of a run folder, with its shapes and no memory allocated.
 
+    stages, level: of the net's state; for a solver file beside and in place of what it says itself.
     Raises SpecError for what is wrong with it, and where the phase has no layers.
     """
     path = Path(path) / "net.prototxt" if Path(path).is_dir() else Path(path)
+    phase = phase.upper()
     if phase not in PHASES:
         raise SpecError(f"no phase {phase!r}; there are {', '.join(PHASES)}")
     document = schema.read(path)
     if document.kind == "solver":
-        plan = experiment.load(document)
+        plan = experiment.load(document, stages=stages, level=level)
         net_spec = plan.train if phase == spec.TRAIN or not plan.tests else plan.tests[0].spec
     else:
-        net_spec = spec.net(document, phase, stages, level)
+        net_spec = spec.net(document, phase, stages, level or 0)
     if not net_spec.layers:
         raise SpecError(f"{path}: no layer takes part in phase {phase}")
     report = Report(str(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,19 +62,22 @@ class _Net:
     message: Any
     path: tuple[str | int, ...] = ()
 
-    def spec(self, phase: str, state: Any = None) -> NetSpec:
-        stages = tuple(state.stage) if state is not None else ()
-        level = state.level if state is not None else 0
-        return spec.net(self.document, phase, stages, level, self.path, self.message)
+    def spec(self, phase: str, state: Any) -> NetSpec:
+        return spec.net(self.document, phase, tuple(state.stage), state.level, self.path, self.message)
 
 
 def load(
-    source: str | Path | Document, overrides: Mapping[str, str] | Sequence[str] = (), solver: Any = None
+    source: str | Path | Document,
+    overrides: Mapping[str, str] | Sequence[str] = (),
+    solver: Any = None,
+    stages: Collection[str] = (),
+    level: int | None = None,
 ) -> Experiment:
     """Read an experiment from a solver file, or a net file with <stem>_solver.prototxt beside it.
 
     overrides: `field=value` settings of the solver, or `layer.field=value` of a layer (see `overrides`).
     solver: a SolverParameter to use in place of a file (the net then is `source`).
+    stages: set beside those of the solver's train_state and test_state; level: in place of theirs.
     Raises SpecError where a file is missing, names no net or names several.
     """
     document = source if isinstance(source, Document) else schema.read(source)
@@ -90,9 +93,11 @@ def load(
     distinct = {id(net.message): net for net in (train, *tests)}
     override(message, [net.message for net in distinct.values()], overrides)
     tests = nets.tests()  # a setting may have changed how many there are
+    if stages or level is not None:
+        enter(message, len(tests), stages, level)
     experiment = Experiment(
         solver=message,
-        train=train.spec(TRAIN, message.train_state if message.HasField("train_state") else None),
+        train=train.spec(TRAIN, message.train_state),
         tests=test_specs(message, tests),
         stem=Path(document.file).stem.removesuffix("_solver") or "net",
         file=document.file,
@@ -103,6 +108,16 @@ def load(
     for name in ("net", "train_net", "test_net", "net_param", "train_net_param", "test_net_param"):
         message.ClearField(name)
     return experiment
+
+
+def enter(message: Any, tests: int, stages: Collection[str], level: int | None) -> None:
+    """Set stages and level in the state of every net of a solver."""
+    while len(message.test_state) < tests:
+        message.test_state.add()
+    for state in (message.train_state, *message.test_state):
+        state.stage.extend(stage for stage in stages if stage not in state.stage)
+        if level is not None:
+            state.level = level
 
 
 def copied(message: Any) -> Any:
@@ -204,6 +219,6 @@ class _Nets:
 
 def test_specs(message: Any, nets: list[_Net]) -> list[Test]:
     """Each test net in its state, with its number of batches."""
-    states = list(message.test_state) or [None] * len(nets)
+    states = list(message.test_state) or [schema.NetState()] * len(nets)
     specs = [net.spec(TEST, state) for net, state in zip(nets, states, strict=True)]
     return [Test(one, count) for one, count in zip(specs, message.test_iter, strict=True)]

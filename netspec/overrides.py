@@ -42,7 +42,8 @@ def override(solver: Any, nets: Sequence[Any], settings: Mapping[str, str] | Seq
     """Write each setting into the solver's message, or into every layer of its name in the nets.
 
     `base_lr=0.01` is a field of the solver; `sim1.similarity_param.num_instances=64` one of the layer sim1;
-    `param[1].lr_mult` or `stepvalue[0]` an entry of a repeated field, `stepvalue=10,20` all of them.
+    `param[1].lr_mult` or `stepvalue[0]` an entry of a repeated field, `stepvalue=10,20` all of them; the entry behind
+    the last is added, as in `include[0].phase=TEST`.
     A value is written as in prototxt; the quotes of a string may be left out.
     Raises SpecError naming the setting that does not fit.
     """
@@ -75,15 +76,15 @@ def assign(message: Any, path: str, value: str, setting: str) -> None:
         if field.message_type is None:
             raise SpecError(f"{setting}: {field.name} holds no fields")
         message = (
-            element(getattr(message, field.name), index, setting)
-            if is_repeated(field)
-            else getattr(message, field.name)
+            element(message, field, index, setting) if is_repeated(field) else getattr(message, field.name)
         )
     field, index = find(message, last, setting)
     if index is not None:
-        values = getattr(message, field.name)
-        element(values, index, setting)
-        values[index] = parsed(message, field, value, setting)[0]
+        (new,) = parsed(message, field, value, setting)
+        if field.message_type is not None:
+            element(message, field, index, setting).CopyFrom(new)
+        else:
+            reachable(message, field, index, setting)[index : index + 1] = [new]
         return
     entries = value.split(",") if is_repeated(field) and field.message_type is None else [value]
     new = [entry for text in entries for entry in parsed(message, field, text.strip(), setting)]
@@ -111,12 +112,22 @@ def find(message: Any, part: str, setting: str) -> tuple[Any, int | None]:
     return fields[name], int(index.removesuffix("]"))
 
 
-def element(values: Any, index: int | None, setting: str) -> Any:
-    if index is None or index >= len(values):
-        raise SpecError(
-            f"{setting}: there are {len(values)} entries, counted from 0; say which as in param[0]"
-        )
-    return values[index]
+def reachable(message: Any, field: Any, index: int | None, setting: str) -> Any:
+    """The entries of a repeated field, where `index` is one of them or the next."""
+    values = getattr(message, field.name)
+    name, count = field.name, len(values)
+    if index is None and count:
+        raise SpecError(f"{setting}: {name} has entries 0 to {count - 1}; say which, as in {name}[0]")
+    if index is None or index > count:
+        held = f"entries 0 to {count - 1}; {name}[{count}] would add one" if count else ""
+        raise SpecError(f"{setting}: {name} has {held or f'no entries, and {name}[0] would add the first'}")
+    return values
+
+
+def element(message: Any, field: Any, index: int | None, setting: str) -> Any:
+    """An entry of a repeated message; the one behind the last is added."""
+    values = reachable(message, field, index, setting)
+    return values.add() if index == len(values) else values[index]
 
 
 def parsed(message: Any, field: Any, value: str, setting: str) -> list[Any]:

@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from netspec import experiment, schema, snapshot
+from netspec.check import shaped_net
 from netspec.errors import DataError, NetspecError, SnapshotError, SpecError
 from netspec.overrides import override
 from netspec.progress import Progress
@@ -318,6 +319,18 @@ def test_inline_net_with_test_states(tmp_path: Path) -> None:
     assert str(found.train.layers[1].at("inner_product_param")).startswith(f"{tmp_path}/whole.prototxt:6:")
 
 
+def test_stages_from_outside_come_to_those_of_the_solver(tmp_path: Path) -> None:
+    staged = LOSS.replace("phase: TEST", 'phase: TEST stage: "exact" min_level: 2')
+    write(tmp_path, whole=f"net_param {{ {DATA + IP + staged} }} test_iter: 1 {SOLVER}")
+    path = tmp_path / "whole.prototxt"
+    assert len(experiment.load(path).tests[0].spec.layers) == 2
+    assert len(experiment.load(path, stages=["exact"], level=2).tests[0].spec.layers) == 3
+    assert len(shaped_net(path, "test", ["exact"], 2).layers) == 3
+    assert len(shaped_net(path, "Train", ["exact"], 2).layers) == 3
+    with pytest.raises(SpecError, match="no phase 'EXAM'"):
+        shaped_net(path, "exam")
+
+
 def test_train_and_test_nets_in_files_of_their_own(tmp_path: Path) -> None:
     nets = 'train_net: "train.prototxt" test_net: "exam.prototxt" test_iter: 2 test_interval: 4 '
     write(tmp_path, train=DATA + IP + LOSS, exam=DATA + IP + LOSS, solver=nets + SOLVER)
@@ -384,18 +397,33 @@ def test_settings_reach_solver_and_layers() -> None:
     assert list(net.layer[0].input_param.shape[1].dim) == [6]
 
 
+def test_settings_add_the_next_entry() -> None:
+    solver, net = overridden(
+        "ip.include[0].phase=TEST", "ip.include[0].stage[0]=late", "ip.include[1].phase=TRAIN",
+        "ip.param[0].lr_mult=0", "stepvalue[2]=5", "ip.exclude[0]=phase: TEST",
+    )  # fmt: skip
+    rules = net.layer[1].include
+    assert [(rule.phase, list(rule.stage)) for rule in rules] == [(1, ["late"]), (0, [])]
+    assert [param.lr_mult for param in net.layer[1].param] == [0]
+    assert [rule.phase for rule in net.layer[1].exclude] == [1]
+    assert list(solver.stepvalue) == [3, 4, 5]
+
+
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
+        ("ip.include.phase=TEST", "include has no entries, and include[0] would add the first"),
+        ("ip.include[2].phase=TEST", "include has no entries, and include[0] would add the first"),
+        ("ip.include[0].phase=LATE", "no value named LATE"),
         ("base_lr", "expected field=value"),
         ("bas_lr=1", "'bas_lr' is no solver field and no layer; did you mean 'base_lr'?"),
         ("ipp.name=x", "'ipp' is no solver field and no layer; did you mean 'ip'?"),
         ("max_iter=many", "Couldn't parse integer: many"),
         ("ip.inner_product_param.num_outputs=3", "has no field 'num_outputs'; did you mean 'num_output'?"),
-        ("stepvalue[5]=3", "there are 2 entries"),
+        ("stepvalue[5]=3", "stepvalue has entries 0 to 1; stepvalue[2] would add one"),
         ("base_lr[0]=3", "is no entry of a repeated field"),
         ("base_lr.x=3", "base_lr holds no fields"),
-        ("data.input_param.shape.dim=6", "there are 2 entries, counted from 0; say which"),
+        ("data.input_param.shape.dim=6", "shape has entries 0 to 1; say which, as in shape[0]"),
     ],
 )
 def test_settings_that_do_not_fit(setting: str, complaint: str) -> None:

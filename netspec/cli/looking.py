@@ -18,7 +18,7 @@ def summary(
     file: NetFile,
     phase: Phase = "TRAIN",
     stage: Stages = None,
-    level: Level = 0,
+    level: Level = None,
 ) -> None:
     """Table of a net's layers: shapes, parameters, multiply-adds, memory, receptive field."""
     from rich.console import Console
@@ -39,7 +39,7 @@ def draw(
     ] = None,
     phase: Phase = "TRAIN",
     stage: Stages = None,
-    level: Level = 0,
+    level: Level = None,
     rankdir: Annotated[str, typer.Option(help="Direction of the data: TB, BT, LR or RL.")] = "TB",
 ) -> None:
     """Draw a net as a graph of layers, shapes on its edges."""

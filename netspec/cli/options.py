@@ -17,7 +17,9 @@ Weights = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or cuda:N; by default the GPU where there is one.")
 ]
-Phase = Annotated[str, typer.Option(help="TRAIN or TEST.")]
+Phase = Annotated[str, typer.Option(help="TRAIN or TEST, in any case.")]
 Stages = Annotated[list[str] | None, typer.Option("--stage", help="A stage that is set; may be given again.")]
-Level = Annotated[int, typer.Option(help="The level of the net's state.")]
+Level = Annotated[
+    int | None, typer.Option(help="The level of the net's state; by default 0, or the solver's.")
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
