@@ -213,6 +213,7 @@ def build(
     device: str | torch.device = "cpu",
     share: Net | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
+    history: int = 0,
 ) -> Net:
     """Make a Net: layers, shapes (found on the meta device), memory check, then weights.
 
@@ -220,13 +221,15 @@ def build(
     device: "meta" stops after the shapes, with nothing allocated.
     share: a net whose parameters are used for layers of the same name (TRAIN and TEST nets of one model).
     input_shapes: shapes of source blobs by name, in place of what their layers say.
+    history: tensors that a solver will keep beside each weight; the memory check counts them.
     Raises SpecError with every shape mistake, each at its layer; or when the blobs would not fit in memory.
     """
     layers, shapes = _shape_pass(graph, input_shapes or {})
     net = Net(graph, layers, shapes)
     _share_by_name(net, share)
     if torch.device(device).type != "meta":
-        check_memory(graph, shapes, [p.value for p in net.params if p.value.is_meta], torch.device(device))
+        new = [p.value for p in net.params if p.value.is_meta]
+        check_memory(graph, shapes, new, torch.device(device), history)
         _materialise(net, seed, torch.device(device))
     if graph.spec.phase == TRAIN:
         _freeze(net)

@@ -30,6 +30,11 @@ def register(cls: RuleClass) -> RuleClass:
     return cls
 
 
+def history_of(kind: str) -> int:
+    """How many tensors the rule of a solver type keeps beside each parameter; 0 where there is no such type."""
+    return len(rules[kind].slots) if kind in rules else 0
+
+
 class Rule:
     """One `type` of solver. `slots` names its history tensors, shaped as the parameter, first `start`."""
 
