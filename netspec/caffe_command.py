@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from netspec import glog, pycaffe
+from netspec.caffe_tools import TOOLS, UsageError
+from netspec.caffe_tools import main as run_tool
 from netspec.errors import NetspecError, did_you_mean
 from netspec.pycaffe.solver import read
 from netspec.signals import EFFECTS, Requests
@@ -26,6 +28,8 @@ commands:
   test            score a model
   device_query    show GPU diagnostic information
   time            benchmark model execution time
+
+tools, with their own arguments: convert_imageset, convert_mnist_data, compute_image_mean, extract_features
 
 flags, with one dash or two, as -flag value or -flag=value:
   -solver FILE         the solver definition (train)
@@ -41,10 +45,6 @@ flags, with one dash or two, as -flag value or -flag=value:
                        what a signal does; default stop and snapshot (train)
   -log_dir DIR         also write the log to DIR/caffe.INFO
   -minloglevel N       log from level N on: 0 info, 1 warnings, 2 errors"""
-
-
-class UsageError(NetspecError):
-    """The command line cannot be understood."""
 
 
 @dataclass
@@ -76,6 +76,8 @@ SWITCHES = ("logtostderr", "alsologtostderr", "nologtostderr", "noalsologtostder
 
 def main(argv: Sequence[str]) -> int:
     """Run `caffe argv...`; gives the exit status: 0, 1 for wrong usage, 2 for an error that the log tells."""
+    if argv and argv[0] in TOOLS:
+        return run_tool(argv)
     try:
         verb, flags = parse(argv)
     except UsageError as error:
@@ -119,7 +121,7 @@ def parse(argv: Sequence[str]) -> tuple[str | None, Flags]:
             value = words.pop(0)
         setattr(flags, name, number(name, value) if kinds[name] is int else value)
     if verb is not None and verb not in VERBS:
-        raise UsageError(f"unknown command {verb!r}{did_you_mean(verb, VERBS)}")
+        raise UsageError(f"unknown command {verb!r}{did_you_mean(verb, (*VERBS, *TOOLS))}")
     return verb, flags
 
 

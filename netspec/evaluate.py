@@ -1,19 +1,23 @@
-"""Test a net: its outputs averaged over batches of its data."""
+"""Run a trained net over batches of its data: its outputs averaged, or its blobs written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from netspec import data, experiment, schema, snapshot, spec
-from netspec.errors import SpecError
+from netspec.data import Feeder
+from netspec.data.features import write_features
+from netspec.errors import DataError, SpecError, did_you_mean
 from netspec.experiment import Experiment
 from netspec.graph import compile
 from netspec.interchange import load_weights
-from netspec.net import build
+from netspec.net import Net, build
 from netspec.runs import plain
 from netspec.spec import TEST, NetSpec
 from netspec.train import average, choose_device
@@ -34,20 +38,70 @@ def evaluate(
     """Outputs of each test net, averaged over `iterations` batches (default the solver's test_iter, else 50).
 
     source: a run folder (its nets, and its newest good snapshot unless `weights` is given), a solver, or a net, which
-    is tested in phase TEST with `stages`.
+    is tested in phase TEST. stages: those of the net's state, beside those that a solver names.
     Raises SpecError when a net of the source needs weights and there are none.
     """
-    path = Path(source)
+    found = []
+    wanted = tests_of(Path(source), weights, stages, device)
+    for one, batches in wanted.nets:
+        with fed(one, wanted, seed) as (net, feeder):
+            found.append(dict(plain(average(net, feeder, iterations or batches))))
+    return found
+
+
+def extract(
+    source: str | Path,
+    target: Path,
+    blobs: Sequence[str],
+    weights: str | Path | None = None,
+    *,
+    batches: int,
+    backend: str = "LMDB",
+    places: Sequence[Path] | None = None,
+    stages: Sequence[str] = (),
+    device: str | None = None,
+    seed: int = 1,
+) -> int:
+    """Write blobs of a net (the first test net of a run folder or solver) over `batches` batches of its data.
+
+    target, backend, places: see `netspec.data.features`. Gives the number of rows.
+    Raises SpecError when the net needs weights and there are none, DataError when it has no such blob.
+    """
+    wanted = tests_of(Path(source), weights, stages, device)
+    with fed(wanted.nets[0][0], wanted, seed) as (net, feeder):
+        for name in blobs:
+            if net.graph.find(name) is None:
+                known = dict.fromkeys(net.graph.name(slot) for slot in range(len(net.graph.slots)))
+                raise DataError(
+                    f"{source}: the net has no blob {name!r}{did_you_mean(name, known)}; it has {', '.join(known)}"
+                )
+        return write_features(net, feeder, blobs, batches, target, backend, places)
+
+
+@dataclass
+class Wanted:
+    """Nets with how many batches a test of each takes, the weights for them, and where they run."""
+
+    nets: list[tuple[NetSpec, int]]
+    weights: Any
+    """A file, blobs by name, or None."""
+    file: str
+    """Where the weights come from."""
+    device: torch.device
+
+
+def tests_of(path: Path, weights: str | Path | None, stages: Sequence[str], device: str | None) -> Wanted:
+    """The test nets of a run folder, a solver or a net file."""
     if path.is_dir():
         weights = weights or snapshot.newest(path)[0].path
         path = path / "solver.prototxt"
     document = schema.read(path)
     if document.kind == "solver":
-        plan: Experiment | None = experiment.load(document)
-        specs = [(test.spec, iterations or test.iterations) for test in plan.tests] if plan else []
+        plan: Experiment | None = experiment.load(document, stages=stages)
+        specs = [(test.spec, test.iterations) for test in plan.tests] if plan else []
         chosen = choose_device(document.message, device)
     else:
-        specs = [(spec.net(document, TEST, stages), iterations or BATCHES)]
+        specs = [(spec.net(document, TEST, stages), BATCHES)]
         chosen = choose_device(schema.SolverParameter(), device or "cpu")
     if not specs:
         raise SpecError(f"{path}: names no test net (test_iter and test_interval)")
@@ -55,22 +109,22 @@ def evaluate(
     if weights is not None:
         given = Path(weights)
         values = snapshot.load_pair(given).weights if given.name.endswith(snapshot.STATE) else given
-    return [_test(one, count, values, str(weights), chosen, seed) for one, count in specs]
+    return Wanted(specs, values, str(weights), chosen)
 
 
-def _test(
-    net_spec: NetSpec, batches: int, weights: Any, source: str, device: torch.device, seed: int
-) -> dict[str, Any]:
-    net = build(compile(net_spec), seed=seed, device=device)
-    if isinstance(weights, Path):
-        load_weights(net, weights)
-    elif weights is not None:
-        net.load_weights(weights, source)
+@contextmanager
+def fed(net_spec: NetSpec, wanted: Wanted, seed: int) -> Iterator[tuple[Net, Feeder]]:
+    """The net with its weights, and what feeds it."""
+    net = build(compile(net_spec), seed=seed, device=wanted.device)
+    if isinstance(wanted.weights, Path):
+        load_weights(net, wanted.weights)
+    elif wanted.weights is not None:
+        net.load_weights(wanted.weights, wanted.file)
     elif net.params:
         raise SpecError(f"{net_spec.file}: the net has weights to learn; give --weights")
     torch.manual_seed(seed)
-    feeder = data.feeder(net, seed, device=device)
+    feeder = data.feeder(net, seed, device=wanted.device)
     try:
-        return dict(plain(average(net, feeder, batches)))
+        yield net, feeder
     finally:
         feeder.close()

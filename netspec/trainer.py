@@ -16,6 +16,7 @@ from torch import Tensor
 from netspec import data, schema, snapshot, watch
 from netspec.compiled import compile_net
 from netspec.data import Feeder, Source
+from netspec.data.sinks import Sinks
 from netspec.errors import NetspecError, SnapshotError, SpecError
 from netspec.experiment import Experiment
 from netspec.graph import compile
@@ -27,12 +28,12 @@ from netspec.interchange.solverstate import (
     to_state_dict,
     write_solverstate,
 )
-from netspec.net import Net, build
+from netspec.net import Net, build, explained
 from netspec.overrides import changes
 from netspec.progress import Progress
 from netspec.runs import Folder, new_folder, plain
 from netspec.signals import Requests
-from netspec.solver import Solver
+from netspec.solver import Solver, history_of
 from netspec.state import random_state, run_folder_of, separated, set_random_state, taken
 from netspec.unsupervised import initialise
 from netspec.watch import Diverged
@@ -112,13 +113,16 @@ class Trainer:
             self.resumed, self.refused = snapshot.newest(Path(resume))
         self.seed = self.choose_seed(seed)
         torch.manual_seed(self.seed)
-        self.net = build(compile(plan.train), seed=self.seed, device=self.device)
+        self.net = build(
+            compile(plan.train), seed=self.seed, device=self.device, history=history_of(self.message.type)
+        )
         self.tests = [
             build(compile(test.spec), seed=self.seed, device=self.device, share=self.net)
             for test in plan.tests
         ]
         self.feeders: list[Feeder] = []
         self.feeder = self.open(self.net)
+        self.sinks = Sinks(self.net, call=explained)
         self.test_feeders = [self.open(net) for net in self.tests]
         self.test_starts = [feeder.state() for feeder in self.test_feeders]
         self.solver = Solver(self.net, self.message, at=plan.at)
@@ -147,6 +151,7 @@ class Trainer:
         """Let data go."""
         for feeder in self.feeders:
             feeder.close()
+        self.sinks.close()
 
     def choose_seed(self, seed: int | None) -> int:
         if self.resumed is not None:
@@ -219,6 +224,9 @@ class Trainer:
 
     def compile(self) -> None:
         """Compile nets and update; where the training net cannot be, stay with the plain one and say why."""
+        if self.sinks:
+            self.progress.line("not compiled, running layer by layer: HDF5Output writes in every iteration")
+            return
         self.progress.line("compiling the training step")
         started = time.monotonic()
         start = self.feeder.state()
@@ -279,12 +287,13 @@ class Trainer:
             before = random_state(self.device)
             if self.message.debug_info:
                 seen = watch.walk(self.net, batch)
-                part, tops = seen.loss, ()
+                part = seen.loss
                 outputs = {self.net.graph.name(slot): seen.slots[slot] for slot in self.net.graph.outputs}
+                self.sinks.record(seen.slots)
                 for line in watch.statistics(seen, t):
                     self.progress.line(line)
             else:
-                tops = self.net(*batch)
+                tops = self.net.run(self.sinks, *batch) if self.sinks else self.net(*batch)
                 part, outputs = self.net.objective(tops), self.net.outputs(tops)
                 if part.requires_grad:
                     part.backward()  # type: ignore[no-untyped-call]
@@ -467,11 +476,13 @@ class Trainer:
 
 
 def average(net: Net, feeder: Feeder, batches: int) -> dict[str, Tensor]:
-    """Outputs of `net`, each averaged over so many batches."""
+    """Outputs of `net`, each averaged over so many batches; its HDF5Output layers write anew what they get."""
     sums: dict[str, Tensor] = {}
-    with torch.no_grad():
+    with torch.no_grad(), Sinks(net, call=explained) as sinks:
         for _ in range(batches):
-            for name, value in net.outputs(net(*feeder.next())).items():
+            batch = feeder.next()
+            tops = net.run(sinks, *batch) if sinks else net(*batch)
+            for name, value in net.outputs(tops).items():
                 sums[name] = sums[name] + value if name in sums else value.clone()
     return {name: value / batches for name, value in sums.items()}
 

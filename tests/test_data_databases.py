@@ -18,6 +18,7 @@ from PIL import Image
 from netspec import schema, spec
 from netspec.data import convert, feeder, leveldb
 from netspec.data.database import LevelDb, Lmdb, open_database
+from netspec.data.features import write_features
 from netspec.data.protos import datum, read_blob, read_datum, write_blob
 from netspec.errors import DataError, SpecError
 from netspec.graph import compile
@@ -296,7 +297,7 @@ def test_features(tmp_path: Path, ending: str) -> None:
           inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }"""
     made = net(text)
     with feeder(made) as data:
-        rows = convert.features(made, data, ["ip", "data"], 2, tmp_path / f"out{ending}")
+        rows = write_features(made, data, ["ip", "data"], 2, tmp_path / f"out{ending}")
     assert rows == 10
     with feeder(made) as data, torch.no_grad():
         expected = torch.cat([made.blobs(*data.next())["ip"] for _ in range(2)]).numpy()
@@ -315,4 +316,4 @@ def test_features(tmp_path: Path, ending: str) -> None:
         assert (np.stack([example.image.ravel() for example in back]) == expected).all()
         assert next(convert.from_database(tmp_path / "out" / "data")).image.shape == (1, 8, 8)
     with feeder(made) as data, pytest.raises(DataError, match="no blob 'pi'"):
-        convert.features(made, data, ["pi"], 1, tmp_path / "x.npz")
+        write_features(made, data, ["pi"], 1, tmp_path / "x.npz")

@@ -21,7 +21,7 @@ FLOORS = [
     {"queries", "solver", "interchange", "unsupervised", "draw", "summary", "experiment", "overrides", "snapshot",
      "watch", "compiled", "progress", "runs", "signals", "state", "deploy"},
     {"train", "trainer", "model", "evaluate", "baselines", "lab", "rendering", "check", "pictures", "glog"},
-    {"pycaffe", "caffe_command"},
+    {"pycaffe", "caffe_command", "caffe_tools"},
     {"cli", "__main__", "__init__"},
 ]  # fmt: skip
 """Modules of netspec from the lowest floor up; a module imports its own floor and those below at import time."""

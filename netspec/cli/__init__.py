@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from netspec.cli import asking, exchanging, looking, running
+from netspec.cli import asking, exchanging, looking, preparing, running
 from netspec.errors import NetspecError
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (running, looking, asking, exchanging):
+for group in (running, looking, asking, preparing, exchanging):
     app.add_typer(group.app)
 
 

@@ -1,28 +1,25 @@
-"""Data sets made from others: records -> LMDB, LevelDB, HDF5; the mean image; a net's features -> LMDB, HDF5,
-npz.
-"""
+"""Data sets made from others: records -> LMDB, LevelDB, HDF5; the mean image."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from netspec import schema
-from netspec.data import datasets
+from netspec.data import datasets, idx
+from netspec.data.catalogue import KNOWN
 from netspec.data.database import need, open_database
 from netspec.data.hdf5 import Hdf5Writer
 from netspec.data.idx import Array
-from netspec.data.images import decode, resize
+from netspec.data.images import decode, encode, resize
 from netspec.data.protos import datum, read_datum
-from netspec.errors import DataError
+from netspec.errors import DataError, did_you_mean
 
 COMMIT = 1000
 """Records between commits, as Caffe's tools do."""
@@ -50,11 +47,39 @@ class Example:
 # Where records come from
 
 
-def from_named(name: str, split: str = "whole_train") -> Iterator[Example]:
-    """The images of a named data set, keyed by their number in 8 digits."""
+def from_named(name: str, split: str = "whole_train", shuffle: int | None = None) -> Iterator[Example]:
+    """The images of a named data set, keyed by their number in 8 digits. shuffle: a seed."""
     data = datasets.load(name, split)
-    for i in range(len(data)):
-        yield Example(f"{i:08}", np.ascontiguousarray(data.images[i, ::-1]), int(data.labels[i]))
+    for place, i in enumerate(ordered(len(data), shuffle)):
+        yield Example(f"{place:08}", np.ascontiguousarray(data.images[i, ::-1]), int(data.labels[i]))
+
+
+def from_idx(images: Path, labels: Path | None = None, shuffle: int | None = None) -> Iterator[Example]:
+    """The images of an idx file, keyed by their number in 8 digits.
+
+    labels: their file; by default the one beside it that bears the same name with `labels` and `idx1` in
+    place of `images` and `idx3`. DataError when they do not fit each other.
+    """
+    values = idx.read(images)
+    labels = labels or images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
+    if values.ndim < 3 or values.dtype != np.uint8:
+        raise DataError(f"{images}: holds {values.dtype} of shape {values.shape}, not images of bytes")
+    if labels == images:
+        raise DataError(f"{images}: where are its labels? Give their file")
+    numbers = idx.read(labels)
+    if numbers.shape != values.shape[:1]:
+        raise DataError(f"{labels}: has shape {numbers.shape}, {images} holds {len(values)} images")
+    values = values.reshape(len(values), -1, *values.shape[-2:])
+    for place, i in enumerate(ordered(len(values), shuffle)):
+        yield Example(f"{place:08}", values[i], int(numbers[i]))
+
+
+def ordered(n: int, shuffle: int | None) -> list[int]:
+    """0 ... n - 1, shuffled with the seed where there is one."""
+    order = list(range(n))
+    if shuffle is not None:
+        random.Random(shuffle).shuffle(order)
+    return order
 
 
 def from_list(
@@ -63,15 +88,16 @@ def from_list(
     *,
     size: tuple[int, int] | None = None,
     color: bool = True,
-    encoded: bool = False,
+    encoded: bool | str = False,
     same_size: bool = False,
     shuffle: int | None = None,
 ) -> Iterator[Example]:
     """The pictures of a list `<path> <integer>`, keyed `<number in 8 digits>_<path>` as convert_imageset
     does.
 
-    size: (height, width) to resize to. encoded: keep the files' bytes. same_size: DataError at the first of
-    another size. shuffle: a seed.
+    size: (height, width) to resize to. encoded: keep the files' bytes, or encode anew what is resized; a
+    word ("png") is the kind that all become. same_size: DataError at the first of another size. shuffle: a
+    seed.
     """
     lines = []
     try:
@@ -83,8 +109,7 @@ def from_list(
                 lines.append((name.strip(), int(label)))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{source}: {error}") from error
-    if shuffle is not None:
-        random.Random(shuffle).shuffle(lines)
+    lines = [lines[i] for i in ordered(len(lines), shuffle)]
     first: tuple[int, ...] | None = None
     for i, (name, number) in enumerate(lines):
         path = Path(root + name)
@@ -94,7 +119,12 @@ def from_list(
         if same_size and first not in (None, image.shape):
             raise DataError(f"{path}: has shape {image.shape}, the first picture {first}")
         first = first or image.shape
-        yield Example(f"{i:08}_{name}", image, number, path.read_bytes() if encoded and not size else b"")
+        data = b""
+        if encoded:
+            kind = encoded if isinstance(encoded, str) else path.suffix[1:]
+            as_it_is = size is None and path.suffix[1:].lower() == kind.lower()
+            data = path.read_bytes() if as_it_is else encode(image, kind, str(path))
+        yield Example(f"{i:08}_{name}", image, number, data)
 
 
 def from_database(path: Path, backend: str = "LMDB") -> Iterator[Example]:
@@ -111,6 +141,54 @@ def from_database(path: Path, backend: str = "LMDB") -> Iterator[Example]:
             i += 1
     finally:
         database.close()
+
+
+def from_any(
+    source: str,
+    *,
+    split: str = "whole_train",
+    labels: Path | None = None,
+    root: str = "",
+    size: tuple[int, int] | None = None,
+    color: bool = True,
+    encoded: bool | str = False,
+    same_size: bool = False,
+    shuffle: int | None = None,
+) -> Iterator[Example]:
+    """The records of whatever `source` names: a database, an idx file, a list of pictures, or a data set by
+    name. See the functions above for the rest; DataError for what does not apply to its kind.
+    """
+    path = Path(source)
+    listed = path.is_file() and not is_idx(path) and path.name != "data.mdb"
+    if not listed and (root or encoded or same_size or not color):
+        raise DataError(f"{source}: is no list of pictures; root, gray, encoded and same size are for lists")
+    if listed:
+        options = {"size": size, "color": color, "encoded": encoded, "same_size": same_size}
+        return from_list(path, root, shuffle=shuffle, **options)  # type: ignore[arg-type]
+    if path.is_dir() or path.name == "data.mdb":
+        if shuffle is not None:
+            raise DataError(f"{source}: a database is read in the order of its keys, not shuffled")
+        found = from_database(path, "LEVELDB" if (path / "CURRENT").is_file() else "LMDB")
+    elif path.is_file():
+        found = from_idx(path, labels, shuffle)
+    elif source in KNOWN:
+        found = from_named(source, split, shuffle)
+    else:
+        raise DataError(
+            f"{source}: no such file, and no data set of that name{did_you_mean(source, KNOWN)}; "
+            f"known: {', '.join(KNOWN)}"
+        )
+    return (replace(one, image=resize(one.image, *size)) for one in found) if size else found
+
+
+def is_idx(path: Path) -> bool:
+    """Whether a file starts as idx files do, compressed or not."""
+    try:
+        with idx.reading(path) as file:
+            idx.header(file, path)
+    except DataError:
+        return False
+    return True
 
 
 # Writing
@@ -205,12 +283,16 @@ def write_database(examples: Iterable[Example], path: Path, backend: str = "LMDB
 
 
 def write_hdf5(
-    examples: Iterable[Example], path: Path, rows: int = 10_000, tops: tuple[str, str] = ("data", "label")
+    examples: Iterable[Example],
+    path: Path,
+    rows: int = 10_000,
+    tops: tuple[str, str] = ("data", "label"),
+    scale: float = 1.0,
 ) -> list[Path]:
     """Write records into `<stem>_0.h5`, ... of `rows` rows each, and their names into `path`, which HDF5Data
     reads.
 
-    Values are as in the records (0..255). Raises DataError when images differ in shape.
+    Values are as in the records (0..255), times `scale`. Raises DataError when images differ in shape.
     """
     files: list[Path] = []
     images: list[Array] = []
@@ -225,7 +307,7 @@ def write_hdf5(
         out = Hdf5Writer(files[-1])
         out.append(
             {
-                tops[0]: torch.from_numpy(np.stack(images).astype(np.float32)),
+                tops[0]: torch.from_numpy(np.stack(images).astype(np.float32) * np.float32(scale)),
                 tops[1]: torch.tensor(labels, dtype=torch.float32),
             }
         )
@@ -259,94 +341,3 @@ def mean_image(examples: Iterable[Example]) -> Array:
     if total is None:
         raise DataError("no records to take a mean of")
     return (total / n).astype(np.float32)
-
-
-# Features
-
-
-class Fed(Protocol):
-    """What `features` needs of a net."""
-
-    def blobs(self, *inputs: Tensor) -> dict[str, Tensor]: ...
-
-
-class Batches(Protocol):
-    """What `features` needs of a feeder."""
-
-    def next(self) -> tuple[Tensor, ...]: ...
-
-
-class FeatureWriter:
-    """Rows of blobs into `path`: .h5 (a data set a blob), .npz (an array a blob), else a database a blob.
-
-    A database of one blob is `path` itself, of several `path/<blob>`; keys are numbers in 10 digits, values
-    Datums with float_data, as Caffe's extract_features writes them.
-    """
-
-    def __init__(self, path: Path, blobs: Sequence[str], backend: str = "LMDB"):
-        self.path, self.blobs = path, list(blobs)
-        self.rows = dict.fromkeys(blobs, 0)
-        self.hdf5 = Hdf5Writer(path) if path.suffix in (".h5", ".hdf5") else None
-        self.arrays: dict[str, list[Array]] | None = (
-            {name: [] for name in blobs} if path.suffix == ".npz" else None
-        )
-        self.databases: dict[str, Writer] = {}
-        if self.hdf5 is None and self.arrays is None:
-            if len(self.blobs) > 1:
-                path.mkdir(parents=True, exist_ok=True)
-            for name in self.blobs:
-                place = path if len(self.blobs) == 1 else path / name.replace("/", "_")
-                self.databases[name] = writer(place, backend)
-
-    def append(self, values: dict[str, Tensor]) -> None:
-        """Add the rows of each blob."""
-        if self.hdf5 is not None:
-            self.hdf5.append(values)
-        for name, value in values.items():
-            rows = value.detach().cpu().float().numpy()
-            if self.arrays is not None:
-                self.arrays[name].append(rows)
-            elif name in self.databases:
-                for i, row in enumerate(rows, self.rows[name]):
-                    image = row.reshape(row.shape[0] if row.ndim else 1, *(row.shape[1:2] or (1,)), -1)
-                    self.databases[name].put(f"{i:010}".encode(), datum(image.astype(np.float32)))
-            self.rows[name] += len(rows)
-
-    def close(self) -> None:
-        """Finish the files."""
-        if self.hdf5 is not None:
-            self.hdf5.close()
-        if self.arrays is not None:
-            stacked: dict[str, Any] = {
-                name: np.concatenate(parts) for name, parts in self.arrays.items() if parts
-            }
-            np.savez(self.path, **stacked)
-        for database in self.databases.values():
-            database.close()
-
-    def __enter__(self) -> FeatureWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def features(
-    net: Fed, feeder: Batches, blobs: Sequence[str], batches: int, path: Path, backend: str = "LMDB"
-) -> int:
-    """Write the named blobs of `batches` batches to `path` (see FeatureWriter); gives the number of rows of
-    the first.
-
-    Raises DataError when the net has no such blob, or when one has no rows.
-    """
-    with torch.no_grad(), FeatureWriter(path, blobs, backend) as out:
-        for _ in range(batches):
-            found = net.blobs(*feeder.next())
-            if missing := [name for name in blobs if name not in found]:
-                raise DataError(f"the net has no blob {missing[0]!r}; it has {', '.join(found)}")
-            if scalars := [name for name in blobs if not found[name].dim()]:
-                raise DataError(f"blob {scalars[0]!r} is a single number; features are rows")
-            out.append({name: found[name] for name in blobs})
-    return out.rows[blobs[0]] if blobs else 0

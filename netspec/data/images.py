@@ -101,6 +101,27 @@ def decode(source: bytes | Path, color: bool | None, name: str) -> Array:
         raise DataError(f"{name}: does not decode ({error})") from error
 
 
+def encode(image: Array, kind: str, name: str) -> bytes:
+    """The bytes of a picture file ("png", "jpg", ...) of a (C, H, W) uint8 image, colour in the order B, G, R.
+
+    Raises DataError with `name` when there is no such kind, or it cannot hold the image.
+    """
+    from PIL import Image
+
+    kinds = {ending[1:]: known for ending, known in Image.registered_extensions().items() if known in FORMATS}
+    if kind.lower() not in kinds:
+        raise DataError(f"{name}: no pictures can be written as {kind!r}; there are {', '.join(kinds)}")
+    rows = image[0] if len(image) == 1 else np.ascontiguousarray(image[::-1].transpose(1, 2, 0))
+    out = io.BytesIO()
+    try:
+        # OpenCV's own quality, not Pillow's.
+        quality = {"quality": 95} if kinds[kind.lower()] == "JPEG" else {}
+        Image.fromarray(rows).save(out, kinds[kind.lower()], **quality)
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{name}: cannot be written as {kind} ({error})") from error
+    return out.getvalue()
+
+
 def pixels(image: Image.Image, color: bool | None) -> Array:
     """The channels of an opened picture."""
     gray_modes = ("1", "L", "LA", "I", "I;16", "I;16B", "F")

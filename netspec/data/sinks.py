@@ -10,7 +10,7 @@ A walk takes the call of a layer as a parameter, so no layer needs side effects,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -23,7 +23,17 @@ from netspec.data.hdf5 import Hdf5Writer
 class Made(Protocol):
     """What Sinks needs of a net."""
 
-    made: Sequence[Any]
+    @property
+    def graph(self) -> Any: ...
+
+    @property
+    def made(self) -> Sequence[Any]: ...
+
+
+def plain(layer: Any, *bottoms: Tensor) -> tuple[Tensor, ...]:
+    """A layer's forward, its tops as a tuple."""
+    tops = layer(*bottoms)
+    return tops if isinstance(tops, tuple) else (tops,)
 
 
 class Sinks:
@@ -31,8 +41,13 @@ class Sinks:
     files.
     """
 
-    def __init__(self, net: Made, folder: Path | None = None):
-        """folder: where relative file names are (default: the working directory)."""
+    def __init__(
+        self, net: Made, folder: Path | None = None, call: Callable[..., tuple[Tensor, ...]] = plain
+    ):
+        """folder: where relative file names are (default: the working directory).
+        call: how the other layers are applied.
+        """
+        self.net, self.call = net, call
         self.writers = {
             id(layer): Hdf5Writer((folder or Path()) / layer.param.file_name)
             for layer in net.made
@@ -47,8 +62,13 @@ class Sinks:
         if (writer := self.writers.get(id(layer))) is not None:
             writer.append({"data": bottoms[0], "label": bottoms[1]})
             return ()
-        tops = layer(*bottoms)
-        return tops if isinstance(tops, tuple) else (tops,)
+        return self.call(layer, *bottoms)
+
+    def record(self, slots: Mapping[int, Tensor]) -> None:
+        """Append from a walk that is over, every slot's value kept (`net.slots`)."""
+        for step, layer in zip(self.net.graph.steps, self.net.made, strict=True):
+            if id(layer) in self.writers:
+                self(layer, *(slots[slot] for slot in step.reads))
 
     def close(self) -> None:
         """Finish all files."""

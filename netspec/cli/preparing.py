@@ -1,0 +1,150 @@
+"""Commands that make data sets out of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from netspec.cli.options import Device, Seed, Stages, Weights
+from netspec.errors import DataError
+
+app = typer.Typer()
+
+Records = Annotated[
+    str, typer.Argument(help="A list of pictures, an idx file, an LMDB or LevelDB, or a data set's name.")
+]
+Split = Annotated[str, typer.Option(help="Of a named data set: train, validation, whole_train or test.")]
+Size = Annotated[str | None, typer.Option(metavar="HxW", help="Resize to this height and width.")]
+Root = Annotated[str, typer.Option(help="Folder that the paths of a list are relative to.")]
+Gray = Annotated[bool, typer.Option("--gray", help="Read the pictures of a list as grey levels.")]
+Backend = Annotated[
+    str | None, typer.Option(help="lmdb, leveldb or hdf5; by default by TARGET's ending, else lmdb.")
+]
+
+
+@app.command()
+def dataset(
+    source: Records,
+    target: Annotated[Path, typer.Argument(help="Database to make, or .h5.")],
+    backend: Backend = None,
+    split: Split = "whole_train",
+    labels: Annotated[
+        Path | None, typer.Option(help="Labels of an idx file; default the file named like it.")
+    ] = None,
+    root: Root = "",
+    size: Size = None,
+    gray: Gray = False,
+    encoded: Annotated[
+        bool, typer.Option("--encoded", help="Keep the bytes of the picture files of a list.")
+    ] = False,
+    same_size: Annotated[
+        bool, typer.Option("--same-size", help="Refuse a list whose pictures differ in size.")
+    ] = False,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Write in random order.")] = False,
+    seed: Seed = None,
+    scale: Annotated[
+        float, typer.Option(help="Factor of the values in HDF5, which nothing scales later.")
+    ] = 1.0,
+    rows: Annotated[int, typer.Option(help="Rows of one HDF5 file.", min=1)] = 10_000,
+) -> None:
+    """Write images with labels into an LMDB, a LevelDB or HDF5 files."""
+    from netspec.data.convert import from_any, write_database, write_hdf5
+
+    records = from_any(source, split=split, labels=labels, root=folder(root), size=height_width(size), color=not gray,
+                       encoded=encoded, same_size=same_size, shuffle=(seed or 0) if shuffle else None)  # fmt: skip
+    kind = (backend or backend_of(target)).lower()
+    if kind != "hdf5":
+        print(f"{target}: {write_database(records, target, kind.upper())} records")
+        return
+    listed = target if target.suffix == ".txt" else target.with_suffix(".txt")
+    for file in write_hdf5(records, listed, rows, scale=scale):
+        print(file)
+    print(f"{listed}: for `source` of HDF5Data")
+
+
+@app.command()
+def mean(
+    source: Records,
+    target: Annotated[Path | None, typer.Argument(help="Mean image to write, a .binaryproto.")] = None,
+    split: Split = "whole_train",
+    root: Root = "",
+    size: Size = None,
+    gray: Gray = False,
+) -> None:
+    """Average images: a mean file, and the mean of each channel as lines for transform_param."""
+    from netspec.data.convert import from_any, mean_image
+    from netspec.data.protos import write_blob
+
+    found = mean_image(
+        from_any(source, split=split, root=folder(root), size=height_width(size), color=not gray)
+    )
+    for value in found.mean((1, 2), dtype=float):
+        print(f"mean_value: {value:.6g}")
+    if target is not None:
+        write_blob(target, found)
+        print(target)
+
+
+@app.command()
+def features(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A run folder, a solver, or a net.")],
+    target: Annotated[
+        Path, typer.Argument(help=".h5, .npz, or a database (a folder of them for several blobs).")
+    ],
+    blob: Annotated[list[str], typer.Option(help="Blob to write; may be given again.")],
+    batches: Annotated[int, typer.Option("--batches", "-n", help="Batches to run.", min=1)] = 50,
+    weights: Weights = None,
+    backend: Backend = None,
+    stage: Stages = None,
+    device: Device = None,
+    seed: Seed = None,
+) -> None:
+    """Write what a net computes: its blobs over batches of its own data, in phase TEST."""
+    from netspec.evaluate import extract
+
+    kind = (backend or backend_of(target)).upper()
+    if (kind == "HDF5") != (target.suffix in HDF5):
+        raise DataError(f"{target}: HDF5 is written to names that end with {' or '.join(HDF5)}")
+    rows = extract(
+        source,
+        target,
+        blob,
+        weights,
+        batches=batches,
+        backend=kind,
+        stages=stage or (),
+        device=device,
+        seed=seed or 1,
+    )
+    print(f"{target}: {rows} rows of {', '.join(blob)}")
+
+
+HDF5 = (".h5", ".hdf5")
+
+
+def backend_of(target: Path) -> str:
+    """The kind of data set that a name asks for."""
+    return (
+        "hdf5"
+        if target.suffix in (*HDF5, ".txt")
+        else "leveldb"
+        if "leveldb" in target.name.lower()
+        else "lmdb"
+    )
+
+
+def height_width(text: str | None) -> tuple[int, int] | None:
+    """`28x32` as (28, 32); DataError for anything else."""
+    if text is None:
+        return None
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise DataError(f"--size {text}: give height and width as in 32x48")
+    return int(height), int(width)
+
+
+def folder(root: str) -> str:
+    """A folder as the lead of paths."""
+    return f"{root}/" if root and not root.endswith("/") else root
