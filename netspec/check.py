@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from netspec import experiment, schema, spec
+from netspec.data.catalogue import KNOWN
+from netspec.data.datasets import lack
 from netspec.errors import DataError, NetspecError, Problem, SpecError
 from netspec.experiment import find_file
 from netspec.graph import Graph, Step, compile
@@ -214,6 +216,8 @@ def shaped(graph: Graph, report: Report) -> tuple[Net | None, dict[str, Shape]]:
     open_steps = []
     for step in graph.steps:
         if step.kind.is_source:
+            if step.layer.type == "Dataset":
+                warn_of_absence(step, report)
             try:
                 step.kind(step.layer, step.layer.phase(graph.spec.phase)).source_shapes()
             except DataError as error:
@@ -235,6 +239,15 @@ def shaped(graph: Graph, report: Report) -> tuple[Net | None, dict[str, Shape]]:
             Problem(f"with assumed shapes of its missing data: {problem.message}", problem.position)
         )
     return None, {}
+
+
+def warn_of_absence(step: Step, report: Report) -> None:
+    """Warn where a named data set, whose shape is known anyway, is not on this machine."""
+    name = step.layer.message.dataset_param.name
+    if name not in KNOWN or name in report.needs or not (found := lack(name)):
+        return
+    report.needs.append(name)
+    report.warnings.append(step.layer.problem(found, "dataset_param", "name"))
 
 
 def shaped_net(

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from netspec.check import check as check_file
 from netspec.data import catalogue, cifar, datasets, idx
 from netspec.data.fetch import Remote, fetch
 from netspec.errors import DataError
@@ -250,6 +251,54 @@ def test_download_checks_before_it_keeps(server: tuple[str, Path], tmp_path: Pat
         with pytest.raises(DataError, match=reason):
             fetch(remote, out)
         assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["other bytes", "shorter"])
+def test_cached_files_are_the_published_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    folder = tmp_path / "cache" / "netspec" / "data" / "mnist"
+    write_set(folder)
+    for role, stem in catalogue.ROLES.items():
+        data = (folder / f"{stem}.gz").read_bytes()
+        published = Remote(f"{stem}.gz", len(data), sha256=hashlib.sha256(data).hexdigest())
+        monkeypatch.setitem(catalogue.MNIST.files, role, published)
+    assert len(datasets.load("mnist", "test")) == 60
+    path = folder / f"{catalogue.ROLES['test labels']}.gz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] if damage == "shorter" else whole[:-9] + b"x" + whole[-8:])
+    with pytest.raises(
+        DataError, match=r"is not the published file .*; remove it, and it is downloaded again"
+    ) as e:
+        datasets.load("mnist", "test", stand_in="digits")
+    assert str(path) in str(e.value)
+    # Files of a user's own are what they are.
+    (tmp_path / "own").mkdir()
+    path.write_bytes(whole)
+    os.rename(folder, tmp_path / "own" / "mnist")
+    monkeypatch.setitem(catalogue.MNIST.files, "test labels", Remote(path.name, 1))
+    monkeypatch.setenv("NETSPEC_DATA", str(tmp_path / "own"))
+    assert len(datasets.load("mnist", "test")) == 60
+
+
+def test_check_says_that_a_set_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        'layer { name: "d" type: "Dataset" top: "x" top: "l"\n'
+        '  dataset_param { name: "mnist" split: "train" batch_size: 2 } }\n'
+    )
+    report = check_file(net)
+    assert report.ok
+    assert report.needs == ["mnist"]
+    (warning,) = report.warnings
+    assert str(warning).startswith(
+        f"{net}:2:19: layer 'd' (Dataset): data set 'mnist' is not on $NETSPEC_DATA"
+    )
+    assert "Put train-images-idx3-ubyte.gz" in str(warning)
+    assert "is not here" not in str(report)
+    monkeypatch.setenv("NETSPEC_DATA", str(tmp_path))
+    write_set(tmp_path / "mnist")
+    assert not check_file(net).warnings
 
 
 # CIFAR-10

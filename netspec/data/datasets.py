@@ -24,7 +24,7 @@ import numpy as np
 
 from netspec.data import cifar, idx
 from netspec.data.catalogue import KNOWN, ROLES, Known
-from netspec.data.fetch import fetch
+from netspec.data.fetch import Remote, check, fetch
 from netspec.data.idx import Array
 from netspec.data.images import resize
 from netspec.errors import DataError, did_you_mean
@@ -84,6 +84,8 @@ def parts(known: Known, split: str) -> tuple[Array, Array]:
         return digits()
     half = "test" if split == "test" else "train"
     folder = locate(known) or download(known)
+    if folder == cache() / known.name:
+        verify(known, folder)
     if known.name == "cifar10":
         return _cifar(folder, half)
     return idx_pair(known, folder, half)
@@ -167,15 +169,50 @@ def download(known: Known) -> Path:
 
 
 def absent(known: Known, reasons: str) -> Absent:
+    """What to say where a set is nowhere, and cannot be downloaded for these reasons."""
+    missing, remedy = whereabouts(known)
+    return Absent(f"{missing}, and the download failed ({reasons}). {remedy}")
+
+
+def whereabouts(known: Known) -> tuple[str, str]:
+    """Where a set was looked for in vain, and which files to put where."""
     files = ", ".join(remote.name for remote in known.files.values())
     other = " (or cifar10_from_jpeg.npz, or cifar-10-batches-bin/)" if known.name == "cifar10" else ""
     searched = ", ".join(str(folder) for folder in folders()) or "not set"
-    return Absent(
-        f"data set {known.name!r} is not on $NETSPEC_DATA ({searched}), nor in {cache() / known.name}, "
-        f"and the download failed ({reasons}). Put {files}{other} into {cache() / known.name}/ or into "
-        f"$NETSPEC_DATA/{known.name}/, "
-        f"or name a `stand_in` in the layer's dataset_param"
+    return (
+        f"data set {known.name!r} is not on $NETSPEC_DATA ({searched}), nor in {cache() / known.name}",
+        f"Put {files}{other} into {cache() / known.name}/ or into $NETSPEC_DATA/{known.name}/, "
+        f"or name a `stand_in` in the layer's dataset_param",
     )
+
+
+def lack(name: str) -> str:
+    """What is to be said of a named set that is not on this machine, without any download; "" where it is."""
+    known = named(name)
+    if not known.files or locate(known) is not None:
+        return ""
+    missing, remedy = whereabouts(known)
+    return f"{missing}; it would be downloaded. {remedy}"
+
+
+def verify(known: Known, folder: Path) -> None:
+    """Compare cached files that bear published names with their published sizes and checksums, once a process."""
+    for remote in known.files.values():
+        path = folder / remote.name
+        if path.is_file():
+            stat = path.stat()
+            _verify(path, remote, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _verify(path: Path, remote: Remote, size: int, stamp: int) -> None:
+    try:
+        check(path, remote)
+    except DataError as error:
+        raise DataError(
+            f"{path}: is not the published file ({error}); remove it, and it is downloaded again. "
+            f"Files of your own belong on $NETSPEC_DATA"
+        ) from error
 
 
 # Reading
