@@ -103,14 +103,15 @@ class Model:
     def tree(self) -> Tree:
         """The net as a probability model of x; SpecError that says which layer makes it none."""
         tree, graph = Tree(self.net), self.net.graph
-        leaf = below = next(step for step in graph.steps if issubclass(step.kind, Leaf))
-        while below.layer.type in ("Marginalize", "Dropout") or below is leaf:  # those change nothing in TEST
-            below = graph.steps[graph.slots[below.reads[0]].maker]
-        if graph.inputs[0] not in below.writes:
+        leaf = next(i for i, step in enumerate(graph.steps) if issubclass(step.kind, Leaf))
+        below = leaf
+        while below == leaf or self.net.made[below].passes:
+            below = graph.slots[graph.steps[below].reads[0]].maker
+        if graph.inputs[0] not in graph.steps[below].writes:
             why = (
                 "reads no pixels, but what other layers make of them; queries need the leaf right at the data"
             )
-            raise SpecError([leaf.layer.problem(why, "bottom", 0)])
+            raise SpecError([graph.steps[leaf].layer.problem(why, "bottom", 0)])
         return tree
 
     @cached_property

@@ -210,3 +210,20 @@ def test_samples_average_to_the_expected_completion(digits: model.Model) -> None
     assert bool((error <= 5 * deviation[0] / 2000**0.5 + 1e-6).all())
     spread = drawn.std(0) / deviation[0].clamp_min(1e-9)
     assert bool((spread[x[0].isnan()] - 1).abs().max() < 0.2)
+
+
+def test_layers_of_training_alone_stand_below_the_leaf(tmp_path: Path) -> None:
+    """Random shifts, dropout and marginalisation change nothing in TEST; a fixed shift does."""
+    text = Path(DIGITS).read_text()
+    shift = (
+        'layer { name: "shift" type: "Translation" bottom: "data" top: "shifted"'
+        " translation_param { shift_x: 1 random: %s out_of_bounds_value: nan } }\n"
+        'layer { name: "whole" type: "Dropout" bottom: "shifted" top: "shifted" }\n'
+        'layer { name: "drop0" type: "Marginalize" bottom: "shifted"'
+    )
+    old = 'layer {\n  name: "drop0" type: "Marginalize" bottom: "data"'
+    assert old in text
+    for random, generative in (("true", True), ("false", False)):
+        file = tmp_path / f"{random}.prototxt"
+        file.write_text(text.replace(old, shift % random))
+        assert model.load(file).generative is generative

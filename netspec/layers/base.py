@@ -110,6 +110,11 @@ class Layer(nn.Module):
         """For a source layer: the shapes of its tops, known before any data is read in full."""
         raise NotImplementedError(f"{type(self).__name__} is not a source")
 
+    @property
+    def passes(self) -> bool:
+        """Whether the top is the bottom, as for layers that only act in TRAIN."""
+        return False
+
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """The tops as meta tensors; override where `forward` cannot run on the meta device."""
         state = {name: buffer.to("meta") for name, buffer in self.named_buffers()}

@@ -42,6 +42,10 @@ class Marginalize(Inner):
             self.fail(f"needs a bottom (N, C, ...), found {shapes[0]}")
         self.fill_value = 0.0 if p.value == p.ZERO else nan
 
+    @property
+    def passes(self) -> bool:
+        return self.phase != TRAIN
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         x = bottoms[0]
         if self.phase != TRAIN:

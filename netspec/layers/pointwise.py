@@ -190,6 +190,10 @@ class Dropout(Layer):
                 "dropout_ratio",
             )
 
+    @property
+    def passes(self) -> bool:
+        return self.phase != TRAIN and bool(self.param.scale_train) and not self.param.sample_weights_test
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         keep = 1 - self.param.dropout_ratio
         if self.phase == TRAIN or self.param.sample_weights_test:

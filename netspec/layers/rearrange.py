@@ -122,6 +122,10 @@ class Translation(Layer):
                 if getattr(self.param, name) < 0:
                     self.fail(f"a random shift needs {name} >= 0", "translation_param", name)
 
+    @property
+    def passes(self) -> bool:
+        return bool(self.param.random) and self.phase != TRAIN
+
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         device = bottoms[0].device
         shifts = self.shift(self.param.shift_y, device), self.shift(self.param.shift_x, device)
