@@ -109,7 +109,9 @@ def test_the_nets_compute_what_the_model_infers(name: str) -> None:
     model = RenderingModel(net)
     messages, switches, z = model.infer(x)
     assert len(model.levels) == len(switches) == sum(name.startswith("W") for name in weights_names(net))
-    torch.testing.assert_close(blobs["image"], z[0], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(blobs["z0"], z[0], rtol=1e-10, atol=1e-12)
+    variance = net.layer("variance").blobs[0]
+    torch.testing.assert_close(blobs["image"], variance * z[0], rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(blobs["scores"], model.scores(messages[-1]), rtol=1e-10, atol=1e-12)
 
 

@@ -8,7 +8,7 @@
 Modes: supervised (EG), dcn (the DCN of the same configuration), labelled (EG on the labelled examples alone),
 labelled-dcn, semi (cross entropy and reconstruction), semi-nnkl (with nonnegativity and KL), unsupervised.
 The number of steps is counted in epochs of the training split; the rate falls exponentially from --rate to
-1e-6. A run that was cut off goes on where it stopped. Test errors are those of the last step, never of the
+--end. A run that was cut off goes on where it stopped. Test errors are those of the last step, never of the
 best one.
 """
 
@@ -46,14 +46,18 @@ STAGES = {
 app = typer.Typer(add_completion=False)
 
 
-def solver_text(net: Path, mode: str, steps: int, every: int, rate: float) -> str:
+def solver_text(
+    net: Path, mode: str, steps: int, every: int, rate: float, end: float, kind: str, validate: bool
+) -> str:
     """A solver of one mode."""
     stages = " ".join(f'stage: "{stage}"' for stage in STAGES[mode])
     test = 'stage: "dcn"' if "dcn" in STAGES[mode] else ""
-    gamma = (1e-6 / rate) ** (1 / steps)
+    test += ' stage: "validation"' if validate else ""
+    extra = " momentum: 0.9" if kind != "Adam" else ""
+    gamma = (end / rate) ** (1 / steps)
     return (
-        f'net: "{net}" type: "Adam" base_lr: {rate:g} lr_policy: "exp" gamma: {gamma:.8f}\n'
-        f"train_state {{ {stages} }} test_state {{ {test} }}\n"
+        f'net: "{net}" type: "{kind}" base_lr: {rate:g} lr_policy: "exp" gamma: {gamma:.8f}\n'
+        f"train_state {{ {stages} }} test_state {{ {test} }}{extra}\n"
         f"max_iter: {steps} display: 50 average_loss: 50 test_iter: 100 test_interval: {every} "
         f"test_initialization: false snapshot: {max(every, 500)} random_seed: 1 compile: false\n"
     )
@@ -68,7 +72,10 @@ def train(
     widths: Annotated[str, typer.Option(help="Filters a level, as 16,32; empty = the net's own.")] = "",
     split: Annotated[str, typer.Option(help="Training split.")] = "whole_train",
     tests: Annotated[int, typer.Option(help="Tests during training.")] = 10,
-    rate: Annotated[float, typer.Option(help="Learning rate at the start; at the end it is 1e-6.")] = 1e-3,
+    rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 1e-3,
+    end: Annotated[float, typer.Option(help="Learning rate at the end.")] = 1e-6,
+    kind: Annotated[str, typer.Option(help="Type of the solver; all but Adam have momentum 0.9.")] = "Adam",
+    validate: Annotated[bool, typer.Option(help="Test on the held-out training images.")] = False,
     tag: Annotated[str, typer.Option(help="Put behind the name of the run's folder.")] = "",
     seed: int = 1,
     rc: float = 0.2,
@@ -92,7 +99,7 @@ def train(
     examples = {"mnist": 50000, "cifar10": 40000}["cifar10" if "cifar" in name else "mnist"]
     steps = round(epochs * (examples + 10000 * (split == "whole_train")) / BATCH)
     net.write_text(text)
-    solver.write_text(solver_text(net, mode, steps, max(1, steps // tests), rate))
+    solver.write_text(solver_text(net, mode, steps, max(1, steps // tests), rate, end, kind, validate))
     resume = (
         run if (run / "snapshots").exists() and any((run / "snapshots").glob("*.state.safetensors")) else None
     )
