@@ -397,6 +397,48 @@ def test_python_layers_are_reached_and_may_change_shapes(tmp_path: Path) -> None
     assert (net.layers[0].rows, net.layers[0].type) == (8, "Python")
 
 
+class Overwriting(caffe.Layer):
+    """Doubles its bottom where it stands, and replaces the diff of its blob at each backward."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        self.kept = self.blobs.add_blob(2)
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        bottom[0].data[...] *= 2
+        top[0].data[...] = bottom[0].data + self.kept.data.sum()
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        self.seen = (self.blobs[0].diff.copy(), bottom[0].diff.copy(), propagate_down)
+        self.blobs[0].diff[...] = 5
+
+
+def test_python_layers_work_on_the_blobs_themselves(tmp_path: Path) -> None:
+    text = """
+    force_backward: true
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 3 } } }
+    layer { name: "own" type: "Python" bottom: "x" top: "y" loss_weight: 1
+      python_param { module: "tests.test_pycaffe" layer: "Overwriting" } }
+    """
+    net = made(tmp_path, text)
+    net.blobs["x"].data[...] = 1
+    net.params["own"][0].data[...] = 3
+    assert net.forward()["y"].tolist() == [8, 8, 8]
+    assert net.blobs["x"].data.tolist() == [2, 2, 2]
+    net.blobs["x"].diff[...] = 9  # the layer leaves it alone
+    for before in (0, 5):
+        assert net.backward()["x"].tolist() == [9, 9, 9]
+        assert net.layers[1].seen[0].tolist() == [before] * 2
+        assert net.layers[1].blobs[0].diff.tolist() == [5, 5]
+    assert net.layers[1].seen[2] == [True]
+    twin = made(tmp_path, text)
+    twin.share_with(net)
+    net.layers[1].blobs[0].data[...] = 7
+    assert twin.forward()["y"].tolist() == [14, 14, 14]
+
+
 def test_errors_of_python_layers_keep_their_type(tmp_path: Path) -> None:
     text = SMALL.replace(
         'type: "Softmax"',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -361,6 +362,67 @@ caffe.init_log(2); caffe.log('unsaid')
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert [line.split("] ")[1] for line in done.stderr.splitlines()] == ["said"]
+
+
+ALIASES = {
+    "assigned": "import sys, netspec.pycaffe as ours; sys.modules[__name__] = ours",
+    "installed": "import netspec.pycaffe; netspec.pycaffe.install()",
+    "names": "from netspec.pycaffe import *",
+    "link": None,
+}
+ONE_COPY = """
+import netspec.pycaffe.net_spec
+import caffe.io, caffe.draw, caffe.classifier, caffe.detector, caffe.pycaffe, caffe._caffe
+import caffe.proto.caffe_pb2 as messages
+from caffe.net_spec import NetSpec, Top
+from caffe.proto import caffe_pb2
+from caffe.coord_map import crop
+assert caffe.net_spec is netspec.pycaffe.net_spec and NetSpec is caffe.NetSpec
+assert netspec.pycaffe.net_spec.__spec__.name == "netspec.pycaffe.net_spec"
+assert caffe._caffe.Net is caffe.pycaffe.Net is caffe.Net and messages is caffe_pb2
+assert isinstance(caffe.layers.Input(), Top)
+try:
+    import caffe.model_zoo
+except ModuleNotFoundError as error:
+    assert error.name == "caffe.model_zoo"
+"""
+
+
+@pytest.mark.parametrize("kind", ALIASES)
+def test_a_package_named_caffe_may_stand_for_ours(kind: str, tmp_path: Path) -> None:
+    """Whatever puts the name there, each module exists once."""
+    code = ALIASES[kind]
+    if code is None:
+        (tmp_path / "caffe").symlink_to(Path(caffe.__file__).parent, target_is_directory=True)
+    else:
+        (tmp_path / "caffe").mkdir()
+        (tmp_path / "caffe" / "__init__.py").write_text(code)
+    (tmp_path / "script.py").write_text(ONE_COPY)
+    subprocess.run([sys.executable, str(tmp_path / "script.py")], check=True)
+
+
+def test_programs_run_with_ours_as_caffe(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(ONE_COPY + "import sys; print(sys.argv[1:], __name__)")
+
+    root = str(Path(caffe.__file__).parent.parent.parent)
+
+    def output(*words: str) -> str:
+        command = [sys.executable, "-m", "netspec.pycaffe", *words]
+        done = subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": root},
+        )
+        return done.stdout
+
+    assert output("script.py", "a", "-b") == "['a', '-b'] __main__\n"
+    assert output("-m", "script", "c") == "['c'] __main__\n"
+    assert output("-c", "import caffe, sys; print(caffe.TEST, sys.argv)", "d") == "1 ['-c', 'd']\n"
+    with pytest.raises(subprocess.CalledProcessError):
+        output()
 
 
 def test_every_message_of_the_schema_is_there() -> None:

@@ -98,6 +98,8 @@ class Python(Layer):
                     raise
                 self.fail(text, "python_param", "layer")
         self.top_shapes = [blob.shape for blob in self.top]
+        self.held = self.user.blobs
+        """The class's blobs while this layer runs it; pycaffe's nets put theirs in their place."""
         self.initial = [np.array(blob.data) for blob in self.user.blobs]
         for blob in self.user.blobs:
             self.add_blob(blob.shape)
@@ -141,14 +143,6 @@ class Python(Layer):
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.empty(shape, device="meta") for shape in self.top_shapes)
 
-    def reshaped(self, shapes: Sequence[Shape]) -> list[Shape]:
-        """Let the class's `reshape` see bottoms of other shapes; gives the tops' shapes."""
-        for blob, shape in zip(self.bottom, shapes, strict=True):
-            blob.reshape(*shape)
-        self.user.reshape(self.bottom, self.top)
-        self.top_shapes = [blob.shape for blob in self.top]
-        return self.top_shapes
-
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         parameters = [self.blob(i) for i in range(len(self.blob_shapes))]
@@ -176,7 +170,8 @@ class Python(Layer):
         """
         for blob, tensor in zip(self.bottom, bottoms, strict=True):
             blob.hold(np.array(numpy(tensor)))
-        for blob, tensor in zip(self.user.blobs, parameters, strict=True):
+        self.user.blobs = self.held
+        for blob, tensor in zip(self.held, parameters, strict=True):
             blob.hold(numpy(tensor))
 
     def gradients(

@@ -1,19 +1,17 @@
 """pycaffe's interface on netspec: scripts that `import caffe` run with `import netspec.pycaffe as caffe`.
 
 Where such scripts, or Python layers that a net names, cannot be changed, `netspec.pycaffe.install()` makes
-this package known as `caffe`.
+this package known as `caffe`, and `python -m netspec.pycaffe script.py` does it for a whole program.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import sys
 
 from netspec.blob import Blob, BlobVec
 from netspec.layers import registry
 from netspec.layers.python_layer import PythonLayer as Layer
-from netspec.pycaffe import coord_map, draw, io, net_spec, proto
+from netspec.pycaffe import _caffe, alias, coord_map, draw, io, net_spec, proto, pycaffe
 from netspec.pycaffe.classifier import Classifier
 from netspec.pycaffe.detector import Detector
 from netspec.pycaffe.mode import (
@@ -58,12 +56,14 @@ def layer_type_list() -> list[str]:
 
 
 def install(name: str = "caffe") -> None:
-    """Make this package and its modules importable as `caffe`, for the rest of the program."""
-    sys.modules[name] = sys.modules[__name__]
-    for found in pkgutil.walk_packages(__path__, f"{__name__}."):
-        module = importlib.import_module(found.name)
-        sys.modules[name + found.name.removeprefix(__name__)] = module
+    """Make this package and its modules importable as `caffe`, for the rest of the program.
 
+    `sys.modules["caffe"] = netspec.pycaffe` is all there is to it: modules follow the package's name.
+    """
+    sys.modules[name] = sys.modules[__name__]
+
+
+alias.register()
 
 __all__ = [
     "TEST",
@@ -84,6 +84,7 @@ __all__ = [
     "SGDSolver",
     "Solver",
     "Timer",
+    "_caffe",
     "coord_map",
     "draw",
     "get_solver",
@@ -97,6 +98,7 @@ __all__ = [
     "net_spec",
     "params",
     "proto",
+    "pycaffe",
     "set_device",
     "set_logging_disabled",
     "set_mode_cpu",

@@ -10,13 +10,14 @@ from netspec import net as core
 from netspec.graph import compile
 from netspec.layers.data import HDF5Output
 from netspec.layers.noise import DummyData
-from netspec.layers.python_layer import as_raised
+from netspec.layers.python_layer import Python, as_raised
 from netspec.layers.shape import Split
 from netspec.pycaffe import feeds, mode
 from netspec.pycaffe.memory import Memory, NetBlob, zeros
 from netspec.pycaffe.need import needs
 from netspec.pycaffe.splits import insert_splits
 from netspec.pycaffe.step import Step
+from netspec.pycaffe.user_step import UserStep
 from netspec.spec import NetSpec, loss_weights
 
 
@@ -60,7 +61,7 @@ class Running:
             tops.append(blob)
             self.slots.append(blob)
         rates = {id(param.value): param.lr_mult for param in self.core.params}
-        return Step(
+        return (UserStep if isinstance(layer, Python) else Step)(
             layer=layer,
             bottoms=bottoms,
             tops=tops,

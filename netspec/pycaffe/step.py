@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from netspec.layers.base import Layer, Shape
 from netspec.layers.noise import DummyData
-from netspec.layers.python_layer import Python
 from netspec.net import explained
 from netspec.pycaffe.feeds import Feed, Sink
 from netspec.pycaffe.memory import NetBlob
@@ -61,13 +60,10 @@ class Step:
         shapes = [blob.shape for blob in self.bottoms]
         if self.feed is not None or shapes == self.shapes:
             return
-        if isinstance(self.layer, Python):
-            tops = self.layer.reshaped(shapes)
-        else:
-            new = self.remade(shapes)
-            with torch.no_grad():
-                found = new.infer(*(torch.empty(shape, device="meta") for shape in shapes))
-            tops = [tuple(top.shape) for top in found]
+        new = self.remade(shapes)
+        with torch.no_grad():
+            found = new.infer(*(torch.empty(shape, device="meta") for shape in shapes))
+        tops = [tuple(top.shape) for top in found]
         self.set_up(shapes)
         for blob, shape in zip(self.tops, tops, strict=True):
             blob.reshape(*shape)
@@ -85,11 +81,10 @@ class Step:
         """Make the layer ready for bottoms of these shapes, around the same learnable blobs."""
         if shapes == self.shapes:
             return
-        if not isinstance(self.layer, Python):
-            old, new = self.layer, self.remade(shapes)
-            new.blobs = old.blobs
-            new.to(next(iter([*old.parameters(), *old.buffers()]), torch.empty(0)).device)
-            self.layer = new
+        old, new = self.layer, self.remade(shapes)
+        new.blobs = old.blobs
+        new.to(next(iter([*old.parameters(), *old.buffers()]), torch.empty(0)).device)
+        self.layer = new
         self.shapes = shapes
         self.record = None
 
@@ -111,6 +106,10 @@ class Step:
                     blob.put(value.detach())
             self.filled = True
             self.record = (inputs, outputs) if self.need else None
+        return self.loss(device)
+
+    def loss(self, device: torch.device) -> float:
+        """What the tops add to the loss, as they stand."""
         loss = 0.0
         for blob, weight in zip(self.tops, self.weights, strict=True):
             if weight:
