@@ -9,10 +9,12 @@ import torch
 
 from netspec import experiment
 from netspec.data import Source
+from netspec.devices import choose_device
 from netspec.experiment import Experiment
 from netspec.schema import Document
 from netspec.signals import Requests
-from netspec.trainer import Run, Trainer, Weights, average, choose_device
+from netspec.testing import average
+from netspec.trainer import Run, Trainer, Weights
 from netspec.watch import Diverged
 
 __all__ = ["Diverged", "Run", "average", "choose_device", "fit"]

@@ -11,10 +11,51 @@ from torch import Tensor
 
 from netspec.errors import NetspecError
 from netspec.net import Net
+from netspec.state import random_state, set_random_state
 
 
 class Diverged(NetspecError):
     """Loss or gradient became NaN or infinite; says in which iteration and at which layer."""
+
+
+class Alarm:
+    """Raises Diverged for a loss or gradients that are not finite: at once on a CPU; on a GPU, where to look is to
+    wait, it notes the first such iteration until it is asked.
+    """
+
+    def __init__(self, net: Net, device: torch.device):
+        self.net, self.device = net, device
+        self._bad = torch.full((), -1, device=device)
+        """On a GPU: the first iteration that was not finite, -1 while there is none."""
+        self._last: tuple[Sequence[Tensor], list[Tensor]] = ((), [])
+        """On a GPU: the last batch, and the random state before it."""
+
+    def look(self, t: int, loss: Tensor, batch: Sequence[Tensor], before: list[Tensor]) -> None:
+        """Look at the loss and the gradients of iteration t, made from `batch` and the random state `before`."""
+        gradients = [param.value.grad for param in self.net.params if param.value.grad is not None]
+        if self.device.type == "cpu":
+            total = float(loss) + sum(float(gradient.sum()) for gradient in gradients)
+            if not math.isfinite(total) and not all(finite(value) for value in (loss, *gradients)):
+                self._fail(t, batch, before)
+            return
+        largest = torch._foreach_norm(gradients, math.inf) if gradients else ()
+        measure = torch.stack([loss.abs(), *largest]).amax()
+        bad = torch.where((self._bad < 0) & ~measure.isfinite(), t, self._bad)
+        self._bad.copy_(bad)
+        self._last = (batch, before)
+
+    def check(self, t: int) -> None:
+        """On a GPU: wait for the iterations so far, and raise when one was not finite."""
+        if self.device.type != "cpu" and (bad := int(self._bad)) >= 0:
+            self._fail(bad, *self._last, later=t - bad)
+
+    def _fail(self, t: int, batch: Sequence[Tensor], before: list[Tensor], later: int = 0) -> None:
+        after = random_state(self.device)
+        set_random_state(self.device, before)
+        reason = blame(self.net, batch)
+        set_random_state(self.device, after)
+        where = f"iteration {t}" + (f" (traced {later} iterations later)" if later else "")
+        raise Diverged(f"loss or gradient is not finite in {where}: {reason}")
 
 
 @dataclass
