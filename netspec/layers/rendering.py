@@ -104,9 +104,9 @@ class RenderingMask(Layer):
     differentiable = False
 
     def forward(self, *bottoms: Tensor) -> Tensor:
-        u = bottoms[0]
-        on = torch.ones((), dtype=u.dtype, device=u.device)
-        return torch.where(u > self.param.threshold, on, on * self.param.leak)
+        u, leak = bottoms[0], self.param.leak
+        a: Tensor = (u > self.param.threshold).to(u.dtype)
+        return a + leak * (1 - a) if leak else a
 
 
 @register("ArgMaxOneHot")
