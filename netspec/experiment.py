@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,7 +148,7 @@ def find_file(name: str, beside: str) -> Path | None:
         folder / name,
         folder / here.name,
     ):
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # false for names that no file can have
             return candidate
     return None
 

@@ -5,6 +5,7 @@ source.
 from __future__ import annotations
 
 import importlib
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ class LevelDb(Database):
 
 def open_database(path: Path, backend: str) -> Database:
     """The database at `path`; DataError when it is none, with a hint when it is of the other kind."""
-    if not path.exists():
+    if not os.path.exists(path):  # false for names that no file can have
         raise DataError(f"{path}: no such database")
     is_lmdb = path.is_file() or (path / "data.mdb").is_file()
     if backend == "LEVELDB" and is_lmdb:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -137,7 +138,7 @@ def read_mean(spec: LayerSpec, name: str, field: str = "transform_param") -> Arr
     from netspec.data.protos import read_blob
 
     path = near(spec, name)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise failure(spec, f"mean_file {name!r}: no such file", field, "mean_file")
     mean = read_blob(path)
     if mean.ndim == 4 and mean.shape[0] == 1:
@@ -153,8 +154,10 @@ def near(spec: LayerSpec, name: str) -> Path:
     """A path as written in a spec: relative to the working directory as in Caffe, else to the spec's own
     folder.
     """
-    path = Path(name).expanduser()
-    if path.is_absolute() or path.exists() or spec.document is None:
+    if "\0" in name:
+        raise failure(spec, f"no file can be called {name[:60]!r}")
+    path = Path(os.path.expanduser(name))
+    if path.is_absolute() or os.path.exists(path) or spec.document is None:
         return path
     beside = Path(spec.document.file).parent / path
-    return beside if beside.exists() else path
+    return beside if os.path.exists(beside) else path

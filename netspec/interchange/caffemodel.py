@@ -88,8 +88,8 @@ def read_file(path: Path) -> bytes:
         if (size := path.stat().st_size) >= MOST_BYTES:
             raise SnapshotError(f"{path}: {size} bytes; such files end below {MOST_BYTES}")
         return path.read_bytes()
-    except OSError as error:
-        raise SnapshotError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # the latter for a name with a NUL
+        raise SnapshotError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from None
 
 
 def parse_caffemodel(data: bytes, file: str = "<bytes>") -> Caffemodel:

@@ -6,6 +6,7 @@ all second ones. Ours keeps it for the parameters that learn; for the others zer
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ class SolverState:
             raise SnapshotError(f"{self.file}: names no weights")
         named, beside = Path(self.learned_net), Path(self.file).parent
         for path in (named, beside / named.name, beside / named):
-            if path.is_file():
+            if os.path.isfile(path):  # false for names that no file can have
                 return path
         raise SnapshotError(f"{self.file}: its weights {self.learned_net!r} are neither there nor beside it")
 

@@ -69,7 +69,7 @@ class InfogainLoss(Layer):
             )
         try:
             blob = message_class("BlobProto").FromString(Path(path).read_bytes())
-        except (OSError, DecodeError) as error:
+        except (OSError, ValueError, DecodeError) as error:
             self.fail(f"cannot read gains from {path!r}: {error}", "infogain_loss_param", "source")
         return torch.tensor(list(blob.double_data or blob.data), dtype=torch.float32)
 

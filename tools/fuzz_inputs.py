@@ -1,0 +1,278 @@
+"""What tools/fuzz.py mutates, and the readers that it is given to: whole files, by the ways that users take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from netspec import experiment, interchange, schema, spec
+from netspec.data import feeder
+from netspec.data.convert import Example, from_database
+from netspec.data.images import encode
+from netspec.data.protos import datum, read_blob
+from netspec.graph import compile
+from netspec.interchange import caffemodel, solverstate
+from netspec.interchange.blobs import field, number_field
+from netspec.net import Net, build
+from netspec.solver.policies import LearningRate
+from netspec.solver.solver import Solver
+from tools.mutations import BYTE_CHANGES, MESSAGE_CHANGES, TEXT_CHANGES, Change
+
+ROOT = Path(__file__).parent.parent
+NET = """name: "small"
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }
+layer { name: "conv" type: "Convolution" bottom: "x" top: "c" param { name: "w" lr_mult: 1 } param { lr_mult: 2 }
+  convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "c" top: "b" }
+layer { name: "sim" type: "Similarity" bottom: "b" top: "s" similarity_param { num_instances: 3
+  block_param { block_size: 1 } template_filler { type: "gaussian" std: 0.1 } } }
+layer { name: "pool" type: "Pooling" bottom: "s" top: "p" pooling_param { pool: MAX kernel_size: 3 stride: 2 } }
+layer { name: "ip" type: "InnerProduct" bottom: "p" top: "y" inner_product_param { num_output: 5
+  weight_filler { type: "xavier" } } }
+layer { name: "sum" type: "Reduction" bottom: "y" top: "loss" loss_weight: 1 }
+"""
+OLD = """name: "old" input: "x" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8
+layers { name: "c" type: CONVOLUTION bottom: "x" top: "c" blobs_lr: 1 blobs_lr: 2 weight_decay: 1
+  convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layers { name: "r" type: RELU bottom: "c" top: "c" }
+layers { name: "n" type: LRN bottom: "c" top: "n" lrn_param { local_size: 5 alpha: 0.0001 beta: 0.75 } }
+layers { name: "i" type: INNER_PRODUCT bottom: "n" top: "i" inner_product_param { num_output: 10 } }
+layers { name: "a" type: SOFTMAX bottom: "i" top: "a" }
+"""
+OLDEST = """input: "data" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8
+layers { layer { name: "pad1" type: "padding" pad: 2 } bottom: "data" top: "pad1" }
+layers { layer { name: "conv1" type: "conv" num_output: 4 kernelsize: 3 blobs_lr: 1. weight_filler { type: "xavier" } }
+  bottom: "pad1" top: "conv1" }
+layers { layer { name: "pool1" type: "pool" kernelsize: 3 stride: 2 pool: MAX } bottom: "conv1" top: "pool1" }
+"""
+SOLVER = 'base_lr: 0.01 lr_policy: "inv" gamma: 0.0001 power: 0.75 momentum: 0.9 weight_decay: 0.0005 max_iter: 100 '
+SOLVERS = (
+    'net: "small.prototxt" test_iter: 10 test_interval: 5 ' + SOLVER + 'snapshot: 10 snapshot_prefix: "a/b"',
+    'train_net: "small.prototxt" test_net: "old.prototxt" test_iter: 1 test_interval: 2 solver_type: ADAM base_lr: 1 '
+    'lr_policy: "multistep" stepvalue: [10, 20] gamma: 0.1 max_iter: 30 train_state { stage: "a" level: 1 }',
+    f"net_param {{ {NET} }} type: 'RMSProp' rms_decay: 0.9 max_iter: 9 base_lr: 0.1 lr_policy: 'step' stepsize: 3 "
+    "gamma: 0.5 regularization_type: 'L1' iter_size: 2 clip_gradients: 5 random_seed: 7",
+)
+DATA = """layer { name: "d" type: "Data" top: "data" top: "label" transform_param { mirror: true crop_size: 4
+  scale: 0.5 } data_param { source: "%s" batch_size: 2 backend: LMDB } }"""
+BOXES = """layer { name: "d" type: "AnnotatedData" top: "data" top: "label" transform_param { mirror: true
+  resize_param { height: 8 width: 8 } emit_constraint { emit_type: CENTER } } annotated_data_param { }
+  data_param { source: "%s" batch_size: 2 backend: LMDB } }"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of input: its share of all, what it starts from, how it is changed, and what reads it."""
+
+    name: str
+    share: float
+    seeds: Sequence[bytes]
+    changes: Sequence[Change]
+    read: Callable[[bytes], None]
+
+
+def net_of(text: str, phase: str = "TRAIN") -> Net:
+    return build(compile(spec.net(schema.parse_net(text), phase)), seed=1)
+
+
+def kinds(folder: Path) -> list[Kind]:
+    """All kinds; files are written into `folder`."""
+    torch.set_num_threads(1)
+    for name, text in (("small", NET), ("old", OLD)):
+        (folder / f"{name}.prototxt").write_text(text)
+    net, old = net_of(NET), net_of(OLD, "TEST")
+    solvers = [solver_of(net, kind) for kind in ("SGD", "Adam")]
+    new = [
+        caffemodel.encode_net(caffemodel.net_message(one), caffemodel.net_arrays(one), dialect)
+        for one, dialect in ((net, None), (old, "bvlc"))
+    ]
+    ancient = [old_file(old, oldest, packed) for oldest in (False, True) for packed in (True, False)]
+    v1, v2, h5 = (folder / name for name in ("v1.caffemodel", "v2.caffemodel", "f.h5"))
+    return [
+        Kind("caffemodel, V2", 0.2, new, MESSAGE_CHANGES, weights_reader(v2, [net, old])),
+        Kind("caffemodel, V1 and V0", 0.2, ancient, MESSAGE_CHANGES, weights_reader(v1, [old])),
+        Kind("caffemodel, HDF5", 0.03, written(net, folder / "s.h5"), BYTE_CHANGES, weights_reader(h5, [net])),
+        Kind("solverstate", 0.06, states(solvers, folder / "s.solverstate"), MESSAGE_CHANGES,
+             state_reader(folder / "f.solverstate", solvers)),
+        Kind("solverstate, HDF5", 0.02, states(solvers, folder / "s.solverstate.h5"), BYTE_CHANGES,
+             state_reader(folder / "f.solverstate.h5", solvers)),
+        Kind("binaryproto", 0.05, blobs(folder / "s.binaryproto"), MESSAGE_CHANGES,
+             blob_reader(folder / "f.binaryproto")),
+        Kind("LMDB record", 0.2, records(), MESSAGE_CHANGES, record_reader(folder / "lmdb", DATA)),
+        Kind("LMDB record with boxes", 0.04, boxes(), MESSAGE_CHANGES, record_reader(folder / "boxes", BOXES)),
+        Kind("net, prototxt", 0.14, nets(), TEXT_CHANGES, net_reader(folder / "net.prototxt")),
+        Kind("solver, prototxt", 0.06, [text.encode() for text in SOLVERS], TEXT_CHANGES,
+             solver_reader(folder / "solver.prototxt")),
+    ]  # fmt: skip
+
+
+# What is mutated
+
+
+def solver_of(net: Net, kind: str) -> Solver:
+    return Solver(net, schema.parse_solver(f'{SOLVER} type: "{kind}"').message)
+
+
+def old_file(net: Net, oldest: bool, packed: bool) -> bytes:
+    """The net's weights in the V1 form, or in the V0 form."""
+    out = field(1, b"old")
+    types = {"Convolution": 4, "InnerProduct": 14}
+    for made, arrays in zip(net.made, caffemodel.net_arrays(net), strict=True):
+        name, blobs = made.spec.name.encode(), [old_blob(array, packed) for array in arrays]
+        if oldest:
+            inner = field(1, name) + field(2, b"conv") + b"".join(field(50, blob) for blob in blobs)
+            content = field(1, inner)
+        else:
+            kind = number_field(5, types.get(made.spec.type, 18))
+            content = field(4, name) + kind + b"".join(field(6, blob) for blob in blobs)
+        out += field(2, content)
+    return out
+
+
+def old_blob(array: np.ndarray, packed: bool) -> bytes:
+    """A blob with four sizes; its values as one field, or as a field each."""
+    sizes = (1,) * (4 - array.ndim) + array.shape
+    values = array.astype("<f4").tobytes()
+    data = (
+        field(5, values)
+        if packed
+        else b"".join(b"\x2d" + values[i : i + 4] for i in range(0, len(values), 4))
+    )
+    return b"".join(number_field(i + 1, size) for i, size in enumerate(sizes)) + data
+
+
+def written(net: Net, path: Path) -> list[bytes]:
+    interchange.save_weights(net, path)
+    return [path.read_bytes()]
+
+
+def states(solvers: Sequence[Solver], path: Path) -> list[bytes]:
+    found = []
+    for solver in solvers:
+        solverstate.write_solverstate(solver, path, "w.caffemodel")
+        found.append(path.read_bytes())
+    return found
+
+
+def blobs(path: Path) -> list[bytes]:
+    values = np.arange(48, dtype=np.float32).reshape(1, 3, 4, 4)
+    caffemodel.write_blob(path, values)
+    return [path.read_bytes(), old_blob(values, True), old_blob(values, False)]
+
+
+def records() -> list[bytes]:
+    """Datums of bytes, of floats, and of encoded pictures."""
+    image = np.random.default_rng(1).integers(0, 256, (3, 6, 5), dtype=np.uint8)
+    pictures = [encode(image, kind, "seed") for kind in ("png", "jpg", "bmp", "tiff", "webp", "ppm", "jp2")]
+    return [
+        datum(image, 3),
+        datum(image.astype(np.float32), 2),
+        *(Example("", image, 4, picture).datum() for picture in pictures),
+    ]
+
+
+def boxes() -> list[bytes]:
+    """Pictures with boxes, as SSD keeps them."""
+    found = []
+    for record in records()[:5]:
+        message = schema.AnnotatedDatum(type=0)
+        message.datum.ParseFromString(record)
+        for i in range(2):
+            box = message.annotation_group.add(group_label=1 + i).annotation.add(instance_id=i).bbox
+            box.xmin, box.ymin, box.xmax, box.ymax = 0.1, 0.2, 0.5 + i / 4, 0.9
+        found.append(message.SerializeToString())
+    return found
+
+
+def nets() -> list[bytes]:
+    """Small nets of each syntax, those of tests/corpus and the shorter ones of nets/."""
+    files = [*(ROOT / "tests" / "corpus").glob("*.prototxt"), *(ROOT / "nets").glob("*.prototxt")]
+    texts = [path.read_bytes() for path in sorted(files) if "solver" not in path.name]
+    return [*(text.encode() for text in (NET, OLD, OLDEST)), *(text for text in texts if len(text) < 3000)]
+
+
+# What reads it
+
+
+def weights_reader(path: Path, nets: Sequence[Net]) -> Callable[[bytes], None]:
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        interchange.read_weights(path)
+        for net in nets:
+            interchange.load_weights(net, path)
+        if path.suffix == ".caffemodel":
+            caffemodel.read_caffemodel(path).message()
+
+    return read
+
+
+def state_reader(path: Path, solvers: Sequence[Solver]) -> Callable[[bytes], None]:
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        state = solverstate.read_solverstate(path)
+        solver = next(
+            (one for one in solvers if len(state.history) == len(one.params) * len(one.rule.slots)),
+            solvers[0],
+        )
+        solver.load_state_dict(solverstate.to_state_dict(state, solver))
+
+    return read
+
+
+def blob_reader(path: Path) -> Callable[[bytes], None]:
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        read_blob(path)
+        caffemodel.read_blob_file(path)
+
+    return read
+
+
+def record_reader(path: Path, layer: str) -> Callable[[bytes], None]:
+    """Reads a database of two records, the mutated one and a good one."""
+    import lmdb
+
+    good = (boxes() if layer is BOXES else records())[0]
+    text = schema.parse_net(layer % path)
+
+    def read(data: bytes) -> None:
+        # One process must not have a database open twice, so it is closed before it is read.
+        with lmdb.open(str(path), map_size=1 << 24, sync=False) as out, out.begin(write=True) as transaction:
+            transaction.put(b"0", data)
+            transaction.put(b"1", good)
+        if layer is DATA:
+            list(from_database(path))
+        net = build(compile(spec.net(text, "TRAIN")), seed=1)
+        with feeder(net, ahead=False) as batches:
+            batches.next()
+
+    return read
+
+
+def net_reader(path: Path) -> Callable[[bytes], None]:
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        schema.read(path, unknown="keep")
+        document = schema.read_net(path)
+        for phase in (spec.TRAIN, spec.TEST):
+            build(compile(spec.net(document, phase)), device="meta")
+
+    return read
+
+
+def solver_reader(path: Path) -> Callable[[bytes], None]:
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        plan = experiment.load(path)
+        rate = LearningRate(plan.solver)
+        for iteration in range(3):
+            rate.next(iteration)
+        Solver(build(compile(plan.train), device="meta"), plan.solver, at=plan.at)
+        for test in plan.tests:
+            build(compile(test.spec), device="meta")
+
+    return read
