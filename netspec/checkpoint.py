@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from netspec import snapshot
 from netspec.data import Feeder
@@ -19,6 +20,14 @@ from netspec.solver import Solver
 from netspec.state import random_state, separated, set_random_state, taken
 
 
+class Part(Protocol):
+    """Something of a run with a state of its own."""
+
+    def state_dict(self) -> dict[str, int | Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, int | Tensor], /) -> None: ...
+
+
 @dataclass
 class Checkpoint:
     """The parts of a run that change from iteration to iteration."""
@@ -28,13 +37,20 @@ class Checkpoint:
     solver: Solver
     feeder: Feeder
     device: torch.device
+    more: dict[str, Part] = field(default_factory=dict)
+    """What else a kind of trainer keeps, by name."""
 
     def save(self, folder: Path, stem: str, info: Mapping[str, Any]) -> Path:
         """Write the two files of a snapshot, `info` among what they hold; gives the state file."""
-        tensors, numbers = separated({"solver": self.solver.state_dict(), "data": self.feeder.state()})
+        own_parts = {name: part.state_dict() for name, part in self.more.items()}
+        parts = {"solver": self.solver.state_dict(), "data": self.feeder.state(), **own_parts}
+        tensors, numbers = separated(parts)
         for name, value in zip(("cpu", "cuda"), random_state(self.device), strict=False):
             tensors[f"random/{name}"] = value
         tensors |= {f"buffer/{name}": value for name, value in self.net.named_buffers()}
+        own = list(self.own_of_tests())
+        tensors |= {f"test/{i}/{name}": value for i, name, value in own}
+        weights = {name: value for _, name, value in reversed(own) if not name.startswith("buffer/")}
         facts = {
             **info,
             **self.circumstances(),
@@ -42,7 +58,16 @@ class Checkpoint:
             "type": self.solver.message.type,
             "numbers": numbers,
         }
-        return snapshot.save_pair(folder, stem, self.net.weights(), tensors, facts)
+        return snapshot.save_pair(folder, stem, {**weights, **self.net.weights()}, tensors, facts)
+
+    def own_of_tests(self) -> Iterator[tuple[int, str, Tensor]]:
+        """(number of the net, name, value) of what test nets hold for themselves: blobs of layers that the training
+        net has not, and buffers.
+        """
+        shared = {id(param.value) for param in self.net.params}
+        for i, net in enumerate(self.tests):
+            yield from ((i, p.name, p.value.detach()) for p in net.params if id(p.value) not in shared)
+            yield from ((i, f"buffer/{name}", value) for name, value in net.named_buffers())
 
     def circumstances(self) -> dict[str, Any]:
         """What must be as it was for a resumed run to be equal to the bit."""
@@ -57,10 +82,18 @@ class Checkpoint:
             raise SnapshotError(f"{saved.path}: its weights lack {missing[0]!r}")
         self.solver.load_state_dict(taken("solver", saved), str(saved.path))
         self.feeder.load_state(taken("data", saved))
+        for name, part in self.more.items():
+            part.load_state_dict(taken(name, saved))
         buffers = dict(self.net.named_buffers())
         for name, value in saved.tensors.items():
             if name.startswith("buffer/") and (own := buffers.get(name.removeprefix("buffer/"))) is not None:
                 own.copy_(value)
+        for i, name, mine in self.own_of_tests():
+            theirs = saved.tensors.get(f"test/{i}/{name}", mine)
+            if theirs.shape != mine.shape:
+                found = f"{name} of test net {i} has shape {tuple(theirs.shape)}"
+                raise SnapshotError(f"{saved.path}: {found}, the net's is {tuple(mine.shape)}")
+            mine.copy_(theirs)
         kinds = ["cpu"] + (["cuda"] if self.device.type == "cuda" and "random/cuda" in saved.tensors else [])
         set_random_state(self.device, [saved.tensors[f"random/{kind}"] for kind in kinds])
         return [

@@ -13,7 +13,7 @@ import torch
 from netspec import data, experiment, schema, snapshot, spec
 from netspec.data import Feeder
 from netspec.data.features import write_features
-from netspec.errors import DataError, SpecError, did_you_mean
+from netspec.errors import DataError, SnapshotError, SpecError, did_you_mean
 from netspec.experiment import Experiment
 from netspec.graph import compile
 from netspec.interchange import load_weights
@@ -116,10 +116,15 @@ def tests_of(path: Path, weights: str | Path | None, stages: Sequence[str], devi
 def fed(net_spec: NetSpec, wanted: Wanted, seed: int) -> Iterator[tuple[Net, Feeder]]:
     """The net with its weights, and what feeds it."""
     net = build(compile(net_spec), seed=seed, device=wanted.device)
-    if isinstance(wanted.weights, Path):
-        load_weights(net, wanted.weights)
-    elif wanted.weights is not None:
-        net.load_weights(wanted.weights, wanted.file)
+    if wanted.weights is not None:
+        if isinstance(wanted.weights, Path):
+            missing, unused = load_weights(net, wanted.weights)
+        else:
+            missing, unused = net.load_weights(wanted.weights, wanted.file)
+        if missing and len(missing) == len(net.params):
+            raise SnapshotError(
+                f"{wanted.file}: has no blob of this net; its first is {next(iter(unused), 'none')!r}"
+            )
     elif net.params:
         raise SpecError(f"{net_spec.file}: the net has weights to learn; give --weights")
     torch.manual_seed(seed)

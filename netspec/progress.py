@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 
 class Progress:
@@ -65,6 +66,12 @@ class Progress:
         """Print a line, above the bar where there is one."""
         if not self.quiet:
             self.console.print(text, markup=False, highlight=False)
+
+    def warn(self, text: str) -> None:
+        """Say something loudly, on stderr."""
+        if not self.quiet:
+            console = Console(stderr=True, soft_wrap=True, highlight=False)
+            console.print(f"[bold red]warning:[/] {escape(text)}")
 
     def summary(self) -> str:
         """`12.3 it/s, 0:41 left, loss 0.512, accuracy 0.98`"""

@@ -5,6 +5,7 @@ run.json                          seed, device, versions, command, notes, and ea
 metrics.jsonl                     a line a display or test, see Metrics
 snapshots/iter_N.safetensors, snapshots/iter_N.state.safetensors
 loss.png
+abandoned/N/                      what a run wrote after the snapshot from which it was resumed another way
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import math
 import os
 import platform
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,24 +28,34 @@ import torch
 
 from netspec.errors import NetspecError
 from netspec.experiment import Experiment
-from netspec.snapshot import clean, write_whole
+from netspec.snapshot import STATE, clean, iteration_of, states, write_whole
 
 METRICS = "metrics.jsonl"
 
 
+def refuse_taken(out: Path) -> None:
+    """Raise NetspecError where `out` cannot be the folder of a new run: it holds one, or is no folder."""
+    if (out / METRICS).exists():
+        remedy = f"resume it (--resume {out})" if states(out) else "remove it, it has no snapshot to resume"
+        raise NetspecError(f"{out} already holds a run: {remedy} or give another --out")
+    if out.exists() and not out.is_dir():
+        raise NetspecError(f"{out}: is a file; a run needs a folder (--out)")
+
+
 def new_folder(stem: str, out: str | Path | None) -> Path:
-    """The folder of a new run: `out`, or runs/<stem> with the first number that is free."""
+    """Make the folder of a new run: `out`, or runs/<stem> with the first number that is free."""
     if out is not None:
-        folder = Path(out)
-        if (folder / METRICS).exists():
-            raise NetspecError(
-                f"{folder} already holds a run: resume it (--resume {folder}) or give another --out"
-            )
-    else:
-        names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, 10**6))
-        folder = next(path for name in names if not (path := Path("runs") / name).exists())
-    (folder / "snapshots").mkdir(parents=True, exist_ok=True)
-    return folder
+        refuse_taken(Path(out))
+        Path(out).mkdir(parents=True, exist_ok=True)
+        return Path(out)
+    for n in range(1, 10**6):
+        folder = Path("runs") / (stem if n == 1 else f"{stem}-{n}")
+        try:
+            folder.mkdir(parents=True)  # two runs that start at once get a folder each
+            return folder
+        except FileExistsError:
+            continue
+    raise NetspecError(f"runs/{stem}: all names with numbers are taken")
 
 
 class Folder:
@@ -55,6 +68,29 @@ class Folder:
         clean(path)
         clean(self.snapshots)
         self.metrics = Metrics(path / METRICS)
+
+    def discard(self) -> None:
+        """Remove the folder if nothing was written to it."""
+        for folder in (self.snapshots, self.path):
+            with suppress(OSError):  # holds something: then it stays
+                folder.rmdir()
+
+    def set_aside(self, iteration: int) -> Path | None:
+        """Move snapshots past `iteration` to abandoned/<n>, with the metrics so far; gives that folder, if any were.
+
+        A run that goes on from an older snapshot is another branch: what the first one wrote later must not be
+        taken for it. The folder is a run folder of its own.
+        """
+        later = [path for path in self.snapshots.iterdir() if iteration_of(path) > iteration]
+        if not later:
+            return None
+        aside = next(p for n in range(1, 10**6) if not (p := self.path / "abandoned" / str(n)).exists())
+        (aside / "snapshots").mkdir(parents=True)
+        for path in (*self.path.glob("*.prototxt"), *self.path.glob("run.json"), *self.path.glob(METRICS)):
+            shutil.copy2(path, aside)
+        for path in sorted(later, key=lambda path: not path.name.endswith(STATE)):
+            path.rename(aside / "snapshots" / path.name)
+        return aside
 
     def describe(self, experiment: Experiment, facts: Mapping[str, Any]) -> None:
         """Write the resolved experiment and run.json; on a resumption the latter gains an entry."""
@@ -108,8 +144,11 @@ class Metrics:
     def write(self, kind: str, iteration: int, **values: Any) -> None:
         """Append a line."""
         line = json.dumps({"kind": kind, "iteration": iteration, **plain(values)}, allow_nan=False)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:  # a full disk does not say whose write it refuses
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def read(self) -> list[dict[str, Any]]:
         """All whole lines; one cut short by a kill is left out."""

@@ -43,11 +43,15 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write through a temporary file in the same folder: flushed to disk, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:  # a full disk does not say whose write it refuses
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -133,6 +137,17 @@ def save_pair(
     state_path = folder / (stem + STATE)
     save(state_path, tensors, {**info, "weights": weights_path.name, "weights_sha256": checksum})
     return state_path
+
+
+def weights_file(place: Path) -> Path:
+    """The weights that `place` stands for: of a run folder's newest good snapshot, of a state file, or the file itself.
+
+    Raises SnapshotError when a folder or a state file has no good weights.
+    """
+    if not place.is_dir() and not place.name.endswith(STATE):
+        return place
+    saved, _ = newest(place)
+    return saved.path.with_name(Path(saved.info["weights"]).name)
 
 
 def load_pair(path: Path) -> Snapshot:

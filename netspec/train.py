@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from netspec import experiment
 from netspec.data import Source
 from netspec.devices import choose_device
+from netspec.errors import NetspecError, SpecError
 from netspec.experiment import Experiment
+from netspec.interchange.solverstate import SUFFIXES
+from netspec.runs import new_folder
 from netspec.schema import Document
 from netspec.signals import Requests
+from netspec.snapshot import states
 from netspec.testing import average
 from netspec.trainer import Run, Trainer, Weights
 from netspec.watch import Diverged
@@ -39,8 +44,10 @@ def fit(
     """Train; gives the run with its nets. Files go to `out`, or to a new folder runs/<name of the file>.
 
     source: a solver file, or a net file with <stem>_solver.prototxt beside it.
-    weights: weight files, or blobs by name, copied into layers of equal name before the start.
-    resume: a run folder (its newest good snapshot) or a state file; the run goes on as if never stopped. A
+    weights: weight files, run folders, or blobs by name, copied into layers of equal name before the start; those of
+    test nets too.
+    resume: a run folder (its newest good snapshot) or a state file; the run goes on as if never stopped, with its
+    seed. Snapshots in the folder that are newer than the one resumed are moved to abandoned/<n> in it. A
     .solverstate of Caffe (.solverstate.h5) brings the weights that it names, found there or beside it.
     device: by default the GPU where there is one and solver_mode is not CPU.
     seed: of fillers, data order and masks; by default the solver's random_seed, or a new one.
@@ -48,11 +55,21 @@ def fit(
     compiled: whether to compile the step; by default from 2000 iterations on, if the solver allows.
     given: sources of Input layers (or in place of data layers) by layer name.
     sigint, sighup: what the signals do, "stop" (after a snapshot), "snapshot" or "none"; SIGTERM as SIGINT.
+    A solver that names another as `pretraining` has that run first, into the folder pretraining of its own run's,
+    and starts from its weights, unless `weights` are given; overrides and iterations are for the solver itself.
     Raises SpecError, DataError, SnapshotError, or Diverged when loss or gradients stop being finite.
     """
     plan = source if isinstance(source, Experiment) else experiment.load(source, overrides)
     if iterations is not None:
         plan.solver.max_iter = iterations
+    if plan.solver.pretraining and weights is None and not (resume and states(Path(resume))):
+        common = {"device": device, "seed": seed, "progress": progress, "compiled": compiled, "given": given}
+        first = pretrain(plan, out, resume, {**common, "sigint": sigint, "sighup": sighup})
+        if first.interrupted:
+            return first
+        resume, out, weights = None, first.folder.parent, first.net.weights()
+    if weights is not None and resume is not None and not str(resume).endswith(SUFFIXES):
+        raise NetspecError(f"{resume}: a resumed run has its weights; give either a snapshot or weights")
     if weights is None:
         named = [path for entry in plan.solver.weights for path in entry.split(",")]
         weights = [experiment.find_file(path, plan.file) or path for path in named]
@@ -63,10 +80,26 @@ def fit(
             plan, device, seed, out, resume, progress, given or {}, requests
         )
         try:
-            trainer.prepare(weights, compiled)
+            try:
+                trainer.prepare(weights, compiled)
+            except BaseException:
+                trainer.discard()
+                raise
             return trainer.train()
         finally:
             trainer.close()
+
+
+def pretrain(
+    plan: Experiment, out: str | Path | None, resume: str | Path | None, options: Mapping[str, Any]
+) -> Run:
+    """The run that comes before the plan's, in a folder inside of the one for the plan's; `resume`: it goes on."""
+    source = experiment.find_file(plan.solver.pretraining, plan.file)
+    if source is None:
+        raise SpecError(f"pretraining {plan.solver.pretraining!r}: no such file", plan.at("pretraining"))
+    if resume is not None:
+        return fit(source, resume=Path(resume) / "pretraining", **options)
+    return fit(source, out=new_folder(plan.stem, out) / "pretraining", **options)
 
 
 def trainer_of(kind: str) -> type[Trainer]:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netspec import data, schema, snapshot, watch
+from netspec import data, snapshot, watch
+from netspec.beginning import begin
 from netspec.checkpoint import Checkpoint
 from netspec.compiled import compile_net
 from netspec.data import Feeder, Source
@@ -23,17 +24,14 @@ from netspec.experiment import Experiment
 from netspec.graph import compile
 from netspec.interchange import load_weights
 from netspec.interchange.solverstate import (
-    SUFFIXES,
     SolverState,
-    read_solverstate,
 )
 from netspec.net import Net, build, explained
-from netspec.overrides import changes
 from netspec.progress import Progress
-from netspec.runs import Folder, new_folder, plain
+from netspec.runs import Folder, new_folder, plain, refuse_taken
 from netspec.signals import Requests
 from netspec.solver import Solver, history_of
-from netspec.state import random_state, run_folder_of
+from netspec.state import random_state
 from netspec.testing import TestNets
 from netspec.unsupervised import initialise
 from netspec.watch import Alarm, Diverged
@@ -84,15 +82,8 @@ class Trainer:
                 f"the solver needs max_iter > 0, found {self.message.max_iter}", plan.at("max_iter")
             )
         self.device = choose_device(self.message, device)
-        self.resumed: snapshot.Snapshot | None = None
-        self.refused: list[str] = []
-        self.foreign: SolverState | None = None
-        """State of a solver of Caffe's own, where the run goes on from one."""
-        if resume is not None and str(resume).endswith(SUFFIXES):
-            self.foreign = read_solverstate(resume)
-        elif resume is not None:
-            self.resumed, self.refused = snapshot.newest(Path(resume))
-        self.seed = self.choose_seed(seed)
+        self.beginning = begin(resume, seed, self.message)
+        self.seed = self.beginning.seed
         torch.manual_seed(self.seed)
         self.net = build(
             compile(plan.train), seed=self.seed, device=self.device, history=history_of(self.message.type)
@@ -110,9 +101,9 @@ class Trainer:
         self.solver = Solver(self.net, self.message, at=plan.at)
         self.checkpoint = Checkpoint(self.net, tests, self.solver, self.feeder, self.device)
         self.alarm = Alarm(self.net, self.device)
-        own = run_folder_of(self.resumed.path) if self.resumed is not None else None
-        goes_on = own is not None and (out is None or Path(out).resolve() == own.resolve())
-        self.folder = Folder(own if own is not None and goes_on else new_folder(plan.stem, out))
+        self.out, self.own = out, self.beginning.own_folder(out)
+        if self.own is None and out is not None:
+            refuse_taken(Path(out))
         self.progress = Progress(self.message.max_iter, quiet=not progress)
         self.losses: deque[Any] = deque(maxlen=max(1, self.message.average_loss))
         self.seconds = 0.0
@@ -133,25 +124,25 @@ class Trainer:
             feeder.close()
         self.sinks.close()
 
-    def choose_seed(self, seed: int | None) -> int:
-        if self.resumed is not None:
-            return int(self.resumed.info["seed"])
-        if seed is None and self.message.random_seed >= 0:
-            seed = self.message.random_seed
-        return torch.seed() % 2**31 if seed is None else seed
+    def discard(self) -> None:
+        """Remove the folder of a run that came to nothing before it was described."""
+        if self.own is None and hasattr(self, "folder"):
+            self.folder.discard()
 
     # Before the first iteration
 
     def prepare(self, weights: Sequence[Weights], compiled: bool | None) -> None:
         """Weights: from the snapshot, or given, or fitted to data; then the bounds, and the compiled step."""
-        for reason in self.refused:
+        start = self.beginning
+        for reason in start.refused:
             self.progress.line(f"passed over: {reason}")
-        if self.resumed is not None:
-            self.restore(self.resumed)
-        elif self.foreign is not None:
-            self.take_up(self.foreign, weights)
-        else:
-            loaded = {name for one in weights for name in self.load(one)}
+        if start.saved is not None:
+            self.restore(start.saved)
+        elif start.foreign is not None:
+            self.take_up(start.foreign, weights)
+        loaded = set() if start.resumes else {name for one in weights for name in self.load(one)}
+        self.folder = Folder(self.own or new_folder(self.plan.stem, self.out))
+        if not start.resumes:
             initialise(
                 self.net,
                 self.feeder.next,
@@ -160,9 +151,15 @@ class Trainer:
                 progress=self.progress.line,
             )
         self.solver.clip()
-        wanted = self.wants_compile(compiled)
-        if wanted:
+        if self.wants_compile(compiled):
             self.compile()
+        notes = [note for feeder in self.feeders for note in feeder.notes]
+        if lack := self.lacks_loss():
+            notes.append(lack)
+            self.progress.warn(lack)
+        if start.picked and self.own and (aside := self.folder.set_aside(self.solver.iteration)):
+            notes.append(f"what was beyond iteration {self.solver.iteration} is another branch now: {aside}")
+            self.progress.line(notes[-1])
         self.folder.describe(
             self.plan,
             {
@@ -172,19 +169,33 @@ class Trainer:
                 "iteration": self.solver.iteration,
                 "compiled": self.compiled,
                 "parameters": sum(param.value.numel() for param in self.net.params),
-                "notes": [note for feeder in self.feeders for note in feeder.notes],
+                "notes": notes,
             },
         )
         self.folder.metrics.rewind(self.solver.iteration)
 
+    def lacks_loss(self) -> str:
+        """Why nothing would be learnt, in words; "" where gradients reach a weight."""
+        name = repr(self.net.graph.spec.name or self.plan.stem)
+        if not self.net.graph.losses:
+            return f"net {name} has no loss (no layer with a loss_weight other than 0): nothing is learnt"
+        if self.net.params and not any(param.value.requires_grad for param in self.net.params):
+            return f"no weight of net {name} reaches a loss with an lr_mult other than 0: nothing is learnt"
+        return ""
+
     def load(self, weights: Weights) -> list[str]:
-        """Copy weights in; gives the names of our blobs that were found."""
+        """Copy weights in, into test nets too; gives the names of the training net's blobs that were found."""
         if isinstance(weights, Mapping):
             source = "the given weights"
             missing, unused = self.net.load_weights(weights, source)
         else:
             source = str(weights)
             missing, unused = load_weights(self.net, weights)
+        for i in {i for i, _, _ in self.checkpoint.own_of_tests()}:
+            if isinstance(weights, Mapping):
+                self.tests.nets[i].load_weights(weights, source)
+            else:
+                load_weights(self.tests.nets[i], weights)
         found = [param.name for param in self.net.params if param.name not in missing]
         self.progress.line(f"{source}: {len(found)} blobs taken, {len(missing)} of ours not there")
         if not found:
@@ -194,9 +205,13 @@ class Trainer:
         return found
 
     def wants_compile(self, compiled: bool | None) -> bool:
-        """The run's own choice when it is resumed; else as asked, or by length."""
-        if self.resumed is not None:
-            return bool(self.resumed.info["compiled"])
+        """As asked; else the run's own choice when it is resumed, or by length."""
+        if self.beginning.saved is not None:
+            before = bool(self.beginning.saved.info["compiled"])
+            if compiled not in (None, before):
+                changed = "was compiled, now is not" if before else "was not compiled, now is"
+                self.progress.line(f"the step {changed}: equal to rounding, not to the bit")
+            return before if compiled is None else compiled
         if compiled is not None:
             return compiled
         long = self.message.max_iter >= COMPILE_FROM
@@ -214,7 +229,7 @@ class Trainer:
         self.feeder.load_state(start)
         if reason is not None:
             self.progress.line(f"not compiled, running layer by layer: {reason}")
-            if self.resumed is not None:
+            if self.beginning.saved is not None:
                 self.progress.line(
                     "the run so far was compiled: what follows is equal to rounding, not to the bit"
                 )
@@ -366,10 +381,8 @@ class Trainer:
         self.losses.extend(saved.info["losses"])
         self.seconds = float(saved.info["seconds"])
         self.progress.line(f"resumed from {saved.path}")
-        before = run_folder_of(saved.path) / "solver.prototxt"
-        if before.is_file():
-            for change in changes(schema.read_solver(before).message, self.message):
-                self.progress.line(f"{change}: not the run that was stopped")
+        for change in self.beginning.changes(self.message):
+            self.progress.line(f"{change}: not the run that was stopped")
 
     def draw(self) -> None:
         """The loss plot of the run folder."""

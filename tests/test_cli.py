@@ -98,6 +98,8 @@ def test_test(run: Path) -> None:
     found = json.loads(call("test", str(run), "-n", "2", "--json"))
     assert 0 < found["accuracy"] <= 1
     assert found["net"] == 0
+    given = json.loads(call("test", DIGITS, "--weights", str(run), "-n", "2", "--json"))
+    assert given["accuracy"] == found["accuracy"]
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,81 @@ def test_resume_from_a_state_file(solver: Path) -> None:
     assert equal(resumed.net.weights(), whole.net.weights())
 
 
+def test_a_resumed_run_keeps_its_seed(solver: Path) -> None:
+    part = train(solver, "part", overrides=["max_iter=4"])
+    again = train(solver, "part", resume=part.folder, seed=3, overrides=["max_iter=6"])
+    assert again.iteration == 6
+    with pytest.raises(
+        NetspecError, match="keeps its seed 3, found seed 4; leave it out, or start a new run"
+    ):
+        train(solver, "part", resume=part.folder, seed=4)
+    with pytest.raises(NetspecError, match="keeps its seed 3, found random_seed 5"):
+        train(solver, "part", resume=part.folder, overrides=["random_seed=5"])
+    with pytest.raises(NetspecError, match="a resumed run has its weights"):
+        train(solver, "part", resume=part.folder, weights=part.folder)
+
+
+def test_compilation_asked_for_on_resumption(solver: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    part = train(solver, "part", overrides=["max_iter=4"])
+    asked: dict[str, object] = {"resume": part.folder, "overrides": ["max_iter=5"], "out": part.folder}
+    fit(solver, compiled=False, **asked)  # type: ignore[arg-type]
+    assert "to the bit" not in capsys.readouterr().out
+    state = part.folder / "snapshots" / "iter_5.state.safetensors"
+    tensors, info, _ = snapshot.load(state)
+    snapshot.save(state, tensors, {**info, "compiled": True})
+    fit(solver, compiled=False, **{**asked, "overrides": ["max_iter=6"]})  # type: ignore[arg-type]
+    assert "the step was compiled, now is not: equal to rounding, not to the bit" in capsys.readouterr().out
+
+
+def test_another_branch_leaves_the_old_one_aside(solver: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = train(solver, "run", overrides=["max_iter=14"])
+    before = comparable(first.folder)
+    state = first.folder / "snapshots" / "iter_8.state.safetensors"
+    other = fit(solver, resume=state, overrides=["max_iter=10", "base_lr=0.5"])
+    aside = first.folder / "abandoned" / "1"
+    assert f"is another branch now: {aside}" in capsys.readouterr().out
+    assert [path.name for path in snapshot.states(first.folder)][:2] == [
+        "iter_10.state.safetensors", "iter_8.state.safetensors",
+    ]  # fmt: skip
+    assert [snapshot.iteration_of(path) for path in snapshot.states(aside)] == [14, 12]
+    assert comparable(aside) == before
+    again = fit(solver, resume=first.folder, overrides=["max_iter=10"], progress=False)
+    assert equal(again.net.weights(), other.net.weights())
+    assert not (first.folder / "abandoned" / "2").exists()
+    # The old branch is a run folder of its own.
+    old = fit(solver, resume=aside, overrides=["max_iter=14"], progress=False)
+    assert equal(old.net.weights(), first.net.weights())
+
+
+def test_layers_of_test_nets_alone_are_saved(solver: Path) -> None:
+    extra = """
+layer { name: "noise" type: "InnerProduct" bottom: "data" top: "n" include { phase: TEST }
+  inner_product_param { num_output: 3 weight_filler { type: "gaussian" } } }
+layer { name: "silence" type: "Silence" bottom: "n" include { phase: TEST stage: "quiet" } }
+"""
+    (solver.parent / "tiny.prototxt").write_text(NET + extra)
+    states = ["test_iter=2,2", 'test_state[0]=stage: "quiet"', "test_state[1]="]
+    whole = train(solver, "whole", overrides=states)
+    mine = whole.tests[0].weights()["noise/0"]
+    other = whole.tests[1].weights()["noise/0"]
+    # Others than the seed would give: an older version of torch, say, or a net that was edited.
+    state = whole.folder / "snapshots" / "iter_12.state.safetensors"
+    tensors, info, _ = snapshot.load(state)
+    assert torch.equal(tensors["test/0/noise/0"], mine)
+    assert torch.equal(tensors["test/1/noise/0"], other)
+    changed = tensors["test/1/noise/0"] + 1
+    snapshot.save(state, {**tensors, "test/1/noise/0": changed}, info)
+    resumed = train(solver, "again", resume=state, overrides=states)
+    assert torch.equal(resumed.tests[0].weights()["noise/0"], mine)
+    assert torch.equal(resumed.tests[1].weights()["noise/0"], changed)
+    assert equal(resumed.net.weights(), whole.net.weights())
+    # They go with the weights, to where those are used.
+    weights = snapshot.load(whole.folder / "snapshots" / "iter_12.safetensors")[0]
+    assert torch.equal(weights["noise/0"], mine)
+    fine = train(solver, "fine", weights=whole.folder, seed=9, overrides=[*states, "max_iter=1"])
+    assert torch.equal(fine.tests[0].weights()["noise/0"], mine)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "missing", "swapped"])
 @pytest.mark.parametrize("kind", [".state.safetensors", ".safetensors"])
 def test_damaged_snapshots_are_refused_and_the_last_good_one_is_used(

@@ -19,8 +19,10 @@ FLOORS = [
     {"graph"},
     {"net"},
     {"queries", "solver", "interchange", "unsupervised", "draw", "summary", "experiment", "overrides", "snapshot",
-     "watch", "compiled", "progress", "runs", "signals", "state", "deploy", "devices", "testing", "checkpoint"},
-    {"train", "trainer", "model", "evaluate", "baselines", "lab", "rendering", "check", "assume", "trial", "pictures", "glog"},
+     "watch", "compiled", "progress", "runs", "signals", "state", "deploy", "devices", "testing", "checkpoint",
+     "beginning"},
+    {"train", "trainer", "model", "evaluate", "baselines", "lab", "rendering", "check", "assume", "trial", "pictures",
+     "glog"},
     {"pycaffe", "caffe_command", "caffe_tools"},
     {"cli", "__main__", "__init__"},
 ]  # fmt: skip

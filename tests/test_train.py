@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,7 +111,8 @@ def test_every_test_sees_the_same_batches(tmp_path: Path) -> None:
 def test_weights_are_taken_by_name(tmp_path: Path) -> None:
     first = run(tmp_path, DATA + IP + LOSS)
     saved = first.folder / "snapshots" / "iter_8.safetensors"
-    for weights in (saved, str(saved), [saved], first.net.weights()):
+    state = saved.with_name("iter_8.state.safetensors")
+    for weights in (saved, str(saved), [saved], first.net.weights(), first.folder, state):
         frozen = SOLVER.replace("0.1", "0")
         again = run(
             tmp_path, DATA + IP + LOSS, frozen, seed=5, out=tmp_path / f"{id(weights)}", weights=weights
@@ -135,6 +138,66 @@ def test_a_folder_holds_one_run(tmp_path: Path) -> None:
     run(tmp_path, DATA + IP + LOSS)
     with pytest.raises(NetspecError, match="already holds a run: resume it"):
         run(tmp_path, DATA + IP + LOSS)
+
+
+def test_a_folder_of_a_run_without_snapshots_says_so(tmp_path: Path) -> None:
+    run(tmp_path, DATA + IP + LOSS, SOLVER + "snapshot_after_train: false")
+    with pytest.raises(NetspecError, match="already holds a run: remove it, it has no snapshot to resume or"):
+        run(tmp_path, DATA + IP + LOSS)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NetspecError, match="file: is a file; a run needs a folder"):
+        run(tmp_path, DATA + IP + LOSS, out=tmp_path / "file")
+
+
+def test_what_cannot_start_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.caffemodel").write_bytes(b"\xff\xff no weights")
+    for wrong in (
+        {"weights": tmp_path / "none.caffemodel"},
+        {"weights": tmp_path / "bad.caffemodel"},
+        {"weights": {"other/0": torch.ones(1)}},
+        {"weights": tmp_path},
+        {"given": {}},
+        {"resume": tmp_path / "none"},
+        {"resume": tmp_path},
+        {"device": "cuda:99"},
+    ):
+        for out in (tmp_path / "run", None):
+            with pytest.raises(NetspecError):
+                run(tmp_path, DATA + IP + LOSS, out=out, **wrong)
+    monkeypatch.setattr("netspec.trainer.initialise", fails)  # when the folder is there already
+    with pytest.raises(SpecError, match="no clusters"):
+        run(tmp_path, DATA + IP + LOSS)
+    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def fails(*arguments: object, **named: object) -> None:
+    raise SpecError("no clusters")
+
+
+def test_a_net_that_cannot_learn_is_said_loudly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(tmp_path, DATA + IP, out=tmp_path / "a", progress=True, iterations=1)
+    assert "warning: net 'small' has no loss (no layer with a loss_weight" in capsys.readouterr().err
+    assert "has no loss" in json.loads((found.folder / "run.json").read_text())["notes"][0]
+    frozen = IP.replace(
+        "inner_product_param", "param { lr_mult: 0 } param { lr_mult: 0 } inner_product_param"
+    )
+    run(tmp_path, DATA + frozen + LOSS, out=tmp_path / "b", progress=True, iterations=1)
+    assert "warning: no weight of net 'small' reaches a loss" in capsys.readouterr().err
+    run(tmp_path, DATA + IP + LOSS, out=tmp_path / "c", progress=True, iterations=1)
+    assert not capsys.readouterr().err
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        snapshot.write_whole(tmp_path / "x", b"data")
+    assert caught.value.filename == str(tmp_path / "x")
+    assert not list(tmp_path.iterdir())
 
 
 def test_default_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ ModelFile = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder, or a net's prototxt with --weights.")
 ]
 Weights = Annotated[
-    Path | None, typer.Option("--weights", "-w", help="Weights: .safetensors, .caffemodel or .h5.")
+    Path | None,
+    typer.Option("--weights", "-w", help="Weights: .safetensors, .caffemodel, .h5 or a run folder."),
 ]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or cuda:N; by default the GPU where there is one.")

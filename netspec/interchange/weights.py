@@ -51,14 +51,15 @@ def kind_of(path: str | Path) -> str:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Blobs of any weight file by '<layer>/<index>'; equal names of layers get '#2', '#3'.
+    """Blobs of any weight file, or a run folder's newest, by '<layer>/<index>'; equal names of layers get '#2', '#3'.
 
     Old 4-D sizes of biases and InnerProduct are brought up to date.
     Raises SnapshotError when the file is damaged or of no known kind.
     """
+    path = snapshot.weights_file(Path(path))
     kind = kind_of(path)
     if kind == "safetensors":
-        return snapshot.load(Path(path))[0]
+        return snapshot.load(path)[0]
     if kind == "hdf5":
         stored = hdf5.read_weights(path)
         return {f"{name}/{j}": tensor(b.array()) for name, blobs in stored.items() for j, b in blobs.items()}
@@ -97,13 +98,14 @@ def tensor(array: Array) -> Tensor:
 def load_weights(net: Net, path: str | Path) -> Found:
     """Copy the weights of any file into `net`, layer by layer of equal name; all or nothing.
 
-    path: .caffemodel, .caffemodel.h5 or .safetensors; the content decides.
+    path: .caffemodel, .caffemodel.h5 or .safetensors, the content decides; or a run folder, for its newest snapshot.
     Gives names of our blobs that the file lacks, and of its blobs that belong to no layer of ours.
     Raises SnapshotError for a damaged file, SpecError where numbers of blobs or shapes differ.
     """
+    path = snapshot.weights_file(Path(path))
     kind, file = kind_of(path), str(path)
     if kind == "safetensors":
-        return net.load_weights(snapshot.load(Path(path))[0], file)
+        return net.load_weights(snapshot.load(path)[0], file)
     if kind == "hdf5":
         return load_layers(net, list(hdf5.read_weights(path).items()), file, partial=True)
     return load_caffemodel(net, parse_caffemodel(read_file(Path(path)), file))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from netspec.errors import SpecError
+from netspec.errors import SnapshotError, SpecError
 from netspec.rendering.hard_em import Batch, HardEM
 from netspec.rendering.levels import RenderingModel
 from netspec.trainer import Trainer, Weights
@@ -17,11 +17,35 @@ PATIENCE = 3
 """Iterations without a fall of the error by `tolerance` that end a run."""
 
 
+class Best:
+    """The filters with the lowest error so far, and the iterations left for finding better ones."""
+
+    def __init__(self, weights: dict[str, Tensor]):
+        self.error, self.weights, self.patience = math.inf, weights, PATIENCE
+
+    def look(self, error: float, weights: dict[str, Tensor], tolerance: float) -> None:
+        """Take note of an iteration: the error of the weights that it began with."""
+        self.patience = PATIENCE if error < self.error * (1 - tolerance) else self.patience - 1
+        if error < self.error:
+            self.error, self.weights = error, weights
+
+    def state_dict(self) -> dict[str, int | Tensor]:
+        """What a snapshot keeps."""
+        weights = {f"weights/{name}": value for name, value in self.weights.items()}
+        return {"error": torch.tensor(self.error, dtype=torch.float64), "patience": self.patience, **weights}
+
+    def load_state_dict(self, state: Mapping[str, int | Tensor], /) -> None:
+        if lacking := self.state_dict().keys() - state.keys():
+            raise SnapshotError(f"the snapshot is not one of hard EM on this net: no {min(lacking)!r} in it")
+        self.error, self.patience = float(state["error"]), int(state["patience"])
+        found = {name: state[f"weights/{name}"] for name in self.weights}
+        self.weights = {name: value.clone() for name, value in found.items() if isinstance(value, Tensor)}
+
+
 class HardEMTrainer(Trainer):
     """Trainer whose iteration is hard EM over `hard_em_param.images` images; the best filters are kept at the end.
 
-    Metrics: `loss` is the reconstruction error, outputs are the other numbers of hard_em.Report. What is not
-    in a snapshot: a resumed run starts its patience anew.
+    Metrics: `loss` is the reconstruction error, outputs are the other numbers of hard_em.Report.
     """
 
     def prepare(self, weights: Sequence[Weights], compiled: bool | None) -> None:
@@ -31,15 +55,17 @@ class HardEMTrainer(Trainer):
         self.start = self.feeder.state()
         batch = self.net.shapes[self.net.graph.inputs[0]][0]
         self.batches = max(1, p.images // batch)
+        self.best = self.checkpoint.more["best"] = Best(self.weights())
         super().prepare(weights, compiled)
         self.model = RenderingModel(self.net)
         generator = torch.Generator().manual_seed(self.seed)
         self.em = HardEM(self.model, p, generator)
-        if p.patches and not weights and self.resumed is None:
+        if p.patches and not weights and not self.beginning.resumes:
             self.progress.line(f"k-means of {p.patches} patches for each of {len(self.model.levels)} levels")
             self.em.initialise(self.images(min(self.batches, 20)))
-        self.best, self.kept = math.inf, self.weights()
-        self.patience = PATIENCE
+
+    def lacks_loss(self) -> str:
+        return ""  # hard EM lowers the reconstruction error, which is no blob of the net
 
     def wants_compile(self, compiled: bool | None) -> bool:
         return False
@@ -68,24 +94,18 @@ class HardEMTrainer(Trainer):
                 "reseeded": torch.tensor(report.reseeded),
             }
             self.display(t, 0.0, outputs)
-        self.patience = (
-            PATIENCE
-            if report.error < self.best * (1 - self.message.hard_em_param.tolerance)
-            else self.patience - 1
-        )
-        if report.error < self.best:
-            self.best, self.kept = report.error, old
+        self.best.look(report.error, old, self.message.hard_em_param.tolerance)
         self.solver.iteration += 1
-        if self.patience == 0 or self.solver.iteration == self.message.max_iter:
+        if self.best.patience == 0 or self.solver.iteration == self.message.max_iter:
             self.finish()
 
     def finish(self) -> None:
         """Go back to the filters with the lowest error, the last ones included, and end the run."""
         error = self.em.error(self.images(self.batches))
-        if error > self.best:
-            self.net.load_weights(self.kept)
+        if error > self.best.error:
+            self.net.load_weights(self.best.weights)
         self.em.fit_classes(self.images(self.batches))
         self.progress.line(
-            f"reconstruction error {min(error, self.best):.5g} after {self.solver.iteration} iterations"
+            f"reconstruction error {min(error, self.best.error):.5g} after {self.solver.iteration} iterations"
         )
         self.message.max_iter = self.solver.iteration

@@ -1,0 +1,78 @@
+"""Beginning of a run: anew, from a snapshot of ours, or from a solver state of Caffe's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from netspec import schema, snapshot
+from netspec.errors import NetspecError
+from netspec.interchange.solverstate import SUFFIXES, SolverState, read_solverstate
+from netspec.overrides import changes
+from netspec.snapshot import Snapshot
+from netspec.state import run_folder_of
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a run goes on from, and its seed."""
+
+    seed: int
+    saved: Snapshot | None = None
+    foreign: SolverState | None = None
+    """State of a solver of Caffe's own."""
+    refused: tuple[str, ...] = ()
+    """Why newer snapshots than `saved` were passed over."""
+    picked: bool = False
+    """Whether `saved` was given by its file: perhaps it is not the newest."""
+
+    @property
+    def resumes(self) -> bool:
+        """Whether weights and the state of the solver come from before."""
+        return self.saved is not None or self.foreign is not None
+
+    def own_folder(self, out: str | Path | None) -> Path | None:
+        """The folder of the run that goes on in it; None where the run has a new folder."""
+        own = run_folder_of(self.saved.path) if self.saved is not None else None
+        return own if own and (out is None or Path(out).resolve() == own.resolve()) else None
+
+    def changes(self, message: Any) -> list[str]:
+        """Fields of the solver that are not as they were before, see `overrides.changes`."""
+        before = solver_before(self.saved) if self.saved is not None else None
+        return changes(before, message) if before is not None else []
+
+
+def begin(resume: str | Path | None, seed: int | None, message: Any) -> Beginning:
+    """The beginning of a run of solver `message`, with the seed asked for, else the solver's, else a new one.
+
+    Raises SnapshotError when `resume` holds no good snapshot; NetspecError when a resumed run is to have another seed.
+    """
+    if resume is not None and not str(resume).endswith(SUFFIXES):
+        saved, refused = snapshot.newest(Path(resume))
+        refuse_seeds(saved, seed, message)
+        return Beginning(
+            int(saved.info["seed"]), saved, refused=tuple(refused), picked=not Path(resume).is_dir()
+        )
+    if seed is None:
+        seed = message.random_seed if message.random_seed >= 0 else torch.seed() % 2**31
+    return Beginning(seed, foreign=read_solverstate(resume) if resume is not None else None)
+
+
+def refuse_seeds(saved: Snapshot, seed: int | None, message: Any) -> None:
+    """Raise NetspecError where a seed is asked for that the resumed run does not have."""
+    own, before = int(saved.info["seed"]), solver_before(saved)
+    found = f"seed {seed}" if seed not in (None, own) else ""
+    if before is not None and message.random_seed not in (before.random_seed, own):
+        found = found or f"random_seed {message.random_seed}"
+    if found:
+        remedy = "leave it out, or start a new run"
+        raise NetspecError(f"{saved.path}: a resumed run keeps its seed {own}, found {found}; {remedy}")
+
+
+def solver_before(saved: Snapshot) -> Any:
+    """The SolverParameter of the run that `saved` belongs to; None where its folder has none."""
+    path = run_folder_of(saved.path) / "solver.prototxt"
+    return schema.read_solver(path).message if path.is_file() else None
