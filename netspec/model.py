@@ -103,21 +103,23 @@ class Model:
     def tree(self) -> Tree:
         """The net as a probability model of x; SpecError that says which layer makes it none."""
         tree, graph = Tree(self.net), self.net.graph
-        leaf = next(i for i, step in enumerate(graph.steps) if issubclass(step.kind, Leaf))
-        below = leaf
-        while below == leaf or self.net.made[below].passes:
-            below = graph.slots[graph.steps[below].reads[0]].maker
-        if graph.inputs[0] not in graph.steps[below].writes:
+        if tree.pixels != graph.inputs[0]:
+            leaf = next(step for step in graph.steps if issubclass(step.kind, Leaf))
             why = (
                 "reads no pixels, but what other layers make of them; queries need the leaf right at the data"
             )
-            raise SpecError([graph.steps[leaf].layer.problem(why, "bottom", 0)])
+            raise SpecError([leaf.layer.problem(why, "bottom", 0)])
         return tree
 
     @cached_property
     def whitened(self) -> Whitened | None:
         """The net as a tree behind a whitening convolution, where it is one (the NORB nets)."""
         return whitened.find(self.net)
+
+    @cached_property
+    def masked(self) -> bool:
+        """Whether masks of ones, of one batch size, stand between the layers of a tree (the original's nets)."""
+        return any(step.layer.type == "DummyData" for step in self.net.graph.steps) and self.generative
 
     @property
     def generative(self) -> bool:
@@ -189,6 +191,8 @@ class Model:
     def _scores(self, x: Tensor) -> Tensor:
         if self.whitened is not None and bool(x.isnan().any()):
             return self.whitened.scores(x)
+        if self.masked:
+            return likelihood.class_log_likelihood(self.tree, x)
         inputs = [x]
         if self.deployed.mask:
             observed = ~x.isnan()

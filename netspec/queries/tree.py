@@ -8,15 +8,12 @@ import torch
 from torch import Tensor
 
 from netspec.errors import Problem, SpecError
-from netspec.graph import Graph, Step
+from netspec.graph import Step
 from netspec.layers.base import Layer, as_tuple
 from netspec.layers.tree import Choose, Inner, Leaf
 from netspec.net import Net
+from netspec.queries.recognise import chain
 from netspec.spec import TEST
-
-READERS = frozenset({"Accuracy", "ArgMax", "Silence", "Softmax", "SoftmaxWithLoss", "GeneralizedHingeLoss",
-                     "LogLikelihoodLoss", "SumLoss", "HDF5Output"})  # fmt: skip
-"""Layer types that may read the class scores without being part of the tree."""
 
 Call = Callable[[Layer, Tensor], Tensor]
 
@@ -25,13 +22,14 @@ class Tree:
     """A generative net seen as a probability model p(x, latents, y), y uniform over the classes.
 
     Made from a TEST net; raises SpecError that names the layer, its line and the remedy when the net is no such tree.
-    x is the bottom of the leaf (Similarity) layer: (B, C, H, W), NaN where missing.
+    x is the bottom of the leaf (Similarity) layer: (B, C, H, W), NaN where missing. Helper layers of the original's
+    nets are left out of the walk: see `recognise`.
     """
 
     def __init__(self, net: Net):
         self.net = net
-        steps = chain(net.graph)
-        layers = [net.made[net.graph.steps.index(step)] for step in steps]
+        found, self.pixels = chain(net)
+        steps, layers = [net.graph.steps[i] for i in found], [net.made[i] for i in found]
         problems = [problem for layer in layers if (problem := _problem(layer)) is not None]
         problems += _top_problems(net, steps[-1])
         if problems:
@@ -85,36 +83,6 @@ class Tree:
 
 def _forward(layer: Layer, x: Tensor) -> Tensor:
     return as_tuple(layer(x))[0]
-
-
-def chain(graph: Graph) -> list[Step]:
-    """The steps from the leaf to the class scores; SpecError where the tree branches, or there is none."""
-    leaves = [step for step in graph.steps if issubclass(step.kind, Leaf)]
-    if not leaves:
-        raise SpecError("the net has no Similarity layer, so it is no generative model over its input")
-    if len(leaves) > 1:
-        raise SpecError([leaves[1].layer.problem(f"a second leaf beside {leaves[0].layer}; a tree has one")])
-    steps = [leaves[0]]
-    while True:
-        readers = [step for step in graph.steps if steps[-1].writes[0] in step.reads]
-        inner = [step for step in readers if issubclass(step.kind, Inner)]
-        others = [
-            step for step in readers if not issubclass(step.kind, Inner) and step.layer.type not in READERS
-        ]
-        if others or len(inner) > 1:
-            raise SpecError([_stranger(step, steps[-1]) for step in others or inner[1:]])
-        if not inner:
-            return steps
-        steps += inner
-
-
-def _stranger(step: Step, below: Step) -> Problem:
-    return step.layer.problem(
-        f"reads {below.layer.tops[0]!r} of {below.layer} and is no part of a latent tree; a tree is Similarity, then "
-        "MEX and SUM pooling in turn, as in nets/ht_cac_mnist.prototxt (MEX normalises activations itself: norm, "
-        "tile and mask helper layers are not needed)",
-        "bottom", 0,
-    )  # fmt: skip
 
 
 def _problem(layer: Layer) -> Problem | None:
