@@ -9,11 +9,11 @@ from __future__ import annotations
 import sys
 
 from netspec.blob import Blob, BlobVec
-from netspec.layers import registry
 from netspec.layers.python_layer import PythonLayer as Layer
 from netspec.pycaffe import _caffe, alias, coord_map, draw, io, net_spec, proto, pycaffe
 from netspec.pycaffe.classifier import Classifier
 from netspec.pycaffe.detector import Detector
+from netspec.pycaffe.layer_types import layer_type_list
 from netspec.pycaffe.mode import (
     TEST,
     TRAIN,
@@ -32,6 +32,7 @@ from netspec.pycaffe.mode import (
     solver_count,
     solver_rank,
 )
+from netspec.pycaffe.nccl import NCCL
 from netspec.pycaffe.net import Net
 from netspec.pycaffe.net_spec import NetSpec, layers, params, to_proto
 from netspec.pycaffe.solver import (
@@ -50,11 +51,6 @@ __version__ = "1.0.0"
 """The version of Caffe whose interface this is."""
 
 
-def layer_type_list() -> list[str]:
-    """Names of all layer types, sorted."""
-    return sorted(registry)
-
-
 def install(name: str = "caffe") -> None:
     """Make this package and its modules importable as `caffe`, for the rest of the program.
 
@@ -66,6 +62,7 @@ def install(name: str = "caffe") -> None:
 alias.register()
 
 __all__ = [
+    "NCCL",
     "TEST",
     "TRAIN",
     "AdaDeltaSolver",

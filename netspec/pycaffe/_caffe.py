@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from netspec import schema
 from netspec.blob import Blob, BlobVec
 from netspec.layers.python_layer import PythonLayer as Layer
+from netspec.pycaffe.layer_types import layer_type_list
 from netspec.pycaffe.mode import (
     has_nccl,
     init_log,
@@ -18,6 +20,7 @@ from netspec.pycaffe.mode import (
     solver_count,
     solver_rank,
 )
+from netspec.pycaffe.nccl import NCCL
 from netspec.pycaffe.net import Net
 from netspec.pycaffe.solver import (
     AdaDeltaSolver,
@@ -31,22 +34,39 @@ from netspec.pycaffe.solver import (
 )
 from netspec.pycaffe.timer import Timer
 
+__version__ = "1.0.0"
+"""The version of Caffe whose interface this is."""
+
+LayerParameter = schema.message_class("LayerParameter")
+BoolVec = DtypeVec = IntVec = LayerVec = NetVec = RawBlobVec = StringVec = list
+"""What pycaffe's lists are; scripts compare types."""
+
 __all__ = [
+    "NCCL",
     "AdaDeltaSolver",
     "AdaGradSolver",
     "AdamSolver",
     "Blob",
     "BlobVec",
+    "BoolVec",
+    "DtypeVec",
+    "IntVec",
     "Layer",
+    "LayerParameter",
+    "LayerVec",
     "NesterovSolver",
     "Net",
+    "NetVec",
     "RMSPropSolver",
+    "RawBlobVec",
     "SGDSolver",
     "Solver",
+    "StringVec",
     "Timer",
     "get_solver",
     "has_nccl",
     "init_log",
+    "layer_type_list",
     "log",
     "set_device",
     "set_mode_cpu",

@@ -52,9 +52,10 @@ def is_ours(module: ModuleType | None) -> bool:
     ours = sys.modules[PACKAGE]
     if module is None or module is ours:
         return module is not None
-    if getattr(module, "Net", None) is ours.Net:
+    names = vars(module)  # not getattr: a module's own __getattr__ may import, and so come back here
+    if names.get("Net") is ours.Net:
         return True
-    folders = getattr(module, "__path__", None) or ()
+    folders = names.get("__path__") or ()
     return any(Path(folder).resolve() == Path(__file__).resolve().parent for folder in folders)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from netspec import schema, spec
-from netspec.blob import Array
+from netspec.blob import Array, BlobVec
 from netspec.interchange import hdf5, load_weights
 from netspec.interchange.caffemodel import write_caffemodel
 from netspec.interchange.weights import owned
@@ -45,10 +45,9 @@ class NetLayer:
         return str(self._step.layer.spec.type)
 
     @property
-    def blobs(self) -> list[NetBlob]:
+    def blobs(self) -> BlobVec:
         """The learnable blobs."""
-        blobs: list[NetBlob] = self._step.blobs
-        return blobs
+        return BlobVec(self._step.blobs)
 
     def reshape(self, bottom: Sequence[NetBlob], top: Sequence[NetBlob]) -> None:
         """Give the tops their shapes."""
@@ -107,6 +106,7 @@ class Net(Batches):
         document = schema.read_net(path)
         names = [*document.message.state.stage, *(stages or ())]
         self._set_up(Running(spec.net(document, spec.phase_name(phase), names, level)))
+        self.debug(document.message.debug_info)
         if weights is not None:
             self.copy_from(weights)
 
@@ -136,8 +136,8 @@ class Net(Batches):
         self.blobs: OrderedDict[str, NetBlob] = OrderedDict(zip(self._blob_names, self._blobs, strict=True))
         """Blobs by name, from input to output."""
         self.layer_dict = OrderedDict(zip(self._layer_names, self.layers, strict=True))
-        self.params: OrderedDict[str, list[NetBlob]] = OrderedDict(
-            (step.name, step.blobs) for step in running.steps if step.blobs
+        self.params: OrderedDict[str, BlobVec] = OrderedDict(
+            (step.name, BlobVec(step.blobs)) for step in running.steps if step.blobs
         )
         """Learnable blobs by layer."""
         self.inputs = [self._blob_names[i] for i in self._inputs]
@@ -201,6 +201,10 @@ class Net(Batches):
         """Call `call(number of the layer)` after each layer's backward."""
         self._after["backward"].append(call)
 
+    def debug(self, on: bool) -> None:
+        """Whether every pass logs the mean absolute value of what each layer made, as `debug_info` asks."""
+        self._running.debug = on
+
     def set_input_arrays(self, data: Array, labels: Array) -> None:
         """Feed a MemoryData layer, the net's first, from float32 arrays (n, C, H, W) and n labels.
 
@@ -216,6 +220,8 @@ class Net(Batches):
         if len(data) != len(labels):
             raise CaffeError("data and labels must have the same first dimension")
         feed.reset(data, labels)
+
+    _set_input_arrays = set_input_arrays
 
     # Weights
 

@@ -204,6 +204,19 @@ class NetSpec:
     def __contains__(self, name: str) -> bool:
         return name in self.tops
 
+    def keys(self) -> list[str]:
+        """Names of the blobs so far, in order (SSD's scripts)."""
+        return list(self.tops)
+
+    def vals(self) -> list[Top | Function]:
+        """The blobs so far, in order (SSD's scripts)."""
+        return list(self.tops.values())
+
+    def update(self, name: str, params: Mapping[str, Any]) -> None:
+        """Set fields of the layer that makes a blob (SSD's scripts)."""
+        top = self.tops[name]
+        (top.fn if isinstance(top, Top) else top).params.update(params)
+
     def to_proto(self) -> Any:
         """The NetParameter of all blobs."""
         named = {value: name for name, value in self.tops.items()}

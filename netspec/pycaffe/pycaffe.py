@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from netspec.pycaffe import io
+from netspec.pycaffe.nccl import NCCL
 from netspec.pycaffe.net import Net
 from netspec.pycaffe.solver import (
     AdaDeltaSolver,
@@ -16,6 +18,7 @@ from netspec.pycaffe.solver import (
 from netspec.pycaffe.timer import Timer
 
 __all__ = [
+    "NCCL",
     "AdaDeltaSolver",
     "AdaGradSolver",
     "AdamSolver",
@@ -25,4 +28,5 @@ __all__ = [
     "RMSPropSolver",
     "SGDSolver",
     "Timer",
+    "io",
 ]

@@ -12,7 +12,7 @@ from netspec.layers.data import HDF5Output
 from netspec.layers.noise import DummyData
 from netspec.layers.python_layer import Python, as_raised
 from netspec.layers.shape import Split
-from netspec.pycaffe import feeds, mode
+from netspec.pycaffe import debug, feeds, mode
 from netspec.pycaffe.memory import Memory, NetBlob, zeros
 from netspec.pycaffe.need import needs
 from netspec.pycaffe.splits import insert_splits
@@ -34,6 +34,8 @@ class Running:
             graph = compile(insert_splits(spec))
             self.core = core.build(graph, share=None if share is None else share.synced())
         self.device = torch.device("cpu")
+        self.debug = False
+        """Whether every pass is logged, see netspec.pycaffe.debug."""
         self.memories: dict[int, Memory] = {} if share is None else dict(share.memories)
         if share is not None:
             share.to(self.device)
@@ -114,6 +116,8 @@ class Running:
             for call in before:
                 call(i)
             loss += self.steps[i].forward(self.device)
+            if self.debug:
+                debug.forward(self.steps[i], self.device)
             for call in after:
                 call(i)
         return loss
@@ -125,6 +129,8 @@ class Running:
             for call in before:
                 call(i)
             self.steps[i].backward(self.device)
+            if self.debug:
+                debug.backward(self.steps[i], self.device)
             for call in after:
                 call(i)
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from netspec import experiment, schema, solver
 from netspec.interchange import solverstate
-from netspec.pycaffe import mode
+from netspec.pycaffe import debug, mode
 from netspec.pycaffe.feeds import Data
 from netspec.pycaffe.lines import SGD, Log
+from netspec.pycaffe.moves import Moves
 from netspec.pycaffe.net import Net, check_file
 from netspec.schema import Document
 from netspec.signals import Requests
@@ -47,8 +48,11 @@ class Solver:
             mode.set_random_seed(self.param.random_seed)
         self.net = Net.of(self._plan.train)
         self.test_nets = [Net.of(test.spec, self.net) for test in self._plan.tests]
+        for net in self.test_nets:
+            net.debug(self.param.debug_info)
         self.net._running.to(mode.device())
         self._core = solver.Solver(self.net._running.synced(), self.param, at=self._plan.at)
+        self._core.rule = self._moves = Moves(self._core.rule)
         self._requests: Requests | None = None
         self._stopped = False
         self._restored = False
@@ -75,8 +79,15 @@ class Solver:
         """Mean loss of the last `average_loss` iterations."""
         return sum(self._losses) / max(1, len(self._losses))
 
-    def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
-        """Call the first before each iteration, the second before each update."""
+    def add_callback(
+        self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any] | None = None
+    ) -> None:
+        """Call the first before each iteration, the second before each update. One object alone, as an NCCL,
+        is called before each update.
+        """
+        if on_gradients_ready is None:
+            self._on_gradients.append(on_start)
+            return
         self._on_start.append(on_start)
         self._on_gradients.append(on_gradients_ready)
 
@@ -136,12 +147,16 @@ class Solver:
             self._test_all()
         for call in self._on_start:
             call()
+        shown = bool(m.display and now % m.display == 0)
+        self.net.debug(shown and m.debug_info)
         loss, last = 0.0, len(self.net.layers) - 1
         for _ in range(m.iter_size):
             loss += self.net._forward(0, last)
             self.net._backward(last, 0)
+            if shown and m.debug_info:
+                debug.total(self.net._running.diffs.values(), self.net._running.device)
         self._average(loss / m.iter_size)
-        if m.display and now % m.display == 0:
+        if shown:
             self._log.iteration(now, self.smoothed_loss, self.outputs(self.net), self.lr)
         for call in self._on_gradients:
             call()
@@ -151,7 +166,10 @@ class Solver:
         self._losses.append(loss)
 
     def apply_update(self) -> None:
-        """Change the parameters by their diffs, as one iteration does; counts as an iteration."""
+        """Change the parameters by their diffs, as one iteration does; counts as an iteration.
+
+        Afterwards the diffs hold what was subtracted.
+        """
         running = self.net._running
         running.to(mode.device())
         running.synced()
@@ -163,6 +181,12 @@ class Solver:
             slot[:] = [value.to(running.device) for value in slot]
         self._core._zeros.clear()
         self._core.step(gradients)
+        for param in self._core.params:
+            blob = running.diffs[id(param.value)]
+            if param.lr_mult:
+                blob.gradient.put(self._moves.made.pop(id(param.value)).neg_())
+            elif blob._gradient is not None:
+                blob.gradient.clear()
         running.changed()
 
     def _batch(self) -> tuple[Tensor, ...]:

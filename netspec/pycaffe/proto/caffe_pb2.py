@@ -9,6 +9,7 @@ where they would clash, so their binary files are read with `netspec.schema.read
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
@@ -27,13 +28,30 @@ def __getattr__(name: str) -> Any:
     for found in DESCRIPTOR.enum_types_by_name.values():
         if name in found.values_by_name:
             return found.values_by_name[name].number
-    if name.startswith("_"):
-        for message in message_names():
-            if name == f"_{message.upper()}":
-                return descriptor(message)
+    if name.startswith("_") and name in _descriptors():
+        return _descriptors()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+@cache
+def _descriptors() -> dict[str, Any]:
+    """Descriptors by protoc's names: _LAYERPARAMETER, _POOLINGPARAMETER_POOLMETHOD."""
+    found: dict[str, Any] = {f"_{name.upper()}": each for name, each in DESCRIPTOR.enum_types_by_name.items()}
+    open_ = [(f"_{name.upper()}", descriptor(name)) for name in message_names()]
+    while open_:
+        name, message = open_.pop()
+        found[name] = message
+        found |= {f"{name}_{enum.name.upper()}": enum for enum in message.enum_types}
+        open_ += [(f"{name}_{inner.name.upper()}", inner) for inner in message.nested_types]
+    return found
+
+
+__all__ = [
+    *message_names(),
+    *DESCRIPTOR.enum_types_by_name,
+    *(value for found in DESCRIPTOR.enum_types_by_name.values() for value in found.values_by_name),
+]
+
+
 def __dir__() -> list[str]:
-    values = [value for found in DESCRIPTOR.enum_types_by_name.values() for value in found.values_by_name]
-    return [*globals(), *message_names(), *DESCRIPTOR.enum_types_by_name, *values]
+    return [*globals(), *__all__]
