@@ -2,6 +2,8 @@
 
     python tools/bench.py [NET.prototxt ...] [--queries NET.prototxt] [--threads 2] [--rounds 30]
                           [--out docs/results/bench_cpu.json]
+    python tools/bench.py --caffe          nets of Caffe's time in place of these: tools/bench_caffe.py
+    python tools/bench.py --rendering      rendering models in place of these: tools/bench_rendering.py
 
 For each net (default: every net in nets/ that has a solver beside it), on random images: forward; forward and
 backward; and the whole step with the solver's update; compiled and layer by layer. The floor is what no other
@@ -10,7 +12,7 @@ forward, and backward for exactly those gradients that the step needs. `step_ove
 step over that.
 
 With `--queries`, for a generative net: seconds for 10,000 images with half of their pixels missing, classified,
-completed, explained by marginals, and so on, and each as a multiple of the plain forward pass.
+completed, explained by marginals, and so on, and each as a multiple of the plain forward pass. With `--rendering`: see bench_rendering.py.
 
 All timings of a net are taken in turns, round after round, so that a disturbance hits all of them; a ratio is the
 median over the rounds of ratios within a round. `..._cpu` is the same ratio of processor time in place of wall
@@ -22,9 +24,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import time
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from netspec import schema, spec
 from netspec.graph import compile
@@ -47,8 +50,8 @@ from netspec.queries.most_probable import most_probable_completion
 from netspec.queries.sampling import complete, sample
 from netspec.queries.tree import Tree
 from netspec.solver.solver import Solver
+from tools.timing import Run, machine, milliseconds, ratios, rounds
 
-Run = Callable[[], object]
 ROOT = Path(__file__).parent.parent
 
 
@@ -174,45 +177,6 @@ class Bench:
         return {"forward": forward, "forward_backward": gradients, "step": step}
 
 
-@dataclass(frozen=True)
-class Taken:
-    """Seconds of one run."""
-
-    wall: float
-    cpu: float
-
-
-def rounds(runs: dict[str, Run], count: int) -> dict[str, list[Taken]]:
-    """Time of every run in each of `count` rounds, after two rounds that warm up (and compile)."""
-    taken: dict[str, list[Taken]] = {name: [] for name in runs}
-    for number in range(count + 2):
-        for name, run in runs.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            run()
-            if number >= 2:
-                taken[name].append(Taken(time.perf_counter() - wall, time.process_time() - cpu))
-    return taken
-
-
-def ratios(name: str, above: list[Taken], below: list[Taken]) -> dict[str, float]:
-    """Medians over the rounds of above / below, in wall and in processor time."""
-    pairs = list(zip(above, below, strict=True))
-    return {
-        name: round(statistics.median(a.wall / b.wall for a, b in pairs), 3),
-        f"{name}_cpu": round(statistics.median(a.cpu / b.cpu for a, b in pairs), 3),
-    }
-
-
-def milliseconds(taken: list[Taken]) -> dict[str, float]:
-    wall = [one.wall for one in taken]
-    cpu = statistics.median(one.cpu for one in taken)
-    return {
-        "median_ms": round(1e3 * statistics.median(wall), 3),
-        "least_ms": round(1e3 * min(wall), 3),
-        "cpu_ms": round(1e3 * cpu, 3),
-    }
-
-
 def measure(path: Path, count: int) -> dict[str, Any]:
     """The entry of one net."""
     bench = Bench(path)
@@ -265,52 +229,69 @@ def measure_queries(path: Path, count: int) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
-    names = [line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "processors": os.cpu_count(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "load_average": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "system": platform.platform(),
-    }
-
-
-def cpu_lines() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
-
-
 def nets_with_solvers() -> list[Path]:
     """Nets of nets/ that have a solver beside them."""
     return [
-        path.with_name(path.name.replace("_solver", ""))
+        net
         for path in sorted((ROOT / "nets").glob("*_solver.prototxt"))
+        if (net := path.with_name(path.name.replace("_solver", ""))).exists()
     ]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("nets", nargs="*", type=Path, metavar="NET", help="nets with a solver beside them")
+    parser.add_argument("nets", nargs="*", metavar="NET", help="nets with a solver beside them")
     parser.add_argument(
         "--queries", type=Path, metavar="NET", help="time the queries of a generative net too"
     )
+    parser.add_argument(
+        "--caffe", action="store_true", help="time Caffe's nets against Caffe and plain PyTorch"
+    )
+    parser.add_argument("--rendering", action="store_true", help="time rendering models")
+    parser.add_argument(
+        "--no-compiled", action="store_true", help="with --caffe: leave out the compiled nets"
+    )
+    parser.add_argument("--rendering", action="store_true", help="time the rendering models against DCNs too")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default 2)")
     parser.add_argument("--rounds", type=int, default=30, help="rounds of timings (default 30)")
     parser.add_argument("--out", type=Path, help="write the numbers to this JSON file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results: dict[str, Any] = {"machine": machine(), "rounds": options.rounds, "nets": {}}
-    for path in options.nets or nets_with_solvers():
+    results: dict[str, Any] = {"machine": machine(), "rounds": options.rounds}
+    page = ""
+    if options.caffe:
+        from tools import bench_caffe
+
+        results["nets"] = bench_caffe.run(options.nets, options.rounds, not options.no_compiled)
+        page = bench_caffe.table(results["nets"])
+    elif options.rendering:
+        from tools import bench_rendering, render_nets
+
+        results["nets"] = bench_rendering.table(options.nets or render_nets.NETS, options.rounds)
+    else:
+        results |= steps([Path(net) for net in options.nets], options.queries, options.rounds)
+    if options.rendering:
+        from tools import bench_rendering, render_nets
+
+        results["rendering"] = bench_rendering.table(render_nets.NETS, options.rounds)
+    results["machine"]["load_average_after"] = round(os.getloadavg()[0], 2)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+        if page:
+            options.out.with_suffix(".md").write_text(page)
+    return 0
+
+
+def steps(nets: Sequence[Path], queries: Path | None, count: int) -> dict[str, Any]:
+    """The training steps of nets over their matrix products, and the queries of one of them."""
+    results: dict[str, Any] = {"nets": {}}
+    for path in nets or nets_with_solvers():
         torch.compiler.reset()
         if not Bench(path).products:
             print(f"{path.stem}: no matrix products in it", flush=True)
             continue
-        entry = results["nets"][path.stem] = measure(path, options.rounds)
+        entry = results["nets"][path.stem] = measure(path, count)
         print(
             f"{path.stem}: floor {entry['floor']['median_ms']:.2f} ms, compiled step "
             f"{entry['compiled/step']['median_ms']:.2f} ms, {entry['step_over_floor']:.2f} times the floor, "
@@ -319,21 +300,16 @@ def main() -> int:
             f"layer by layer {entry['eager_step_over_floor']:.2f})",
             flush=True,
         )
-    if options.queries:
-        results["queries"] = {
-            options.queries.stem: measure_queries(options.queries, max(3, options.rounds // 5))
-        }
-        for name, entry in results["queries"][options.queries.stem].items():
-            if isinstance(entry, dict):
+    if queries:
+        entry = measure_queries(queries, max(3, count // 5))
+        results["queries"] = {queries.stem: entry}
+        for name, found in entry.items():
+            if isinstance(found, dict):
                 print(
-                    f"{name}: {entry['seconds']:.2f} s, {entry['over_forward']:.2f} times the forward pass",
+                    f"{name}: {found['seconds']:.2f} s, {found['over_forward']:.2f} times the forward pass",
                     flush=True,
                 )
-    results["machine"]["load_average_after"] = round(os.getloadavg()[0], 2)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
-    return 0
+    return results
 
 
 if __name__ == "__main__":

@@ -2,33 +2,30 @@
 
 python tools/drmm_pictures.py pictures runs/drmm/drmm2_mnist_supervised_all_seed1 docs/results/drmm
 python tools/drmm_pictures.py probe RUN OUT        class and nuisances by layer, as JSON and a plot
+python tools/drmm_pictures.py paths RUN OUT        the paths that render one pixel, of a small net
 python tools/drmm_pictures.py trees --images 10000 the evolutionary DRMM beside scikit-learn's trees
-python tools/drmm_pictures.py speed drmm2_mnist    the way top-down against the way bottom-up
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import typer
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from netspec import data, draw, schema, spec
+from netspec import draw
 from netspec.data.datasets import load as load_data
-from netspec.graph import compile
-from netspec.net import build
-from netspec.rendering import RenderingModel, activity, sampling
+from netspec.rendering import RenderingModel, Switches, activity, paths, sampling
 from netspec.rendering.levels import best_scale
 from netspec.rendering.probe import probe as probe_layers
 from netspec.rendering.probe import transform
 from netspec.rendering.trees import ClassTrees, Forest, grow
-from tools import render_nets
 from tools.reproduce_drmm import model_of, test_images
 
 SEED = 1
@@ -100,9 +97,6 @@ def rounded(values: list[float]) -> list[float]:
 @app.command()
 def probe(run: Path, out: Path, images: int = 4000) -> None:
     """Fig. 2 (left): what is linearly decodable from each level of test images moved in known ways."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     model, _ = model_of(run)
     x, labels = mnist("test", images)
     found = probe_layers(model, transform(x, generator()), labels)
@@ -146,40 +140,60 @@ def trees(images: int = 10000, forest: int = 20, depth: int = 10) -> None:
     print(json.dumps(row))
 
 
-@app.command()
-def speed(name: str, rounds: int = 15) -> None:
-    """Processor seconds of one thread for 100 images, the least of some rounds: up, down, training steps."""
-    torch.set_num_threads(1)
-    document = schema.parse_net(render_nets.rendered(name), f"{name}.prototxt")
-    nets = {
-        "dcn": build(compile(spec.net(document, "TRAIN", ("dcn",))), seed=1),
-        "eg": build(compile(spec.net(document, "TRAIN")), seed=1),
-    }
-    batch = data.feeder(nets["eg"], 1).next()
-    model = RenderingModel(nets["eg"])
-    with torch.no_grad():
-        messages, switches = model.up(batch[0])
-        top = messages[-1]
-        if model.by_class:
-            top = model.template(model.scores(top).argmax(1), top.shape)
-        row = {
-            "net": name,
-            "up": least(lambda: model.scores(model.up(batch[0])[0][-1]), rounds),
-            "down": least(lambda: model.down(top, switches), rounds),
-        }
-    for kind, net in nets.items():
-        row[f"step_{kind}"] = least(lambda net=net: net.objective(net(*batch)).backward(), rounds)  # type: ignore[misc]
-    print(json.dumps(row))
+@app.command("paths")
+@torch.no_grad()
+def draw_paths(run: Path, out: Path, image: int = 0) -> None:
+    """Sum over paths: every active path from the winning class's template to the brightest rendered pixel."""
+    model, _ = model_of(run)
+    x = test_images(model, image + 1)[image:]
+    _, switches, z = model.infer(x)
+    row, column = divmod(int(z[0][0, 0].argmax()), x.shape[3])
+    found = list(paths.paths(model, z[-1], switches, (0, row, column)))
+    everywhere = [Switches(torch.ones_like(a), t) for a, t in switches]
+    on = len(found), sum(1 for _ in paths.paths(model, torch.ones_like(z[-1]), everywhere, (0, row, column)))
+    total = sum(path.weight for path in found)
+    fan = draw_fan(found, len(model.levels))
+    x0, i0 = (picture[0, 0].numpy() for picture in (x, z[0]))
+    for axes, pixels, title in zip(fan.axes[1:], (x0, i0), ("image", "rendered"), strict=True):
+        axes.imshow(pixels, cmap="gray")
+        axes.plot([column], [row], "s", mfc="none", mec="tab:red")
+        axes.set_title(title, fontsize=8)
+        axes.set_axis_off()
+    fan.axes[0].set_title(
+        f"{on[0]} active paths (of {on[1]} with all a = 1) sum to {total:.3f}; rendered {z[0][0, 0, row, column]:.3f}",
+        fontsize=8,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    fan.savefig(out / "paths.png", dpi=130)
+    print(
+        json.dumps({"paths": on[0], "all": on[1], "sum": total, "rendered": float(z[0][0, 0, row, column])})
+    )
 
 
-def least(work: Callable[[], object], rounds: int) -> float:
-    """The least processor time of some runs, in seconds: other programs on the machine hardly count."""
-    found = []
-    for _ in range(rounds):
-        begin = time.process_time()
-        work()
-        found.append(time.process_time() - begin)
-    return round(min(found), 5)
+def draw_fan(found: list[paths.Path], levels: int) -> Figure:
+    """The paths as lines between the units of each level, units above, the pixel below; two axes are left free."""
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 2, width_ratios=(4, 1))
+    axes = figure.add_subplot(grid[:, 0])
+    for i in range(2):
+        figure.add_subplot(grid[i, 1])
+    places = [sorted({path.units[levels - n] for path in found}) for n in range(levels + 1)]
+    at = [{u: (i + 1) / (len(units) + 1) for i, u in enumerate(units)} for units in places]
+    most = max(abs(path.weight) for path in found)
+    for path in sorted(found, key=lambda path: abs(path.weight)):
+        strength = abs(path.weight) / most
+        line = [at[n][path.units[levels - n]] for n in range(levels + 1)]
+        colour = "tab:red" if path.weight < 0 else "tab:blue"
+        axes.plot(line, range(levels + 1), color=colour, lw=0.3 + 2 * strength, alpha=0.15 + 0.7 * strength)
+    for n, units in enumerate(places):
+        axes.plot([at[n][u] for u in units], [n] * len(units), "o", ms=4, color="black")
+    names = ["pixel", *(f"level {n}: {len(places[n])} units" for n in range(1, levels + 1))]
+    axes.set_yticks(range(levels + 1), names, fontsize=8)
+    axes.set_xticks([])
+    for side in ("top", "right", "bottom", "left"):
+        axes.spines[side].set_visible(False)
+    return figure
 
 
 if __name__ == "__main__":
