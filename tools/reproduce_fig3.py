@@ -58,7 +58,9 @@ def main() -> None:
     options = parser(__doc__, "docs/results/fig3")
     options.add_argument("--only", default="", choices=("", "a", "b"))
     options.add_argument(
-        "--iterations", type=int, help="in place of the 20,000 of nets/lenet_*_solver.prototxt"
+        "--iterations",
+        type=int,
+        help="in place of the 20,000 of nets/lenet_*_solver.prototxt; the schedule shrinks alike",
     )
     args = options.parse_args()
     iterations = args.iterations or (100 if args.quick else None)
@@ -66,7 +68,9 @@ def main() -> None:
     settings = {"iterations": iterations or 20000, "images": n or 10000, "seed": args.seed}
     results = Results(args.out.with_suffix(".json"), settings)
     table = Table(facts={**settings, **circumstances()})
-    for row, (net, overrides) in nets(args.only, args.quick).items():
+    schedule = [f"stepvalue={iterations // 2},{iterations * 3 // 4},{iterations}"] if iterations else []
+    for row, (net, missing) in nets(args.only, args.quick).items():
+        overrides = missing + schedule
         folder = (
             args.runs
             / "fig3"
