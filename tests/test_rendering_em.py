@@ -143,25 +143,49 @@ def test_normalised_nets_are_refused() -> None:
         HardEM(RenderingModel(net), solver(), torch.Generator())
 
 
+def em_solver(folder: Path) -> Path:
+    """Hard EM of a small net on small digits."""
+    net = render_nets.rendered("rfm_mnist", widths=[8])
+    for found in ('name: "mnist"', ' stand_in: "digits"'):
+        net = net.replace(found, 'name: "digits"' if "mnist" in found else "")
+    net = net.replace("kernel_size: 5", "kernel_size: 3")
+    (folder / "net.prototxt").write_text(net)
+    solver = folder / "net_solver.prototxt"
+    solver.write_text(
+        f'net: "{folder}/net.prototxt" type: "HardEM" base_lr: 0 lr_policy: "fixed" max_iter: 8 display: 1 '
+        "test_iter: 1 test_interval: 100 random_seed: 1 hard_em_param { images: 300 patches: 3000 }"
+    )
+    return solver
+
+
 def test_fit_trains_without_a_backward_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_gradients(*arguments: object) -> None:
         raise RuntimeError("a backward pass")
 
     monkeypatch.setattr(torch.Tensor, "backward", no_gradients)
-    net = render_nets.rendered("rfm_mnist", widths=[8])
-    for found in ('name: "mnist"', ' stand_in: "digits"'):
-        net = net.replace(found, 'name: "digits"' if "mnist" in found else "")
-    net = net.replace("kernel_size: 5", "kernel_size: 3")
-    (tmp_path / "net.prototxt").write_text(net)
-    (tmp_path / "net_solver.prototxt").write_text(
-        f'net: "{tmp_path}/net.prototxt" type: "HardEM" base_lr: 0 lr_policy: "fixed" max_iter: 8 display: 1 '
-        "test_iter: 1 test_interval: 100 random_seed: 1 hard_em_param { images: 300 patches: 3000 }"
-    )
-    run = train.fit(tmp_path / "net_solver.prototxt", out=tmp_path / "run", progress=False)
+    run = train.fit(em_solver(tmp_path), out=tmp_path / "run", progress=False)
     lines = [line for line in train_lines(run.folder) if line["kind"] == "train"]
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert lines[-1]["loss"] < 0.2
     assert run.results[0]["accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("at", [2, 4])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, at: int) -> None:
+    """Also in what ends it: the best filters so far, and the patience left."""
+    solver, settings = em_solver(tmp_path), [f"snapshot={at}", "hard_em_param.tolerance=0.2"]
+    whole = train.fit(solver, out=tmp_path / "whole", progress=False, overrides=settings)
+    resumed = train.fit(
+        solver,
+        out=tmp_path / "resumed",
+        resume=tmp_path / "whole" / "snapshots" / f"iter_{at}.state.safetensors",
+        progress=False,
+        overrides=settings,
+    )
+    assert resumed.iteration == whole.iteration > at
+    for name, value in whole.net.weights().items():
+        assert torch.equal(value, resumed.net.weights()[name]), name
+    assert resumed.results == whole.results
 
 
 def train_lines(folder: Path) -> list[dict]:

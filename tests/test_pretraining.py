@@ -1,0 +1,70 @@
+"""A solver that names another as its pretraining: one command for both, resumed in either."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from netspec import train
+from netspec.errors import SpecError
+from tools import render_nets
+
+SHORT = "base_lr: 0.01 lr_policy: 'fixed' display: 1 random_seed: 1 snapshot: 2"
+
+
+@pytest.fixture
+def solver(tmp_path: Path) -> Path:
+    """Fine-tuning of a small rendering net on small digits, and the unsupervised training before it."""
+    net = render_nets.rendered("rfm_mnist", widths=[4])
+    net = net.replace(' stand_in: "digits"', "").replace('name: "mnist"', 'name: "digits"')
+    net = net.replace("kernel_size: 5", "kernel_size: 3").replace("labels: 100", "labels: 50")
+    (tmp_path / "net.prototxt").write_text(net.replace("batch_size: 100", "batch_size: 20"))
+    (tmp_path / "first_solver.prototxt").write_text(
+        f'net: "net.prototxt" type: "Adam" max_iter: 6 train_state {{ stage: "unsupervised" }} {SHORT}'
+    )
+    path = tmp_path / "second_solver.prototxt"
+    path.write_text(
+        f'net: "net.prototxt" type: "Adam" pretraining: "first_solver.prototxt" train_state {{ stage: "labelled" }} '
+        f"max_iter: 5 test_iter: 1 test_interval: 100 {SHORT}"
+    )
+    return path
+
+
+def fitted(solver: Path, **options: object) -> dict[str, torch.Tensor]:
+    return train.fit(solver, progress=False, device="cpu", **options).net.weights()  # type: ignore[arg-type]
+
+
+def test_the_second_run_starts_where_the_first_ends(solver: Path, tmp_path: Path) -> None:
+    both = fitted(solver, out=tmp_path / "both")
+    assert (tmp_path / "both" / "pretraining" / "snapshots" / "iter_6.safetensors").is_file()
+    first = fitted(tmp_path / "first_solver.prototxt", out=tmp_path / "first")
+    by_hand = fitted(solver, out=tmp_path / "second", weights=first)
+    assert not (tmp_path / "second" / "pretraining").exists()
+    for name, value in both.items():
+        assert torch.equal(value, by_hand[name]), name
+    assert not torch.equal(first["conv1/0"], both["conv1/0"])
+
+
+@pytest.mark.parametrize("phase", ["pretraining", ""])
+def test_resumed_in_either_phase(solver: Path, tmp_path: Path, phase: str) -> None:
+    whole = fitted(solver, out=tmp_path / "whole")
+    for path in (tmp_path / "whole" / phase / "snapshots").glob("iter_[56].*"):
+        path.unlink()
+    if phase:  # stopped in the first phase: the second never began
+        for path in tmp_path.glob("whole/snapshots/*"):
+            path.unlink()
+        (tmp_path / "whole" / "metrics.jsonl").unlink()
+    resumed = fitted(solver, resume=tmp_path / "whole")
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_a_solver_that_is_not_there(solver: Path, tmp_path: Path) -> None:
+    solver.write_text(solver.read_text().replace("first_solver", "frist_solver"))
+    with pytest.raises(
+        SpecError, match=r"second_solver.prototxt:1:\d+: pretraining 'frist_solver.prototxt': no such"
+    ):
+        fitted(solver, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
