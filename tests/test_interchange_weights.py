@@ -19,7 +19,8 @@ from netspec.interchange import caffemodel, hdf5, solverstate, weights
 from netspec.interchange.blobs import encode_varint, field, number_field
 from netspec.net import Net, build
 from netspec.solver.solver import Solver
-from tools.check_golden import Case, batch_shapes, blob_of, make_solver, train_step
+from tools.golden_case import Case, blob_of
+from tools.golden_runs import batch_shapes, make_solver, train_step
 
 GOLDEN = Path(__file__).parent / "golden"
 RECORDED = [
