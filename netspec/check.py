@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from netspec import experiment, schema, spec
+from netspec import assume, experiment, schema, spec, trial
 from netspec.data.catalogue import KNOWN
 from netspec.data.datasets import lack
-from netspec.errors import DataError, NetspecError, Problem, SpecError
+from netspec.errors import DataError, NetspecError, Position, Problem, SpecError
 from netspec.experiment import find_file
-from netspec.graph import Graph, Step, compile
+from netspec.graph import Graph, Step, compile, unknown_type
 from netspec.layers import registry
 from netspec.layers.base import Shape
+from netspec.layers.python_layer import Python
 from netspec.net import Net, build
+from netspec.schema.forks import FORK_FIELDS
+from netspec.solver import Solver
 
 PHASES = (spec.TRAIN, spec.TEST)
 SLIP = 0.84
@@ -34,7 +34,7 @@ class Report:
 
     file: str
     kind: str = ""
-    """"net" or "solver"."""
+    """"net", "solver" or "label map"."""
     name: str = ""
     legacy: tuple[str, ...] = ()
     """Old syntaxes that were upgraded on reading."""
@@ -95,22 +95,40 @@ def check(path: str | Path, strict: bool = False, run: bool = False) -> Report:
     report = Report(str(path))
     try:
         document = schema.read(path, unknown="keep")
+        if is_label_map(document):
+            document = schema.parse("LabelMap", document.text, document.file, unknown="keep")
     except NetspecError as error:
         report.problems += problems_of(error)
         return report
-    report.kind, report.legacy = document.kind, document.legacy
+    report.kind, report.legacy = KINDS.get(document.kind, document.kind), document.legacy
+    if document.unknown and not document.message.ListFields():
+        names = list(dict.fromkeys(unknown.name for unknown in document.unknown if len(unknown.path) == 1))
+        text = f"no field of a net or a solver is in this file, but {', '.join(map(repr, names[:4]))}"
+        report.problems.append(Problem(f"{text}: is it a file of Caffe?", document.unknown[0].position))
+        return report
     for unknown in document.unknown:
         (report.problems if strict or is_slip(unknown) else report.warnings).append(unknown.problem)
     if document.kind == "solver":
         check_solver(document, report, run)
-    else:
+    elif document.kind == "net":
         report.name = document.message.name
         check_net(document, report, run)
     return report
 
 
+KINDS = {"LabelMap": "label map"}
+
+
+def is_label_map(document: schema.Document) -> bool:
+    """Whether it was read as a net, but is one of SSD's lists of class names."""
+    names = {unknown.name for unknown in document.unknown if len(unknown.path) == 1}
+    return document.kind == "net" and names == {"item"} and not document.message.ListFields()
+
+
 def is_slip(unknown: schema.UnknownField) -> bool:
     """Whether an unknown field of a layer that netspec knows is so like a valid one that it must be a misspelling."""
+    if unknown.name in FORK_FIELDS.get(unknown.owner, {}):
+        return False
     if unknown.nearest is None or (unknown.layer_type is not None and unknown.layer_type not in registry):
         return False
     return SequenceMatcher(None, unknown.name, unknown.nearest).ratio() >= SLIP
@@ -137,6 +155,10 @@ def check_solver(document: schema.Document, report: Report, run: bool) -> None:
         check_net(document, report, run, (name,), net)
     for i, net in enumerate(message.test_net_param):
         check_net(document, report, run, ("test_net_param", i), net)
+    try:
+        Solver([], message, at=document.at)
+    except SpecError as error:
+        report.problems += problems_of(error)
     if not (message.net or message.train_net or inner):
         beside = Path(document.file).with_name(Path(document.file).name.replace("_solver", ""))
         if beside == Path(document.file) or not beside.exists():
@@ -167,23 +189,70 @@ def check_net(
     path: tuple[str | int, ...] = (),
     message: Any = None,
 ) -> None:
-    """Compile and shape every phase in which the net has layers."""
-    found: dict[str, list[Problem]] = {}
+    """Compile and shape every phase in which the net has layers, and where that is not enough every stage."""
+    root = document.message if message is None else message
+    if not root.layer:
+        report.problems.append(Problem("the net has no layers", document.at(*path)))
+        return
+    found: dict[State, list[Problem]] = {}
     for phase in PHASES:
-        try:
-            net_spec = spec.net(document, phase, path=path, message=message)
-            if net_spec.layers:
-                report.phases[phase] = check_phase(compile(net_spec), report, run)
-        except NetspecError as error:
-            found[phase] = problems_of(error)
-    tops = {top for layer in (document.message if message is None else message).layer for top in layer.top}
-    for phase, problems in found.items():
-        if report.phases and all(made_elsewhere(problem, tops) for problem in problems):
-            text = f"is not for phase {phase}, where {problems[0].message}"
+        check_state(document, report, run, path, message, (phase, ()), found)
+    if found and not all(state[0] in report.phases for state in found):
+        for stage in stages(root):
+            for phase in PHASES:
+                check_state(document, report, run, path, message, (phase, (stage,)), found)
+    tops = {top for layer in root.layer for top in layer.top}
+    partial = {state: all(made_elsewhere(p, tops) for p in problems) for state, problems in found.items()}
+    whole = bool(report.phases) or not all(partial.values())
+    for state, problems in found.items():
+        if partial[state] and whole:
+            text = f"is not for {told(state)}, where {problems[0].message}"
             report.warnings.append(Problem(text, problems[0].position))
             continue
         known = set(map(str, report.problems))
         report.problems += [problem for problem in problems if str(problem) not in known]
+
+
+State = tuple[str, tuple[str, ...]]
+"""A phase and the stages that are set."""
+
+
+def told(state: State) -> str:
+    phase, names = state
+    return f"phase {phase}" + (f" with stage {', '.join(names)}" if names else "")
+
+
+def stages(net: Any) -> list[str]:
+    """The stages that the rules of a net's layers mention."""
+    rules = [rule for layer in net.layer for rule in (*layer.include, *layer.exclude)]
+    return list(dict.fromkeys(stage for rule in rules for stage in (*rule.stage, *rule.not_stage)))
+
+
+def check_state(
+    document: schema.Document,
+    report: Report,
+    run: bool,
+    path: tuple[str | int, ...],
+    message: Any,
+    state: State,
+    found: dict[State, list[Problem]],
+) -> None:
+    """Compile and shape the net in one state; its problems go to `found`."""
+    phase, names = state
+    try:
+        net_spec = spec.net(document, phase, names, path=path, message=message)
+        if names and any(net_spec.layers == spec.net(document, *seen, path=path, message=message).layers
+                         for seen in found):  # fmt: skip
+            return
+        if net_spec.layers:
+            net_spec, absent = with_stand_ins(net_spec)
+            if absent:
+                found[state] = absent
+            key = " ".join((phase, *names))
+            graph = compile(net_spec)
+            report.phases[key] = check_phase(graph, report, run, {problem.position for problem in absent})
+    except NetspecError as error:
+        found[state] = found.get(state, []) + problems_of(error)
 
 
 def made_elsewhere(problem: Problem, tops: Collection[str]) -> bool:
@@ -192,11 +261,44 @@ def made_elsewhere(problem: Problem, tops: Collection[str]) -> bool:
     return found is not None and found[1] in tops
 
 
-def check_phase(graph: Graph, report: Report, run: bool) -> dict[str, Any]:
-    net, assumed = shaped(graph, report)
+def with_stand_ins(net_spec: spec.NetSpec) -> tuple[spec.NetSpec, list[Problem]]:
+    """The net with inputs in place of layers that feed it and cannot be made here; what is wrong with those."""
+    layers, problems = [], []
+    for layer in net_spec.layers:
+        problem = cannot_be_made(layer, net_spec.phase)
+        if problem is not None:
+            problems.append(problem)
+        if problem is not None and not layer.bottoms and layer.tops:
+            fields = {f.name: getattr(layer, f.name) for f in dataclasses.fields(layer)}
+            layer = StandIn(**{**fields, "type": "Input"})
+        layers.append(layer)
+    return dataclasses.replace(net_spec, layers=tuple(layers)), problems
+
+
+def cannot_be_made(layer: spec.LayerSpec, phase: str) -> Problem | None:
+    """What is wrong with a layer whose type or module is not here, where that alone is the mistake."""
+    if layer.type not in registry and not layer.bottoms:
+        return unknown_type(layer)
+    if layer.type == "Python":
+        try:
+            Python(layer, layer.phase(phase)).make()
+        except SpecError as error:
+            return error.problems[0]
+    return None
+
+
+class StandIn(spec.LayerSpec):
+    """An input in place of a layer that cannot be made here, with that layer's message."""
+
+
+def check_phase(
+    graph: Graph, report: Report, run: bool, known: Collection[Position | None] = ()
+) -> dict[str, Any]:
+    """What is in one phase. `known` are the places of mistakes that are reported already."""
+    net, assumed = shaped(graph, report, known)
     if net is None:
         return {"layers": len(graph.steps), "parameters": None, "inputs": {}, "outputs": {}, "assumed": {}}
-    result = {
+    result: dict[str, Any] = {
         "layers": len(graph.steps),
         "parameters": sum(param.value.numel() for param in net.params),
         "inputs": {graph.name(slot): list(net.shapes[slot]) for slot in graph.inputs},
@@ -204,50 +306,53 @@ def check_phase(graph: Graph, report: Report, run: bool) -> dict[str, Any]:
         "assumed": {name: list(shape) for name, shape in assumed.items()},
     }
     if run:
-        result["run"] = try_out(graph, assumed)
+        result["run"] = trial.try_out(graph, trial.small(graph, assumed))
     return result
 
 
-def shaped(graph: Graph, report: Report) -> tuple[Net | None, dict[str, Shape]]:
+def shaped(
+    graph: Graph, report: Report, known: Collection[Position | None] = ()
+) -> tuple[Net | None, dict[str, Shape]]:
     """The net on the meta device. Where a data source is not here, shapes that the net accepts are assumed.
 
-    None in place of the net where none of the assumptions fits; the report then warns.
+    None in place of the net where none of the assumptions fits, which the report then says, or where mistakes
+    at `known` places are all that hinders.
     """
     open_steps = []
     for step in graph.steps:
-        if step.kind.is_source:
-            if step.layer.type == "Dataset":
-                warn_of_absence(step, report)
-            try:
-                step.kind(step.layer, step.layer.phase(graph.spec.phase)).source_shapes()
-            except DataError as error:
-                open_steps.append(step)
-                missing = step.layer.problem(str(error).rpartition(f"{step.layer}: ")[2])
-                if str(missing) not in map(str, report.warnings):
-                    report.warnings.append(missing)
-                    report.needs.append(source_of(step))
-    if not open_steps:
-        return build(graph, device="meta"), {}
+        if not step.kind.is_source:
+            continue
+        if isinstance(step.layer, StandIn):
+            open_steps.append(step)
+            continue
+        if step.layer.type == "Dataset":
+            warn_of_absence(step, report)
+        try:
+            step.kind(step.layer, step.layer.phase(graph.spec.phase)).source_shapes()
+        except (DataError, SpecError) as error:
+            if isinstance(error, SpecError) and has_source(step):
+                raise
+            open_steps.append(step)
+            missing = step.layer.problem(str(error).rpartition(f"{step.layer}: ")[2])
+            if str(missing) not in map(str, report.warnings):
+                report.warnings.append(missing)
+                report.needs.append(source_of(step))
     first: SpecError | None = None
-    for shapes in itertools.islice(guesses(graph, open_steps), 64):
+    for size in assume.sizes(graph):
+        shapes = assume.input_shapes(graph, open_steps, size)
         try:
             return build(graph, device="meta", input_shapes=shapes), shapes
         except SpecError as error:
+            if all(problem.position in known for problem in error.problems):
+                return None, shapes
+            if not open_steps:
+                raise
             first = first or error
     for problem in first.problems if first else ():
         report.warnings.append(
             Problem(f"with assumed shapes of its missing data: {problem.message}", problem.position)
         )
     return None, {}
-
-
-def warn_of_absence(step: Step, report: Report) -> None:
-    """Warn where a named data set, whose shape is known anyway, is not on this machine."""
-    name = step.layer.message.dataset_param.name
-    if name not in KNOWN or name in report.needs or not (found := lack(name)):
-        return
-    report.needs.append(name)
-    report.warnings.append(step.layer.problem(found, "dataset_param", "name"))
 
 
 def shaped_net(
@@ -277,85 +382,24 @@ def shaped_net(
     return net
 
 
+def warn_of_absence(step: Step, report: Report) -> None:
+    """Warn where a named data set, whose shape is known anyway, is not on this machine."""
+    name = step.layer.message.dataset_param.name
+    if name not in KNOWN or name in report.needs or not (found := lack(name)):
+        return
+    report.needs.append(name)
+    report.warnings.append(step.layer.problem(found, "dataset_param", "name"))
+
+
+def has_source(step: Step) -> bool:
+    """Whether the parameters of a data layer say where its data is."""
+    found = [value for field, value in step.layer.message.ListFields() if field.name.endswith("data_param")]
+    return bool(found) and all(getattr(value, "source", True) for value in found)
+
+
 def source_of(step: Step) -> str:
     """The file that a data layer reads."""
     for descriptor, value in step.layer.message.ListFields():
         if descriptor.name.endswith("_param") and hasattr(value, "source") and value.source:
             return str(value.source)
     return step.layer.name
-
-
-SIZES = ((3, 224, 224), (1, 28, 28), (3, 227, 227), (3, 32, 32), (3, 256, 256), (3, 300, 300), (3, 512, 512))
-"""Image shapes to try where a data source is missing and its layer does not tell: the commonest first."""
-
-
-def guesses(graph: Graph, steps: Iterable[Step]) -> Iterator[dict[str, Shape]]:
-    """Shapes of the tops of data layers whose files are missing."""
-    for size in (*hinted(graph), *SIZES):
-        for label in ("scalar", "column", "image", "like"):
-            shapes: dict[str, Shape] = {}
-            for step in steps:
-                shapes |= guess(graph, step, size, label)
-            yield shapes
-
-
-def hinted(graph: Graph) -> list[tuple[int, int, int]]:
-    """Image shapes that layers mention: the size that an Upsample or Interp restores."""
-    sizes = []
-    for step in graph.steps:
-        up, interp = step.layer.message.upsample_param, step.layer.message.interp_param
-        for height, width in ((up.upsample_h, up.upsample_w), (interp.height, interp.width)):
-            if height and width:
-                sizes.append((3, height, width))
-    return sorted(set(sizes), reverse=True)[:3]
-
-
-def guess(graph: Graph, step: Step, size: tuple[int, int, int], label: str) -> dict[str, Shape]:
-    message = step.layer.message
-    transform = message.transform_param
-    batch, found = 1, {}
-    channels, height, width = size
-    if len(transform.mean_value) > 1:
-        channels = len(transform.mean_value)
-    for descriptor, value in message.ListFields():
-        if not descriptor.name.endswith("data_param"):
-            continue
-        batch = getattr(value, "batch_size", 0) or batch
-        if getattr(value, "new_height", 0) and value.new_width:
-            height, width = value.new_height, value.new_width
-        if not getattr(value, "is_color", True):
-            channels = 1
-    if transform.force_gray:
-        channels = 1
-    if transform.resize_param.height and transform.resize_param.width:
-        height, width = transform.resize_param.height, transform.resize_param.width
-    if transform.crop_size:
-        height = width = transform.crop_size
-    if step.layer.type == "AnnotatedData":
-        rows = batch * message.annotated_data_param.boxes_per_image
-        shapes = ((batch, channels, height, width), (1, 1, rows, 8))
-        return {graph.name(slot): shape for slot, shape in zip(step.writes, shapes, strict=False)}
-    labels = {"scalar": (batch,), "column": (batch, 1), "image": (batch, 1, height, width)}
-    for i, slot in enumerate(step.writes):
-        image = (batch, channels, height, width)
-        found[graph.name(slot)] = image if i == 0 else labels.get(label, image)
-    return found
-
-
-def try_out(graph: Graph, assumed: dict[str, Shape]) -> str:
-    """Walk the net on random input: "forward", or "forward and backward" where it has a loss."""
-    net = build(graph, seed=0, input_shapes=assumed)
-    generator = torch.Generator().manual_seed(0)
-    values = [random_input(graph.name(slot), net.shapes[slot], generator) for slot in graph.inputs]
-    total = net.objective(net(*values))
-    if graph.losses and total.requires_grad:
-        total.backward()  # type: ignore[no-untyped-call]
-        return "forward and backward"
-    return "forward"
-
-
-def random_input(name: str, shape: Shape, generator: torch.Generator) -> torch.Tensor:
-    """Zeros for what looks like labels or indices (always valid), else standard normal values."""
-    if len(shape) < 3 or any(word in name.lower() for word in ("label", "target", "index", "clip", "cont")):
-        return torch.zeros(shape)
-    return torch.randn(shape, generator=generator)

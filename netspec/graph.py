@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from netspec.errors import Problem, SpecError, nearest
 from netspec.layers import Layer, registry
+from netspec.schema.forks import FORK_LAYERS
 from netspec.spec import LayerSpec, NetSpec, loss_weights
 
 AUTOMATIC = "(automatic)"
@@ -97,7 +98,7 @@ class _Wiring:
         kind = registry.get(layer.type)
         reads = [self.read(layer, i, name) for i, name in enumerate(layer.bottoms)]
         if kind is None:
-            self.unknown_type(layer)
+            self.problems.append(unknown_type(layer))
             self.broken.update(layer.tops)
             return
         layer = with_automatic_tops(layer, kind)
@@ -169,15 +170,20 @@ class _Wiring:
                 0,
             )
 
-    def unknown_type(self, layer: LayerSpec) -> None:
-        near = nearest(layer.type, registry, cutoff=0.75)
-        hint = (
-            f"; did you mean {near!r}?" if near else "; a layer of your own is made known by netspec.register"
-        )
-        self.problem(layer, f"unknown layer type {layer.type!r}{hint}", "type")
-
     def problem(self, layer: LayerSpec, message: str, *path: str | int) -> None:
         self.problems.append(layer.problem(message, *path))
+
+
+def unknown_type(layer: LayerSpec) -> Problem:
+    """That there is no such layer, with what is known of it."""
+    near = nearest(layer.type, registry, cutoff=0.75)
+    if layer.type in FORK_LAYERS:
+        hint = f", {FORK_LAYERS[layer.type]}; netspec does not have it: netspec.register makes a layer of yours known"
+    elif near:
+        hint = f"; did you mean {near!r}?"
+    else:
+        hint = "; a layer of your own is made known by netspec.register"
+    return layer.problem(f"unknown layer type {layer.type!r}{hint}", "type")
 
 
 def with_automatic_tops(layer: LayerSpec, kind: type[Layer]) -> LayerSpec:

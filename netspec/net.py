@@ -246,7 +246,7 @@ def _shape_pass(graph: Graph, given: Mapping[str, Shape]) -> tuple[list[Layer], 
             layers.append(layer)
             if any(shapes[slot] is None for slot in step.reads):
                 continue  # a mistake above is reported already
-            for slot, shape in zip(step.writes, _top_shapes(layer, step, graph, shapes, given), strict=True):
+            for slot, shape in zip(step.writes, top_shapes(layer, step, graph, shapes, given), strict=True):
                 shapes[slot] = shape
         except SpecError as error:
             problems += error.problems
@@ -255,7 +255,7 @@ def _shape_pass(graph: Graph, given: Mapping[str, Shape]) -> tuple[list[Layer], 
     return layers, shapes
 
 
-def _top_shapes(
+def top_shapes(
     layer: Layer, step: Step, graph: Graph, shapes: list[Any], given: Mapping[str, Shape]
 ) -> Iterable[Shape]:
     names = [graph.name(slot) for slot in step.writes]

@@ -17,6 +17,13 @@ RUNS = {
     "mobile": (),
     "ssd_train": (),
     "segnet_train": (),
+    "pairs": (),
+    "captions": (),
+    "tasks": (),
+    "sharper": (),
+    "volumes": (),
+    "stages": (),
+    "v1_forks": ("v1", "input"),
 }
 """Files whose every layer runs, with the old syntaxes found in each."""
 
@@ -26,7 +33,8 @@ def report(name: str) -> Report:
 
 
 def test_every_file_is_expected() -> None:
-    others = {"python_data", "unknown_fork", "old_solver", "duplicates"}
+    others = {"python_data", "unknown_fork", "old_solver", "duplicates", "regions_train", "label_map"}
+    others |= {"not_caffe", "solver_elsewhere"}
     assert {path.stem for path in CORPUS.glob("*.prototxt")} == set(RUNS) | others
 
 
@@ -35,7 +43,7 @@ def test_runs(name: str) -> None:
     found = report(name)
     assert found.ok, str(found)
     assert set(RUNS[name]) >= set(found.legacy) - {"batch_norm"}
-    assert found.phases["TRAIN"]["layers"] > 3
+    assert max(phase["layers"] for phase in found.phases.values()) > 2
 
 
 def test_what_is_assumed_is_said() -> None:
@@ -50,15 +58,18 @@ def test_what_is_assumed_is_said() -> None:
 
 def test_a_fork_that_nobody_knows() -> None:
     found = report("unknown_fork")
-    lines = {(p.position.line if p.position else 0, p.message.split(": ")[-1][:24]) for p in found.problems}
-    assert lines == {(2, "unknown layer type 'Vide"), (4, "unknown layer type 'Regi")}
+    texts = {p.position.line: p.message.split(": ")[1] for p in found.problems if p.position}
+    assert list(texts) == [2, 4]
+    assert texts[2].startswith("unknown layer type 'VideoData', clips of frames")
+    assert texts[4].startswith("unknown layer type 'RegionLoss', the loss of YOLO version 2")
     assert "unknown field 'weight_rand_scale'" in " ".join(warning.message for warning in found.warnings)
     strict = check(CORPUS / "unknown_fork.prototxt", strict=True)
     assert len(strict.problems) == 6
 
 
 def test_python_layers_name_their_module() -> None:
-    (problem,) = report("python_data").problems
+    problem, *others = report("python_data").problems
+    assert all("rpn." in other.message for other in others)
     assert "roi_data_layer.layer" in problem.message
     assert problem.position is not None
     assert problem.position.line == 3
@@ -68,6 +79,82 @@ def test_solvers() -> None:
     found = report("old_solver")
     assert found.legacy == ("solver_type",)
     assert found.needs == ["models/x/train_val.prototxt"]
+
+
+def assumed(name: str, phase: str = "TRAIN") -> dict[str, list[int]]:
+    found: dict[str, list[int]] = report(name).phases[phase]["assumed"]
+    return found
+
+
+def test_inputs_are_what_their_readers_need() -> None:
+    assert assumed("pairs") == {"pair": [32, 2, 224, 224], "same": [32]}
+    words = {name: [5, 6] for name in ("cont", "words", "next")}
+    assert assumed("captions") == {"image": [6, 3, 20, 20], "number": [6]} | words
+    assert assumed("tasks") == {"data": [4, 3, 224, 224], "label": [4, 15]}
+    assert assumed("sharper") == {"data": [2, 3, 224, 224], "label": [2, 1, 216, 216]}
+    assert assumed("volumes") == {"data": [1, 3, 64, 64, 64], "label": [1, 1, 8, 8, 8]}
+
+
+def test_stages_are_tried_where_the_phase_alone_has_no_data() -> None:
+    found = report("stages")
+    assert set(found.phases) == {"TRAIN train", "TEST train", "TRAIN val", "TEST val"}
+    assert found.phases["TRAIN val"]["assumed"]["label"] == [4]
+    assert any("with stage deploy" in warning.message for warning in found.warnings)
+    assert found.needs
+
+
+def test_what_feeds_a_net_may_be_missing() -> None:
+    found = report("regions_train")
+    (problem,) = found.problems
+    assert "'nowhere.to_be_found' cannot be imported" in problem.message
+    assert found.phases["TRAIN"]["assumed"] == {
+        "data": [1, 3, 224, 224], "rois": [2, 5], "labels": [2], "targets": [2, 12], "inside": [2, 12],
+        "outside": [2, 12],
+    }  # fmt: skip
+    assert check(CORPUS / "regions_train.prototxt", run=True).phases["TRAIN"]["run"] == "forward and backward"
+
+
+def test_other_files_that_bear_the_name() -> None:
+    assert report("label_map").kind == "label map"
+    assert report("label_map").ok
+    (problem,) = report("not_caffe").problems
+    assert "no field of a net or a solver is in this file, but 'node'" in str(problem)
+
+
+def test_solvers_of_others() -> None:
+    found = report("solver_elsewhere")
+    assert [problem.message.split(";")[0] for problem in found.problems] == ["unknown solver type 'AdamW'"]
+    assert ["larc" in warning.message for warning in found.warnings].count(True) == 2
+
+
+def test_a_walk_that_fails_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "failing.py").write_text(
+        "class Layer:\n"
+        "    def setup(self, bottom, top): pass\n"
+        "    def reshape(self, bottom, top): top[0].reshape(*bottom[0].shape)\n"
+        "    def forward(self, bottom, top): raise ValueError('not today')\n"
+        "    def backward(self, top, propagate_down, bottom): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        'input: "x" input_shape { dim: 64 dim: 3 }\n'
+        'layer { name: "p" type: "Python" bottom: "x" top: "y" '
+        'python_param { module: "failing" layer: "Layer" } }'
+    )
+    assert check(net).ok
+    problem = check(net, run=True).problems[0]
+    assert "ValueError: not today" in problem.message
+    assert "net.prototxt:2:1: layer 'p' (Python), bottoms (2, 3)" in problem.message
+
+
+def test_windows_texts(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    text = 'name: "n" # 数据\r\ninput: "x" input_shape { dim: 2 dim: 3 }\r\n'
+    text += 'layer { name: "p" type: "ReLU" bottom: "x" top: "y" }\r\n'
+    for encoding in ("utf-16", "utf-8-sig", "gbk"):
+        net.write_bytes(text.encode(encoding))
+        assert check(net).ok, encoding
 
 
 def test_duplicates_are_refused_at_the_second() -> None:

@@ -105,9 +105,9 @@ def test_every_v1_type_has_a_name_now() -> None:
 
 def test_v1_types_of_forks_are_kept_as_written() -> None:
     document = schema.parse_net(
-        'layers { name: "a" type: RELU } layers { name: "b" type: CONVOLUTION3D }', unknown="keep"
+        'layers { name: "a" type: RELU } layers { name: "b" type: TRIPLET_DATA }', unknown="keep"
     )
-    assert [layer.type for layer in document.message.layer] == ["ReLU", "CONVOLUTION3D"]
+    assert [layer.type for layer in document.message.layer] == ["ReLU", "TRIPLET_DATA"]
 
 
 def test_both_syntaxes_in_one_file_are_refused() -> None:

@@ -14,7 +14,7 @@ from netspec.layers.base import Layer, Shape, at_least, exactly, register
 class Eltwise(Layer):
     """y = sum of coeff_i * x_i, product, or maximum of the bottoms, value by value.
 
-    Shapes: two or more bottoms of one shape, the top alike. `coeff` (SUM only) has a value a bottom, or none.
+    Shapes: bottoms of one shape (one alone only with forks, FlowNet's for `coeff`), the top alike. `coeff` (SUM only) has a value a bottom, or none.
     MAX gives the gradient to one bottom: of equal values among the first two the second, after that the
     earliest. NaN: SUM and PROD pass it on; MAX overlooks it in the first bottom. The gradient of PROD is
     always the product of the others, which is what `stable_prod_grad` asks for; Caffe without it divides and
@@ -22,7 +22,7 @@ class Eltwise(Layer):
     eltwise_layer.cpp.
     """
 
-    bottoms = at_least(2)
+    bottoms = at_least(1)
     param_field = "eltwise_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -49,7 +49,8 @@ class Eltwise(Layer):
             for x in bottoms[1:]:
                 y = y * x
             return y
-        y = torch.where(y > bottoms[1], y, bottoms[1])
+        if len(bottoms) > 1:
+            y = torch.where(y > bottoms[1], y, bottoms[1])
         for x in bottoms[2:]:
             y = torch.where(x > y, x, y)
         return y

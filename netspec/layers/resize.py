@@ -125,7 +125,7 @@ class Upsample(Layer):
     from.
 
     Shapes: x (N, C, H, W); top (N, C, H', W') with H' = H * scale_h, W' = W * scale_w, or `scale` for both,
-    or upsample_h and upsample_w; pad_out_h and pad_out_w take one row or column off that (factor 2 and a mask
+    or upsample_h and upsample_w, or `stride`, where `scale` multiplies the values instead; pad_out_h and pad_out_w take one row or column off that (factor 2 and a mask
     only). The second bottom, shaped like x, is the mask: the second top of MAX Pooling, positions h * W' + w
     in the plane; what no position names is 0. The mask gets no gradient. NaN moves like any other value.
     Raises SpecError for factors below 1, a mask of another shape, pad_out without mask or with another
@@ -142,7 +142,8 @@ class Upsample(Layer):
             self.fail(f"needs a bottom (N, C, H, W), found {shape}", "bottom", 0)
         if len(shapes) == 2 and shapes[1] != shape:
             self.fail(f"needs a mask of the shape {shape} of the values, found {shapes[1]}", "bottom", 1)
-        factors = [int(p.scale_h or p.scale), int(p.scale_w or p.scale)]
+        self.gain = float(p.scale) if p.stride and p.HasField("scale") else 1.0
+        factors = [int(p.stride or p.scale_h or p.scale), int(p.stride or p.scale_w or p.scale)]
         if min(factors) < 1:
             self.fail("needs a scale > 0", "upsample_param", "scale")
         for name, factor in (("pad_out_h", factors[0]), ("pad_out_w", factors[1])):
@@ -160,6 +161,7 @@ class Upsample(Layer):
         (n, c, h, w), (height, width) = x.shape, self.size
         if len(bottoms) == 1:
             blocks = x[:, :, :, None, :, None].expand(n, c, h, height // h, w, width // w)
-            return blocks.reshape(n, c, height, width)
+            y = blocks.reshape(n, c, height, width)
+            return y if self.gain == 1 else self.gain * y
         empty = x.new_zeros(n, c, height * width)
         return empty.scatter(2, bottoms[1].long().flatten(2), x.flatten(2)).view(n, c, height, width)

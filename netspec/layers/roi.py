@@ -239,6 +239,12 @@ class ROIAlign(Regional):
     param_field = "roi_align_param"
 
     def setup(self, *shapes: Shape) -> None:
+        if not self.param.ListFields() and self.spec.message.HasField("roi_pooling_param"):
+            # Some forks read ROIPooling's settings.
+            given = self.spec.message.roi_pooling_param
+            self.param = type(self.param)(
+                pooled_h=given.pooled_h, pooled_w=given.pooled_w, spatial_scale=given.spatial_scale
+            )
         self.check(shapes)
         self.pooled, self.samples = self.grid(), int(self.param.sampling_ratio)
         self.beyond = int(self.param.roi_end_mode)

@@ -105,6 +105,8 @@ def load_text(path: str | Path) -> str:
     except (OSError, ValueError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else str(problem)
         raise SpecError(f"{path}: cannot be read: {reason}") from None
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):  # as editors of Windows write it
+        raw = raw.decode("utf-16", "replace").encode()
     if b"\0" in raw:
         raise SpecError(f"{path} is not a text file{_binary_hint(raw)}")
     try:

@@ -54,6 +54,22 @@ V1_TYPES = {
     "TANH": "TanH",
     "THRESHOLD": "Threshold",
     "WINDOW_DATA": "WindowData",
+    # Of forks; those without a layer here keep their meaning for messages.
+    "CROP": "Crop",
+    "INTERP": "Interp",
+    "PRELU": "PReLU",
+    "BN": "BN",
+    "BATCH_NORM": "BatchNorm",
+    "UNPOOLING": "UnPooling",
+    "ROI_POOLING": "ROIPooling",
+    "RESHAPE": "Reshape",
+    "UPSAMPLE": "Upsample",
+    "IMAGE_SEG_DATA": "ImageSegData",
+    "SEG_ACCURACY": "SegAccuracy",
+    "IMAGE_LABELMAP_DATA": "ImageLabelmapData",
+    "VIDEO_DATA": "VideoData",
+    "CONVOLUTION3D": "Convolution3D",
+    "POOLING3D": "Pooling3D",
 }
 SOLVER_TYPES = {
     "SGD": "SGD",

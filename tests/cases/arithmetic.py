@@ -33,6 +33,8 @@ CASES = [
     Case("eltwise_prod", eltwise("operation: PROD")),
     Case("eltwise_prod_unstable", eltwise("operation: PROD stable_prod_grad: false")),
     Case("eltwise_max", eltwise("operation: MAX")),
+    Case("eltwise_one", several("Eltwise", "eltwise_param { coeff: 0.25 }", (2, 3))),
+    Case("eltwise_one_max", several("Eltwise", "eltwise_param { operation: MAX }", (2, 3))),
     Case("axpy", several("Axpy", "", (2, 3, 1, 1), (2, 3, 2, 4), (2, 3, 2, 4))),
     Case("axpy_flat_scale", several("Axpy", "", (2, 3), (2, 3, 2, 4), (2, 3, 2, 4))),
     Case("reduction_sum", reduction("")),

@@ -25,6 +25,7 @@ MASK = torch.tensor([[0, 3, 9], [14, 22, 20]]).float().view(1, 1, 2, 3).expand(2
 
 CASES = [
     Case("upsample_blocks", net("Upsample", "upsample_param { scale: 3 }", (2, 2, 2, 3))),
+    Case("upsample_stride", net("Upsample", "upsample_param { scale: 3 stride: 2 }", (2, 2, 2, 3))),
     Case(
         "upsample_blocks_size",
         net("Upsample", "upsample_param { upsample_h: 2 upsample_w: 9 }", (2, 2, 2, 3)),

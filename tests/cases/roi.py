@@ -41,6 +41,12 @@ CASES = [
     case(
         "psroi", "PSROIPooling", 18, "psroi_pooling_param { output_dim: 2 group_size: 3 spatial_scale: 0.5 }"
     ),
+    case(
+        "roi_align_borrowed",
+        "ROIAlign",
+        3,
+        "roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.5 }",
+    ),
     case("roi_align", "ROIAlign", 3, "roi_align_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.5 }"),
     case(
         "roi_align_ends",
