@@ -30,7 +30,7 @@ FLAGS = {
     "explain": "images out size weights",
     "tree": "class image out seed weights",
     "neurons": "count kind level out seed weights",
-    "missing": "iid images impute neighbours no-shifts other out rects repeats seed shifts split",
+    "missing": "device iid images impute neighbours no-shifts other out rects repeats robust seed shifts split",
     "dataset": "backend encoded gray labels root rows same-size scale seed shuffle size split",
     "mean": "gray root size split",
     "features": "backend batches blob device seed stage weights",
@@ -123,10 +123,15 @@ def test_questions(arguments: tuple[str, ...], run: Path, tmp_path: Path) -> Non
 def test_missing(run: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.json"
     printed = call(
-        "missing", str(run), "--iid", "0.5", "--rects", "1x3", "--images", "0:40", "-o", str(table)
-    )
+        "missing", str(run), "--iid", "0.5", "--rects", "1x3", "--images", "0:40", "-o", str(table),
+        "--robust", "2x0.1", "--robust", "0x0.2", "--neighbours", "3", "--device", "cpu",
+    )  # fmt: skip
     assert "iid:0.5" in printed
+    assert "robust linear (N=2, C=0.1)" in printed
+    assert "3 nearest neighbours" in printed
     assert table.exists()
+    for wrong in ("2", "ax1", "-1x0.1", "1xinf"):
+        assert CliRunner().invoke(app, ["missing", str(run), "--robust", wrong]).exit_code == 2
 
 
 def test_report_and_activations(run: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from netspec.cli.options import ModelFile, Weights
+from netspec.cli.options import Device, ModelFile, Weights
 
 app = typer.Typer()
 
@@ -23,6 +23,18 @@ def chosen(images: str) -> tuple[int, int]:
         return int(first or 0), int(last)
     except ValueError:
         raise typer.BadParameter(f"{images!r} is no range A:B") from None
+
+
+def bounds(robust: str) -> tuple[int, float]:
+    """NxC as (N, C)."""
+    deleted, _, bound = robust.partition("x")
+    try:
+        found = int(deleted), float(bound)
+    except ValueError:
+        raise typer.BadParameter(f"{robust!r} is no NxC, such as 5x0.1") from None
+    if found[0] < 0 or not 0 < found[1] < float("inf"):
+        raise typer.BadParameter(f"{robust!r}: N is at least 0, and C above 0")
+    return found
 
 
 @app.command()
@@ -134,10 +146,17 @@ def missing(
     shifts: Annotated[bool, typer.Option(help="Sum scores over the nine one-pixel translations.")] = False,
     impute: Annotated[list[str] | None, typer.Option(help="Imputation for nets that take no NaN.")] = None,
     neighbours: Annotated[int, typer.Option(help="k of a nearest-neighbour row; 0 for none.")] = 0,
+    robust: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NxC", help="Robust linear classifiers, for N deleted pixels and weights up to C: 5x0.1."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Images to classify.")] = "test",
     images: Images = "",
     repeats: Annotated[int, typer.Option(help="Masks drawn for each image.")] = 1,
     seed: Draws = 1,
+    device: Device = None,
     out: Annotated[
         list[Path] | None,
         typer.Option("--out", "-o", help="File to write: .json, .csv, .md, .png, .svg, .pdf."),
@@ -160,6 +179,8 @@ def missing(
         shifts=shifts,
         impute=impute or (),
         neighbours=neighbours,
+        robust=[bounds(one) for one in robust or ()],
         out=out or (),
+        device=device,
     )
     print(table.text())

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from netspec import model
+import torch
+
+from netspec import model, schema
 from netspec.baselines import ByModel, Mean, Neighbours, RobustLinear, Zero
 from netspec.data.idx import Array
+from netspec.devices import choose_device
 from netspec.errors import DataError, did_you_mean
 from netspec.lab.methods import Direct, Imputed, Imputer, Method
 from netspec.lab.plot import plot
@@ -100,16 +103,17 @@ def missing(
     neighbours: int = 0,
     robust: Sequence[tuple[int, float]] = (),
     out: Sequence[str | Path] = (),
-    device: str = "cpu",
+    device: str | torch.device | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Table:
     """The laboratory: runs (folders) and baselines in every setting, on images begin..end of a split.
 
     out: files to write, by suffix: .json, .csv, .md, .txt the table, .png, .svg, .pdf the plot.
+    device: by default the GPU where there is one.
     All runs must be of one data set; raises DataError otherwise, or for an unknown setting or imputation.
     """
-    settings = parse_all(iid, rects, others)
-    models = [model.load(folder, device=device) for folder in runs]
+    settings, chosen = parse_all(iid, rects, others), choose_device(schema.SolverParameter(), device)
+    models = [model.load(folder, device=chosen) for folder in runs]
     methods = assemble(models, impute, shifts=shifts, neighbours=neighbours, robust=robust, seed=seed)
     pixels, labels = images(models, split, begin, end)
     table = run(methods, settings, pixels, labels, repeats=repeats, seed=seed, first=begin, progress=progress)
