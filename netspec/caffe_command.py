@@ -17,6 +17,7 @@ from netspec import glog, pycaffe
 from netspec.caffe_tools import TOOLS, UsageError
 from netspec.caffe_tools import main as run_tool
 from netspec.errors import NetspecError, did_you_mean
+from netspec.layers.average_precision import Detections
 from netspec.pycaffe.solver import read
 from netspec.signals import EFFECTS, Requests
 
@@ -231,9 +232,12 @@ def test(flags: Flags) -> None:
         net.copy_from(file)
     say(f"Running for {flags.iterations} iterations.")
     names, weights, sums, loss = list[str](), list[float](), list[float](), 0.0
+    detections = {name: Detections() for name in net._detected()}
     for i in range(flags.iterations):
         loss += net._forward(0, len(net.layers) - 1)
-        found = list(pycaffe.Solver.outputs(net))
+        for name, gathered in detections.items():
+            gathered.add(torch.from_numpy(net.blobs[name].data))
+        found = list(pycaffe.Solver.outputs(net, detections))
         names, weights = [name for name, _, _ in found], [weight for _, _, weight in found]
         sums = [a + b for a, (_, b, _) in zip(sums or [0.0] * len(found), found, strict=True)]
         for name, value, _ in found:
@@ -243,6 +247,8 @@ def test(flags: Flags) -> None:
         mean = total / flags.iterations
         part = f" (* {weight:.6g} = {weight * mean:.6g} loss)" if weight else ""
         say(f"{name} = {mean:.6g}{part}")
+    for name, gathered in detections.items():
+        say(f"{name} = {gathered.mean():.6g}")
 
 
 def measure(flags: Flags) -> None:

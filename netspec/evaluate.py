@@ -45,7 +45,7 @@ def evaluate(
     wanted = tests_of(Path(source), weights, stages, device)
     for one, batches in wanted.nets:
         with fed(one, wanted, seed) as (net, feeder):
-            found.append(dict(plain(average(net, feeder, iterations or batches))))
+            found.append(dict(plain(average(net, feeder, iterations or batches, wanted.solver))))
     return found
 
 
@@ -88,6 +88,8 @@ class Wanted:
     file: str
     """Where the weights come from."""
     device: torch.device
+    solver: Any = None
+    """The SolverParameter, None for a net alone."""
 
 
 def tests_of(path: Path, weights: str | Path | None, stages: Sequence[str], device: str | None) -> Wanted:
@@ -96,8 +98,9 @@ def tests_of(path: Path, weights: str | Path | None, stages: Sequence[str], devi
         weights = weights or snapshot.newest(path)[0].path
         path = path / "solver.prototxt"
     document = schema.read(path)
+    plan: Experiment | None = None
     if document.kind == "solver":
-        plan: Experiment | None = experiment.load(document, stages=stages)
+        plan = experiment.load(document, stages=stages)
         specs = [(test.spec, test.iterations) for test in plan.tests] if plan else []
         chosen = choose_device(document.message, device)
     else:
@@ -109,7 +112,7 @@ def tests_of(path: Path, weights: str | Path | None, stages: Sequence[str], devi
     if weights is not None:
         given = Path(weights)
         values = snapshot.load_pair(given).weights if given.name.endswith(snapshot.STATE) else given
-    return Wanted(specs, values, str(weights), chosen)
+    return Wanted(specs, values, str(weights), chosen, plan.solver if plan else None)
 
 
 @contextmanager

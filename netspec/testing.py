@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from netspec import schema
 from netspec.compiled import compile_net
 from netspec.data import Feeder
 from netspec.data.sinks import Sinks
+from netspec.layers.average_precision import Detections
 from netspec.net import Net, explained
 from netspec.runs import plain
 from netspec.state import random_state, set_random_state
@@ -21,8 +23,17 @@ class TestNets:
 
     __test__ = False  # not for pytest
 
-    def __init__(self, nets: Sequence[Net], feeders: Sequence[Feeder], batches: Sequence[int], seed: int):
+    def __init__(
+        self,
+        nets: Sequence[Net],
+        feeders: Sequence[Feeder],
+        batches: Sequence[int],
+        seed: int,
+        solver: Any = None,
+    ):
+        """solver: the SolverParameter, for how detections are scored."""
         self.nets, self.feeders, self.batches, self.seed = list(nets), list(feeders), list(batches), seed
+        self.solver = solver
         self.starts = [feeder.state() for feeder in feeders]
 
     def run(self, device: torch.device) -> Iterable[dict[str, Any]]:
@@ -31,7 +42,7 @@ class TestNets:
         for i, net in enumerate(self.nets):
             torch.manual_seed(self.seed + i)
             self.feeders[i].load_state(self.starts[i])
-            outputs = average(net, self.feeders[i], self.batches[i])
+            outputs = average(net, self.feeders[i], self.batches[i], self.solver)
             set_random_state(device, after)
             yield plain(outputs)
 
@@ -45,13 +56,35 @@ class TestNets:
         return failed
 
 
-def average(net: Net, feeder: Feeder, batches: int) -> dict[str, Tensor]:
-    """Outputs of `net`, each averaged over so many batches; its HDF5Output layers write anew what they get."""
+def average(net: Net, feeder: Feeder, batches: int, solver: Any = None) -> dict[str, Tensor]:
+    """Outputs of `net`, each averaged over so many batches; its HDF5Output layers write anew what they get.
+
+    An output of a DetectionEvaluate layer becomes the mean average precision over all batches, by `solver`'s
+    ap_version (default Integral); with its show_per_class_result, that of each label too, as <output>/<label>.
+    """
     sums: dict[str, Tensor] = {}
+    message = schema.SolverParameter() if solver is None else solver
+    detections = {name: Detections(message.ap_version) for name in detected(net)}
     with torch.no_grad(), Sinks(net, call=explained) as sinks:
         for _ in range(batches):
             batch = feeder.next()
             tops = net.run(sinks, *batch) if sinks else net(*batch)
             for name, value in net.outputs(tops).items():
+                if name in detections:
+                    detections[name].add(value)
+                    continue
                 sums[name] = sums[name] + value if name in sums else value.clone()
-    return {name: value / batches for name, value in sums.items()}
+    found = {name: value / batches for name, value in sums.items()}
+    for name, gathered in detections.items():
+        found[name] = torch.tensor(gathered.mean())
+        if message.show_per_class_result:
+            found |= {f"{name}/{label}": torch.tensor(ap) for label, ap in gathered.by_label().items()}
+    return found
+
+
+def detected(net: Net) -> list[str]:
+    """Names of the outputs that DetectionEvaluate layers make."""
+    made = {
+        slot for step in net.graph.steps if step.layer.type == "DetectionEvaluate" for slot in step.writes
+    }
+    return [net.graph.name(slot) for slot in net.graph.outputs if slot in made]

@@ -95,9 +95,8 @@ class Trainer:
         self.feeders: list[Feeder] = []
         self.feeder = self.open(self.net)
         self.sinks = Sinks(self.net, call=explained)
-        self.tests = TestNets(
-            tests, [self.open(net) for net in tests], [test.iterations for test in plan.tests], self.seed
-        )
+        batches = [test.iterations for test in plan.tests]
+        self.tests = TestNets(tests, [self.open(net) for net in tests], batches, self.seed, self.message)
         self.solver = Solver(self.net, self.message, at=plan.at)
         self.checkpoint = Checkpoint(self.net, tests, self.solver, self.feeder, self.device)
         self.alarm = Alarm(self.net, self.device)

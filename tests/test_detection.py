@@ -4,17 +4,22 @@ box."""
 from __future__ import annotations
 
 from math import exp, log, sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 
-from netspec import schema, spec
+from netspec import glog, pycaffe, schema, spec
 from netspec.errors import SpecError
 from netspec.graph import compile
+from netspec.layers.average_precision import Detections
 from netspec.layers.proposal import anchors
 from netspec.net import Net, build
+from netspec.solver import Solver
+from netspec.testing import average
 from tests.cases.detection import MULTIBOX, multibox
 from tests.cases.loss import text
 
@@ -316,6 +321,106 @@ def test_a_box_is_right_once(difficult: bool) -> None:
         [1, 1, 0.6, 0, 1],
     ]
     torch.testing.assert_close(verdict[0, 0], torch.tensor(expected))
+
+
+RIGHTS = [1, 0, 1, 1, 0]
+"""Whether each box is right, by falling confidence; of 4 objects three are found."""
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("Integral", (1 + 2 / 3 + 3 / 4) / 4),
+        ("MaxIntegral", (1 + 3 / 4 + 3 / 4) / 4),
+        ("11point", (3 * 1 + 5 * 3 / 4) / 11),
+    ],
+)
+def test_average_precision_by_hand(version: str, expected: float) -> None:
+    gathered = Detections(version)
+    rows = [[0, 1, 0.9 - i / 10, right, 1 - right] for i, right in enumerate(RIGHTS)]
+    gathered.add(torch.tensor([[[[-1, 1, 3, -1, -1.0], [-1, 2, 0, -1, -1.0], *rows[3:]]]]))
+    gathered.add(torch.tensor([[[[-1, 1, 1, -1, -1], *rows[:3], [0, 1, 0.99, 0, 0]]]]))
+    assert gathered.by_label() == {1: pytest.approx(expected), 2: 0}
+    assert gathered.mean() == pytest.approx(expected / 2)
+
+
+def test_integral_of_a_fine_curve_is_that_of_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(5)
+    rights = torch.rand(300, generator=generator) < 0.3
+    scores = torch.rand(300, generator=generator).double()
+    gathered = Detections()
+    rows = torch.stack([torch.zeros(300), torch.ones(300), scores, rights.double(), (~rights).double()], 1)
+    gathered.add(torch.cat([torch.tensor([[-1.0, 1, int(rights.sum()), -1, -1]]), rows]))
+    expected = average_precision_score(rights.numpy(), scores.numpy())
+    assert gathered.mean() == pytest.approx(expected, rel=1e-9)
+
+
+def test_unknown_versions_are_told(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="did you mean 'Integral'"):
+        Detections("integral")
+    with pytest.raises(SpecError, match="unknown ap_version '12point'; did you mean '11point'"):
+        Solver([], schema.SolverParameter(lr_policy="fixed", base_lr=1, ap_version="12point"))
+
+
+EVALUATE = """
+layer { name: "in" type: "Input" top: "found" top: "gt" top: "x" input_param {
+  shape { dim: 1 dim: 1 dim: 2 dim: 7 } shape { dim: 1 dim: 1 dim: 2 dim: 8 } shape { dim: 2 } } }
+layer { name: "eval" type: "DetectionEvaluate" bottom: "found" bottom: "gt" top: "detection_eval"
+  detection_evaluate_param { num_classes: 2 overlap_threshold: 0.5 } }
+layer { name: "copy" type: "Power" bottom: "x" top: "plain" }
+"""
+BOX = [0.0, 0, 0.4, 0.4]
+
+
+def test_tests_score_detections_over_all_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Two batches, of which the second has fewer boxes: AP is over both, the other output is averaged."""
+    gt = torch.tensor([[[[0, 1, 0, *BOX, 0], [1, 1, 0, *BOX, 0]]]])
+    wrong = [0.5, 0.5, 1, 1]
+    batches = [
+        torch.tensor([[[[0, 1, 0.9, *BOX], [1, 1, 0.8, *wrong]]]]),
+        torch.tensor([[[[0, 1, 0.7, *BOX]]]]),
+    ]
+    expected = (1 + 2 / 3) / 4
+    given = [(found, gt, torch.full((2,), float(i))) for i, found in enumerate(batches)]
+
+    class Batches:
+        def __init__(self) -> None:
+            self.left = list(given)
+
+        def next(self) -> Any:
+            return self.left.pop(0)
+
+    found = average(make(EVALUATE), Batches(), 2)  # type: ignore[arg-type]
+    assert float(found["detection_eval"]) == pytest.approx(expected)
+    assert found["plain"].tolist() == [0.5, 0.5]
+    told = schema.SolverParameter(show_per_class_result=True, ap_version="11point")
+    found = average(make(EVALUATE), Batches(), 2, told)  # type: ignore[arg-type]
+    assert float(found["detection_eval/1"]) == pytest.approx((3 * 1 + 3 * 2 / 3) / 11)
+
+    (tmp_path / "net.prototxt").write_text(EVALUATE)
+    (tmp_path / "solver.prototxt").write_text(
+        f'net: "{tmp_path}/net.prototxt" base_lr: 1 lr_policy: "fixed" test_iter: 2 test_interval: 1 max_iter: 0 '
+        'eval_type: "detection" show_per_class_result: true snapshot_after_train: false'
+    )
+    monkeypatch.setattr(glog, "threshold", 0)
+    solver = pycaffe.get_solver(str(tmp_path / "solver.prototxt"))
+    net, batch = solver.test_nets[0], Batches()
+
+    def feed(layer: int) -> None:
+        if layer == 0:
+            for name, value in zip(("found", "gt", "x"), batch.next(), strict=True):
+                net.blobs[name].reshape(*value.shape)
+                net.blobs[name].data[...] = value
+
+    net.before_forward(feed)
+    capfd.readouterr()
+    solver.solve()
+    lines = [line.split("] ", 1)[1] for line in capfd.readouterr().err.splitlines() if "] " in line]
+    assert f"class1: {expected:.6g}" in lines
+    assert f"    Test net output #0: detection_eval = {expected:.6g}" in lines
+    assert "    Test net output #1: plain = 0.5" in lines
 
 
 # Proposal

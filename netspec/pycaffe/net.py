@@ -171,6 +171,12 @@ class Net(Batches):
     def _bottom_ids(self, layer: int) -> list[int]:
         return list(self._bottom[layer])
 
+    def _detected(self) -> list[str]:
+        """The outputs that DetectionEvaluate layers make."""
+        steps = [step for step in self._running.steps if step.layer.spec.type == "DetectionEvaluate"]
+        made = {top.name for step in steps for top in step.tops}
+        return [name for name in self.outputs if name in made]
+
     # Running
 
     def _forward(self, first: int, last: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from netspec import experiment, schema, solver
 from netspec.interchange import solverstate
+from netspec.layers.average_precision import Detections
 from netspec.pycaffe import debug, mode
 from netspec.pycaffe.feeds import Data
 from netspec.pycaffe.lines import SGD, Log
@@ -200,10 +201,12 @@ class Solver:
     # Testing
 
     @staticmethod
-    def outputs(net: Net) -> Iterator[tuple[str, float, float]]:
+    def outputs(net: Net, without: Collection[str] = ()) -> Iterator[tuple[str, float, float]]:
         """(name, value, loss weight) of each value among the net's outputs."""
         weights = net.blob_loss_weights
         for name in net.outputs:
+            if name in without:
+                continue
             for value in net.blobs[name].data.ravel():
                 yield name, float(value), weights[name]
 
@@ -212,21 +215,33 @@ class Solver:
             self._test(i, net, plan.iterations)
 
     def _test(self, number: int, net: Net, batches: int) -> None:
-        """Average a test net's outputs over its batches, and log them."""
+        """Average a test net's outputs over its batches, and log them; those of DetectionEvaluate layers become
+        the mean average precision.
+        """
         self._log.line(f"Iteration {self.iter}, Testing net (#{number})")
+        detections = {name: Detections(self.param.ap_version) for name in net._detected()}
         sums: list[tuple[str, float, float]] = []
         loss = 0.0
         with torch.no_grad():
             for k in range(batches):
                 loss += net._forward(0, len(net.layers) - 1)
-                found = list(self.outputs(net))
+                for name, gathered in detections.items():
+                    gathered.add(torch.from_numpy(net.blobs[name].data))
+                found = list(self.outputs(net, detections))
                 sums = found if k == 0 else [
                     (name, total + value, weight)
                     for (name, total, weight), (_, value, _) in zip(sums, found, strict=True)
                 ]  # fmt: skip
         if self.param.test_compute_loss:
             self._log.line(f"Test loss: {loss / batches:.6g}")
-        self._log.outputs("Test", ((name, total / batches, weight) for name, total, weight in sums))
+        means = [(name, total / batches, weight) for name, total, weight in sums]
+        for name, gathered in detections.items():
+            if self.param.show_per_class_result:
+                for label, precision in gathered.by_label().items():
+                    self._log.line(f"class{label}: {precision:.6g}")
+            means.append((name, gathered.mean(), 0.0))
+        order = {name: i for i, name in enumerate(net.outputs)}
+        self._log.outputs("Test", sorted(means, key=lambda output: order[output[0]]))
 
     # State
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from netspec.errors import Position, Problem, SnapshotError, SpecError, did_you_mean
+from netspec.layers.average_precision import VERSIONS
 from netspec.net import Net, Param
 from netspec.solver.policies import LearningRate
 from netspec.solver.regularisation import terms
@@ -73,6 +74,8 @@ class Solver:
         if m.regularization_type not in terms:
             found = f"unknown regularization_type {m.regularization_type!r}"
             yield found + did_you_mean(m.regularization_type, terms), "regularization_type"
+        if m.ap_version not in VERSIONS:
+            yield f"unknown ap_version {m.ap_version!r}{did_you_mean(m.ap_version, VERSIONS)}", "ap_version"
         if m.iter_size < 1:
             yield f"iter_size must be at least 1, found {m.iter_size}", "iter_size"
         stages = m.on_off_stage_name
