@@ -56,6 +56,8 @@ def begin(resume: str | Path | None, seed: int | None, message: Any) -> Beginnin
         return Beginning(
             int(saved.info["seed"]), saved, refused=tuple(refused), picked=not Path(resume).is_dir()
         )
+    if seed is not None and not 0 <= seed < 2**63:
+        raise NetspecError(f"seed {seed}: a seed is at least 0 and below 2**63")
     if seed is None:
         seed = message.random_seed if message.random_seed >= 0 else torch.seed() % 2**31
     return Beginning(seed, foreign=read_solverstate(resume) if resume is not None else None)

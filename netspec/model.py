@@ -175,6 +175,9 @@ class Model:
         begin = int(p.begin) if own and begin is None else begin
         end = int(p.end) if own and end is None and p.HasField("end") else end
         pixels, labels = data.images[begin:end], data.labels[begin:end].astype(np.int64)
+        if not len(labels):
+            wanted = f"{begin or 0} to {len(data) if end is None else end}"
+            raise DataError(f"data set {p.name!r} has no images {wanted} among its {len(data)}")
         return np.ascontiguousarray(pixels[:, ::-1] if pixels.shape[1] == 3 else pixels), labels
 
     @property

@@ -37,6 +37,12 @@ def draw_run(run: Run) -> dict[str, Path]:
     return found
 
 
+def check_classes(trained: Model, classes: Sequence[int]) -> None:
+    """NetspecError where one of `classes` is none of the net's."""
+    if wrong := [c for c in classes if not 0 <= c < trained.tree.classes]:
+        raise NetspecError(f"no class {wrong[0]}: the net has classes 0 to {trained.tree.classes - 1}")
+
+
 def sample_grid(
     trained: Model,
     path: str | Path,
@@ -50,8 +56,7 @@ def sample_grid(
     classes: default all of them. noise: draw pixels from the Gaussians of the leaves, instead of showing their means.
     """
     chosen = list(classes) or list(range(trained.tree.classes))
-    if wrong := [c for c in chosen if not 0 <= c < trained.tree.classes]:
-        raise NetspecError(f"no class {wrong[0]}: the net has classes 0 to {trained.tree.classes - 1}")
+    check_classes(trained, chosen)
     y = torch.tensor(chosen).repeat_interleave(columns)
     pixels = trained.to_pixels(trained.sample(y, seed, noise))
     return draw.grid(pixels, path, columns=columns, row_labels=[str(c) for c in chosen], limits=GREY)
@@ -137,6 +142,7 @@ def tree_page(
     empty = torch.full((1, *trained.image_shape), torch.nan, device=trained.device)
     with torch.no_grad():
         if pixels is None:
+            check_classes(trained, [] if y is None else [y])
             classes = None if y is None else torch.tensor([y], device=trained.device)
             states = sampling.sample_states(tree, empty, classes, trained.generator(seed))
             title = "a sample"

@@ -181,7 +181,11 @@ def newest(place: Path) -> tuple[Snapshot, list[str]]:
 
     Raises SnapshotError when there is none, with the reason for each file that was tried.
     """
+    if not place.exists():
+        raise SnapshotError(f"{place}: cannot be read: there is no such run folder or snapshot")
     if not place.is_dir():
+        if not place.name.endswith(WEIGHTS):
+            raise SnapshotError(f"{place}: is no snapshot; give a run folder or an iter_N{STATE}")
         return load_pair(place), []
     refused: list[str] = []
     for path in states(place):

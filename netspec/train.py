@@ -14,10 +14,11 @@ from netspec.devices import choose_device
 from netspec.errors import NetspecError, SpecError
 from netspec.experiment import Experiment
 from netspec.interchange.solverstate import SUFFIXES
+from netspec.interchange.weights import kind_of
 from netspec.runs import new_folder
 from netspec.schema import Document
 from netspec.signals import Requests
-from netspec.snapshot import states
+from netspec.snapshot import states, weights_file
 from netspec.testing import average
 from netspec.trainer import Run, Trainer, Weights
 from netspec.watch import Diverged
@@ -75,6 +76,9 @@ def fit(
         weights = [experiment.find_file(path, plan.file) or path for path in named]
     elif isinstance(weights, str | Path | Mapping):
         weights = [weights]
+    for one in weights:
+        if not isinstance(one, Mapping):
+            kind_of(weights_file(Path(one)))  # a name that is wrong is said before any data is fetched
     with Requests(sigint, sighup, patient=False) as requests:
         trainer = trainer_of(plan.solver.type)(
             plan, device, seed, out, resume, progress, given or {}, requests

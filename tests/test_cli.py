@@ -18,9 +18,9 @@ ROOT = Path(__file__).parent.parent
 DIGITS = str(ROOT / "nets" / "ht_cac_digits.prototxt")
 
 FLAGS = {
-    "train": "compile device iterations no-compile out resume seed set weights",
+    "train": "compile device dialect iterations no-compile out resume seed set weights",
     "test": "device iterations json seed stage weights",
-    "check": "json no-run no-strict run strict",
+    "check": "dialect json no-run no-strict run strict",
     "summary": "level phase stage",
     "draw": "level phase rankdir stage",
     "report": "",
@@ -149,9 +149,38 @@ def test_what_is_wrong_is_said(run: Path) -> None:
         (("test", DIGITS), "--weights"),
         (("train", DIGITS, "--set", "base_rl=1"), "base_lr"),
         (("train", "nothing.prototxt"), "no such file"),
+        (("train", DIGITS, "--weights", "nothing.caffemodel"), "nothing.caffemodel: cannot be read"),
+        (("train", DIGITS, "--resume", "nothing"), "there is no such run folder or snapshot"),
+        (("train", DIGITS, "--resume", DIGITS), "is no snapshot; give a run folder"),
+        (("tree", str(run), "--class", "10"), "classes 0 to 9"),
+        (("tree", str(run), "--image", "99999"), "has no images 99999 to 100000 among its 290"),
     ):
         with pytest.raises(NetspecError, match=words):
             CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", DIGITS, "--seed", "-1"),
+        ("test", "run", "--seed", str(2**63)),
+        ("test", "run", "-n", "0"),
+        ("sample", "run", "--columns", "0"),
+        ("sample", "run", "--seed", str(2**63)),
+        ("complete", "run", "--images", "9:3"),
+        ("complete", "run", "--samples", "-1"),
+        ("explain", "run", "--size", "0"),
+        ("tree", "run", "--image", "-1"),
+        ("neurons", "run", "--count", "0"),
+        ("missing", "run", "--iid", "0.5", "--repeats", "0"),
+        ("missing", "run", "--iid", "0.5", "--neighbours", "-1"),
+    ],
+    ids=lambda arguments: "".join((arguments[0], *arguments[-2:])),
+)
+def test_numbers_out_of_range(arguments: tuple[str, ...], run: Path) -> None:
+    result = CliRunner().invoke(app, [str(run) if word == "run" else word for word in arguments])
+    assert result.exit_code == 2
+    assert "Invalid value" in result.output
 
 
 def test_errors_end_with_2_and_no_traceback() -> None:

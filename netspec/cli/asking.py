@@ -7,22 +7,25 @@ from typing import Annotated
 
 import typer
 
-from netspec.cli.options import Device, ModelFile, Weights
+from netspec.cli.options import SEED_MAX, Device, ModelFile, Weights
 
 app = typer.Typer()
 
 Picture = Annotated[Path, typer.Option("--out", "-o", help="Picture to write: .png, .svg or .pdf.")]
 Images = Annotated[str, typer.Option(metavar="A:B", help="Test images A to B - 1 of the model's data set.")]
-Draws = Annotated[int, typer.Option(help="Seed of the draws.")]
+Draws = Annotated[int, typer.Option(help="Seed of the draws.", min=0, max=SEED_MAX)]
 
 
 def chosen(images: str) -> tuple[int, int]:
     """A:B as numbers; B alone counts from 0."""
     first, _, last = images.rpartition(":")
     try:
-        return int(first or 0), int(last)
+        begin, end = int(first or 0), int(last)
     except ValueError:
         raise typer.BadParameter(f"{images!r} is no range A:B") from None
+    if not 0 <= begin < end:
+        raise typer.BadParameter(f"{images!r} is no range A:B with 0 <= A < B")
+    return begin, end
 
 
 def bounds(robust: str) -> tuple[int, float]:
@@ -42,7 +45,7 @@ def sample(
     model: ModelFile,
     weights: Weights = None,
     out: Picture = Path("samples.png"),
-    columns: Annotated[int, typer.Option(help="Samples of each class.")] = 10,
+    columns: Annotated[int, typer.Option(help="Samples of each class.", min=1)] = 10,
     classes: Annotated[list[int] | None, typer.Option("--class", help="A class; may be given again.")] = None,
     noise: Annotated[
         bool, typer.Option(help="Draw pixels from the leaves' Gaussians, not their means.")
@@ -63,7 +66,7 @@ def complete(
     out: Picture = Path("completions.png"),
     images: Images = "0:6",
     missing: Annotated[str, typer.Option(help="What is missing: iid:0.5, rects:1x11, ...")] = "iid:0.5",
-    samples: Annotated[int, typer.Option(help="Sampled completions of each image.")] = 3,
+    samples: Annotated[int, typer.Option(help="Sampled completions of each image.", min=0)] = 3,
     seed: Draws = 1,
 ) -> None:
     """Complete images with missing pixels: expected, sampled and most probable completion side by side."""
@@ -85,7 +88,7 @@ def explain(
     weights: Weights = None,
     out: Picture = Path("explanation.png"),
     images: Images = "0:4",
-    size: Annotated[int, typer.Option(help="Side of a patch in pixels.")] = 2,
+    size: Annotated[int, typer.Option(help="Side of a patch in pixels.", min=1)] = 2,
 ) -> None:
     """Show what each patch contributes to log p(class | image), integrated out exactly."""
     from netspec.model import load
@@ -101,7 +104,9 @@ def tree(
     model: ModelFile,
     weights: Weights = None,
     out: Picture = Path("tree.png"),
-    image: Annotated[int | None, typer.Option(help="A test image, drawn as its most probable tree.")] = None,
+    image: Annotated[
+        int | None, typer.Option(help="A test image, drawn as its most probable tree.", min=0)
+    ] = None,
     label: Annotated[int | None, typer.Option("--class", help="The class of the sample.")] = None,
     seed: Draws = 1,
 ) -> None:
@@ -122,7 +127,7 @@ def neurons(
     level: Annotated[
         str | None, typer.Option(help="Blob of the level; default the one below the classes.")
     ] = None,
-    count: Annotated[int, typer.Option(help="States shown at each position.")] = 16,
+    count: Annotated[int, typer.Option(help="States shown at each position.", min=1)] = 16,
     kind: Annotated[str, typer.Option(help="sample, mean or most_probable.")] = "sample",
     seed: Draws = 1,
 ) -> None:
@@ -145,7 +150,7 @@ def missing(
     ] = None,
     shifts: Annotated[bool, typer.Option(help="Sum scores over the nine one-pixel translations.")] = False,
     impute: Annotated[list[str] | None, typer.Option(help="Imputation for nets that take no NaN.")] = None,
-    neighbours: Annotated[int, typer.Option(help="k of a nearest-neighbour row; 0 for none.")] = 0,
+    neighbours: Annotated[int, typer.Option(help="k of a nearest-neighbour row; 0 for none.", min=0)] = 0,
     robust: Annotated[
         list[str] | None,
         typer.Option(
@@ -154,7 +159,7 @@ def missing(
     ] = None,
     split: Annotated[str, typer.Option(help="Images to classify.")] = "test",
     images: Images = "",
-    repeats: Annotated[int, typer.Option(help="Masks drawn for each image.")] = 1,
+    repeats: Annotated[int, typer.Option(help="Masks drawn for each image.", min=1)] = 1,
     seed: Draws = 1,
     device: Device = None,
     out: Annotated[

@@ -23,4 +23,5 @@ Stages = Annotated[list[str] | None, typer.Option("--stage", help="A stage that 
 Level = Annotated[
     int | None, typer.Option(help="The level of the net's state; by default 0, or the solver's.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+SEED_MAX = 2**63 - 1
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", min=0, max=SEED_MAX)]

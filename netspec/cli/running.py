@@ -11,6 +11,10 @@ import typer
 from netspec.cli.options import Device, Seed, Weights
 
 app = typer.Typer()
+Dialect = Annotated[
+    str,
+    typer.Option(help="Whose BN a net means where its fields do not tell: segnet, pspnet or yjxiong."),
+]
 
 
 @app.command()
@@ -37,6 +41,7 @@ def train(
     compiled: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Compile the step; by default in long runs.")
     ] = None,
+    dialect: Dialect = "",
 ) -> None:
     """Train a net. Ctrl-C saves a snapshot and stops; SIGHUP saves one and goes on."""
     from netspec.pictures import draw_run
@@ -49,7 +54,7 @@ def train(
         device=device,
         seed=seed,
         iterations=iterations,
-        overrides=settings or (),
+        overrides=[*(settings or ()), *([f"dialect={dialect}"] if dialect else [])],
         out=out,
         compiled=compiled,
     )
@@ -71,7 +76,7 @@ def evaluate_nets(
     weights: Weights = None,
     iterations: Annotated[
         int | None,
-        typer.Option("--iterations", "-n", help="Batches; default the solver's test_iter, else 50."),
+        typer.Option("--iterations", "-n", min=1, help="Batches; default the solver's test_iter, else 50."),
     ] = None,
     stage: Annotated[
         list[str] | None, typer.Option(help="Stage of the test net; may be given again.")
@@ -104,13 +109,14 @@ def check(
     run: Annotated[
         bool, typer.Option(help="Also walk each net on random input, and back from its loss.")
     ] = False,
+    dialect: Dialect = "",
 ) -> None:
     """Read, compile and shape spec files; say what each needs and lacks."""
     from netspec.check import check as check_file
 
     failed = 0
     for file in files:
-        report = check_file(file, strict=strict, run=run)
+        report = check_file(file, strict=strict, run=run, dialect=dialect)
         failed += not report.ok
         print(json.dumps(report.as_json()) if as_json else report)
     if failed:
