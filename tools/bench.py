@@ -12,7 +12,7 @@ forward, and backward for exactly those gradients that the step needs. `step_ove
 step over that.
 
 With `--queries`, for a generative net: seconds for 10,000 images with half of their pixels missing, classified,
-completed, explained by marginals, and so on, and each as a multiple of the plain forward pass. With `--rendering`: see bench_rendering.py.
+completed, explained by marginals, and so on, and each as a multiple of the plain forward pass.
 
 All timings of a net are taken in turns, round after round, so that a disturbance hits all of them; a ratio is the
 median over the rounds of ratios within a round. `..._cpu` is the same ratio of processor time in place of wall
@@ -251,7 +251,6 @@ def main() -> int:
     parser.add_argument(
         "--no-compiled", action="store_true", help="with --caffe: leave out the compiled nets"
     )
-    parser.add_argument("--rendering", action="store_true", help="time the rendering models against DCNs too")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default 2)")
     parser.add_argument("--rounds", type=int, default=30, help="rounds of timings (default 30)")
     parser.add_argument("--out", type=Path, help="write the numbers to this JSON file")
@@ -270,10 +269,6 @@ def main() -> int:
         results["nets"] = bench_rendering.table(options.nets or render_nets.NETS, options.rounds)
     else:
         results |= steps([Path(net) for net in options.nets], options.queries, options.rounds)
-    if options.rendering:
-        from tools import bench_rendering, render_nets
-
-        results["rendering"] = bench_rendering.table(render_nets.NETS, options.rounds)
     results["machine"]["load_average_after"] = round(os.getloadavg()[0], 2)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

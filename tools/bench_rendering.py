@@ -27,7 +27,7 @@ from netspec.net import Net, build
 from netspec.rendering import RenderingModel
 from netspec.solver.solver import Solver
 from tools import render_nets
-from tools.bench import machine, milliseconds, ratios, rounds
+from tools.timing import machine, milliseconds, ratios, rounds
 
 SOLVER = 'type: "Adam" base_lr: 0.001 lr_policy: "fixed" max_iter: 1000000'
 

@@ -87,8 +87,7 @@ def kinds(folder: Path) -> list[Kind]:
     net, old = net_of(NET), net_of(OLD, "TEST")
     solvers = [solver_of(net, kind) for kind in ("SGD", "Adam")]
     new = [
-        caffemodel.encode_net(caffemodel.net_message(one), caffemodel.net_arrays(one), dialect)
-        for one, dialect in ((net, None), (old, "bvlc"))
+        caffemodel.encode_net(caffemodel.net_message(one), caffemodel.net_arrays(one)) for one in (net, old)
     ]
     ancient = [old_file(old, oldest, packed) for oldest in (False, True) for packed in (True, False)]
     v1, v2, h5 = (folder / name for name in ("v1.caffemodel", "v2.caffemodel", "f.h5"))
