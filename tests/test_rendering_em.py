@@ -17,6 +17,7 @@ from netspec.net import build
 from netspec.rendering import RenderingModel
 from netspec.rendering.hard_em import Batch, HardEM, spherical_k_means
 from netspec.rendering.least_squares import Gram
+from netspec.rendering.train import Search
 from tests.test_rendering import MAX2, SHAPES, images, small
 from tools import render_nets
 
@@ -186,6 +187,26 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, at: int) -> None
     for name, value in whole.net.weights().items():
         assert torch.equal(value, resumed.net.weights()[name]), name
     assert resumed.results == whole.results
+
+
+def test_a_rising_error_halves_the_step() -> None:
+    """From the best weights, towards their M-step's; after a fall of the error the step grows again, to 1 at most."""
+    search = Search({"w": torch.zeros(1)})
+    steps = []
+    for error, at, aim in (
+        (0.5, 0.0, 8.0),
+        (0.9, 8.0, 9.0),
+        (0.8, 4.0, 9.0),
+        (0.4, 2.0, 10.0),
+        (0.3, 5.0, 6.0),
+    ):
+        steps.append(
+            float(search.look(error, {"w": torch.tensor([at])}, {"w": torch.tensor([aim])}, 0.01)["w"])
+        )
+    assert steps == [8.0, 4.0, 2.0, 2.0 + 8 * 0.375, 5.0 + 0.5625]
+    copy = Search({"w": torch.zeros(1)})
+    copy.load_state_dict(search.state_dict())
+    assert (copy.error, copy.step, copy.patience, float(copy.weights["w"])) == (0.3, 0.5625, 3, 5.0)
 
 
 def train_lines(folder: Path) -> list[dict]:

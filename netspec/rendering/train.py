@@ -17,29 +17,44 @@ PATIENCE = 3
 """Iterations without a fall of the error by `tolerance` that end a run."""
 
 
-class Best:
-    """The filters with the lowest error so far, and the iterations left for finding better ones."""
+class Search:
+    """Where the filters go next: to what the M-step asks for, or less far where that raised the error.
+
+    From the weights with the lowest error so far a step leads to their M-step's. Where the error there is no
+    lower the step is halved, from the same weights; where it is, the next one is half as long again, at most 1.
+    """
 
     def __init__(self, weights: dict[str, Tensor]):
-        self.error, self.weights, self.patience = math.inf, weights, PATIENCE
+        self.error, self.step, self.patience = math.inf, 1.0, PATIENCE
+        self.weights = self.aim = weights
 
-    def look(self, error: float, weights: dict[str, Tensor], tolerance: float) -> None:
-        """Take note of an iteration: the error of the weights that it began with."""
+    def look(
+        self, error: float, weights: dict[str, Tensor], aim: dict[str, Tensor], tolerance: float
+    ) -> dict[str, Tensor]:
+        """Take note of an iteration: the error of its weights, and what its M-step made of them; gives the next."""
         self.patience = PATIENCE if error < self.error * (1 - tolerance) else self.patience - 1
         if error < self.error:
-            self.error, self.weights = error, weights
+            self.error, self.weights, self.aim = error, weights, aim
+            self.step = min(1.0, self.step * 1.5)
+        else:
+            self.step /= 2
+        return {name: value.lerp(self.aim[name], self.step) for name, value in self.weights.items()}
 
     def state_dict(self) -> dict[str, int | Tensor]:
         """What a snapshot keeps."""
+        numbers = torch.tensor([self.error, self.step], dtype=torch.float64)
         weights = {f"weights/{name}": value for name, value in self.weights.items()}
-        return {"error": torch.tensor(self.error, dtype=torch.float64), "patience": self.patience, **weights}
+        aim = {f"aim/{name}": value.clone() for name, value in self.aim.items()}
+        return {"numbers": numbers, "patience": self.patience, **weights, **aim}
 
     def load_state_dict(self, state: Mapping[str, int | Tensor], /) -> None:
         if lacking := self.state_dict().keys() - state.keys():
             raise SnapshotError(f"the snapshot is not one of hard EM on this net: no {min(lacking)!r} in it")
-        self.error, self.patience = float(state["error"]), int(state["patience"])
-        found = {name: state[f"weights/{name}"] for name in self.weights}
-        self.weights = {name: value.clone() for name, value in found.items() if isinstance(value, Tensor)}
+        tensors = {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
+        self.error, self.step = tensors["numbers"].tolist()
+        self.patience = int(state["patience"])
+        self.weights = {name: tensors[f"weights/{name}"] for name in self.weights}
+        self.aim = {name: tensors[f"aim/{name}"] for name in self.aim}
 
 
 class HardEMTrainer(Trainer):
@@ -55,7 +70,7 @@ class HardEMTrainer(Trainer):
         self.start = self.feeder.state()
         batch = self.net.shapes[self.net.graph.inputs[0]][0]
         self.batches = max(1, p.images // batch)
-        self.best = self.checkpoint.more["best"] = Best(self.weights())
+        self.search = self.checkpoint.more["search"] = Search(self.weights())
         super().prepare(weights, compiled)
         self.model = RenderingModel(self.net)
         generator = torch.Generator().manual_seed(self.seed)
@@ -94,18 +109,19 @@ class HardEMTrainer(Trainer):
                 "reseeded": torch.tensor(report.reseeded),
             }
             self.display(t, 0.0, outputs)
-        self.best.look(report.error, old, self.message.hard_em_param.tolerance)
+        tolerance = self.message.hard_em_param.tolerance
+        self.net.load_weights(self.search.look(report.error, old, self.weights(), tolerance))
         self.solver.iteration += 1
-        if self.best.patience == 0 or self.solver.iteration == self.message.max_iter:
+        if self.search.patience == 0 or self.solver.iteration == self.message.max_iter:
             self.finish()
 
     def finish(self) -> None:
         """Go back to the filters with the lowest error, the last ones included, and end the run."""
         error = self.em.error(self.images(self.batches))
-        if error > self.best.error:
-            self.net.load_weights(self.best.weights)
+        if error > self.search.error:
+            self.net.load_weights(self.search.weights)
         self.em.fit_classes(self.images(self.batches))
         self.progress.line(
-            f"reconstruction error {min(error, self.best.error):.5g} after {self.solver.iteration} iterations"
+            f"reconstruction error {min(error, self.search.error):.5g} after {self.solver.iteration} iterations"
         )
         self.message.max_iter = self.solver.iteration
