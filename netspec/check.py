@@ -20,7 +20,7 @@ from netspec.layers import registry
 from netspec.layers.base import Shape
 from netspec.layers.python_layer import Python
 from netspec.net import Net, build
-from netspec.schema.forks import FORK_FIELDS
+from netspec.schema.forks import FORK_FIELDS, dialects
 from netspec.solver import Solver
 
 PHASES = (spec.TRAIN, spec.TEST)
@@ -38,6 +38,8 @@ class Report:
     name: str = ""
     legacy: tuple[str, ...] = ()
     """Old syntaxes that were upgraded on reading."""
+    dialects: list[str] = field(default_factory=list)
+    """Forks whose layers or fields a net has, else BVLC."""
     phases: dict[str, dict[str, Any]] = field(default_factory=dict)
     """For each phase with layers: layers, parameters, inputs and outputs with shapes; assumed input shapes."""
     problems: list[Problem] = field(default_factory=list)
@@ -55,6 +57,8 @@ class Report:
         ]
         if self.legacy:
             lines.append(f"  old syntax, upgraded on reading: {', '.join(self.legacy)}")
+        if self.dialects not in ([], ["BVLC"]):
+            lines.append(f"  for the Caffe of {', '.join(self.dialects)}")
         for phase, found in self.phases.items():
             size = "shapes unknown" if found["parameters"] is None else f"{found['parameters']:,} parameters"
             lines.append(f"  {phase}: {found['layers']} layers, {size}")
@@ -85,11 +89,12 @@ def problem_json(problem: Problem) -> dict[str, Any]:
     }
 
 
-def check(path: str | Path, strict: bool = False, run: bool = False) -> Report:
+def check(path: str | Path, strict: bool = False, run: bool = False, dialect: str = "") -> Report:
     """Check one file.
 
     strict: every field that the schema does not know is a problem (else a warning, unless it looks like a slip).
     run: also walk each net forward on random inputs, and backward where it has a loss.
+    dialect: whose layers those are that forks give one name, where their fields do not tell (`forks.DIALECTS`).
     Never raises for a bad file: what is wrong stands in the report.
     """
     report = Report(str(path))
@@ -109,9 +114,11 @@ def check(path: str | Path, strict: bool = False, run: bool = False) -> Report:
     for unknown in document.unknown:
         (report.problems if strict or is_slip(unknown) else report.warnings).append(unknown.problem)
     if document.kind == "solver":
-        check_solver(document, report, run)
+        check_solver(document, report, run, dialect)
     elif document.kind == "net":
         report.name = document.message.name
+        document.message.dialect = dialect or document.message.dialect
+        report.dialects = dialects(document.message, document.unknown)
         check_net(document, report, run)
     return report
 
@@ -138,15 +145,15 @@ def problems_of(error: NetspecError) -> list[Problem]:
     return list(error.problems) if isinstance(error, SpecError) else [Problem(str(error))]
 
 
-def check_solver(document: schema.Document, report: Report, run: bool) -> None:
+def check_solver(document: schema.Document, report: Report, run: bool, dialect: str = "") -> None:
     """The solver's nets: those inside it, and those in files beside it or in the working directory."""
     message = document.message
     for name in ("net", "train_net", "test_net"):
         if not isinstance(paths := getattr(message, name), str):
             for i, path in enumerate(paths):
-                follow(document, report, path, (name, i), run)
+                follow(document, report, path, (name, i), run, dialect)
         elif paths:
-            follow(document, report, paths, (name,), run)
+            follow(document, report, paths, (name,), run, dialect)
     inner = [
         (name, getattr(message, name)) for name in ("net_param", "train_net_param") if message.HasField(name)
     ]
@@ -166,7 +173,12 @@ def check_solver(document: schema.Document, report: Report, run: bool) -> None:
 
 
 def follow(
-    document: schema.Document, report: Report, path: str, field_path: tuple[str | int, ...], run: bool
+    document: schema.Document,
+    report: Report,
+    path: str,
+    field_path: tuple[str | int, ...],
+    run: bool,
+    dialect: str = "",
 ) -> None:
     """Check the net file that a solver names."""
     found = find_file(path, document.file)
@@ -174,7 +186,8 @@ def follow(
         report.warnings.append(Problem(f"net file {path!r} is not here", document.at(*field_path)))
         report.needs.append(path)
         return
-    inner = check(found, run=run)
+    inner = check(found, run=run, dialect=dialect)
+    report.dialects = list(dict.fromkeys((*report.dialects, *inner.dialects)))
     report.problems += inner.problems
     report.warnings += inner.warnings
     report.needs += inner.needs

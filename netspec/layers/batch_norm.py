@@ -100,6 +100,10 @@ BN_FIELDS = {
 """Fields of bn_param that only one kind has, the first kind found with one of its own wins."""
 
 
+BN_DIALECTS = {"segnet": SEGNET, "pspnet": LATE, "yjxiong": EARLY}
+"""Whose layer it is where bn_param does not tell, by the net's `dialect`."""
+
+
 @register("BN")
 class BN(Layer):
     """y = scale * (x - mean) / sqrt(var + eps) + shift by channel; three forks' layers, told apart by their
@@ -110,10 +114,11 @@ class BN(Layer):
     (slope_filler, bias_filler, momentum, eps, frozen; also without bn_param): blobs slope, bias, running mean
     and running variance, (1, C). TRAIN uses the batch and sets running = momentum running + (1 - momentum)
     batch, the variance over m; TEST, and `frozen` in both phases, use the running ones. yjxiong (var_eps,
-    decay, moving_average, axis): as PSPNet with blobs (1, C, 1, 1) and running = (1 - decay) running + decay
-    batch; TEST uses the running ones only with `moving_average`. Fillers default to constant 0. Shapes:
-    bottom and top (N, C, ...). NaN spreads over its channel. Raises SpecError for a bottom without the
-    channel axis, fields of two kinds, or lr_mult on statistics. Source: bn_layer.cpp of these forks.
+    decay, moving_average, axis; all with `dialect` in the net where no field tells): as PSPNet with blobs (1,
+    C, 1, 1) and running = (1 - decay) running + decay batch; TEST uses the running ones only with
+    `moving_average`. Fillers default to constant 0. Shapes: bottom and top (N, C, ...). NaN spreads over its
+    channel. Raises SpecError for a bottom without the channel axis, fields of two kinds, or lr_mult on
+    statistics. Source: bn_layer.cpp of these forks.
     """
 
     param_field = "bn_param"
@@ -147,6 +152,8 @@ class BN(Layer):
             self.fail(f"{one} and {other} belong to different layers called BN", "bn_param", other)
         if kinds:
             return kinds[0]
+        if self.spec.dialect:
+            return BN_DIALECTS[self.spec.dialect]
         return SEGNET if p.HasField("scale_filler") or p.HasField("shift_filler") else LATE
 
     def add_blobs(self, p: Any) -> None:

@@ -2,6 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+from netspec.schema.document import UnknownField
+
+DIALECTS = ("segnet", "pspnet", "yjxiong")
+"""Forks whose layers share a name with another's: what a net's `dialect` can be."""
+
+TYPES = {
+    "SimNets": ("MEX", "Similarity", "SumLoss", "LogLikelihoodLoss", "GeneralizedHingeLoss", "Translation"),
+    "SSD": ("AnnotatedData", "PriorBox", "DetectionOutput", "MultiBoxLoss", "DetectionEvaluate"),
+    "R-CNN": ("ROIPooling", "SmoothL1Loss", "Proposal", "ROIAlign"),
+    "R-FCN": ("PSROIPooling", "BoxAnnotatorOHEM", "SoftmaxWithLossOHEM", "SmoothL1LossOHEM"),
+    "SegNet": ("DenseImageData",),
+    "DeepLab": ("Interp", "ImageSegData", "SegAccuracy", "MatWrite", "MatRead", "DenseCRF"),
+    "YOLO": ("Reorg", "Region", "RegionLoss", "YoloDetectionOutput", "Yolov3DetectionOutput", "Yolov3"),
+    "DeconvNet": ("UnPooling",),
+    "MobileNet": ("ConvolutionDepthwise", "DepthwiseConvolution", "ReLU6"),
+    "ShuffleNet": ("ShuffleChannel",),
+    "SENet": ("Axpy",),
+    "HED": ("SigmoidCrossEntropyBalanceLoss", "ImageLabelmapData"),
+    "FlowNet": ("Correlation", "DataAugmentation", "FlowWarp", "CustomData", "Resample", "Downsample"),
+    "Ristretto": ("ConvolutionRistretto", "FcRistretto", "DeconvolutionRistretto", "LRNRistretto"),
+    "C3D or TSN": ("VideoData", "Convolution3D", "Pooling3D"),
+    "DIGITS": ("DetectNetTransformation",),
+}
+"""The fork that layer types are from, as far as they tell one."""
+
+BN_OWNERS = {
+    "SegNet": ("bn_mode", "scale_filler", "shift_filler"),
+    "PSPNet": ("slope_filler", "bias_filler", "momentum", "frozen"),
+    "yjxiong": ("var_eps", "moving_average", "decay"),
+}
+"""Whose BN layer it is by the fields of bn_param."""
+
 FORK_LAYERS = {
     "BoxData": "box annotations read from list files, of R-CNN forks of Intel's Caffe",
     "BoxGroupOutput": "boxes to groups of regions, of the MS-CNN fork",
@@ -106,3 +141,18 @@ FORK_FIELDS = {
     },
 }
 """Fields of a fork that have no effect here and are no slip, by message: whose they are."""
+
+
+def dialects(net: Any, unknown: Iterable[UnknownField]) -> list[str]:
+    """The forks that a net was written for, as far as its layers and fields tell; BVLC's where they do not."""
+    types = {layer.type for layer in net.layer}
+    found = [fork for fork, names in TYPES.items() if types.intersection(names)]
+    for layer in net.layer:
+        if layer.type == "BN":
+            fields = {field.name for field, _ in layer.bn_param.ListFields()}
+            owners = [owner for owner, names in BN_OWNERS.items() if fields.intersection(names)]
+            found += owners[:1] or [net.dialect or "PSPNet"]
+        elif layer.type == "Upsample":
+            found.append("SegNet" if len(layer.bottom) == 2 else "YOLO")
+    found += [FORK_FIELDS[u.owner][u.name] for u in unknown if u.name in FORK_FIELDS.get(u.owner, {})]
+    return list(dict.fromkeys(found)) or ["BVLC"]
