@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from netspec.cli import app
+from netspec.cli import app, main
 from netspec.errors import NetspecError
 
 ROOT = Path(__file__).parent.parent
@@ -191,6 +193,36 @@ def test_errors_end_with_2_and_no_traceback() -> None:
     assert "Traceback" not in found.stderr
     found = subprocess.run([*command, "--debug"], capture_output=True, text=True, cwd=ROOT, check=False)
     assert "Traceback" in found.stderr
+
+
+@pytest.mark.parametrize("arguments", [("summary", DIGITS), ("train", "--help")], ids=["table", "help"])
+def test_a_terminal_without_utf8(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    monkeypatch.setattr(sys, "argv", ["netspec", *arguments])
+    monkeypatch.setenv("COLUMNS", "40")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    sys.stdout.flush()
+    assert ended.value.code == 0
+    assert b"gaussians" in shown.getvalue() or b"Usage" in shown.getvalue()
+
+
+def test_a_full_disk_ends_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr(
+        sys, "argv", ["netspec", "train", DIGITS, "-n", "1", "--out", str(tmp_path / "run"),
+                      "--set", "gaussians.similarity_param.unsupervised_init.num_batches=1"],
+    )  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("solver.prototxt: No space left on device\n")
 
 
 def test_convert_and_compare(tmp_path: Path) -> None:

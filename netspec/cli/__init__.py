@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -26,6 +27,9 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 gets ? for what it cannot show
     try:
         app()
     except BrokenPipeError:  # the reader of our output is gone, as with `| head`
@@ -34,8 +38,8 @@ def main() -> None:
     except (NetspecError, OSError) as error:
         if debug:
             raise
-        reason = (
-            f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
-        )
+        reason = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         print(f"error: {reason}", file=sys.stderr)
         sys.exit(2)
