@@ -263,7 +263,7 @@ def test_epsilon_read_from_a_file_counts() -> None:
     torch.testing.assert_close(one(x)[0].movedim(1, -1), z.amax(-1))
 
 
-def test_sharp_gaussians_are_compared_term_by_term() -> None:
+def test_sharp_gaussians_are_compared_in_double_precision() -> None:
     """Precisions for which x^2 w rounds to more than the answer."""
     sharp = net(
         """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 2 dim: 2 } } }

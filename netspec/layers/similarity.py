@@ -66,7 +66,7 @@ class Similarity(Leaf):
             self.fail(f"unsupervised_init of type 'gmm' needs L2, not {self.kind}", "similarity_param")
         self.block = read_block(self, p.block_param, same_shapes(self, shapes), can_round_up=False)
         self.ignores_nan = p.ignore_nan_input and p.normalization_term
-        self.term_by_term = False
+        self.needs_double = False
         self.seen_versions = (-1, -1)
         shape = (p.num_instances, *self.block.size)
         fit = p.unsupervised_init
@@ -116,24 +116,27 @@ class Similarity(Leaf):
         """sum_k [c_mk - a_mk (x_k - t_mk)^2] over the observed coordinates.
 
         As one matrix product, (x^2, x, 1) times whether x is observed, with the origin moved to the mean
-        template; or term by term, where `look_at_weights` finds that the product would round away more than
-        can be allowed.
+        template; in double precision, where `look_at_weights` finds that a single one would round away more
+        than can be allowed; term by term under `strict`.
         """
         seen = ~x_BchwK.isnan() if self.ignores_nan else None
         # The first of two `where`s: no NaN enters the formula, so none can come back as a gradient.
         x = x_BchwK if seen is None else torch.where(seen, x_BchwK, 0.0)
-        if self.strict or self.term_by_term:
+        if self.strict:
             terms = c_MK - a_MK * (t_MK - x.unsqueeze(-2)).square()
             return (terms if seen is None else torch.where(seen.unsqueeze(-2), terms, 0.0)).sum(-1)
+        given = x.dtype
+        if self.needs_double:
+            x, t_MK, a_MK, c_MK = x.double(), t_MK.double(), a_MK.double(), c_MK.double()
         origin = t_MK.detach().mean(0)
         x, t_MK = x - origin, t_MK - origin
         rest_MK = c_MK - a_MK * t_MK.square()
         if seen is None:
             powers = torch.cat([x.square(), x], -1)
-            return powers @ torch.cat([-a_MK, 2 * a_MK * t_MK], 1).t() + rest_MK.sum(1)
+            return (powers @ torch.cat([-a_MK, 2 * a_MK * t_MK], 1).t() + rest_MK.sum(1)).to(given)
         x = torch.where(seen, x, 0.0)
         powers = torch.cat([x.square(), x, seen.to(x.dtype)], -1)
-        return powers @ torch.cat([-a_MK, 2 * a_MK * t_MK, rest_MK], 1).t()
+        return (powers @ torch.cat([-a_MK, 2 * a_MK * t_MK, rest_MK], 1).t()).to(given)
 
     def look_at_weights(self) -> None:
         """Note whether the product would lose more than ALLOWED. Compiled code keeps what was seen last."""
@@ -143,7 +146,7 @@ class Similarity(Leaf):
         self.seen_versions = (t._version, w._version)
         extent = (t - t.mean(0)).abs().amax(0).square()
         largest = (self.precisions().abs().view(w.shape) * extent).flatten(1).sum(1).max()
-        self.term_by_term = bool(largest * torch.finfo(w.dtype).eps > ALLOWED)
+        self.needs_double = bool(largest * torch.finfo(w.dtype).eps > ALLOWED)
 
     def fill(self, blobs: Iterable[int], generator: torch.Generator) -> None:
         super().fill(blobs, generator)
