@@ -258,7 +258,7 @@ def check_state(
                          for seen in found):  # fmt: skip
             return
         if net_spec.layers:
-            net_spec, absent = with_stand_ins(net_spec)
+            net_spec, absent = with_stand_ins(net_spec, report)
             if absent:
                 found[state] = absent
             key = " ".join((phase, *names))
@@ -274,11 +274,21 @@ def made_elsewhere(problem: Problem, tops: Collection[str]) -> bool:
     return found is not None and found[1] in tops
 
 
-def with_stand_ins(net_spec: spec.NetSpec) -> tuple[spec.NetSpec, list[Problem]]:
-    """The net with inputs in place of layers that feed it and cannot be made here; what is wrong with those."""
+def with_stand_ins(net_spec: spec.NetSpec, report: Report) -> tuple[spec.NetSpec, list[Problem]]:
+    """The net with inputs in place of layers that feed it and cannot be made here; what is wrong with those.
+
+    A loss whose gains are in a file that is not here is weighed alike for all classes, and the report warns.
+    """
     layers, problems = [], []
     for layer in net_spec.layers:
         problem = cannot_be_made(layer, net_spec.phase)
+        gains = layer.message.infogain_loss_param.source
+        if layer.type == "InfogainLoss" and len(layer.bottoms) == 2 and gains and not Path(gains).exists():
+            warning = layer.problem(f"gains file {gains!r} is not here", "infogain_loss_param", "source")
+            if gains not in report.needs:
+                report.needs.append(gains)
+                report.warnings.append(warning)
+            layer = dataclasses.replace(layer, type="SoftmaxWithLoss")
         if problem is not None:
             problems.append(problem)
         if problem is not None and not layer.bottoms and layer.tops:

@@ -27,6 +27,7 @@ RUNS = {
     "stages": (),
     "v1_forks": ("v1", "input"),
     "ambiguous_bn": ("input",),
+    "gains_elsewhere": (),
 }
 """Files whose every layer runs, with the old syntaxes found in each."""
 
@@ -158,6 +159,14 @@ def test_windows_texts(tmp_path: Path) -> None:
     for encoding in ("utf-16", "utf-8-sig", "gbk"):
         net.write_bytes(text.encode(encoding))
         assert check(net).ok, encoding
+
+
+def test_gains_in_a_file_that_is_not_here() -> None:
+    found = report("gains_elsewhere")
+    assert found.needs == ["lmdb", "gains.binaryproto"] or found.needs == ["gains.binaryproto", "lmdb"]
+    (warning,) = [w for w in found.warnings if "gains file" in w.message]
+    assert warning.position is not None
+    assert warning.position.line == 3
 
 
 def test_dialects() -> None:
