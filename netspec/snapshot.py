@@ -144,7 +144,7 @@ def weights_file(place: Path) -> Path:
 
     Raises SnapshotError when a folder or a state file has no good weights.
     """
-    if not place.is_dir() and not place.name.endswith(STATE):
+    if not os.path.isdir(place) and not place.name.endswith(STATE):
         return place
     saved, _ = newest(place)
     return saved.path.with_name(Path(saved.info["weights"]).name)
@@ -181,9 +181,9 @@ def newest(place: Path) -> tuple[Snapshot, list[str]]:
 
     Raises SnapshotError when there is none, with the reason for each file that was tried.
     """
-    if not place.exists():
+    if not os.path.exists(place):
         raise SnapshotError(f"{place}: cannot be read: there is no such run folder or snapshot")
-    if not place.is_dir():
+    if not os.path.isdir(place):
         if not place.name.endswith(WEIGHTS):
             raise SnapshotError(f"{place}: is no snapshot; give a run folder or an iter_N{STATE}")
         return load_pair(place), []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from netspec.errors import DataError, NetspecError, SnapshotError
-from netspec.interchange import caffemodel, solverstate
+from netspec.interchange import caffemodel, read_weights, solverstate
 from netspec.interchange.blobs import field as field_of
 from netspec.interchange.blobs import number_field
 from tools import fuzz, fuzz_inputs
@@ -27,14 +27,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[Kind]:
 
 def test_what_is_mutated_is_read(found: list[Kind]) -> None:
     for kind in found:
-        read = 0
         for data in kind.seeds:
-            try:
-                kind.read(data)
-                read += 1
-            except NetspecError:  # nets of the corpus that need data, or a module
-                assert kind.name == "net, prototxt"
-        assert read > len(kind.seeds) / 2, kind.name
+            kind.read(data)
     assert sum(kind.share for kind in found) == pytest.approx(1)
 
 
@@ -131,3 +125,5 @@ def test_names_that_no_file_can_have(name: str, tmp_path: Path) -> None:
         state.weights()
     with pytest.raises(SnapshotError):
         caffemodel.read_caffemodel(name.replace("\\000", "\0"))
+    with pytest.raises(SnapshotError):
+        read_weights(name.replace("\\000", "\0"))

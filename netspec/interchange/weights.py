@@ -40,8 +40,8 @@ def kind_of(path: str | Path) -> str:
     try:
         with open(path, "rb") as file:
             start = file.read(16)
-    except OSError as error:
-        raise SnapshotError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # the latter for a name with a NUL
+        raise SnapshotError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from None
     if start.startswith(hdf5.SIGNATURE):
         return "hdf5"
     size = int.from_bytes(start[:8], "little")
