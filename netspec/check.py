@@ -223,7 +223,13 @@ def check_net(
             report.warnings.append(Problem(text, problems[0].position))
             continue
         known = set(map(str, report.problems))
-        report.problems += [problem for problem in problems if str(problem) not in known]
+        for problem in problems:
+            # What only this state lacks matters less than what is wrong with the net.
+            elsewhere = made_elsewhere(problem, tops) and any(
+                problem not in other for other in found.values()
+            )
+            if str(problem) not in known and not (whole and elsewhere):
+                report.problems.append(problem)
 
 
 State = tuple[str, tuple[str, ...]]
