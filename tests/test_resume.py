@@ -255,6 +255,8 @@ class Nursery:
 
     def __init__(self, folder: Path):
         self.log = folder / "log.txt"
+        self.child: int | None = None
+        """The run that is going on."""
         root = Path(__file__).parent.parent
         environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
@@ -272,7 +274,8 @@ class Nursery:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({**order, "log": str(self.log)}) + "\n")
         self.process.stdin.flush()
-        return int(self.line())
+        self.child = int(self.line())
+        return self.child
 
     def line(self) -> str:
         assert self.process.stdout is not None
@@ -280,14 +283,22 @@ class Nursery:
 
     def wait_for(self, text: str) -> None:
         """Until the run has printed `text`."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while not self.log.exists() or text not in self.log.read_text():
-            assert time.monotonic() < end, f"no {text!r} after a minute: {self.log.read_text()}"
+            assert time.monotonic() < end, f"no {text!r} after five minutes: {self.log.read_text()}"
             time.sleep(0.005)
 
     def status(self) -> int:
         """Exit status of the run, which ends."""
-        return int(self.line())
+        found = int(self.line())
+        self.child = None
+        return found
+
+    def close(self) -> None:
+        """End the process, and the run that a failed test left in it."""
+        if self.child is not None:
+            os.kill(self.child, signal.SIGKILL)
+        self.process.communicate()
 
     def finish(self, solver: Path, out: Path, *settings: str) -> None:
         self.start(solver, out, *settings)
@@ -298,7 +309,7 @@ class Nursery:
 def nursery(tmp_path: Path) -> Iterator[Nursery]:
     running = Nursery(tmp_path)
     yield running
-    running.process.communicate()
+    running.close()
 
 
 def weights_of(run: Path, iteration: int) -> dict[str, Tensor]:
