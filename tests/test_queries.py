@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
+from netspec.layers import logsumexp
 from netspec.queries import explain, likelihood, marginals, most_probable, sampling
 from netspec.queries.tree import Tree
 from tests.oracle import Enumeration, Level, Model
@@ -186,6 +187,19 @@ def test_information_gain_against_numeric_integration() -> None:
     found = explain.information_gain(tree, x, draws=4000, generator=torch.Generator().manual_seed(0))
     assert float(found[0, 0, 1]) == pytest.approx(wanted, abs=0.01)
     assert bool(found[0, 0, 0].isnan())
+
+
+def test_max_plus_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, b = (
+        torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in ((3, 7, 5), (3, 4, 5))
+    )
+    wanted = (x.unsqueeze(2) + b.unsqueeze(1)).amax(3)
+    for block in (1, 8, 12, 40, 1 << 17):
+        monkeypatch.setattr(logsumexp, "BLOCK", block)
+        assert torch.equal(logsumexp.max_plus(x, b), wanted)
+    leaf = b.clone().requires_grad_()
+    torch.testing.assert_close(logsumexp.max_plus(x, leaf), wanted)
+    assert torch.autograd.grad(logsumexp.max_plus(x, leaf).sum(), leaf)[0].sum() == x.shape[1] * 3 * 4
 
 
 def test_everything_missing_has_probability_one() -> None:

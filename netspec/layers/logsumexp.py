@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 inf = float("inf")
+BLOCK = 1 << 17
+"""Numbers of an answer that are worked on at a time: half a megabyte, as a core's own cache holds."""
 
 
 def product(x_RLK: Tensor, b_RMK: Tensor, normalise: bool, log_k: float = 0.0) -> Tensor:
@@ -76,6 +78,33 @@ def extremum(z: Tensor, largest: bool, strict: bool) -> Tensor:
     value = (z.amax(-1) if largest else z.amin(-1)).detach()
     hit = (z.detach() == value.unsqueeze(-1)) & z.detach().isfinite()
     return value + torch.where(hit, z - z.detach(), 0.0).sum(-1)  # the sum is 0; it carries the gradient
+
+
+def max_plus(x_RLK: Tensor, b_RMK: Tensor) -> Tensor:
+    """max_k (x_lk + b_mk) (R, L, M).
+
+    In blocks of the answer that a processor's cache holds, a k at a time: neither (R, L, M, K), which is too much,
+    nor K walks over memory. Where gradients or a compiler need whole expressions, one block.
+    """
+    b_RKM = b_RMK.transpose(1, 2)
+    if not may_look(x_RLK) or (torch.is_grad_enabled() and (x_RLK.requires_grad or b_RMK.requires_grad)):
+        y_RLM = x_RLK[:, :, :1] + b_RKM[:, :1]
+        for k in range(1, x_RLK.shape[2]):
+            y_RLM = torch.maximum(y_RLM, x_RLK[:, :, k : k + 1] + b_RKM[:, k : k + 1])
+        return y_RLM
+    b_RKM, (regions, cells, k_all) = b_RKM.contiguous(), x_RLK.shape
+    y_RLM = x_RLK.new_empty(regions, cells, b_RKM.shape[2])
+    l_step = max(1, (BLOCK if x_RLK.device.type == "cpu" else y_RLM.numel()) // b_RKM.shape[2])
+    r_step = max(1, l_step // max(cells, 1))
+    for r in range(0, regions, r_step):
+        for low in range(0, cells, l_step):
+            x, b = x_RLK[r : r + r_step, low : low + l_step], b_RKM[r : r + r_step]
+            y = y_RLM[r : r + r_step, low : low + l_step]
+            other = torch.empty_like(y)
+            torch.add(x[:, :, :1], b[:, :1], out=y)
+            for k in range(1, k_all):
+                torch.maximum(y, torch.add(x[:, :, k : k + 1], b[:, k : k + 1], out=other), out=y)
+    return y_RLM
 
 
 def fork_mean(z: Tensor, eps: Tensor, log_k: float) -> Tensor:

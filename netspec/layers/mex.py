@@ -24,6 +24,7 @@ from netspec.layers.logsumexp import (
     fork_epsilon_gradient,
     fork_mean,
     inf,
+    max_plus,
     may_look,
     product,
 )
@@ -212,12 +213,7 @@ class MEX(Inner):
         return None
 
     def upward_max(self, below: Tensor) -> Tensor:
-        x_RLK, b_RMK = self.patches(below), self.offsets()
-        y_RLM = x_RLK[:, :, :1] + b_RMK[:, :, 0].unsqueeze(1)
-        for k in range(
-            1, self.block.values
-        ):  # not all K at once: (R, L, M, K) does not fit where (R, L, M) does
-            y_RLM = torch.maximum(y_RLM, x_RLK[:, :, k : k + 1] + b_RMK[:, :, k].unsqueeze(1))
+        y_RLM = max_plus(self.patches(below), self.offsets())
         return self.regions.join(y_RLM).permute(0, 4, 1, 2, 3).flatten(1, 2)
 
     def downward(self, states: Tensor, below: Tensor, choose: Choose) -> Tensor:
