@@ -148,7 +148,7 @@ def problems_of(error: NetspecError) -> list[Problem]:
 def check_solver(document: schema.Document, report: Report, run: bool, dialect: str = "") -> None:
     """The solver's nets: those inside it, and those in files beside it or in the working directory."""
     message = document.message
-    for name in ("net", "train_net", "test_net"):
+    for name in ("pretraining", "net", "train_net", "test_net"):
         if not isinstance(paths := getattr(message, name), str):
             for i, path in enumerate(paths):
                 follow(document, report, path, (name, i), run, dialect)
@@ -180,10 +180,11 @@ def follow(
     run: bool,
     dialect: str = "",
 ) -> None:
-    """Check the net file that a solver names."""
+    """Check the net file, or the solver of the pretraining, that a solver names."""
     found = find_file(path, document.file)
     if found is None:
-        report.warnings.append(Problem(f"net file {path!r} is not here", document.at(*field_path)))
+        kind = "solver" if field_path == ("pretraining",) else "net"
+        report.warnings.append(Problem(f"{kind} file {path!r} is not here", document.at(*field_path)))
         report.needs.append(path)
         return
     inner = check(found, run=run, dialect=dialect)

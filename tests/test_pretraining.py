@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from netspec import train
+from netspec.check import check
 from netspec.errors import SpecError
 from tools import render_nets
 
@@ -68,3 +69,13 @@ def test_a_solver_that_is_not_there(solver: Path, tmp_path: Path) -> None:
     ):
         fitted(solver, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_check_follows_the_pretraining(solver: Path, tmp_path: Path) -> None:
+    report = check(solver)
+    assert report.ok
+    assert not report.warnings
+    (tmp_path / "first_solver.prototxt").write_text('net: "net.prototxt" type: "Adamant" max_iter: 6')
+    assert any("Adamant" in str(problem) for problem in check(solver).problems)
+    (tmp_path / "first_solver.prototxt").unlink()
+    assert any("solver file 'first_solver.prototxt' is not here" in str(w) for w in check(solver).warnings)

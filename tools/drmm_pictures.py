@@ -3,6 +3,7 @@
 python tools/drmm_pictures.py pictures runs/drmm/drmm2_mnist_supervised_all_seed1 docs/results/drmm
 python tools/drmm_pictures.py probe RUN OUT        class and nuisances by layer, as JSON and a plot
 python tools/drmm_pictures.py paths RUN OUT        the paths that render one pixel, of a small net
+python tools/drmm_pictures.py curves OUT.png RUN RUN     errors of runs against epochs (Fig. 2, middle)
 python tools/drmm_pictures.py trees --images 10000 the evolutionary DRMM beside scikit-learn's trees
 """
 
@@ -26,6 +27,7 @@ from netspec.rendering.levels import best_scale
 from netspec.rendering.probe import probe as probe_layers
 from netspec.rendering.probe import transform
 from netspec.rendering.trees import ClassTrees, Forest, grow
+from netspec.runs import parse_lines
 from tools.reproduce_drmm import model_of, test_images
 
 SEED = 1
@@ -168,6 +170,25 @@ def draw_paths(run: Path, out: Path, image: int = 0) -> None:
     print(
         json.dumps({"paths": on[0], "all": on[1], "sum": total, "rendered": float(z[0][0, 0, row, column])})
     )
+
+
+@app.command()
+def curves(out: Path, runs: list[Path], aim: float = 1.5, epoch: int = 500) -> None:
+    """Fig. 2 (middle): error (%) of each test of some runs, and when it first was at most `aim`."""
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for run in runs:
+        lines = [line for line in parse_lines((run / "metrics.jsonl").read_text()) if line["kind"] == "test"]
+        points = [(line["iteration"] / epoch, 100 * (1 - line["outputs"]["accuracy"])) for line in lines]
+        axes.plot(*zip(*points, strict=True), marker=".", label=run.name)
+        first = next((epochs for epochs, error in points if error < aim + 1e-4), None)
+        print(json.dumps({"run": run.name, "first": first, "last": rounded([points[-1][1]])[0]}))
+    axes.axhline(aim, color="grey", lw=0.8)
+    axes.set_xlabel("epochs")
+    axes.set_ylabel("error (%)")
+    axes.legend(fontsize=7)
+    figure.savefig(out, dpi=120)
 
 
 def draw_fan(found: list[paths.Path], levels: int) -> Figure:
