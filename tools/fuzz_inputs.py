@@ -280,7 +280,7 @@ def solver_reader(path: Path) -> Callable[[bytes], None]:
         for iteration in range(3):
             rate.next(iteration)
         Solver(build(compile(plan.train), device="meta"), plan.solver, at=plan.at)
-        for test in plan.tests:
+        for test in plan.tests[:10]:  # a short text can ask for a thousand, and would get them
             build(compile(test.spec), device="meta")
 
     return read
