@@ -126,8 +126,9 @@ class Upsample(Layer):
 
     Shapes: x (N, C, H, W); top (N, C, H', W') with H' = H * scale_h, W' = W * scale_w, or `scale` for both,
     or upsample_h and upsample_w, or `stride`, where `scale` multiplies the values instead; pad_out_h and
-    pad_out_w take one row or column off that (factor 2 and a mask only). The second bottom, shaped like x, is the mask: the second top of MAX Pooling, positions h * W' + w
-    in the plane; what no position names is 0. The mask gets no gradient. NaN moves like any other value.
+    pad_out_w take one row or column off that (factor 2 and a mask only). The second bottom, shaped like x, is
+    the mask: the second top of MAX Pooling, positions h * W' + w in the plane; what no position names is 0.
+    The mask gets no gradient. NaN moves like any other value.
     Raises SpecError for factors below 1, a mask of another shape, pad_out without mask or with another
     factor, and a size that is no multiple of x's where there is no mask. Source: Badrinarayanan et al. 2017,
     "SegNet" (mask); the Upsample layer of YOLOv3 forks of Caffe (blocks).
