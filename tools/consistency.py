@@ -1,6 +1,6 @@
 """A trained generative net contradicts itself nowhere: three checks of its probabilities on test images.
 
-    python -m tools.consistency runs/ht_cac_mnist [--images 4] [--draws 4096] [--out docs/results/consistency]
+    python -m tools.consistency runs/ht_cac_mnist [--images 4] [--draws 1024] [--out docs/results/consistency]
 
 1. log p of an image with pixels missing is the log-sum-exp over its completions. Half of the pixels are missing;
    of the observed ones two more are taken away (in one patch, or in two), and the plane of their values is cut
@@ -132,8 +132,7 @@ def quadratures(tree: Tree, whole: Tensor, half: Tensor, fine: float) -> list[li
     """Rows of check 1."""
     cases = [("one pixel of a half-missing image", half, inked(half, False)[:1], (8, 4, 2, 1)),
              ("two pixels of one patch of a half-missing image", half, inked(half, False), (8, 4, 2)),
-             ("two pixels of two patches of a half-missing image", half, inked(half, True), (8, 4, 2)),
-             ("two pixels of a whole image", whole, inked(whole, True), (8, 4, 2))]  # fmt: skip
+                  ("two pixels of a whole image", whole, inked(whole, True), (8, 4, 2))]  # fmt: skip
     rows = []
     for name, x, places, steps in cases:
         wanted = limit(tree, x, places)
@@ -187,7 +186,7 @@ def main() -> None:
     options = parser(__doc__, "docs/results/consistency")
     options.add_argument("run", type=Path, help="run folder of a generative net")
     options.add_argument("--images", type=int, default=4, help="test images with half of the pixels missing")
-    options.add_argument("--draws", type=int, default=4096, help="completions of each image, at most")
+    options.add_argument("--draws", type=int, default=1024, help="completions of each image, at most")
     options.add_argument("--fine", type=float, default=0.01, help="the finest spacing, in units of x")
     check(options.parse_args())
 

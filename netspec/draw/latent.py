@@ -242,6 +242,10 @@ def _areas(
     step = patch_h + 0.06 * size + foot
     top = margin + (22 if title else 0)
     area_h = rows * step + 2 * inner + head
+    place = "row {}, column {}"
+    if width(place.format(h - 1, w - 1), 8.0) > area - 4:
+        place = "{}, {}"
+        title = f"{title} (row, column)" if title else ""
     scene = Scene(2 * margin + side, top + h * area_h + margin, title=title)
     if title:
         scene.items.append(Text(margin, margin + 7, visible(title), 12.0, True, anchor="start"))
@@ -251,9 +255,7 @@ def _areas(
             x0, y0 = margin + j * area, top + i * area_h
             frame = Rect(x0 + 1, y0 + head, area - 2, area_h - head - 2, "#f4f4f4", "#b0b0b0", 3.0, 0.6)
             scene.items.append(frame)
-            scene.items.append(
-                Text(x0 + area / 2, y0 + head / 2, f"row {i}, column {j}", 8.0, colour="#444444")
-            )
+            scene.items.append(Text(x0 + area / 2, y0 + head / 2, place.format(i, j), 8.0, colour="#444444"))
             for n, pixels in enumerate(bitmaps(x[i, j], limits, missing)):
                 left = x0 + 1.5 * inner + (n % columns) * size
                 upper = y0 + head + inner + (n // columns) * step
