@@ -3,10 +3,10 @@
     python -m tools.consistency runs/ht_cac_mnist [--images 4] [--draws 1024] [--out docs/results/consistency]
 
 1. log p of an image with pixels missing is the log-sum-exp over its completions. Half of the pixels are missing;
-   of the observed ones two more are taken away (in one patch, or in two), and the plane of their values is cut
+   of the observed ones two of one patch are taken away as well, and the plane of their values is cut
    into a square grid: log sum over the grid of p(half image with these two values) * spacing^2 tends to
    log p(half image without the two) as the spacing falls. Likewise one pixel of a half-missing image, and two
-   pixels of a whole image, where the completions are whole images.
+   pixels of two patches of a whole image, where the completions are whole images.
 2. The mean of n sampled completions tends to the expected completion, with the error deviation / sqrt(n).
 3. With everything missing log p = 0, for every class.
 
@@ -132,7 +132,7 @@ def quadratures(tree: Tree, whole: Tensor, half: Tensor, fine: float) -> list[li
     """Rows of check 1."""
     cases = [("one pixel of a half-missing image", half, inked(half, False)[:1], (8, 4, 2, 1)),
              ("two pixels of one patch of a half-missing image", half, inked(half, False), (8, 4, 2)),
-                  ("two pixels of a whole image", whole, inked(whole, True), (8, 4, 2))]  # fmt: skip
+                  ("two pixels of two patches of a whole image", whole, inked(whole, True), (8, 4, 2))]  # fmt: skip
     rows = []
     for name, x, places, steps in cases:
         wanted = limit(tree, x, places)

@@ -29,7 +29,10 @@ def main() -> None:
     args = options.parse_args()
     n = args.images or (300 if args.quick else None)
     models = [model.load(folder, device=args.device) for folder in args.run]
-    known = IMPUTATIONS if any(one.generative for one in models) else IMPUTATIONS[:3]
+    generative = any(one.generative for one in models)
+    known = IMPUTATIONS if generative else IMPUTATIONS[:3]
+    if not generative:
+        print(f"no run is generative: no rows for the imputations {', '.join(IMPUTATIONS[3:])}", flush=True)
     methods = assemble(models, known, neighbours=5, robust=[(5, 0.1)], seed=args.seed)
     if args.shifts:
         methods += assemble([one for one in models if one.generative], shifts=True)

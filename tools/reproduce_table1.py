@@ -15,6 +15,7 @@ for each N
 from __future__ import annotations
 
 import argparse
+import shutil
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,13 @@ def ht(
     """Right answers by N of a net trained on `training`, told and not told what is missing."""
     source = MemorySource(experiment.load(NET).train.layers[0], TRAIN, seed)
     source.add(list(training[0]), [int(label) for label in training[1]])
-    if not (folder / "metrics.jsonl").exists():
+    if not (finished := folder / "finished").exists():
+        shutil.rmtree(
+            folder, ignore_errors=True
+        )  # a training that was cut off starts again: it takes a minute
         settings = {"given": {"data": source}, "seed": seed % 2**31, "device": args.device, "progress": False}
         fit(NET, out=folder, iterations=args.iterations, compiled=False, **settings)
+        finished.touch()
     method = Direct(model.load(folder, device=args.device), "HT-CAC")
     found: dict[str, list[int]] = {"HT-CAC": [], "HT-CAC, not told": []}
     for n in N:
