@@ -123,6 +123,38 @@ def test_blobs_are_the_memory_that_layers_use(tmp_path: Path) -> None:
     np.testing.assert_allclose(prob.sum(1), 1, rtol=1e-6)
 
 
+def test_blobs_that_nobody_has_seen_are_not_copied_but_stay_apart(tmp_path: Path) -> None:
+    """Results become the memory themselves, except where two blobs would be one."""
+    text = """
+    force_backward: true
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "double" type: "Power" bottom: "x" top: "y" power_param { scale: 2 } }
+    layer { name: "drop" type: "Dropout" bottom: "y" top: "same" }
+    layer { name: "flat" type: "Flatten" bottom: "same" top: "flat" }
+    layer { name: "sum" type: "Eltwise" bottom: "flat" bottom: "flat" top: "sum" }
+    """
+    net = made(tmp_path, text)
+    net.blobs["x"].data[...] = 1
+    memory = net.blobs["y"].values
+    for _ in range(2):
+        net.forward()
+        assert not memory.seen
+    kept = {name: net.blobs[name].data for name in ("y", "same", "flat")}
+    kept["same"][...] = 5
+    kept["flat"][...] = 6
+    assert (kept["y"] == 2).all()
+    assert (net.blobs["same"].data == 5).all()
+    net.blobs["x"].data[...] = 3
+    net.forward()
+    assert all((array == 6).all() for array in kept.values())
+    assert all(np.shares_memory(array, net.blobs[name].data) for name, array in kept.items())
+    net.blobs["sum"].diff[...] = 1
+    net.backward()
+    net.blobs["same"].diff[...] = 9
+    assert (net.blobs["flat"].diff == 2).all()
+    assert (net.blobs["x"].diff == 4).all()
+
+
 def test_shapes_follow_the_inputs(tmp_path: Path) -> None:
     net = made(tmp_path, SMALL)
     net.blobs["data"].reshape(5, 3, 6, 6)

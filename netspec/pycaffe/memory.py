@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -26,6 +27,8 @@ class Memory:
         self.host = host.detach()
         self.remote: Tensor | None = None
         self.newer = "both"
+        self.seen = False
+        """Whether the program has been given the array, which then must stay the memory."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -33,18 +36,22 @@ class Memory:
 
     def array(self) -> Array:
         """The values as an array that may be written."""
+        self.seen = True
+        return self.fresh().numpy()
+
+    def fresh(self) -> Tensor:
+        """The values in main memory, which from now on are the newer ones."""
         if self.newer == "remote" and self.remote is not None:
             self.host.copy_(self.remote)
         self.newer = "both" if self.remote is None else "host"
-        return self.host.numpy()
+        return self.host
 
     def tensor(self, device: torch.device) -> Tensor:
         """The values on `device`: the memory itself, under a version counter of its own."""
         if device == CPU:
-            self.array()
-            return self.host.data
+            return self.fresh().data
         if self.remote is None or self.remote.device != device:
-            self.array()
+            self.fresh()
             self.remote = torch.empty_like(self.host, device=device)
             self.newer = "host"
         if self.newer == "host":
@@ -63,6 +70,21 @@ class Memory:
         self.remote.copy_(value)
         self.newer = "remote"
 
+    def take(self, value: Tensor, others: Sequence[Tensor]) -> None:
+        """`put`, but without a copy where nobody can tell: the tensor itself becomes the memory, unless the
+        program knows the array, or the tensor shares its memory with `others` or with more than itself.
+        """
+        if self.seen or value.device != CPU or self.remote is not None or not value.is_contiguous():
+            self.put(value)
+            return
+        storage = value.untyped_storage()
+        place = storage.data_ptr()
+        shared = any(other.untyped_storage().data_ptr() == place for other in others)
+        if shared or value.dtype != self.host.dtype or storage.nbytes() != value.nbytes:
+            self.put(value)
+        else:
+            self.host = value.data
+
     def clear(self) -> None:
         """Set all values to 0, wherever they are."""
         for copy in (self.host, self.remote):
@@ -80,7 +102,7 @@ class Memory:
         """The same values in another shape."""
         other = Memory(self.host.view(shape))
         other.remote = None if self.remote is None else self.remote.view(shape)
-        other.newer = self.newer
+        other.newer, other.seen = self.newer, self.seen
         return other
 
 
@@ -144,9 +166,14 @@ class NetBlob(Blob):
             self.values, self._gradient = zeros(shape), None
 
     def put(self, value: Tensor) -> None:
-        """Take over values and shape of what a layer computed."""
+        """Copy values and shape of a tensor."""
         self.reshape(*value.shape)
         self.values.put(value)
+
+    def take(self, value: Tensor, others: Sequence[Tensor]) -> None:
+        """Take over what a layer computed, values and shape; `others` are tensors that it may share memory with."""
+        self.reshape(*value.shape)
+        self.values.take(value, others)
 
     def follow(self, other: NetBlob) -> None:
         """Have the other blob's values, as they are and will be; gradients stay apart."""

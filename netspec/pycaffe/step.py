@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,12 +97,14 @@ class Step:
             self.sink.append(self.bottoms)
         else:
             self.set_up([blob.shape for blob in self.bottoms])
+            self.record = None  # its memory is there for the new one
             inputs, outputs = self.compute(device)
+            held = [*inputs, *self.layer.parameters(), *self.layer.buffers()]
             for i, (blob, value) in enumerate(zip(self.tops, outputs, strict=True)):
                 if self.copies:
                     blob.follow(self.bottoms[0])
                 elif not self.keeps(i):
-                    blob.put(value.detach())
+                    blob.take(value.detach(), [*held, *outputs[:i]])
             self.filled = True
             self.record = (inputs, outputs) if self.need else None
         return self.loss(device)
@@ -169,26 +170,28 @@ class Step:
         parameters = list(self.layer.blobs)
         wanted = [inputs[i] for i in range(len(inputs)) if self.down[i]]
         wanted += [parameters[i] for i in self.learned]
-        gradients = self.gradients(outputs, wanted, device)
+        diffs = [blob.gradient.tensor(device) for blob in self.tops]
+        gradients = self.gradients(outputs, wanted, diffs)
         for i, blob in enumerate(self.bottoms):
             if self.down[i]:
                 gradient = gradients.pop(0)
-                blob.gradient.put(torch.zeros(blob.shape) if gradient is None else gradient)
+                if gradient is None:
+                    blob.gradient.clear()
+                else:
+                    rest = [other for other in gradients if other is not None]
+                    blob.gradient.take(gradient, [*diffs, *inputs, *outputs, *parameters, *rest])
         for i, gradient in zip(self.learned, gradients, strict=True):
             if gradient is not None:
                 self.blobs[i].gradient.tensor(device).add_(gradient)
                 self.blobs[i].gradient.changed(device)
 
+    @staticmethod
     def gradients(
-        self, outputs: Sequence[Tensor], wanted: Sequence[Tensor], device: torch.device
+        outputs: Sequence[Tensor], wanted: Sequence[Tensor], diffs: Sequence[Tensor]
     ) -> list[Tensor | None]:
         """The gradient of each wanted tensor, None where the outputs do not depend on it."""
-        pairs: list[tuple[Any, Tensor]] = [
-            (value, blob.gradient.tensor(device))
-            for value, blob in zip(outputs, self.tops, strict=True)
-            if value.requires_grad
-        ]
+        pairs = [(value, diff) for value, diff in zip(outputs, diffs, strict=True) if value.requires_grad]
         if not pairs or not wanted:
             return [None] * len(wanted)
-        values, diffs = zip(*pairs, strict=True)
-        return list(torch.autograd.grad(values, wanted, diffs, retain_graph=True, allow_unused=True))
+        values, seeds = zip(*pairs, strict=True)
+        return list(torch.autograd.grad(values, wanted, seeds, retain_graph=True, allow_unused=True))
