@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#7f7f7f")
 MARKERS = "osD^v<>Pd"
+DASHES = [dash for dash in ("-", "--", ":") for _ in COLOURS]
+"""So that methods beyond the ninth look like none before them."""
 
 
 def plot(table: Table, path: str | Path, title: str = "", page: tuple[float, float] | None = None) -> Path:
@@ -51,14 +53,15 @@ def by_kind(table: Table) -> dict[str, list[str]]:
 
 def panel(axes: Axes, table: Table, kind: str, names: list[str]) -> None:
     """One kind of missingness: settings side by side in equal steps, since they have no common scale."""
-    for (method, row), colour, marker in zip(table.cells.items(), cycle(COLOURS), cycle(MARKERS)):
+    looks = zip(cycle(COLOURS), cycle(MARKERS), cycle(DASHES))
+    for (method, row), (colour, marker, dash) in zip(table.cells.items(), looks):
         found = [(i, row[name]) for i, name in enumerate(names) if name in row]
         centres = [100 * cell.accuracy for _, cell in found]
         low = [centre - 100 * cell.interval[0] for centre, (_, cell) in zip(centres, found, strict=True)]
         high = [100 * cell.interval[1] - centre for centre, (_, cell) in zip(centres, found, strict=True)]
         axes.errorbar(
             [i for i, _ in found], centres, yerr=[low, high], label=method.replace("$", r"\$"), color=colour,
-            marker=marker, markersize=4, linewidth=1.2, capsize=2,
+            marker=marker, markersize=4, linestyle=dash, linewidth=1.2, capsize=2,
         )  # fmt: skip
     labels = [name.partition(":")[2] or name for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=45 if len(names) > 7 else 0, fontsize=8)
