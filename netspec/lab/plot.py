@@ -54,7 +54,7 @@ def by_kind(table: Table) -> dict[str, list[str]]:
 def panel(axes: Axes, table: Table, kind: str, names: list[str]) -> None:
     """One kind of missingness: settings side by side in equal steps, since they have no common scale."""
     looks = zip(cycle(COLOURS), cycle(MARKERS), cycle(DASHES))
-    for (method, row), (colour, marker, dash) in zip(table.cells.items(), looks):
+    for (method, row), (colour, marker, dash) in zip(table.cells.items(), looks, strict=False):
         found = [(i, row[name]) for i, name in enumerate(names) if name in row]
         centres = [100 * cell.accuracy for _, cell in found]
         low = [centre - 100 * cell.interval[0] for centre, (_, cell) in zip(centres, found, strict=True)]
