@@ -66,7 +66,7 @@ def machine() -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "system": platform.platform(),
+        "system": platform.system(),
     }
 
 
