@@ -68,7 +68,7 @@ def completion(
         spread = _like(seen, deviation, "deviation")
         largest = float(np.nanmax(spread)) if np.isfinite(spread).any() else 0.0
         place = 1 + [name for name, _ in columns].index("expected" if expected is not None else "observed")
-        head = f"deviation, 0 to {largest:.2g}"
+        head = f"deviation, 0 to {largest:.3g}"
         columns.insert(place, (head, bitmaps(spread, (0.0, largest or 1.0), missing)))
     cells: list[list[Bitmap | None]] = [[made[i] for _, made in columns] for i in range(len(seen))]
     heads = [name for name, _ in columns]
