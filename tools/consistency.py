@@ -167,8 +167,8 @@ def check(args: argparse.Namespace) -> None:
         "## log p of what is observed is the log-sum-exp over completions",
         f"The grid reaches from {low:.2f} to {high:.2f}, in units of x (a grey level is {net.unit:.5f}), {TAIL} "
         f"deviations beyond every Gaussian's mean. The narrowest Gaussian has the deviation "
-        f"{narrowest:.4f}: sums over a grid as coarse as four of its deviations "
-        "cannot be exact, and become so as the spacing falls. Nats.",
+        f"{narrowest:.4f}; a Gaussian of deviation s summed at spacing h is off by a share of "
+        "2 exp(-2 (pi s / h)^2) at most: 58 % at h = 4 s, 1.4 % at 2 s, 5e-9 at s. Nats.",
         table(("completed", "spacing", "completions", "log sum", "log p", "difference"), rows),
         "## The mean of sampled completions tends to the expected completion",
         f"Root mean square over all missing pixels of {args.images} half-missing images; the error that draws "
