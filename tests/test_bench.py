@@ -12,17 +12,19 @@ from tools.plain_nets import PLAIN
 
 @pytest.mark.parametrize("name", ["lenet", "cifar10_full", "googlenet", "caffenet"])
 def test_twins_give_the_same(name: str) -> None:
+    """In double precision: in single, a maximum of a pooling window may fall to a neighbour, and its gradient too."""
     net, module, (x, label) = bench_caffe.twins(name, batch=2)
+    net, module, x = net.double(), module.double(), x.double()
     for layer in net.made:
         layer.phase = "TEST"  # no dropout
     module.apply(lambda one: one.eval() if isinstance(one, nn.Dropout) else None)
     found = net.objective(net(x, label))
     expected = module(x, label.long())
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-7)  # loss_weight is a single-precision 0.3
     theirs = torch.autograd.grad(expected, list(module.parameters()))
     ours = torch.autograd.grad(found, [param.value for param in net.params])
     for param, mine, other in zip(net.params, ours, theirs, strict=True):
-        assert (mine - other).abs().max() <= 1e-4 * other.abs().max() + 1e-7, param.name
+        assert (mine - other).abs().max() <= 1e-6 * other.abs().max(), param.name
 
 
 def test_figures() -> None:
