@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from netspec import schema, spec
 from netspec.graph import compile
+from netspec.lab import circumstances
 from netspec.layers.base import Layer, as_tuple
 from netspec.layers.convolution import Convolution
 from netspec.layers.inner_product import InnerProduct
@@ -50,6 +51,7 @@ from netspec.queries.most_probable import most_probable_completion
 from netspec.queries.sampling import complete, sample
 from netspec.queries.tree import Tree
 from netspec.solver.solver import Solver
+from tools.reproduction import page as write_page
 from tools.timing import Run, machine, milliseconds, ratios, rounds
 
 ROOT = Path(__file__).parent.parent
@@ -274,7 +276,8 @@ def main() -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(results, indent=1) + "\n")
         if page:
-            options.out.with_suffix(".md").write_text(page)
+            title, facts = "Nets of Caffe's time", circumstances() | results["machine"]
+            write_page(options.out.with_suffix(".md"), title, [page.rstrip()], facts)
     return 0
 
 
