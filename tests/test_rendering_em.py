@@ -189,6 +189,16 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, at: int) -> None
     assert resumed.results == whole.results
 
 
+def test_a_run_that_patience_ended_stays_ended(tmp_path: Path) -> None:
+    settings = ["hard_em_param.tolerance=0.9", "max_iter=12"]
+    whole = train.fit(em_solver(tmp_path), out=tmp_path / "run", progress=False, overrides=settings)
+    assert whole.iteration < 12
+    again = train.fit(em_solver(tmp_path), resume=tmp_path / "run", progress=False, overrides=settings)
+    assert again.iteration == whole.iteration
+    for name, value in whole.net.weights().items():
+        assert torch.equal(value, again.net.weights()[name]), name
+
+
 def test_a_rising_error_halves_the_step() -> None:
     """From the best weights, towards their M-step's; after a fall of the error the step grows again, to 1 at most."""
     search = Search({"w": torch.zeros(1)})

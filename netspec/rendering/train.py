@@ -78,6 +78,8 @@ class HardEMTrainer(Trainer):
         if p.patches and not weights and not self.beginning.resumes:
             self.progress.line(f"k-means of {p.patches} patches for each of {len(self.model.levels)} levels")
             self.em.initialise(self.images(min(self.batches, 20)))
+        if self.search.patience <= 0:  # a resumed run that came to its end
+            self.message.max_iter = self.solver.iteration
 
     def lacks_loss(self) -> str:
         return ""  # hard EM lowers the reconstruction error, which is no blob of the net
