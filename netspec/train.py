@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from netspec.errors import NetspecError, SpecError
 from netspec.experiment import Experiment
 from netspec.interchange.solverstate import SUFFIXES
 from netspec.interchange.weights import kind_of
-from netspec.runs import new_folder
+from netspec.runs import METRICS, new_folder
 from netspec.schema import Document
 from netspec.signals import Requests
 from netspec.snapshot import states, weights_file
@@ -63,16 +64,19 @@ def fit(
     plan = source if isinstance(source, Experiment) else experiment.load(source, overrides)
     if iterations is not None:
         plan.solver.max_iter = iterations
-    if plan.solver.pretraining and weights is None and not (resume and states(Path(resume))):
+    if plan.solver.pretraining and weights is None and not begun(resume):
         common = {"device": device, "seed": seed, "progress": progress, "compiled": compiled, "given": given}
         first = pretrain(plan, out, resume, {**common, "sigint": sigint, "sighup": sighup})
         if first.interrupted:
             return first
+        if resume is not None:  # of a second run that was killed before its first snapshot
+            (first.folder.parent / METRICS).unlink(missing_ok=True)
         resume, out, weights = None, first.folder.parent, first.net.weights()
     if weights is not None and resume is not None and not str(resume).endswith(SUFFIXES):
         raise NetspecError(f"{resume}: a resumed run has its weights; give either a snapshot or weights")
     if weights is None:
-        named = [path for entry in plan.solver.weights for path in entry.split(",")]
+        # What is resumed has its weights, as in Caffe, where a restored state comes after the solver's `weights`.
+        named = [path for entry in plan.solver.weights for path in entry.split(",")] if resume is None else []
         weights = [experiment.find_file(path, plan.file) or path for path in named]
     elif isinstance(weights, str | Path | Mapping):
         weights = [weights]
@@ -94,6 +98,11 @@ def fit(
             trainer.close()
 
 
+def begun(resume: str | Path | None) -> bool:
+    """Whether `resume` is a state of the run itself, and not of the pretraining before it."""
+    return resume is not None and (not Path(resume).is_dir() or bool(states(Path(resume))))
+
+
 def pretrain(
     plan: Experiment, out: str | Path | None, resume: str | Path | None, options: Mapping[str, Any]
 ) -> Run:
@@ -103,7 +112,13 @@ def pretrain(
         raise SpecError(f"pretraining {plan.solver.pretraining!r}: no such file", plan.at("pretraining"))
     if resume is not None:
         return fit(source, resume=Path(resume) / "pretraining", **options)
-    return fit(source, out=new_folder(plan.stem, out) / "pretraining", **options)
+    folder = new_folder(plan.stem, out)
+    try:
+        return fit(source, out=folder / "pretraining", **options)
+    except BaseException:
+        with suppress(OSError):  # holds something: then it stays
+            folder.rmdir()
+        raise
 
 
 def trainer_of(kind: str) -> type[Trainer]:

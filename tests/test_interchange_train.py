@@ -42,6 +42,21 @@ def test_weights_are_looked_for_beside_the_state(tmp_path: Path) -> None:
         run(tmp_path, DATA + IP + LOSS, ADAM, resume=state, out=tmp_path / "third")
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_the_weights_of_the_state_win_over_the_solvers_own(gone: bool, tmp_path: Path) -> None:
+    """As in Caffe, which loads the solver's `weights` first and restores the state after."""
+    first = run(tmp_path, DATA + IP + LOSS, ADAM + "snapshot_format: BINARYPROTO")
+    start = tmp_path / "start.safetensors"
+    start.write_bytes((first.folder / "snapshots" / "a_iter_3.safetensors").read_bytes())
+    if gone:
+        start.unlink()
+    solver = ADAM + f'weights: "{start}"'
+    for resume in ("a_iter_6.solverstate", "a_iter_6.state.safetensors"):
+        state = first.folder / "snapshots" / resume
+        other = run(tmp_path, DATA + IP + LOSS, solver, resume=state, out=tmp_path / resume)
+        assert torch.equal(other.net.weights()["ip/0"], first.net.weights()["ip/0"])
+
+
 def test_without_snapshot_format_only_our_files_are_written(tmp_path: Path) -> None:
     first = run(tmp_path, DATA + IP + LOSS, ADAM)
     assert not list((first.folder / "snapshots").glob("*.caffemodel"))

@@ -48,18 +48,38 @@ def test_the_second_run_starts_where_the_first_ends(solver: Path, tmp_path: Path
     assert not torch.equal(first["conv1/0"], both["conv1/0"])
 
 
-@pytest.mark.parametrize("phase", ["pretraining", ""])
-def test_resumed_in_either_phase(solver: Path, tmp_path: Path, phase: str) -> None:
+@pytest.mark.parametrize(
+    ("phase", "never_began"), [("pretraining", True), ("pretraining", False), ("", False)]
+)
+def test_resumed_in_either_phase(solver: Path, tmp_path: Path, phase: str, never_began: bool) -> None:
     whole = fitted(solver, out=tmp_path / "whole")
     for path in (tmp_path / "whole" / phase / "snapshots").glob("iter_[56].*"):
         path.unlink()
-    if phase:  # stopped in the first phase: the second never began
+    if phase:  # stopped in the first phase, or before the first snapshot of the second
         for path in tmp_path.glob("whole/snapshots/*"):
             path.unlink()
-        (tmp_path / "whole" / "metrics.jsonl").unlink()
+        if never_began:
+            (tmp_path / "whole" / "metrics.jsonl").unlink()
     resumed = fitted(solver, resume=tmp_path / "whole")
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
+
+
+def test_resumed_from_a_state_file(solver: Path, tmp_path: Path) -> None:
+    whole = fitted(solver, out=tmp_path / "whole")
+    state = tmp_path / "whole" / "snapshots" / "iter_2.state.safetensors"
+    resumed = fitted(solver, resume=state, out=tmp_path / "again")
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+    assert not (tmp_path / "again" / "pretraining").exists()
+
+
+def test_a_first_run_that_cannot_begin_leaves_no_folder(solver: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first_solver.prototxt"
+    first.write_text(first.read_text().replace("Adam", "Adamant"))
+    with pytest.raises(SpecError, match="Adamant"):
+        fitted(solver, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_solver_that_is_not_there(solver: Path, tmp_path: Path) -> None:
