@@ -219,7 +219,13 @@ class _Nets:
 
 
 def test_specs(message: Any, nets: list[_Net]) -> list[Test]:
-    """Each test net in its state, with its number of batches."""
+    """Each test net in its state, with its number of batches; equal nets in equal states are one NetSpec."""
     states = list(message.test_state) or [schema.NetState()] * len(nets)
-    specs = [net.spec(TEST, state) for net, state in zip(nets, states, strict=True)]
-    return [Test(one, count) for one, count in zip(specs, message.test_iter, strict=True)]
+    made: dict[tuple[int, bytes], NetSpec] = {}
+    tests = []
+    for net, state, count in zip(nets, states, message.test_iter, strict=True):
+        key = (id(net.message), state.SerializeToString(deterministic=True))
+        if key not in made:
+            made[key] = net.spec(TEST, state)
+        tests.append(Test(made[key], count))
+    return tests

@@ -62,9 +62,9 @@ def test_records_come_in_key_order_round_and_round(tmp_path: Path, backend: str)
         assert data.next()[1].tolist() == [1, 4, 7, 0]
 
 
-def test_two_nets_share_an_environment(tmp_path: Path) -> None:
+def test_two_nets_read_one_file(tmp_path: Path) -> None:
     convert.write_database(examples(), tmp_path / "db")
-    first, second = Lmdb(tmp_path / "db"), Lmdb(tmp_path / "db")
+    first, second = Lmdb(tmp_path / "db"), Lmdb(tmp_path / "db" / "data.mdb")
     first.close()
     assert second.at(13)[0] == b"00000003"
     second.close()

@@ -394,6 +394,38 @@ def test_stages_from_outside_come_to_those_of_the_solver(tmp_path: Path) -> None
         shaped_net(path, "exam")
 
 
+def test_equal_test_nets_are_built_once(tmp_path: Path) -> None:
+    exam = (
+        DATA
+        + 'layer { name: "own" type: "InnerProduct" bottom: "data" top: "y" inner_product_param { num_output: 2 } }'
+    )
+    (tmp_path / "exam.prototxt").write_text(exam)
+    nets = 'train_net: "small.prototxt" test_net: "exam.prototxt" test_net: "exam.prototxt" test_net: "exam.prototxt" '
+    tests = "test_iter: 2 test_iter: 3 test_iter: 2 test_interval: 4 "
+    tests += "test_state {} test_state {} test_state { level: 1 } "
+    (tmp_path / "small.prototxt").write_text(DATA + IP + LOSS)
+    (tmp_path / "s.prototxt").write_text(nets + tests + SOLVER)
+    settings: Any = {"progress": False, "given": {"data": Numbers(None)}}
+    found = fit(tmp_path / "s.prototxt", out=tmp_path / "run", **settings)
+    assert found.tests[0] is found.tests[1]
+    assert found.tests[1] is not found.tests[2]
+    assert found.results[0] == found.results[2] != found.results[1]
+    again = fit(tmp_path / "run" / "solver.prototxt", resume=tmp_path / "run", **settings)
+    assert again.iteration == 8
+
+
+def test_a_thousand_test_nets_in_a_second(tmp_path: Path) -> None:
+    """Found by tools/fuzz.py: a short text asks for them."""
+    (tmp_path / "small.prototxt").write_text(DATA + IP + LOSS)
+    text = 'net: "small.prototxt" ' + "test_iter: 1 " * 1000 + "test_interval: 4 " + SOLVER
+    (tmp_path / "s.prototxt").write_text(text)
+    started = time.process_time()
+    found = fit(tmp_path / "s.prototxt", out=tmp_path / "run", progress=False, given={"data": Numbers(None)})
+    assert len(found.results) == 1000
+    assert len({id(net) for net in found.tests}) == 1
+    assert time.process_time() - started < 20  # a test of each, twice
+
+
 def test_train_and_test_nets_in_files_of_their_own(tmp_path: Path) -> None:
     nets = 'train_net: "train.prototxt" test_net: "exam.prototxt" test_iter: 2 test_interval: 4 '
     write(tmp_path, train=DATA + IP + LOSS, exam=DATA + IP + LOSS, solver=nets + SOLVER)

@@ -11,10 +11,7 @@ import numpy as np
 import torch
 
 from netspec import experiment, interchange, schema, spec
-from netspec.data import feeder
-from netspec.data.convert import Example, from_database
-from netspec.data.images import encode
-from netspec.data.protos import datum, read_blob
+from netspec.data.protos import read_blob
 from netspec.errors import NetspecError
 from netspec.graph import compile
 from netspec.interchange import caffemodel, solverstate
@@ -22,6 +19,7 @@ from netspec.interchange.blobs import field, number_field
 from netspec.net import Net, build
 from netspec.solver.policies import LearningRate
 from netspec.solver.solver import Solver
+from tools.fuzz_databases import BOXES, DATA, PAGE_CHANGES, boxes, file_reader, files, record_reader, records
 from tools.mutations import BYTE_CHANGES, MESSAGE_CHANGES, TEXT_CHANGES, Change
 
 ROOT = Path(__file__).parent.parent
@@ -59,11 +57,6 @@ SOLVERS = (
     f"net_param {{ {NET} }} type: 'RMSProp' rms_decay: 0.9 max_iter: 9 base_lr: 0.1 lr_policy: 'step' stepsize: 3 "
     "gamma: 0.5 regularization_type: 'L1' iter_size: 2 clip_gradients: 5 random_seed: 7",
 )
-DATA = """layer { name: "d" type: "Data" top: "data" top: "label" transform_param { mirror: true crop_size: 4
-  scale: 0.5 } data_param { source: "%s" batch_size: 2 backend: LMDB } }"""
-BOXES = """layer { name: "d" type: "AnnotatedData" top: "data" top: "label" transform_param { mirror: true
-  resize_param { height: 8 width: 8 } emit_constraint { emit_type: CENTER } } annotated_data_param { }
-  data_param { source: "%s" batch_size: 2 backend: LMDB } }"""
 
 
 @dataclass(frozen=True)
@@ -104,8 +97,9 @@ def kinds(folder: Path) -> list[Kind]:
              state_reader(folder / "f.solverstate.h5", solvers)),
         Kind("binaryproto", 0.05, blobs(folder / "s.binaryproto"), MESSAGE_CHANGES,
              blob_reader(folder / "f.binaryproto")),
-        Kind("LMDB record", 0.2, records(), MESSAGE_CHANGES, record_reader(folder / "lmdb", DATA)),
+        Kind("LMDB record", 0.15, records(), MESSAGE_CHANGES, record_reader(folder / "lmdb", DATA)),
         Kind("LMDB record with boxes", 0.04, boxes(), MESSAGE_CHANGES, record_reader(folder / "boxes", BOXES)),
+        Kind("LMDB file", 0.05, files(folder), PAGE_CHANGES, file_reader(folder / "pages")),
         Kind("net, prototxt", 0.14, nets(read_net), TEXT_CHANGES, read_net),
         Kind("solver, prototxt", 0.06, [text.encode() for text in SOLVERS], TEXT_CHANGES,
              solver_reader(folder / "solver.prototxt")),
@@ -166,30 +160,6 @@ def blobs(path: Path) -> list[bytes]:
     return [path.read_bytes(), old_blob(values, True), old_blob(values, False)]
 
 
-def records() -> list[bytes]:
-    """Datums of bytes, of floats, and of encoded pictures."""
-    image = np.random.default_rng(1).integers(0, 256, (3, 6, 5), dtype=np.uint8)
-    pictures = [encode(image, kind, "seed") for kind in ("png", "jpg", "bmp", "tiff", "webp", "ppm", "jp2")]
-    return [
-        datum(image, 3),
-        datum(image.astype(np.float32), 2),
-        *(Example("", image, 4, picture).datum() for picture in pictures),
-    ]
-
-
-def boxes() -> list[bytes]:
-    """Pictures with boxes, as SSD keeps them."""
-    found = []
-    for record in records()[:5]:
-        message = schema.AnnotatedDatum(type=0)
-        message.datum.ParseFromString(record)
-        for i in range(2):
-            box = message.annotation_group.add(group_label=1 + i).annotation.add(instance_id=i).bbox
-            box.xmin, box.ymin, box.xmax, box.ymax = 0.1, 0.2, 0.5 + i / 4, 0.9
-        found.append(message.SerializeToString())
-    return found
-
-
 def nets(read: Callable[[bytes], None]) -> list[bytes]:
     """Small nets of each syntax; those of tests/corpus and the shorter ones of nets/ that need no files."""
     files = [*(ROOT / "tests" / "corpus").glob("*.prototxt"), *(ROOT / "nets").glob("*.prototxt")]
@@ -240,27 +210,6 @@ def blob_reader(path: Path) -> Callable[[bytes], None]:
     return read
 
 
-def record_reader(path: Path, layer: str) -> Callable[[bytes], None]:
-    """Reads a database of two records, the mutated one and a good one."""
-    import lmdb
-
-    good = (boxes() if layer is BOXES else records())[0]
-    text = schema.parse_net(layer % path)
-
-    def read(data: bytes) -> None:
-        # One process must not have a database open twice, so it is closed before it is read.
-        with lmdb.open(str(path), map_size=1 << 24, sync=False) as out, out.begin(write=True) as transaction:
-            transaction.put(b"0", data)
-            transaction.put(b"1", good)
-        if layer is DATA:
-            list(from_database(path))
-        net = build(compile(spec.net(text, "TRAIN")), seed=1)
-        with feeder(net, ahead=False) as batches:
-            batches.next()
-
-    return read
-
-
 def net_reader(path: Path) -> Callable[[bytes], None]:
     def read(data: bytes) -> None:
         path.write_bytes(data)
@@ -280,7 +229,9 @@ def solver_reader(path: Path) -> Callable[[bytes], None]:
         for iteration in range(3):
             rate.next(iteration)
         Solver(build(compile(plan.train), device="meta"), plan.solver, at=plan.at)
-        for test in plan.tests[:10]:  # a short text can ask for a thousand, and would get them
-            build(compile(test.spec), device="meta")
+        for test in {
+            id(test.spec): test.spec for test in plan.tests
+        }.values():  # a run builds equal ones once, too
+            build(compile(test), device="meta")
 
     return read

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from netspec.data import lmdb
 from netspec.data.idx import Array
 from netspec.data.leveldb import Reader
 from netspec.data.protos import Record, read_datum
@@ -77,63 +78,36 @@ class Database(ABC):
         self.first()
 
 
-_environments: dict[str, tuple[Any, int]] = {}
-"""Open LMDB environments with their users: one process must not open a file twice."""
-
-
 class Lmdb(Database):
-    """An LMDB (a folder with data.mdb, or the file itself), opened for reading without a lock file."""
+    """An LMDB: a folder with data.mdb, or the file itself. Read without its library, nothing is locked."""
 
     def __init__(self, path: Path):
         super().__init__(path)
-        lmdb = need("lmdb")
         file = path / "data.mdb" if path.is_dir() else path
         if not file.is_file():
             raise DataError(f"{path}: no LMDB here (no data.mdb)")
-        self.error = lmdb.Error
-        self.key = str(file.resolve())
-        env, users = _environments.get(self.key, (None, 0))
-        try:
-            if env is None:
-                env = lmdb.open(str(path), readonly=True, lock=False, subdir=path.is_dir(), readahead=True)
-                end = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-                if file.stat().st_size < end:
-                    env.close()
-                    raise DataError(
-                        f"{file}: truncated; {end} bytes are in use, it has {file.stat().st_size}"
-                    )
-            _environments[self.key] = (env, users + 1)
-            self.transaction = env.begin(buffers=False)
-            self.count = int(self.transaction.stat()["entries"])
-            self.cursor = self.transaction.cursor()
-        except lmdb.Error as error:
-            raise DataError(f"{path}: not a readable LMDB ({error})") from error
+        self.reader = lmdb.Reader(file)
+        self.count = self.reader.entries
         if not self.count:
             self.close()
             raise DataError(f"{path}: the database holds no record")
-        self._started = False
+        self.nodes = self.reader.nodes()
 
     def first(self) -> None:
-        self._started = False
+        self.nodes = self.reader.nodes()
 
     def advance(self, read: bool) -> tuple[bytes, bytes] | None:
         try:
-            there = self.cursor.next() if self._started else self.cursor.first()
-            self._started = True
-            if not there:
-                return None
-            return (self.cursor.key(), self.cursor.value()) if read else (b"", b"")
-        except self.error as error:
-            raise DataError(f"{self.path}: damaged ({error})") from error
+            node = next(self.nodes, None)
+        except lmdb.Damage as damage:
+            raise DataError(f"{self.path}: damaged: {damage}") from None
+        if node is None:
+            return None
+        key, place, length = node
+        return (key, self.reader.value(place, length)) if read else (b"", b"")
 
     def close(self) -> None:
-        if self.key in _environments:
-            self.transaction.abort()
-            env, users = _environments.pop(self.key)
-            if users > 1:
-                _environments[self.key] = (env, users - 1)
-            else:
-                env.close()
+        self.reader.close()
 
 
 class LevelDb(Database):

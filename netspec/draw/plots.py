@@ -17,6 +17,8 @@ from netspec.draw.canvas import DrawError, check_path, figure, write
 Series = dict[int, float]
 """Values by iteration; what a resumed run wrote again replaces what stood there."""
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22")
+MOST_NAMES = 30
+"""Lines that the legend of a panel names."""
 
 
 @dataclass
@@ -199,7 +201,8 @@ def _draw(axes: Any, panel: Panel) -> None:
     if panel.label != "accuracy" and max(map(_spread, every), default=1.0) > 100:
         axes.set_yscale("log")
     if panel.label != "learning rate":
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False)
+        told = axes.get_legend_handles_labels()[0][:MOST_NAMES]
+        axes.legend(handles=told, loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False)
 
 
 def _spread(series: Series) -> float:
