@@ -129,6 +129,25 @@ def test_dead_filters_are_made_anew() -> None:
     assert em.step([(x, None)]).reseeded == 0
 
 
+def test_filters_go_to_where_the_net_is() -> None:
+    """The M-step's are in main memory; the meta device, too, takes no part in arithmetic with those."""
+    net = small([(3, 3, 0, MAX2)], side=8).to("meta")
+    em = HardEM(RenderingModel(net), solver(), torch.Generator())
+    em.set_filters(em.model.levels[0], torch.ones(3, 1, 3, 3, dtype=DOUBLE))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_finds_what_a_cpu_finds(tmp_path: Path) -> None:
+    error = {}
+    for device in ("cpu", "cuda"):
+        train.fit(em_solver(tmp_path), out=tmp_path / device, progress=False, device=device)
+        error[device] = [line["loss"] for line in train_lines(tmp_path / device) if line["kind"] == "train"][
+            -1
+        ]
+    assert error["cuda"] == pytest.approx(error["cpu"], rel=0.05)
+
+
 def test_k_means_finds_directions() -> None:
     generator = torch.Generator().manual_seed(0)
     axes = torch.eye(3, dtype=DOUBLE)

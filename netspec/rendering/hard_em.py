@@ -158,6 +158,7 @@ class HardEM:
         A response passes a filter twice, up and down: with old norm m the least squares asked for n on the
         way down, together m n.
         """
+        filters = filters.to(level.weight.device)  # an M-step is solved in main memory
         norm, old = (
             w.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1) for w in (filters, level.weight)
         )
