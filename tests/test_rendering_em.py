@@ -133,7 +133,8 @@ def test_filters_go_to_where_the_net_is() -> None:
     """The M-step's are in main memory; the meta device, too, takes no part in arithmetic with those."""
     net = small([(3, 3, 0, MAX2)], side=8).to("meta")
     em = HardEM(RenderingModel(net), solver(), torch.Generator())
-    em.set_filters(em.model.levels[0], torch.ones(3, 1, 3, 3, dtype=DOUBLE))
+    with torch.no_grad():
+        em.set_filters(em.model.levels[0], torch.ones(3, 1, 3, 3, dtype=DOUBLE))
 
 
 @pytest.mark.gpu
