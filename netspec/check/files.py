@@ -1,0 +1,119 @@
+"""Files: a net, a solver with the nets that it names, a label map."""
+
+from __future__ import annotations
+
+from difflib import SequenceMatcher
+from pathlib import Path
+
+from netspec import schema
+from netspec.check.report import Report, problems_of
+from netspec.check.states import check_net
+from netspec.errors import NetspecError, Problem, SpecError
+from netspec.experiment import find_file
+from netspec.layers import registry
+from netspec.schema.forks import FORK_FIELDS, dialects
+from netspec.solver import Solver
+
+SLIP = 0.84
+"""From this likeness (difflib's ratio) on, an unknown field is a valid one misspelt, not one of another fork."""
+KINDS = {"LabelMap": "label map"}
+
+
+def check(path: str | Path, strict: bool = False, run: bool = False, dialect: str = "") -> Report:
+    """Check one file.
+
+    strict: every field that the schema does not know is a problem (else a warning, unless it looks like a slip).
+    run: also walk each net forward on random inputs, and backward where it has a loss.
+    dialect: whose layers those are that forks give one name, where their fields do not tell (`forks.DIALECTS`).
+    Never raises for a bad file: what is wrong stands in the report.
+    """
+    report = Report(str(path))
+    try:
+        document = schema.read(path, unknown="keep")
+        if is_label_map(document):
+            document = schema.parse("LabelMap", document.text, document.file, unknown="keep")
+    except NetspecError as error:
+        report.problems += problems_of(error)
+        return report
+    report.kind, report.legacy = KINDS.get(document.kind, document.kind), document.legacy
+    if document.unknown and not document.message.ListFields():
+        names = list(dict.fromkeys(unknown.name for unknown in document.unknown if len(unknown.path) == 1))
+        text = f"no field of a net or a solver is in this file, but {', '.join(map(repr, names[:4]))}"
+        report.problems.append(Problem(f"{text}: is it a file of Caffe?", document.unknown[0].position))
+        return report
+    for unknown in document.unknown:
+        (report.problems if strict or is_slip(unknown) else report.warnings).append(unknown.problem)
+    if document.kind == "solver":
+        check_solver(document, report, run, dialect)
+    elif document.kind == "net":
+        report.name = document.message.name
+        document.message.dialect = dialect or document.message.dialect
+        report.dialects = dialects(document.message, document.unknown)
+        check_net(document, report, run)
+    return report
+
+
+def is_label_map(document: schema.Document) -> bool:
+    """Whether it was read as a net, but is one of SSD's lists of class names."""
+    names = {unknown.name for unknown in document.unknown if len(unknown.path) == 1}
+    return document.kind == "net" and names == {"item"} and not document.message.ListFields()
+
+
+def is_slip(unknown: schema.UnknownField) -> bool:
+    """Whether an unknown field of a layer that netspec knows is so like a valid one that it must be a misspelling."""
+    if unknown.name in FORK_FIELDS.get(unknown.owner, {}):
+        return False
+    if unknown.nearest is None or (unknown.layer_type is not None and unknown.layer_type not in registry):
+        return False
+    return SequenceMatcher(None, unknown.name, unknown.nearest).ratio() >= SLIP
+
+
+def check_solver(document: schema.Document, report: Report, run: bool, dialect: str = "") -> None:
+    """The solver's nets: those inside it, and those in files beside it or in the working directory."""
+    message = document.message
+    for name in ("pretraining", "net", "train_net", "test_net"):
+        if not isinstance(paths := getattr(message, name), str):
+            for i, path in enumerate(paths):
+                follow(document, report, path, (name, i), run, dialect)
+        elif paths:
+            follow(document, report, paths, (name,), run, dialect)
+    inner = [
+        (name, getattr(message, name)) for name in ("net_param", "train_net_param") if message.HasField(name)
+    ]
+    for name, net in inner:
+        report.name = net.name
+        check_net(document, report, run, (name,), net)
+    for i, net in enumerate(message.test_net_param):
+        check_net(document, report, run, ("test_net_param", i), net)
+    try:
+        Solver([], message, at=document.at)
+    except SpecError as error:
+        report.problems += problems_of(error)
+    if not (message.net or message.train_net or inner):
+        beside = Path(document.file).with_name(Path(document.file).name.replace("_solver", ""))
+        if beside == Path(document.file) or not beside.exists():
+            report.problems.append(Problem("the solver names no net (`net:` or `net_param`)", document.at()))
+
+
+def follow(
+    document: schema.Document,
+    report: Report,
+    path: str,
+    field_path: tuple[str | int, ...],
+    run: bool,
+    dialect: str = "",
+) -> None:
+    """Check the net file, or the solver of the pretraining, that a solver names."""
+    found = find_file(path, document.file)
+    if found is None:
+        kind = "solver" if field_path == ("pretraining",) else "net"
+        report.warnings.append(Problem(f"{kind} file {path!r} is not here", document.at(*field_path)))
+        report.needs.append(path)
+        return
+    inner = check(found, run=run, dialect=dialect)
+    report.dialects = list(dict.fromkeys((*report.dialects, *inner.dialects)))
+    report.problems += inner.problems
+    report.warnings += inner.warnings
+    report.needs += inner.needs
+    report.phases |= inner.phases
+    report.name = inner.name

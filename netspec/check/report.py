@@ -1,0 +1,74 @@
+"""What a check found in one file, as text and as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from netspec.errors import NetspecError, Problem, SpecError
+
+
+@dataclass
+class Report:
+    """What was found in one file. `ok` when nothing stands in `problems`."""
+
+    file: str
+    kind: str = ""
+    """"net", "solver" or "label map"."""
+    name: str = ""
+    legacy: tuple[str, ...] = ()
+    """Old syntaxes that were upgraded on reading."""
+    dialects: list[str] = field(default_factory=list)
+    """Forks whose layers or fields a net has, else BVLC."""
+    phases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """For each phase with layers: layers, parameters, inputs and outputs with shapes; assumed input shapes."""
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
+    """Files and modules that the net refers to and that are not here."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.file}: {'ok' if self.ok else 'not ok'}: {self.kind or 'not read'} {self.name}".rstrip()
+        ]
+        if self.legacy:
+            lines.append(f"  old syntax, upgraded on reading: {', '.join(self.legacy)}")
+        if self.dialects not in ([], ["BVLC"]):
+            lines.append(f"  for the Caffe of {', '.join(self.dialects)}")
+        for phase, found in self.phases.items():
+            size = "shapes unknown" if found["parameters"] is None else f"{found['parameters']:,} parameters"
+            lines.append(f"  {phase}: {found['layers']} layers, {size}")
+            for name, shape in found["assumed"].items():
+                lines.append(f"    assumed {name} {tuple(shape)}, as its source is not here")
+            if "run" in found:
+                lines.append(f"    ran {found['run']}")
+        lines += [f"  problem: {problem}" for problem in self.problems]
+        lines += [f"  warning: {warning}" for warning in self.warnings]
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        found["ok"] = self.ok
+        for name in ("problems", "warnings"):
+            found[name] = [problem_json(problem) for problem in found[name]]
+        return found
+
+
+def problem_json(problem: Problem) -> dict[str, Any]:
+    place = problem.position
+    return {
+        "file": place.file if place else None,
+        "line": place.line if place else None,
+        "column": place.column if place else None,
+        "message": problem.message,
+    }
+
+
+def problems_of(error: NetspecError) -> list[Problem]:
+    return list(error.problems) if isinstance(error, SpecError) else [Problem(str(error))]

@@ -1,0 +1,133 @@
+"""Shapes of one phase on the meta device, with assumed ones for data that is not on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from netspec import assume, experiment, schema, spec, trial
+from netspec.check.report import Report
+from netspec.check.stand_ins import StandIn
+from netspec.data.catalogue import KNOWN
+from netspec.data.datasets import lack
+from netspec.errors import DataError, Position, Problem, SpecError
+from netspec.graph import Graph, Step, compile
+from netspec.layers.base import Shape
+from netspec.net import Net, build
+
+PHASES = (spec.TRAIN, spec.TEST)
+
+
+def check_phase(
+    graph: Graph, report: Report, run: bool, known: Collection[Position | None] = ()
+) -> dict[str, Any]:
+    """What is in one phase. `known` are the places of mistakes that are reported already."""
+    net, assumed = shaped(graph, report, known)
+    if net is None:
+        return {"layers": len(graph.steps), "parameters": None, "inputs": {}, "outputs": {}, "assumed": {}}
+    result: dict[str, Any] = {
+        "layers": len(graph.steps),
+        "parameters": sum(param.value.numel() for param in net.params),
+        "inputs": {graph.name(slot): list(net.shapes[slot]) for slot in graph.inputs},
+        "outputs": {graph.name(slot): list(net.shapes[slot]) for slot in graph.outputs},
+        "assumed": {name: list(shape) for name, shape in assumed.items()},
+    }
+    if run:
+        result["run"] = trial.try_out(graph, trial.small(graph, assumed))
+    return result
+
+
+def shaped(
+    graph: Graph, report: Report, known: Collection[Position | None] = ()
+) -> tuple[Net | None, dict[str, Shape]]:
+    """The net on the meta device. Where a data source is not here, shapes that the net accepts are assumed.
+
+    None in place of the net where none of the assumptions fits, which the report then says, or where mistakes
+    at `known` places are all that hinders.
+    """
+    open_steps = []
+    for step in graph.steps:
+        if not step.kind.is_source:
+            continue
+        if isinstance(step.layer, StandIn):
+            open_steps.append(step)
+            continue
+        if step.layer.type == "Dataset":
+            warn_of_absence(step, report)
+        try:
+            step.kind(step.layer, step.layer.phase(graph.spec.phase)).source_shapes()
+        except (DataError, SpecError) as error:
+            if isinstance(error, SpecError) and has_source(step):
+                raise
+            open_steps.append(step)
+            missing = step.layer.problem(str(error).rpartition(f"{step.layer}: ")[2])
+            if str(missing) not in map(str, report.warnings):
+                report.warnings.append(missing)
+                report.needs.append(source_of(step))
+    first: SpecError | None = None
+    for size in assume.sizes(graph):
+        shapes = assume.input_shapes(graph, open_steps, size)
+        try:
+            return build(graph, device="meta", input_shapes=shapes), shapes
+        except SpecError as error:
+            if all(problem.position in known for problem in error.problems):
+                return None, shapes
+            if not open_steps:
+                raise
+            first = first or error
+    for problem in first.problems if first else ():
+        report.warnings.append(
+            Problem(f"with assumed shapes of its missing data: {problem.message}", problem.position)
+        )
+    return None, {}
+
+
+def shaped_net(
+    path: str | Path, phase: str = spec.TRAIN, stages: Collection[str] = (), level: int | None = None
+) -> Net:
+    """The net of a file, of the net a solver file names, or of a run folder, with its shapes and no memory allocated.
+
+    stages, level: of the net's state; for a solver file beside and in place of what it says itself.
+    Raises SpecError for what is wrong with it, and where the phase has no layers.
+    """
+    path = Path(path) / "net.prototxt" if Path(path).is_dir() else Path(path)
+    phase = phase.upper()
+    if phase not in PHASES:
+        raise SpecError(f"no phase {phase!r}; there are {', '.join(PHASES)}")
+    document = schema.read(path)
+    if document.kind == "solver":
+        plan = experiment.load(document, stages=stages, level=level)
+        net_spec = plan.train if phase == spec.TRAIN or not plan.tests else plan.tests[0].spec
+    else:
+        net_spec = spec.net(document, phase, stages, level or 0)
+    if not net_spec.layers:
+        raise SpecError(f"{path}: no layer takes part in phase {phase}")
+    report = Report(str(path))
+    net, _ = shaped(compile(net_spec), report)
+    if net is None:
+        raise SpecError(report.warnings)
+    return net
+
+
+def warn_of_absence(step: Step, report: Report) -> None:
+    """Warn where a named data set, whose shape is known anyway, is not on this machine."""
+    name = step.layer.message.dataset_param.name
+    if name not in KNOWN or name in report.needs or not (found := lack(name)):
+        return
+    report.needs.append(name)
+    report.warnings.append(step.layer.problem(found, "dataset_param", "name"))
+
+
+def has_source(step: Step) -> bool:
+    """Whether the parameters of a data layer say where its data is."""
+    found = [value for field, value in step.layer.message.ListFields() if field.name.endswith("data_param")]
+    return bool(found) and all(getattr(value, "source", True) for value in found)
+
+
+def source_of(step: Step) -> str:
+    """The file that a data layer reads."""
+    for descriptor, value in step.layer.message.ListFields():
+        if descriptor.name.endswith("_param") and hasattr(value, "source") and value.source:
+            return str(value.source)
+    return step.layer.name

@@ -1,0 +1,99 @@
+"""The phases and stages of a net: each compiled and shaped, and what is wrong in all of them or in one alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from netspec import schema, spec
+from netspec.check.report import Report, problems_of
+from netspec.check.shapes import PHASES, check_phase
+from netspec.check.stand_ins import with_stand_ins
+from netspec.errors import NetspecError, Problem
+from netspec.graph import compile
+
+
+def check_net(
+    document: schema.Document,
+    report: Report,
+    run: bool,
+    path: tuple[str | int, ...] = (),
+    message: Any = None,
+) -> None:
+    """Compile and shape every phase in which the net has layers, and where that is not enough every stage."""
+    root = document.message if message is None else message
+    if not root.layer:
+        report.problems.append(Problem("the net has no layers", document.at(*path)))
+        return
+    found: dict[State, list[Problem]] = {}
+    for phase in PHASES:
+        check_state(document, report, run, path, message, (phase, ()), found)
+    if found and not all(state[0] in report.phases for state in found):
+        for stage in stages(root):
+            for phase in PHASES:
+                check_state(document, report, run, path, message, (phase, (stage,)), found)
+    tops = {top for layer in root.layer for top in layer.top}
+    partial = {state: all(made_elsewhere(p, tops) for p in problems) for state, problems in found.items()}
+    whole = bool(report.phases) or not all(partial.values())
+    for state, problems in found.items():
+        if partial[state] and whole:
+            text = f"is not for {told(state)}, where {problems[0].message}"
+            report.warnings.append(Problem(text, problems[0].position))
+            continue
+        known = set(map(str, report.problems))
+        for problem in problems:
+            # What only this state lacks matters less than what is wrong with the net.
+            elsewhere = made_elsewhere(problem, tops) and any(
+                problem not in other for other in found.values()
+            )
+            if str(problem) not in known and not (whole and elsewhere):
+                report.problems.append(problem)
+
+
+State = tuple[str, tuple[str, ...]]
+"""A phase and the stages that are set."""
+
+
+def told(state: State) -> str:
+    phase, names = state
+    return f"phase {phase}" + (f" with stage {', '.join(names)}" if names else "")
+
+
+def stages(net: Any) -> list[str]:
+    """The stages that the rules of a net's layers mention."""
+    rules = [rule for layer in net.layer for rule in (*layer.include, *layer.exclude)]
+    return list(dict.fromkeys(stage for rule in rules for stage in (*rule.stage, *rule.not_stage)))
+
+
+def check_state(
+    document: schema.Document,
+    report: Report,
+    run: bool,
+    path: tuple[str | int, ...],
+    message: Any,
+    state: State,
+    found: dict[State, list[Problem]],
+) -> None:
+    """Compile and shape the net in one state; its problems go to `found`."""
+    phase, names = state
+    try:
+        net_spec = spec.net(document, phase, names, path=path, message=message)
+        if names and any(net_spec.layers == spec.net(document, *seen, path=path, message=message).layers
+                         for seen in found):  # fmt: skip
+            return
+        if net_spec.layers:
+            net_spec, absent = with_stand_ins(net_spec, report)
+            if absent:
+                found[state] = absent
+            key = " ".join((phase, *names))
+            graph = compile(net_spec)
+            report.phases[key] = check_phase(graph, report, run, {problem.position for problem in absent})
+    except NetspecError as error:
+        found[state] = found.get(state, []) + problems_of(error)
+
+
+def made_elsewhere(problem: Problem, tops: Collection[str]) -> bool:
+    """Whether it is that a bottom is missing which layers of another phase make: the file is for that phase alone."""
+    found = re.search("bottom '(.*)' is made by no earlier layer", problem.message)
+    return found is not None and found[1] in tops
