@@ -205,8 +205,9 @@ def train(flags: Flags) -> None:
     if not flags.gpu and message.solver_mode == message.GPU and torch.cuda.is_available():
         wanted = [message.device_id if message.HasField("device_id") else 0]
     choose_device(wanted)
-    solver = pycaffe.get_solver(document)
-    for file in flags.weights.split(",") if flags.weights else ():
+    files = flags.weights.split(",") if flags.weights else []
+    solver = pycaffe.get_solver(document, [*files, *([flags.snapshot] if flags.snapshot else [])])
+    for file in files:
         say(f"Finetuning from {file}")
         solver.net.copy_from(file)
         for net in solver.test_nets:
@@ -227,8 +228,9 @@ def test(flags: Flags) -> None:
     if not flags.weights:
         raise UsageError("Need model weights to score: -weights")
     choose_device(gpus(flags))
-    net = pycaffe.Net(flags.model, pycaffe.TEST, flags.level, flags.stages)
-    for file in flags.weights.split(","):
+    first, *more = flags.weights.split(",")
+    net = pycaffe.Net(flags.model, pycaffe.TEST, flags.level, flags.stages, weights=first)
+    for file in more:
         net.copy_from(file)
     say(f"Running for {flags.iterations} iterations.")
     names, weights, sums, loss = list[str](), list[float](), list[float](), 0.0

@@ -17,6 +17,7 @@ from netspec.errors import DataError, SnapshotError, SpecError, did_you_mean
 from netspec.experiment import Experiment
 from netspec.graph import compile
 from netspec.interchange import load_weights
+from netspec.interchange.dialects import told
 from netspec.net import Net, build
 from netspec.runs import plain
 from netspec.spec import TEST, NetSpec
@@ -118,6 +119,8 @@ def tests_of(path: Path, weights: str | Path | None, stages: Sequence[str], devi
 @contextmanager
 def fed(net_spec: NetSpec, wanted: Wanted, seed: int) -> Iterator[tuple[Net, Feeder]]:
     """The net with its weights, and what feeds it."""
+    if wanted.weights is not None:
+        net_spec = told(net_spec, wanted.weights)
     net = build(compile(net_spec), seed=seed, device=wanted.device)
     if wanted.weights is not None:
         if isinstance(wanted.weights, Path):

@@ -22,6 +22,7 @@ from netspec.deploy import Deployed, deploy
 from netspec.errors import DataError, SnapshotError, SpecError
 from netspec.graph import compile
 from netspec.interchange import load_weights
+from netspec.interchange.dialects import told
 from netspec.layers.tree import Leaf
 from netspec.net import Net, build
 from netspec.queries import explain, likelihood, marginals, most_probable, sampling, whitened
@@ -57,7 +58,8 @@ def load(
         file = next((path / name for name in reversed(NAMES) if (path / name).is_file()), path / NAMES[0])
         if weights is None:
             weights = snapshot.newest(path)[0].weights
-    deployed = deploy(spec.net(schema.read_net(file), TEST, stages))
+    net_spec = spec.net(schema.read_net(file), TEST, stages)
+    deployed = deploy(net_spec if weights is None else told(net_spec, weights))
     net = build(compile(deployed.spec), seed=0, device=device)
     if weights is not None:
         take_weights(net, weights)

@@ -14,6 +14,7 @@ from netspec.data import Source
 from netspec.devices import choose_device
 from netspec.errors import NetspecError, SpecError
 from netspec.experiment import Experiment
+from netspec.interchange.dialects import tell
 from netspec.interchange.solverstate import SUFFIXES
 from netspec.interchange.weights import kind_of
 from netspec.runs import METRICS, new_folder
@@ -83,6 +84,7 @@ def fit(
     for one in weights:
         if not isinstance(one, Mapping):
             kind_of(weights_file(Path(one)))  # a name that is wrong is said before any data is fetched
+    tell(plan, weights if resume is None else [*weights, resume])
     with Requests(sigint, sighup, patient=False) as requests:
         trainer = trainer_of(plan.solver.type)(
             plan, device, seed, out, resume, progress, given or {}, requests

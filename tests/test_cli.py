@@ -22,7 +22,7 @@ DIGITS = str(ROOT / "nets" / "ht_cac_digits.prototxt")
 FLAGS = {
     "train": "compile device dialect iterations no-compile out resume seed set weights",
     "test": "device iterations json seed stage weights",
-    "check": "dialect json no-run no-strict run strict",
+    "check": "dialect json no-run no-strict run strict weights",
     "summary": "level phase stage",
     "draw": "level phase rankdir stage",
     "report": "",

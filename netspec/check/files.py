@@ -6,7 +6,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 
 from netspec import schema
-from netspec.check.report import Report, problems_of
+from netspec.check.report import Report, Wanted, problems_of
 from netspec.check.states import check_net
 from netspec.errors import NetspecError, Problem, SpecError
 from netspec.experiment import find_file
@@ -19,15 +19,22 @@ SLIP = 0.84
 KINDS = {"LabelMap": "label map"}
 
 
-def check(path: str | Path, strict: bool = False, run: bool = False, dialect: str = "") -> Report:
+def check(
+    path: str | Path,
+    strict: bool = False,
+    run: bool = False,
+    dialect: str = "",
+    weights: str | Path | None = None,
+) -> Report:
     """Check one file.
 
     strict: every field that the schema does not know is a problem (else a warning, unless it looks like a slip).
     run: also walk each net forward on random inputs, and backward where it has a loss.
     dialect: whose layers those are that forks give one name, where their fields do not tell (`forks.DIALECTS`).
+    weights: a weight file of the net: it tells the dialect where nothing else does, and it must fit.
     Never raises for a bad file: what is wrong stands in the report.
     """
-    report = Report(str(path))
+    report, wanted = Report(str(path)), Wanted(run, dialect, weights)
     try:
         document = schema.read(path, unknown="keep")
         if is_label_map(document):
@@ -44,12 +51,12 @@ def check(path: str | Path, strict: bool = False, run: bool = False, dialect: st
     for unknown in document.unknown:
         (report.problems if strict or is_slip(unknown) else report.warnings).append(unknown.problem)
     if document.kind == "solver":
-        check_solver(document, report, run, dialect)
+        check_solver(document, report, wanted)
     elif document.kind == "net":
         report.name = document.message.name
         document.message.dialect = dialect or document.message.dialect
+        check_net(document, report, wanted)
         report.dialects = dialects(document.message, document.unknown)
-        check_net(document, report, run)
     return report
 
 
@@ -68,23 +75,23 @@ def is_slip(unknown: schema.UnknownField) -> bool:
     return SequenceMatcher(None, unknown.name, unknown.nearest).ratio() >= SLIP
 
 
-def check_solver(document: schema.Document, report: Report, run: bool, dialect: str = "") -> None:
+def check_solver(document: schema.Document, report: Report, wanted: Wanted) -> None:
     """The solver's nets: those inside it, and those in files beside it or in the working directory."""
     message = document.message
     for name in ("pretraining", "net", "train_net", "test_net"):
         if not isinstance(paths := getattr(message, name), str):
             for i, path in enumerate(paths):
-                follow(document, report, path, (name, i), run, dialect)
+                follow(document, report, path, (name, i), wanted)
         elif paths:
-            follow(document, report, paths, (name,), run, dialect)
+            follow(document, report, paths, (name,), wanted)
     inner = [
         (name, getattr(message, name)) for name in ("net_param", "train_net_param") if message.HasField(name)
     ]
     for name, net in inner:
         report.name = net.name
-        check_net(document, report, run, (name,), net)
+        check_net(document, report, wanted, (name,), net)
     for i, net in enumerate(message.test_net_param):
-        check_net(document, report, run, ("test_net_param", i), net)
+        check_net(document, report, wanted, ("test_net_param", i), net)
     try:
         Solver([], message, at=document.at)
     except SpecError as error:
@@ -100,8 +107,7 @@ def follow(
     report: Report,
     path: str,
     field_path: tuple[str | int, ...],
-    run: bool,
-    dialect: str = "",
+    wanted: Wanted,
 ) -> None:
     """Check the net file, or the solver of the pretraining, that a solver names."""
     found = find_file(path, document.file)
@@ -110,7 +116,9 @@ def follow(
         report.warnings.append(Problem(f"{kind} file {path!r} is not here", document.at(*field_path)))
         report.needs.append(path)
         return
-    inner = check(found, run=run, dialect=dialect)
+    # A run's weights need not be those of the run before it.
+    weights = None if field_path == ("pretraining",) else wanted.weights
+    inner = check(found, run=wanted.run, dialect=wanted.dialect, weights=weights)
     report.dialects = list(dict.fromkeys((*report.dialects, *inner.dialects)))
     report.problems += inner.problems
     report.warnings += inner.warnings

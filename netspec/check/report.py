@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from netspec.errors import NetspecError, Problem, SpecError
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a check is asked for beside the file itself."""
+
+    run: bool = False
+    """Also walk each net on random input."""
+    dialect: str = ""
+    """Whose layers those are that forks give one name."""
+    weights: str | Path | None = None
+    """A weight file that should fit the net."""
 
 
 @dataclass
@@ -22,7 +35,9 @@ class Report:
     dialects: list[str] = field(default_factory=list)
     """Forks whose layers or fields a net has, else BVLC."""
     phases: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """For each phase with layers: layers, parameters, inputs and outputs with shapes; assumed input shapes."""
+    """For each phase with layers: layers, parameters, inputs and outputs with shapes; assumed input shapes.
+    With weights: which blobs fit.
+    """
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     needs: list[str] = field(default_factory=list)
@@ -45,6 +60,12 @@ class Report:
             lines.append(f"  {phase}: {found['layers']} layers, {size}")
             for name, shape in found["assumed"].items():
                 lines.append(f"    assumed {name} {tuple(shape)}, as its source is not here")
+            if "weights" in found:
+                blobs = found["weights"]
+                lines.append(
+                    f"    weights: {blobs['taken']} blobs fit, {len(blobs['missing'])} of the net's not there, "
+                    f"{len(blobs['unused'])} of no layer here"
+                )
             if "run" in found:
                 lines.append(f"    ran {found['run']}")
         lines += [f"  problem: {problem}" for problem in self.problems]

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from netspec import assume, experiment, schema, spec, trial
-from netspec.check.report import Report
+from netspec.check.report import Report, Wanted
 from netspec.check.stand_ins import StandIn
 from netspec.data.catalogue import KNOWN
 from netspec.data.datasets import lack
-from netspec.errors import DataError, Position, Problem, SpecError
+from netspec.errors import DataError, Position, Problem, SnapshotError, SpecError
 from netspec.graph import Graph, Step, compile
+from netspec.interchange import load_weights
 from netspec.layers.base import Shape
 from netspec.net import Net, build
 
@@ -20,7 +21,7 @@ PHASES = (spec.TRAIN, spec.TEST)
 
 
 def check_phase(
-    graph: Graph, report: Report, run: bool, known: Collection[Position | None] = ()
+    graph: Graph, report: Report, wanted: Wanted, known: Collection[Position | None] = ()
 ) -> dict[str, Any]:
     """What is in one phase. `known` are the places of mistakes that are reported already."""
     net, assumed = shaped(graph, report, known)
@@ -33,7 +34,14 @@ def check_phase(
         "outputs": {graph.name(slot): list(net.shapes[slot]) for slot in graph.outputs},
         "assumed": {name: list(shape) for name, shape in assumed.items()},
     }
-    if run:
+    if wanted.weights is not None:
+        missing, unused = load_weights(net, wanted.weights)  # on the meta device: shapes alone
+        taken = len(net.params) - len(missing)
+        result["weights"] = {"taken": taken, "missing": missing, "unused": unused}
+        if not taken and net.params:
+            text = f"{wanted.weights}: has no blob of this net; its first is {next(iter(unused), 'none')!r}"
+            raise SnapshotError(text)
+    if wanted.run:
         result["run"] = trial.try_out(graph, trial.small(graph, assumed))
     return result
 

@@ -7,17 +7,18 @@ from collections.abc import Collection
 from typing import Any
 
 from netspec import schema, spec
-from netspec.check.report import Report, problems_of
+from netspec.check.report import Report, Wanted, problems_of
 from netspec.check.shapes import PHASES, check_phase
 from netspec.check.stand_ins import with_stand_ins
 from netspec.errors import NetspecError, Problem
 from netspec.graph import compile
+from netspec.interchange.dialects import common_dialect, told
 
 
 def check_net(
     document: schema.Document,
     report: Report,
-    run: bool,
+    wanted: Wanted,
     path: tuple[str | int, ...] = (),
     message: Any = None,
 ) -> None:
@@ -28,17 +29,17 @@ def check_net(
         return
     found: dict[State, list[Problem]] = {}
     for phase in PHASES:
-        check_state(document, report, run, path, message, (phase, ()), found)
+        check_state(document, report, wanted, path, message, (phase, ()), found)
     if found and not all(state[0] in report.phases for state in found):
         for stage in stages(root):
             for phase in PHASES:
-                check_state(document, report, run, path, message, (phase, (stage,)), found)
+                check_state(document, report, wanted, path, message, (phase, (stage,)), found)
     tops = {top for layer in root.layer for top in layer.top}
     partial = {state: all(made_elsewhere(p, tops) for p in problems) for state, problems in found.items()}
     whole = bool(report.phases) or not all(partial.values())
     for state, problems in found.items():
         if partial[state] and whole:
-            text = f"is not for {told(state)}, where {problems[0].message}"
+            text = f"is not for {in_words(state)}, where {problems[0].message}"
             report.warnings.append(Problem(text, problems[0].position))
             continue
         known = set(map(str, report.problems))
@@ -55,7 +56,7 @@ State = tuple[str, tuple[str, ...]]
 """A phase and the stages that are set."""
 
 
-def told(state: State) -> str:
+def in_words(state: State) -> str:
     phase, names = state
     return f"phase {phase}" + (f" with stage {', '.join(names)}" if names else "")
 
@@ -69,7 +70,7 @@ def stages(net: Any) -> list[str]:
 def check_state(
     document: schema.Document,
     report: Report,
-    run: bool,
+    wanted: Wanted,
     path: tuple[str | int, ...],
     message: Any,
     state: State,
@@ -83,12 +84,16 @@ def check_state(
                          for seen in found):  # fmt: skip
             return
         if net_spec.layers:
+            if wanted.weights is not None:
+                net_spec = told(net_spec, wanted.weights)
+                root = document.message if message is None else message
+                root.dialect = root.dialect or common_dialect(net_spec)
             net_spec, absent = with_stand_ins(net_spec, report)
             if absent:
                 found[state] = absent
             key = " ".join((phase, *names))
             graph = compile(net_spec)
-            report.phases[key] = check_phase(graph, report, run, {problem.position for problem in absent})
+            report.phases[key] = check_phase(graph, report, wanted, {problem.position for problem in absent})
     except NetspecError as error:
         found[state] = found.get(state, []) + problems_of(error)
 

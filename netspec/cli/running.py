@@ -110,13 +110,14 @@ def check(
         bool, typer.Option(help="Also walk each net on random input, and back from its loss.")
     ] = False,
     dialect: Dialect = "",
+    weights: Weights = None,
 ) -> None:
     """Read, compile and shape spec files; say what each needs and lacks."""
     from netspec.check import check as check_file
 
     failed = 0
     for file in files:
-        report = check_file(file, strict=strict, run=run, dialect=dialect)
+        report = check_file(file, strict=strict, run=run, dialect=dialect, weights=weights)
         failed += not report.ok
         print(json.dumps(report.as_json()) if as_json else report)
     if failed:

@@ -15,6 +15,7 @@ from netspec import schema, spec
 from netspec.errors import NetspecError, SpecError
 from netspec.graph import compile
 from netspec.interchange.blobs import Array
+from netspec.interchange.dialects import told
 from netspec.interchange.onnx import Outward, quiet, to_onnx
 from netspec.interchange.weights import load_weights
 from netspec.net import Net, build
@@ -243,9 +244,11 @@ def open_net(path: str | Path, weights: str | Path | None = None, phase: str = T
     document = schema.read_net(path)
     if not any(spec.keeps(layer, phase, (), 0) for layer in document.message.layer):
         raise SpecError(f"{path}: has no layer in phase {phase}")
-    net = build(compile(spec.net(document, phase)), seed=0)
-    if weights is not None:
-        load_weights(net, weights)
+    net_spec = spec.net(document, phase)
+    if weights is None:
+        return build(compile(net_spec), seed=0)
+    net = build(compile(told(net_spec, weights)), seed=0)
+    load_weights(net, weights)
     return net
 
 

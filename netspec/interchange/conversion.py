@@ -30,6 +30,7 @@ from netspec.interchange.comparison import (
     sample_inputs,
     values_of,
 )
+from netspec.interchange.dialects import told
 from netspec.interchange.onnx import OPSET, Outward, export_onnx, first_line, quiet, save_program
 from netspec.interchange.torch_modules import from_program, from_torch
 from netspec.interchange.weights import kind_of, load_weights, read_weights, save_weights, today
@@ -83,10 +84,11 @@ def opened(source: Path, net: str | Path | None, weights: str | Path | None, pha
         return open_net(net, source, phase)
     if kind_of(source) != "caffemodel":
         raise NetspecError(f"{source} holds weights alone; give the net's prototxt too")
-    message = parse_caffemodel(read_file(source), str(source)).message()
+    stored = parse_caffemodel(read_file(source), str(source))
+    message = stored.message()
     document = schema.parse_net(schema.print_text(message), f"{source} (the net inside)")
     try:
-        model = build(compile(spec.net(document, phase)), seed=0)
+        model = build(compile(told(spec.net(document, phase), stored)), seed=0)
     except NetspecError as error:
         raise NetspecError(
             f"{source}: the net inside cannot be built; give its prototxt:\n{error}"

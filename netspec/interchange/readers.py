@@ -16,7 +16,8 @@ from netspec.data.images import resize
 from netspec.errors import NetspecError, SnapshotError, did_you_mean
 from netspec.graph import compile
 from netspec.interchange.blobs import Array
-from netspec.interchange.caffemodel import parse_caffemodel
+from netspec.interchange.caffemodel import Caffemodel, parse_caffemodel
+from netspec.interchange.dialects import told
 from netspec.interchange.weights import load_caffemodel, load_weights
 from netspec.net import Net, build
 from netspec.spec import TEST
@@ -32,14 +33,17 @@ def read_net_from_caffe(prototxt: str | Path | bytes, caffemodel: str | Path | b
         document = schema.parse_net(prototxt.decode("utf-8", "replace"), "<prototxt>")
     else:
         document = schema.read_net(prototxt)
-    net = build(compile(spec.net(document, TEST)), seed=0)
-    if caffemodel is not None:
-        if isinstance(caffemodel, bytes):
-            file = "<caffemodel>"
-            missing, _ = load_caffemodel(net, parse_caffemodel(caffemodel, file))
-        else:
-            file = str(caffemodel)
-            missing, _ = load_weights(net, caffemodel)
+    net_spec = spec.net(document, TEST)
+    if caffemodel is None:
+        net = build(compile(net_spec), seed=0)
+    else:
+        inside = isinstance(caffemodel, bytes)
+        file = "<caffemodel>" if inside else str(caffemodel)
+        given = parse_caffemodel(caffemodel, file) if isinstance(caffemodel, bytes) else caffemodel
+        net = build(compile(told(net_spec, given)), seed=0)
+        missing, _ = (
+            load_caffemodel(net, given) if isinstance(given, Caffemodel) else load_weights(net, given)
+        )
         if missing:
             raise SnapshotError(f"{file}: has no blob {', '.join(missing)} of the net")
     return DnnNet(net)

@@ -16,6 +16,7 @@ from netspec.interchange import hdf5
 from netspec.interchange.blobs import Array, StoredBlob
 from netspec.interchange.caffemodel import Caffemodel, parse_caffemodel, read_file, write_caffemodel
 from netspec.layers.base import Layer
+from netspec.layers.batch_norm import dialect_of
 from netspec.net import Net
 
 Found = tuple[list[str], list[str]]
@@ -160,7 +161,10 @@ def compare(net: Net, layer: Layer, blobs: Mapping[int, Blob], file: str, partia
     lacking = [j for j in range(n) if j not in blobs and id(layer.blobs[j]) not in shared]
     if lacking or any(j >= n for j in blobs):
         shapes = ", ".join(str(tuple(blob.shape)) for blob in blobs.values()) or "none"
-        return [layer.spec.problem(f"has {n} blobs, {file} holds {len(blobs)} for it: {shapes}")]
+        text = f"has {n} blobs, {file} holds {len(blobs)} for it: {shapes}"
+        if layer.spec.type == "BN" and (dialect := dialect_of([tuple(b.shape) for b in blobs.values()])):
+            text += f'; those of a net with dialect: "{dialect}"'
+        return [layer.spec.problem(text)]
     problems = []
     for j, blob in blobs.items():
         shape = layer.blob_shapes[j]

@@ -5,13 +5,14 @@ Running statistics are blobs; a forward in TRAIN moves them in place, outside of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, register
-from netspec.spec import TEST, TRAIN
+from netspec.spec import TEST, TRAIN, LayerSpec
 
 
 def by_batch(
@@ -104,10 +105,25 @@ BN_DIALECTS = {"segnet": SEGNET, "pspnet": LATE, "yjxiong": EARLY}
 """Whose layer it is where bn_param does not tell, by the net's `dialect`."""
 
 
+def is_open(spec: LayerSpec) -> bool:
+    """Whether neither the fields of a layer nor its net's dialect say which of the layers called BN it is."""
+    written = {field.name for field, _ in spec.message.bn_param.ListFields()}
+    return spec.type == "BN" and not spec.dialect and not any(map(written.intersection, BN_FIELDS.values()))
+
+
+def dialect_of(shapes: Sequence[Shape]) -> str:
+    """The dialect whose BN has blobs of these shapes; "" where none has."""
+    if len(shapes) == 2:
+        return "segnet"
+    if len(shapes) == 4:
+        return "yjxiong" if len(shapes[0]) == 4 and shapes[0][0] == shapes[0][3] == 1 else "pspnet"
+    return ""
+
+
 @register("BN")
 class BN(Layer):
     """y = scale * (x - mean) / sqrt(var + eps) + shift by channel; three forks' layers, told apart by their
-    fields.
+    fields, then by the net's `dialect`, then by the blobs of the weights that are loaded.
 
     SegNet (bn_mode, or fillers only): blobs scale and shift (1, C, 1, 1), eps 1e-9, the batch's statistics in
     both phases; with `bn_mode: INFERENCE` no statistics at all (they are folded into scale and shift). PSPNet
@@ -186,6 +202,6 @@ class BN(Layer):
         y, mean, variance, m = by_batch(x, scale, shift, self.eps)
         if self.kind != SEGNET and self.phase == TRAIN:
             with torch.no_grad():
-                for blob, now in ((self.blobs[2], mean), (self.blobs[3], variance * ((m - 1) / m))):
+                for blob, now in ((self.blobs[2], mean), (self.blobs[3], variance * ((m - 1) / max(m, 1)))):
                     blob.mul_(self.keep).add_(now.reshape(blob.shape), alpha=1 - self.keep)
         return y

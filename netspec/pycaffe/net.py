@@ -13,6 +13,7 @@ from netspec import schema, spec
 from netspec.blob import Array, BlobVec
 from netspec.interchange import hdf5, load_weights
 from netspec.interchange.caffemodel import write_caffemodel
+from netspec.interchange.dialects import told
 from netspec.interchange.weights import owned
 from netspec.layers.python_layer import Python
 from netspec.pycaffe.batches import Batches
@@ -105,7 +106,8 @@ class Net(Batches):
             check_file(weights)
         document = schema.read_net(path)
         names = [*document.message.state.stage, *(stages or ())]
-        self._set_up(Running(spec.net(document, spec.phase_name(phase), names, level)))
+        written = spec.net(document, spec.phase_name(phase), names, level)
+        self._set_up(Running(written if weights is None else told(written, weights)))
         self.debug(document.message.debug_info)
         if weights is not None:
             self.copy_from(weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from netspec import experiment, schema, solver
 from netspec.interchange import solverstate
+from netspec.interchange.dialects import tell
 from netspec.layers.average_precision import Detections
 from netspec.pycaffe import debug, mode
 from netspec.pycaffe.feeds import Data
@@ -37,12 +38,18 @@ class Solver:
     type: ClassVar[str | None] = None
     """The update rule, in place of the file's; None for the file's own."""
 
-    def __init__(self, solver_file: str | Path | Document):
-        """CaffeError when the file cannot be opened, SpecError for mistakes in it or in its nets."""
+    def __init__(self, solver_file: str | Path | Document, told_by: Sequence[str] = ()):
+        """CaffeError when the file cannot be opened, SpecError for mistakes in it or in its nets.
+
+        told_by: weight files that will be copied in: they tell whose layers those are that forks give one name.
+        """
         document = read(solver_file)
         if self.type is not None:
             document.message.type = self.type
         self._plan = experiment.load(document)
+        given = [path.strip() for entry in self._plan.solver.weights for path in entry.split(",")]
+        given = [str(experiment.find_file(path, document.file) or path) for path in given]
+        tell(self._plan, [*told_by, *given])
         self.param = self._plan.solver
         """The SolverParameter, its nets taken out."""
         if self.param.random_seed >= 0:
@@ -61,9 +68,8 @@ class Solver:
         self._on_gradients: list[Callable[[], Any]] = []
         self._losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))
         self._log = Log(self.param.display)
-        for entry in self.param.weights:
-            for path in entry.split(","):
-                self.net.copy_from(experiment.find_file(path.strip(), document.file) or path.strip())
+        for path in given:
+            self.net.copy_from(path)
 
     @property
     def iter(self) -> int:
@@ -321,8 +327,8 @@ def read(solver_file: str | Path | Document) -> Document:
     return schema.read_solver(check_file(solver_file))
 
 
-def get_solver(solver_file: str | Path | Document) -> Solver:
-    """The solver of the type that the file names."""
+def get_solver(solver_file: str | Path | Document, told_by: Sequence[str] = ()) -> Solver:
+    """The solver of the type that the file names; `told_by` as for Solver."""
     kinds = {kind.type: kind for kind in Solver.__subclasses__()}
     document = read(solver_file)
-    return kinds.get(document.message.type, Solver)(document)
+    return kinds.get(document.message.type, Solver)(document, told_by)

@@ -1,0 +1,93 @@
+"""Dialects told by weights: layers of one name in several forks, by the blobs that a weight file holds for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from netspec import snapshot
+from netspec.experiment import Experiment
+from netspec.interchange import hdf5
+from netspec.interchange.caffemodel import Caffemodel, parse_caffemodel, read_file
+from netspec.interchange.solverstate import SUFFIXES, read_solverstate
+from netspec.interchange.weights import kind_of
+from netspec.layers.base import Shape
+from netspec.layers.batch_norm import dialect_of, is_open
+from netspec.spec import NetSpec
+
+Source = str | Path | Mapping[str, Tensor] | Caffemodel
+"""A weight file, run folder or solver state, blobs by '<layer>/<index>', or a caffemodel that was read."""
+
+
+def told(net: NetSpec, *weights: Source) -> NetSpec:
+    """The net with a dialect for each BN layer that its text leaves open, by its blobs in the first weights with some.
+
+    A layer that no file holds is of the dialect of the others, where these agree. Files are read only where a
+    layer is open; raises SnapshotError for damaged ones.
+    """
+    names = {layer.name for layer in net.layers if is_open(layer)}
+    if not names:
+        return net
+    found: dict[str, str] = {}
+    for source in weights:
+        for name, shapes in blob_shapes(source).items():
+            if name in names and (dialect := dialect_of(shapes)):
+                found.setdefault(name, dialect)
+    common = set(found.values())
+    rest = common.pop() if len(common) == 1 else ""
+    layers = (
+        dataclasses.replace(layer, dialect=found.get(layer.name, rest)) if layer.name in names else layer
+        for layer in net.layers
+    )
+    return dataclasses.replace(net, layers=tuple(layers))
+
+
+def tell(plan: Experiment, weights: Sequence[Source]) -> None:
+    """`told` for every net of an experiment; the texts that a run keeps say it too."""
+    if not weights:
+        return
+    plan.train = told(plan.train, *weights)
+    tests = {id(test.spec): told(test.spec, *weights) for test in plan.tests}
+    for test in plan.tests:
+        test.spec = tests[id(test.spec)]
+    for message, spec in zip(
+        (plan.nets[i] for i in (0, *plan.test_nets)), (plan.train, *(t.spec for t in plan.tests)), strict=True
+    ):
+        message.dialect = message.dialect or common_dialect(spec)
+
+
+def common_dialect(net: NetSpec) -> str:
+    """The dialect that all layers of a net are of which need one; "" where they disagree, or none does."""
+    found = {layer.dialect for layer in net.layers if layer.type == "BN" and layer.dialect}
+    return found.pop() if len(found) == 1 else ""
+
+
+def blob_shapes(source: Source) -> dict[str, list[Shape]]:
+    """Shapes of the blobs of each layer, by its name; of layers of one name, those of the first."""
+    if isinstance(source, Mapping):
+        return _grouped(source)
+    if not isinstance(source, Caffemodel):
+        state = str(source).endswith(SUFFIXES)
+        path = read_solverstate(source).weights() if state else snapshot.weights_file(Path(source))
+        kind = kind_of(path)
+        if kind == "safetensors":
+            return _grouped(snapshot.load(path)[0])
+        if kind == "hdf5":
+            layers = hdf5.read_weights(path).items()
+            return {name: [tuple(b.shape) for b in blobs.values()] for name, blobs in layers}
+        source = parse_caffemodel(read_file(path), str(path))
+    found: dict[str, list[Shape]] = {}
+    for layer in source.layers:
+        if layer.blobs:
+            found.setdefault(layer.name, [tuple(blob.shape) for blob in layer.blobs])
+    return found
+
+
+def _grouped(blobs: Mapping[str, Tensor]) -> dict[str, list[Shape]]:
+    found: dict[str, list[Shape]] = {}
+    for name in sorted(blobs):
+        found.setdefault(name.rpartition("/")[0], []).append(tuple(blobs[name].shape))
+    return found
