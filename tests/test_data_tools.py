@@ -147,6 +147,15 @@ def test_features(trained: tuple[Path, Path, np.ndarray], tmp_path: Path) -> Non
     assert not (tmp_path / "g").exists()
 
 
+def test_every_seed_of_features_is_one_of_its_own(tmp_path: Path) -> None:
+    noise = 'dummy_data_param { shape { dim: 2 dim: 3 } data_filler { type: "gaussian" } }'
+    (tmp_path / "net.prototxt").write_text(f'layer {{ name: "x" type: "DummyData" top: "x" {noise} }}')
+    for seed in (0, 1):
+        call("features", tmp_path / "net.prototxt", tmp_path / f"{seed}.npz", "--blob", "x", "--seed", seed)
+    zero, one = (np.load(tmp_path / f"{seed}.npz")["x"] for seed in (0, 1))
+    assert not (zero == one).any()
+
+
 def test_caffes_own_names(
     pictures: Path, trained: tuple[Path, Path, np.ndarray], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +198,13 @@ def test_encoded_records_keep_the_file(pictures: Path, tmp_path: Path) -> None:
     assert one.encoded == (tmp_path / "0.png").read_bytes()
     again = next(convert.from_list(pictures, f"{tmp_path}/", encoded=True, size=(10, 8)))
     assert read_datum(again.datum(), "x").image.shape == (3, 10, 8)
+    for suffix in ("jpg", "jpeg", "JPG"):  # one kind of file, which is kept as it is
+        Image.fromarray(IMAGES[0].transpose(1, 2, 0)[..., ::-1].copy()).save(
+            tmp_path / f"p.{suffix}", "JPEG", quality=50
+        )
+        (tmp_path / "jpegs.txt").write_text(f"p.{suffix} 0\n")
+        one = next(convert.from_list(tmp_path / "jpegs.txt", f"{tmp_path}/", encoded="jpg"))
+        assert one.encoded == (tmp_path / f"p.{suffix}").read_bytes()
     with pytest.raises(DataError, match="'mov'"):
         next(convert.from_list(pictures, f"{tmp_path}/", encoded="mov"))
 

@@ -116,7 +116,7 @@ def features(
         backend=kind,
         stages=stage or (),
         device=device,
-        seed=seed or 1,
+        seed=1 if seed is None else seed,
     )
     print(f"{target}: {rows} rows of {', '.join(blob)}")
 

@@ -122,9 +122,14 @@ def from_list(
         data = b""
         if encoded:
             kind = encoded if isinstance(encoded, str) else path.suffix[1:]
-            as_it_is = size is None and path.suffix[1:].lower() == kind.lower()
+            as_it_is = size is None and kind_of(path.suffix[1:]) == kind_of(kind)
             data = path.read_bytes() if as_it_is else encode(image, kind, str(path))
         yield Example(f"{i:08}_{name}", image, number, data)
+
+
+def kind_of(ending: str) -> str:
+    """A file's kind by its ending: jpg and jpeg are one."""
+    return {"jpeg": "jpg"}.get(ending.lower(), ending.lower())
 
 
 def from_database(path: Path, backend: str = "LMDB") -> Iterator[Example]:
