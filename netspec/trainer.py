@@ -362,6 +362,7 @@ class Trainer:
                 "compiled": self.compiled,
                 "seconds": self.seconds,
                 "losses": [float(loss) for loss in self.losses],
+                "written": self.sinks.state(),
             },
         )
         if m.HasField("snapshot_format"):
@@ -385,6 +386,8 @@ class Trainer:
         self.losses.extend(saved.info["losses"])
         self.seconds = float(saved.info["seconds"])
         self.progress.line(f"resumed from {saved.path}")
+        for problem in self.sinks.load_state(saved.info.get("written", [])):
+            self.progress.line(problem)
         for change in self.beginning.changes(self.message):
             self.progress.line(f"{change}: not the run that was stopped")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,26 @@ def test_flags_are_those_that_users_know() -> None:
         words = {word for option in command.params for word in (*option.opts, *option.secondary_opts)}
         found[name] = " ".join(sorted(w[2:] for w in words if w.startswith("--") and w != "--help"))
     assert found == FLAGS
+
+
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_no_help_is_cut(columns: str) -> None:
+    """Wherever a terminal is narrow, in one process for all commands."""
+    code = """
+import sys
+from typer.testing import CliRunner
+from netspec.cli import app
+for command in sys.argv[1:]:
+    print(CliRunner().invoke(app, [command, "--help"]).output)
+"""
+    words = [sys.executable, "-c", code, *sorted(set(FLAGS) - {"caffe"})]
+    found = subprocess.run(
+        words, capture_output=True, text=True, env={**os.environ, "COLUMNS": columns}, check=True
+    )
+    assert "…" not in found.stdout
+    assert found.stdout.count("Usage:") == len(FLAGS) - 1
+    for flag in ("--iterations", "--weights", "--compile", "--no-compile"):
+        assert flag in found.stdout
 
 
 @pytest.mark.parametrize("command", sorted(FLAGS))

@@ -241,6 +241,37 @@ def test_hdf5_output_writes_in_training_and_test(
         assert (out["data"][()] == first_rows(run.tests[0], 2)).all()
 
 
+def test_hdf5_output_of_a_resumed_run_is_that_of_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.prototxt").write_text(NET + OUTPUT)
+    Path("net_solver.prototxt").write_text(f'net: "net.prototxt" {SOLVER} snapshot: 2')
+    fit("net.prototxt", out="whole", iterations=6)
+    with h5py.File("train.h5") as out:
+        expected = out["data"][()], out["label"][()]
+    assert len(expected[0]) == 30
+    run = fit("net.prototxt", out="parts", iterations=4)
+    fit(
+        "net.prototxt",
+        resume=run.folder / "snapshots" / "iter_2.state.safetensors",
+        out="parts",
+        iterations=6,
+    )
+    with h5py.File("train.h5") as out:
+        assert (out["data"][()] == expected[0]).all()
+        assert (out["label"][()] == expected[1]).all()
+    Path("train.h5").unlink()
+    capsys.readouterr()
+    fit("net.prototxt", resume=run.folder, iterations=7)
+    assert "train.h5: cannot be gone on with" in capsys.readouterr().out
+    assert shapes("train.h5") == [(5, 10), (5,)]
+    with h5py.File("train.h5", "r+") as out:
+        out["label"].resize(3, axis=0)
+    fit("net.prototxt", resume=run.folder, iterations=8)
+    assert "'label' has 3 rows, 5 were written before: begun anew" in capsys.readouterr().out
+
+
 def first_rows(net: Net, batches: int) -> np.ndarray:
     with feeder(net, 1) as data, torch.no_grad():
         return torch.cat([net.blobs(*data.next())["ip"] for _ in range(batches)]).numpy()

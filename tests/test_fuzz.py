@@ -127,3 +127,11 @@ def test_names_that_no_file_can_have(name: str, tmp_path: Path) -> None:
         caffemodel.read_caffemodel(name.replace("\\000", "\0"))
     with pytest.raises(SnapshotError):
         read_weights(name.replace("\\000", "\0"))
+
+
+def test_bn_of_a_batch_without_values(tmp_path: Path) -> None:
+    """Found by the fuzzer: a width of 0 divided by zero."""
+    text = """input: "x" input_dim: 2 input_dim: 3 input_dim: 4 input_dim: 0
+layer { name: "b" type: "BN" bottom: "x" top: "y" bn_param { momentum: 0.9 } }"""
+    with pytest.raises(NetspecError, match=r"layer 'b' \(BN\): top 'y' would have shape \(2, 3, 4, 0\)"):
+        fuzz_inputs.net_reader(tmp_path / "net.prototxt")(text.encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 
 import typer
@@ -10,8 +11,12 @@ import typer
 from netspec.cli import asking, exchanging, looking, preparing, running
 from netspec.errors import NetspecError
 
+NARROW = 80
+"""Columns below which help is plain text: tables would cut words off."""
+
 app = typer.Typer(
     name="netspec",
+    rich_markup_mode="rich" if shutil.get_terminal_size().columns >= NARROW else None,
     help="Networks and solvers as prototxt: compiled, trained, drawn and asked on PyTorch.",
     no_args_is_help=True,
     add_completion=False,

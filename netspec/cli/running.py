@@ -34,7 +34,7 @@ def train(
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="FIELD=VALUE", help="Change a field: base_lr=0.01, conv1.param[0].lr_mult=0."
+            "--set", metavar="FIELD=VALUE", help="Change a field: base_lr=0.01, conv1.phase=TEST."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/<name>.")] = None,

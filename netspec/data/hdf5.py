@@ -159,11 +159,44 @@ class Hdf5Source(Stream):
 
 
 class Hdf5Writer:
-    """Appends rows to the data sets of a new file; an existing file is replaced at the first rows."""
+    """Appends rows to the data sets of a new file; an existing file is replaced at the first rows, or gone on with."""
 
     def __init__(self, path: Path):
         self.path = path
         self.file: Any = None
+        self.rows = 0
+        """Rows that were appended, those before a `go_on` counted."""
+
+    def go_on(self, rows: int) -> None:
+        """Append behind the first `rows` rows of the file that is there; DataError where it has fewer."""
+        h5py, self.rows = need("h5py"), rows
+        if rows == 0:
+            return
+        try:
+            self.file = h5py.File(self.path, "r+")
+            for name, held in self.file.items():
+                if held.shape[0] < rows:
+                    raise DataError(
+                        f"{self.path}: {name!r} has {held.shape[0]} rows, {rows} were written before"
+                    )
+                held.resize(rows, axis=0)
+            self.file.flush()
+        except (OSError, AttributeError, TypeError, ValueError, IndexError) as error:
+            self.anew()
+            raise DataError(f"{self.path}: cannot be gone on with ({error})") from error
+        except DataError:
+            self.anew()
+            raise
+
+    def anew(self) -> None:
+        """Begin a new file after all."""
+        self.close()
+        self.rows = 0
+
+    def flush(self) -> None:
+        """Let the file hold what was appended."""
+        if self.file is not None:
+            self.file.flush()
 
     def append(self, values: Mapping[str, Tensor]) -> None:
         """Add the rows of each tensor to the data set of its name."""
@@ -171,6 +204,7 @@ class Hdf5Writer:
         try:
             if self.file is None:
                 self.file = h5py.File(self.path, "w")
+            self.rows += len(next(iter(values.values())))
             for name, value in values.items():
                 rows = value.detach().cpu().float().numpy()
                 if name not in self.file:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from netspec.data.hdf5 import Hdf5Writer
+from netspec.errors import DataError
 
 
 class Made(Protocol):
@@ -69,6 +70,26 @@ class Sinks:
         for step, layer in zip(self.net.graph.steps, self.net.made, strict=True):
             if id(layer) in self.writers:
                 self(layer, *(slots[slot] for slot in step.reads))
+
+    def state(self) -> list[int]:
+        """Rows of each file so far, all of them on the disk."""
+        for writer in self.writers.values():
+            writer.flush()
+        return [writer.rows for writer in self.writers.values()]
+
+    def load_state(self, rows: Sequence[int]) -> list[str]:
+        """Go on with each file behind so many rows; gives why files are begun anew instead."""
+        problems = []
+        for writer, count in zip(self.writers.values(), rows, strict=False):
+            try:
+                writer.go_on(count)
+            except DataError as error:
+                problems.append(f"{error}: begun anew")
+        if len(rows) < len(self.writers):
+            problems.append(
+                "the snapshot does not say what HDF5Output layers had written: their files are begun anew"
+            )
+        return problems
 
     def close(self) -> None:
         """Finish all files."""
