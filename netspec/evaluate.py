@@ -106,7 +106,7 @@ def tests_of(path: Path, weights: str | Path | None, stages: Sequence[str], devi
         chosen = choose_device(document.message, device)
     else:
         specs = [(spec.net(document, TEST, stages), BATCHES)]
-        chosen = choose_device(schema.SolverParameter(), device or "cpu")
+        chosen = choose_device(schema.SolverParameter(), device)
     if not specs:
         raise SpecError(f"{path}: names no test net (test_iter and test_interval)")
     values: Any = None

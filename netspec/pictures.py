@@ -221,7 +221,8 @@ def activation_pages(
     else:
         pixels = resize(decode(Path(image).read_bytes(), c == 3, str(image)), h, w)[None]
     inputs = [trained.from_pixels(pixels)]
-    inputs += [torch.zeros((1, *trained.net.shapes[slot][1:])) for slot in trained.net.graph.inputs[1:]]
+    others = [trained.net.shapes[slot] for slot in trained.net.graph.inputs[1:]]
+    inputs += [torch.zeros((1, *shape[1:]), device=trained.device) for shape in others]
     with torch.no_grad():
         found = trained.net.blobs(*inputs)
     if wrong := [name for name in blobs if name not in found]:

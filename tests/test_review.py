@@ -12,8 +12,11 @@ from netspec import experiment, schema, spec
 from netspec.check import check
 from netspec.errors import NetspecError, SpecError
 from netspec.evaluate import evaluate
+from netspec.evaluate import tests_of as wanted
 from netspec.graph import compile
+from netspec.model import load
 from netspec.net import build
+from netspec.pictures import activation_pages
 from netspec.solver.policies import LearningRate
 from netspec.train import choose_device, fit
 
@@ -169,6 +172,29 @@ def test_sizes_beyond_reason_are_problems_of_their_layer(tmp_path: Path, layer: 
     report = check(path)
     assert not report.ok
     assert all(problem.position is not None for problem in report.problems)
+
+
+def test_a_net_alone_is_tested_where_a_solvers_is(solver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default the GPU where there is one, as `--device` says."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    net = solver.with_name("small.prototxt")
+    assert wanted(net, None, (), None).device == torch.device("cuda", 0)
+    assert wanted(net, None, (), "cpu").device == torch.device("cpu")
+    assert wanted(solver, None, (), None).device == torch.device("cpu")  # solver_mode: CPU
+
+
+def test_every_input_of_the_activations_lies_where_the_net_does(tmp_path: Path) -> None:
+    masked = DATA.replace('top: "label"', 'top: "label" top: "mask"').replace(
+        '"digits"', '"digits" missing { }'
+    )
+    product = 'bottom: "data" bottom: "mask" top: "seen" eltwise_param { operation: PROD }'
+    both = f'layer {{ name: "seen" type: "Eltwise" {product} }}'
+    (tmp_path / "net.prototxt").write_text(masked + both + IP.replace('bottom: "data"', 'bottom: "seen"'))
+    trained = load(tmp_path / "net.prototxt", device="meta")
+    assert len(trained.net.graph.inputs) == 2
+    with pytest.raises(NetspecError, match="no blob is called 'none'"):
+        activation_pages(trained, tmp_path / "pages", blobs=["none"])
 
 
 # Layers of equal name
