@@ -12,6 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from netspec import model
 from netspec.baselines import (
     ByModel,
+    Examples,
     Mean,
     Neighbours,
     RobustLinear,
@@ -121,10 +122,9 @@ def test_the_worst_case_is_the_worst_of_all_deletions(deleted: int, scaled: bool
                 wanted = kept.sum() / 6 if scaled else 1.0
                 worst = max(worst, wanted - yi * (w @ (kept * xi) + b))
         losses.append(worst)
-    found = robust_objective(
-        *(torch.from_numpy(a)[None] for a in (x, y, w)), torch.tensor([b], dtype=torch.float64),
-        torch.tensor([deleted]), scaled,
-    )  # fmt: skip
+    examples = Examples.of(torch.from_numpy(x), torch.from_numpy(y))
+    bias, n = torch.tensor([b], dtype=torch.float64), torch.tensor([deleted])
+    found = robust_objective(examples, torch.from_numpy(w)[None], bias, n, scaled)
     assert float(found) == pytest.approx(np.mean(losses), abs=1e-12)
 
 
@@ -134,12 +134,12 @@ def test_the_linear_program_is_the_problem(deleted: int, bound: float, scaled: b
     """Its optimum is the objective at its solution, and no random step improves it."""
     x, y = problem(30, 12, deleted)
     w, b, value = solve_robust(x, y, deleted, bound, scaled)
-    tensors = torch.from_numpy(x)[None], torch.from_numpy(y)[None]
+    examples = Examples.of(torch.from_numpy(x), torch.from_numpy(y))
     n = torch.tensor([deleted])
 
     def objective(w: np.ndarray, b: float) -> float:
         bias = torch.tensor([b], dtype=torch.float64)
-        return float(robust_objective(*tensors, torch.from_numpy(w)[None], bias, n, scaled))
+        return float(robust_objective(examples, torch.from_numpy(w)[None], bias, n, scaled))
 
     assert np.abs(w).max() <= bound + 1e-9
     assert objective(w, b) == pytest.approx(value, abs=1e-9)
@@ -156,7 +156,7 @@ def test_subgradients_come_near_the_optimum(scaled: bool) -> None:
     grid = [(n, c) for n in (0, 2, 5) for c in (0.1, 0.5)]
     numbers = torch.tensor([n for n, _ in grid])
     bounds = torch.tensor([c for _, c in grid], dtype=torch.float64)
-    found = fit_robust(torch.from_numpy(x)[None], torch.from_numpy(y)[None], numbers, bounds, scaled, 1000)
+    found = fit_robust(torch.from_numpy(x), torch.from_numpy(y), numbers, bounds, scaled, 1000)
     for (n, c), value, w in zip(grid, found.objective.tolist(), found.w, strict=True):
         optimum = solve_robust(x, y, n, c, scaled)[2]
         assert optimum - 1e-9 <= value <= 1.03 * optimum + 2e-3

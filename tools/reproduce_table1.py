@@ -98,13 +98,17 @@ def robust(
     """Right answers by N of the robust linear classifier that is best on validation images with N deleted."""
     x = flat(training[0], args.device)
     y = torch.from_numpy(2.0 * training[1] - 1).to(x)
-    numbers = torch.tensor([n for n, _ in GRID], device=x.device)
-    bounds = torch.tensor([c for _, c in GRID], device=x.device)
-    solution = fit_robust(x[None], y[None], numbers, bounds, steps=args.steps)
+    solutions = [
+        fit_robust(
+            x, y, torch.tensor([n], device=x.device), torch.tensor([c], device=x.device), steps=args.steps
+        )
+        for n, c in GRID  # one by one: the arrays of all at once leave the processor's caches
+    ]
+    w, b = torch.cat([one.w for one in solutions]), torch.cat([one.b for one in solutions])
 
     def right(images: Images, n: int, seed: int) -> Array:
         shown = flat(images[0] * deleted(images[0], n, seed), args.device)
-        upper = (shown @ solution.w.T + solution.b > 0).cpu().numpy()
+        upper = (shown @ w.T + b > 0).cpu().numpy()
         counts: Array = (upper == images[1][:, None]).sum(0)
         return counts
 
@@ -121,7 +125,7 @@ def trial(pair: tuple[int, int], repeat: int, args: argparse.Namespace) -> dict[
     """One pair and repeat: right answers of each method by N, and the number of test images."""
     seed = derive(args.seed, "table 1", *pair, repeat)
     training = chosen("train", pair, TRAINING, seed)
-    test = chosen("test", pair, TESTING)
+    test = chosen(args.split, pair, TESTING)
     found: dict[str, Any] = {"images": len(test[1])}
     if "ht" in args.methods:
         folder = args.runs / "table1" / f"{pair[0]}-{pair[1]}_{repeat}_{args.seed}_{args.iterations or 'all'}"
@@ -160,6 +164,7 @@ def main() -> None:
     options.add_argument("--methods", default="ht,lp")
     options.add_argument("--iterations", type=int, help="of each HT-CAC, in place of the solver file's")
     options.add_argument("--steps", type=int, default=300, help="of each robust linear classifier")
+    options.add_argument("--split", default="test", help="images to test on; validation, to choose settings")
     args = options.parse_args()
     pairs = list(combinations(range(10), 2))
     if args.pairs:
@@ -171,6 +176,7 @@ def main() -> None:
         "methods": args.methods,
         "iterations": args.iterations,
         "steps": args.steps,
+        "split": args.split,
         "seed": args.seed,
     }
     results = Results(args.out.with_suffix(".json"), settings)

@@ -2,10 +2,11 @@
 
 from netspec.baselines.imputers import ByModel, Mean, Zero
 from netspec.baselines.neighbours import Neighbours
-from netspec.baselines.robust import RobustLinear, fit_robust, robust_objective, solve_robust
+from netspec.baselines.robust import Examples, RobustLinear, fit_robust, robust_objective, solve_robust
 
 __all__ = [
     "ByModel",
+    "Examples",
     "Mean",
     "Neighbours",
     "RobustLinear",

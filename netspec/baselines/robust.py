@@ -37,56 +37,80 @@ class Solution:
     objective: Tensor
 
 
-def excess(
-    x: Tensor, y: Tensor, w: Tensor, b: Tensor, deleted: Tensor, scaled: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(worst-case margin deficits (Q, m), per-feature products y w_j x_j (Q, m, d), which are deleted (Q, m,
-    d)).
+@dataclass(frozen=True)
+class Examples:
+    """m examples by their features that are not 0, k at most: only those can be deleted, four fifths of a digit
+    cannot.
 
-    x (Q or 1, m, d), y (Q or 1, m), w (Q, d), b (Q,), deleted (Q,) the adversary's N.
+    values (m, k): y x, 0 beyond an example's own number; places (m, k): of which features; y (m,); d: features
+    in all.
     """
-    products = x * (y.unsqueeze(-1) * w.unsqueeze(1))
-    gain = products - (1 / x.shape[-1] if scaled else 0.0)
-    most = int(deleted.max())
-    chosen = torch.zeros_like(products)
-    if most:
-        top = gain.topk(min(most, gain.shape[-1]), -1)
-        rank = torch.arange(top.values.shape[-1], device=x.device)
+
+    values: Tensor
+    places: Tensor
+    y: Tensor
+    d: int
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor) -> Examples:
+        """x (m, d), y (m,) of -1 and 1."""
+        most = max(int((x != 0).sum(-1).max()), 1)
+        places = (x != 0).to(torch.uint8).topk(most, -1).indices
+        return cls(x.gather(-1, places) * y.unsqueeze(-1), places, y, x.shape[-1])
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Sums (Q, d) over examples of values (Q, m, k), each at its feature."""
+        found = values.new_zeros(len(values), self.d)
+        return found.index_add_(1, self.places.flatten(), values.flatten(1))
+
+
+def excess(examples: Examples, w: Tensor, b: Tensor, deleted: Tensor, scaled: bool) -> tuple[Tensor, Tensor]:
+    """(worst-case margin deficits (Q, m), which of the examples' values are left (Q, m, k)).
+
+    w (Q, d), b (Q,), deleted (Q,) the adversary's N.
+    """
+    products = examples.values * w[:, examples.places]
+    gain = products - (1 / examples.d if scaled else 0.0)
+    left = torch.ones_like(products)
+    if most := min(int(deleted.max()), gain.shape[-1]):
+        top = gain.topk(most, -1)
+        rank = torch.arange(most, device=w.device)
         taken = (top.values > 0) & (rank < deleted.view(-1, 1, 1))
-        chosen.scatter_(-1, top.indices, taken.to(chosen.dtype))
-    worst = 1 - products.sum(-1) - y * b.unsqueeze(1) + (chosen * gain).sum(-1)
-    return worst, products, chosen
+        left.scatter_(-1, top.indices, 1 - taken.to(left.dtype))
+    worst = 1 - products.sum(-1) - examples.y * b.unsqueeze(1) + ((1 - left) * gain).sum(-1)
+    return worst, left
 
 
 def robust_objective(
-    x: Tensor, y: Tensor, w: Tensor, b: Tensor, deleted: Tensor, scaled: bool = True
+    examples: Examples, w: Tensor, b: Tensor, deleted: Tensor, scaled: bool = True
 ) -> Tensor:
     """Mean worst-case hinge loss (Q,) of classifiers; shapes as in `excess`."""
-    return excess(x, y, w, b, deleted, scaled)[0].clamp_min(0).mean(-1)
+    return excess(examples, w, b, deleted, scaled)[0].clamp_min(0).mean(-1)
 
 
 def fit_robust(
     x: Tensor, y: Tensor, deleted: Tensor, bound: Tensor, scaled: bool = True, steps: int = STEPS
 ) -> Solution:
-    """Solve Q problems by projected subgradients, all at once; gives the best iterate of each.
+    """Solve Q problems on the same examples by projected subgradients, all at once; gives the best iterate of
+    each.
 
-    x (Q or 1, m, d), y (Q or 1, m) of -1 and 1, deleted (Q,) the adversary's N, bound (Q,) the box C.
+    x (m, d), y (m,) of -1 and 1, deleted (Q,) the adversary's N, bound (Q,) the box C.
     Steps of length R / sqrt(t + 1), R = half the diagonal of the box shared by the features that ever differ
     from 0.
     Each iterate's average over the run so far is a candidate too: averages settle where iterates zigzag.
     """
-    q, d = len(deleted), x.shape[-1]
+    q, (m, d) = len(deleted), x.shape
+    examples = Examples.of(x, y)
     w, b = x.new_zeros(q, d), x.new_zeros(q)
     mean_w, mean_b, weight = w.clone(), b.clone(), 0.0
-    best = Solution(w.clone(), b.clone(), robust_objective(x, y, w, b, deleted, scaled))
-    used = (x != 0).any(1).sum(-1).to(x.dtype).expand(q)
-    radius = bound * used.sqrt()
+    best = Solution(w.clone(), b.clone(), robust_objective(examples, w, b, deleted, scaled))
+    radius = bound * (x != 0).any(0).sum().to(x.dtype).sqrt()
     for t in range(steps):
-        worst, _, chosen = excess(x, y, w, b, deleted, scaled)
+        worst, left = excess(examples, w, b, deleted, scaled)
         best = better(best, w, b, worst.clamp_min(0).mean(-1))
-        active = (worst > 0).to(x.dtype) * y / x.shape[1]
-        grad_w = -((active.unsqueeze(-1) * x) * (1 - chosen)).sum(1)
-        grad_b = -active.sum(1)
+        active = (worst > 0).to(x.dtype) / m
+        grad_w = -examples.spread(active.unsqueeze(-1) * left * examples.values)
+        grad_b = -active @ y
         norm = (grad_w.square().sum(1) + grad_b.square()).sqrt().clamp_min(1e-12)
         step = 0.5 * radius / (t + 1) ** 0.5 / norm
         w = (w - step.unsqueeze(1) * grad_w).clamp(-bound.unsqueeze(1), bound.unsqueeze(1))
@@ -95,7 +119,7 @@ def fit_robust(
             share = 1 / (weight + 1)
             mean_w, mean_b, weight = mean_w + share * (w - mean_w), mean_b + share * (b - mean_b), weight + 1
         if t % 20 == 19:
-            best = better(best, mean_w, mean_b, robust_objective(x, y, mean_w, mean_b, deleted, scaled))
+            best = better(best, mean_w, mean_b, robust_objective(examples, mean_w, mean_b, deleted, scaled))
     return best
 
 
@@ -187,7 +211,7 @@ class RobustLinear:
         x = torch.from_numpy(training[chosen].reshape(chosen.sum(), -1)).to(self.device, torch.float32) / 255
         y = torch.from_numpy(np.where(labels[chosen] == pair[1], 1.0, -1.0)).to(x)
         n, c = torch.tensor([deleted], device=x.device), torch.tensor([bound], device=x.device)
-        return fit_robust(x[None], y[None], n, c, scaled, steps)
+        return fit_robust(x, y, n, c, scaled, steps)
 
     def predict(self, pixels: Array, observed: Array) -> Array:
         x = torch.from_numpy(np.where(observed, pixels, 0).reshape(len(pixels), -1)).to(self.w) / 255
