@@ -22,6 +22,7 @@ from netspec.deploy import Deployed, deploy
 from netspec.errors import DataError, SnapshotError, SpecError
 from netspec.graph import compile
 from netspec.interchange import load_weights
+from netspec.interchange.comparison import net_file
 from netspec.interchange.dialects import told
 from netspec.layers.tree import Leaf
 from netspec.net import Net, build
@@ -31,7 +32,6 @@ from netspec.queries.whitened import Whitened
 from netspec.spec import TEST
 
 Weights = str | Path | Mapping[str, Tensor]
-NAMES = ("net.prototxt", "test_net_1.prototxt")
 BATCH = 100
 VALUES = ("HDF5Data", "Input")
 """Data layers whose values are no grey levels."""
@@ -55,7 +55,7 @@ def load(
     path = Path(path)
     file = path
     if path.is_dir():
-        file = next((path / name for name in reversed(NAMES) if (path / name).is_file()), path / NAMES[0])
+        file = net_file(path)
         if weights is None:
             weights = snapshot.newest(path)[0].weights
     net_spec = spec.net(schema.read_net(file), TEST, stages)

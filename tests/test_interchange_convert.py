@@ -16,6 +16,7 @@ from netspec.interchange import convert
 from netspec.interchange.caffemodel import read_caffemodel
 from netspec.interchange.comparison import open_net
 from netspec.interchange.onnx import quiet
+from netspec.train import fit
 from tests.test_interchange_weights import SHARED, TEXT, net_of, old_file, same
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -140,3 +141,40 @@ def test_refusals(files: Path) -> None:
         convert(files / "bad.pt2", files / "b.caffemodel")
     with pytest.raises(NetspecError, match=r"only a \.caffemodel describes its net"):
         convert(files / "w.safetensors", files / "b.prototxt")
+
+
+def test_a_run_folder_is_a_source(tmp_path: Path) -> None:
+    """Its newest snapshot and its test net, which may lie in a file of its own; whatever the target."""
+    data = """layer { name: "d" type: "Dataset" top: "x" top: "label"
+      dataset_param { name: "digits" split: "train" batch_size: 8 } }
+    """
+    ip = 'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "s" inner_product_param { num_output: 10 } }\n'
+    loss = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "s" bottom: "label" top: "loss" }\n'
+    (tmp_path / "net.prototxt").write_text(data + ip + loss)
+    (tmp_path / "exam.prototxt").write_text(data + ip)
+    solver = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 3 snapshot: 2 solver_mode: CPU random_seed: 1 test_interval: 3 '
+    nets = {
+        "one": 'net: "net.prototxt"',
+        "two": 'train_net: "net.prototxt" test_net: "exam.prototxt" test_iter: 1',
+    }
+    for name, text in nets.items():
+        (tmp_path / f"{name}_solver.prototxt").write_text(f"{solver} {text}")
+        run = fit(tmp_path / f"{name}_solver.prototxt", out=tmp_path / name, progress=False)
+        net = open_net(run.folder)
+        assert len(net.made) == (3 if name == "one" else 2)
+        for ending in (".caffemodel", ".safetensors", ".h5", ".onnx", ".pt2"):
+            with quiet():
+                assert convert(run.folder, tmp_path / f"out{ending}").equal
+        for param in net.params:
+            assert torch.equal(param.value, run.net.weights()[param.name])
+        assert interchange.compare_files(
+            run.folder, tmp_path / "out.prototxt", None, tmp_path / "out.h5"
+        ).equal
+    older = next(run.folder.rglob("*iter_2.safetensors"))
+    convert(run.folder, tmp_path / "older.safetensors", weights=older)
+    assert not interchange.convert(older, tmp_path / "b.safetensors").largest
+    assert not torch.equal(
+        interchange.read_weights(tmp_path / "older.safetensors")["ip/0"], run.net.weights()["ip/0"]
+    )
+    with pytest.raises(NetspecError):
+        convert(tmp_path, tmp_path / "c.onnx")

@@ -15,7 +15,10 @@ app = typer.Typer()
 @app.command()
 def convert(
     source: Annotated[
-        str, typer.Argument(help="A prototxt, a weight file, or package.module:name of a torch module.")
+        str,
+        typer.Argument(
+            help="A prototxt, a run folder, a weight file, or package.module:name of a torch module."
+        ),
     ],
     target: Annotated[
         Path, typer.Argument(help="File to write: .safetensors .caffemodel .h5 .onnx .pt2 .prototxt.")
@@ -39,7 +42,7 @@ def convert(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="A net's prototxt, or an .onnx file.")],
+    a: Annotated[Path, typer.Argument(help="A net's prototxt, a run folder, or an .onnx file.")],
     b: Annotated[Path, typer.Argument(help="The other model.")],
     weights_a: Annotated[Path | None, typer.Option(help="Weights of the first.")] = None,
     weights_b: Annotated[Path | None, typer.Option(help="Weights of the second.")] = None,

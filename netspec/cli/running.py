@@ -33,9 +33,7 @@ def train(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="FIELD=VALUE", help="Change a field: base_lr=0.01, conv1.phase=TEST."
-        ),
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field: base_lr=0.01, conv1.phase=TEST."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/<name>.")] = None,
     compiled: Annotated[

@@ -240,7 +240,13 @@ def compare_onnx(net: Net, inputs: Sequence[Tensor] | None = None, tolerance: fl
 
 
 def open_net(path: str | Path, weights: str | Path | None = None, phase: str = TEST) -> Net:
-    """A net from its prototxt and weights, built without its data; SpecError where a shape is known to data alone."""
+    """A net from its prototxt and weights, built without its data; SpecError where a shape is known to data alone.
+
+    path: or a run folder: its net in the phase, and the weights of its newest good snapshot unless others are given.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path, weights = net_file(path, phase), path if weights is None else weights
     document = schema.read_net(path)
     if not any(spec.keeps(layer, phase, (), 0) for layer in document.message.layer):
         raise SpecError(f"{path}: has no layer in phase {phase}")
@@ -252,6 +258,12 @@ def open_net(path: str | Path, weights: str | Path | None = None, phase: str = T
     return net
 
 
+def net_file(run: Path, phase: str = TEST) -> Path:
+    """The prototxt of a run folder that holds its net in a phase: test nets may have a file of their own."""
+    own = run / "test_net_1.prototxt"
+    return own if phase == TEST and own.is_file() else run / "net.prototxt"
+
+
 def compare_files(
     a: str | Path,
     b: str | Path,
@@ -259,7 +271,7 @@ def compare_files(
     weights_b: str | Path | None = None,
     tolerance: float = TOLERANCE,
 ) -> Report:
-    """Compare two models given by files: a prototxt (with its weights), or an .onnx; the inputs are `sample_inputs`."""
+    """Compare two models given by files: a prototxt (with its weights), a run folder, or an .onnx; the inputs are `sample_inputs`."""
     models = [
         path if str(path).endswith(".onnx") else open_net(path, weights)
         for path, weights in ((a, weights_a), (b, weights_b))
