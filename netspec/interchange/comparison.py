@@ -271,7 +271,10 @@ def compare_files(
     weights_b: str | Path | None = None,
     tolerance: float = TOLERANCE,
 ) -> Report:
-    """Compare two models given by files: a prototxt (with its weights), a run folder, or an .onnx; the inputs are `sample_inputs`."""
+    """Compare two models given by files; the inputs are `sample_inputs`.
+
+    Each is a prototxt (with its weights), a run folder, or an .onnx.
+    """
     models = [
         path if str(path).endswith(".onnx") else open_net(path, weights)
         for path, weights in ((a, weights_a), (b, weights_b))
