@@ -344,6 +344,15 @@ def test_average_precision_by_hand(version: str, expected: float) -> None:
     assert gathered.mean() == pytest.approx(expected / 2)
 
 
+@pytest.mark.parametrize(("rights", "places"), [(3, 4), (6, 7), (7, 7), (9, 9), (10, 11)])
+def test_a_recall_is_a_float_as_in_the_original(rights: int, places: int) -> None:
+    """7 of 10 is 0.69999999 there, and so less than 0.7; 6 of 10 is 0.60000002."""
+    gathered = Detections("11point")
+    rows = [[0, 1, 1 - i / 20, 1, 0] for i in range(rights)]
+    gathered.add(torch.tensor([[[[-1, 1, 10, -1, -1.0], *rows]]]))
+    assert gathered.mean() == pytest.approx(places / 11)
+
+
 def test_integral_of_a_fine_curve_is_that_of_scikit_learn() -> None:
     generator = torch.Generator().manual_seed(5)
     rights = torch.rand(300, generator=generator) < 0.3

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import numpy as np
 from torch import Tensor
 
 from netspec.errors import SpecError, did_you_mean
@@ -18,8 +19,12 @@ NEGLIGIBLE = 1e-6
 
 
 def eleven_points(curve: Curve) -> float:
-    """Mean over the recalls r = 0, 0.1, ... 1 of the best precision at a recall of r or more (VOC 2007)."""
-    return sum(max((p for r, p in curve if r >= tenth / 10), default=0.0) for tenth in range(11)) / 11
+    """Mean over the recalls r = 0, 0.1, ... 1 of the best precision at a recall of r or more (VOC 2007).
+
+    The original compares recalls in single precision with r in double: 7 of 10 is less than 0.7.
+    """
+    singles = [(float(np.float32(recall)), precision) for recall, precision in curve]
+    return sum(max((p for r, p in singles if r >= tenth / 10), default=0.0) for tenth in range(11)) / 11
 
 
 def max_integral(curve: Curve) -> float:
