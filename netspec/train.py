@@ -17,6 +17,7 @@ from netspec.experiment import Experiment
 from netspec.interchange.dialects import tell
 from netspec.interchange.solverstate import SUFFIXES
 from netspec.interchange.weights import kind_of
+from netspec.progress import Progress
 from netspec.runs import METRICS, new_folder
 from netspec.schema import Document
 from netspec.signals import Requests
@@ -69,6 +70,10 @@ def fit(
         common = {"device": device, "seed": seed, "progress": progress, "compiled": compiled, "given": given}
         first = pretrain(plan, out, resume, {**common, "sigint": sigint, "sighup": sighup})
         if first.interrupted:
+            both = first.folder.parent
+            Progress(0, quiet=not progress).line(
+                f"this run, and the one after it, go on with --resume {both}"
+            )
             return first
         if resume is not None:  # of a second run that was killed before its first snapshot
             (first.folder.parent / METRICS).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,6 +81,15 @@ def test_a_first_run_that_cannot_begin_leaves_no_folder(solver: Path, tmp_path: 
     with pytest.raises(SpecError, match="Adamant"):
         fitted(solver, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_stopped_in_the_first_run_it_is_said_how_both_go_on(
+    solver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped = SimpleNamespace(interrupted=True, folder=tmp_path / "run" / "pretraining")
+    monkeypatch.setattr(train, "pretrain", lambda *arguments: stopped)
+    assert train.fit(solver, out=tmp_path / "run", device="cpu") is stopped
+    assert f"--resume {tmp_path / 'run'}\n" in capsys.readouterr().out
 
 
 def test_a_solver_that_is_not_there(solver: Path, tmp_path: Path) -> None:
