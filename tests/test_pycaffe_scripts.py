@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from google.protobuf import text_format
 from netspec import glog
 from netspec import pycaffe as caffe
 from netspec.errors import NetspecError
+from netspec.pycaffe import __main__ as command
 from netspec.pycaffe import layers as L
 from netspec.pycaffe import params as P
 from netspec.pycaffe.proto import caffe_pb2
@@ -296,3 +298,15 @@ def test_debug_info_logs_what_every_layer_made(
     net.write_text("debug_info: true\n" + net.read_text())
     caffe.Net(str(net), caffe.TEST).forward()
     assert "[Forward] Layer loss, top blob loss data: " in capfd.readouterr().err
+
+
+def test_the_command_helps_and_names_what_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pycaffe", "--help"])
+    command.main()
+    assert "SCRIPT" in capsys.readouterr().out
+    for words, message in ((["nothing.py"], "nothing.py: no such script"), (["-m"], "usage")):
+        monkeypatch.setattr(sys, "argv", ["pycaffe", *words])
+        with pytest.raises(SystemExit, match=message):
+            command.main()

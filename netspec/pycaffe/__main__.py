@@ -17,7 +17,10 @@ USAGE = "usage: python -m netspec.pycaffe (SCRIPT | -m MODULE | -c CODE) [ARGUME
 def main() -> None:
     """Run what the command line names, with its arguments, as `python` itself would."""
     words = sys.argv[1:]
-    if not words or words[0] in ("-h", "--help") or (words[0] in ("-m", "-c") and len(words) < 2):
+    if words[:1] in (["-h"], ["--help"]):
+        sys.stdout.write(f"{USAGE}\n")
+        return
+    if not words or (words[0] in ("-m", "-c") and len(words) < 2):
         sys.exit(USAGE)
     pycaffe.install()
     if words[0] == "-m":
@@ -26,6 +29,8 @@ def main() -> None:
     elif words[0] == "-c":
         sys.argv, sys.path[0] = ["-c", *words[2:]], ""
         exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
+    elif not Path(words[0]).exists():
+        sys.exit(f"{words[0]}: no such script")
     else:
         sys.argv, sys.path[0] = words, str(Path(words[0]).resolve().parent)
         runpy.run_path(words[0], run_name="__main__")
