@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from netspec.net import Net
+from netspec.state import random_state, set_random_state
 
 
 def compile_net(net: Net, batch: Sequence[Tensor]) -> str | None:
@@ -16,10 +17,12 @@ def compile_net(net: Net, batch: Sequence[Tensor]) -> str | None:
 
     The trial run leaves weights, buffers, gradients and random numbers as they were.
     """
-    cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state() if any(value.is_cuda for value in batch) else None
+    device = next((value.device for value in batch if value.is_cuda), torch.device("cpu"))
+    before = random_state(device)
     kept = [(value, value.detach().clone()) for value in (*net.parameters(), *net.buffers())]
     reason = None
+    for layer in net.made:
+        layer.look()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own modules, about other modules of torch
@@ -35,7 +38,5 @@ def compile_net(net: Net, batch: Sequence[Tensor]) -> str | None:
     with torch.no_grad():
         for value, copy in kept:
             value.copy_(copy)
-    torch.set_rng_state(cpu)
-    if cuda is not None:
-        torch.cuda.set_rng_state(cuda)
+    set_random_state(device, before)
     return reason

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from netspec import experiment, schema, spec
 from netspec.check import check
+from netspec.compiled import compile_net
 from netspec.errors import NetspecError, SpecError
 from netspec.evaluate import evaluate
 from netspec.evaluate import tests_of as wanted
@@ -182,6 +185,20 @@ def test_a_net_alone_is_tested_where_a_solvers_is(solver: Path, monkeypatch: pyt
     assert wanted(net, None, (), None).device == torch.device("cuda", 0)
     assert wanted(net, None, (), "cpu").device == torch.device("cpu")
     assert wanted(solver, None, (), None).device == torch.device("cpu")  # solver_mode: CPU
+
+
+def test_a_trial_of_the_compiler_keeps_the_random_numbers_of_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, torch.device]] = []
+    second, state = torch.device("cuda", 1), torch.zeros(1, dtype=torch.uint8)
+    monkeypatch.setattr(
+        torch.cuda, "get_rng_state", lambda device="cuda": (asked.append(("get", device)), state)[1]
+    )
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda new, device="cuda": asked.append(("set", device)))
+    net = build(compile(twins("TRAIN")), seed=0)
+    monkeypatch.setattr(net, "compile", lambda **options: 1 / 0)
+    batch: Any = [SimpleNamespace(is_cuda=True, device=second)]
+    assert "ZeroDivisionError" in str(compile_net(net, batch))
+    assert asked == [("get", second), ("set", second)]
 
 
 def test_every_input_of_the_activations_lies_where_the_net_does(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from netspec import schema, spec
+from netspec.compiled import compile_net
 from netspec.errors import SpecError
 from netspec.graph import compile
 from netspec.layers.base import Layer, as_tuple
@@ -261,6 +263,37 @@ def test_epsilon_read_from_a_file_counts() -> None:
     x = torch.randn(1, 4, 2, 2, dtype=torch.float64)
     z = x.movedim(1, -1).unsqueeze(-2) + one.layer("layer").blobs[1][0, 0]
     torch.testing.assert_close(one(x)[0].movedim(1, -1), z.amax(-1))
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 3.0, inf])
+def test_compiled_code_knows_the_epsilon_that_was_loaded(
+    epsilon: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The filler's is 1: compiled code must not go by that."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    one, other = (single("MEX", "mex_param", MEX, (1, 4, 2, 2)) for _ in range(2))
+    for each in (one, other):
+        each.load_weights({"layer/0": torch.full((1, 1, 1, 1), epsilon, dtype=torch.float64)})
+    x = torch.randn(1, 4, 2, 2, dtype=torch.float64)
+    assert compile_net(one, [x]) is None
+    torch.testing.assert_close(one(x), other(x))
+
+
+def test_compiled_code_knows_how_sharp_the_loaded_gaussians_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    sharp = net(
+        """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 2 dim: 2 } } }
+           layer { name: "s" type: "Similarity" bottom: "x" top: "y" similarity_param { num_instances: 3
+             normalization_term: true block_param { block_size: 2 }
+             template_filler { type: "gaussian" std: 1 } weight_filler { type: "constant" value: 1 } } }"""
+    )
+    sharp.load_weights({"s/1": torch.full_like(sharp.weights()["s/1"], 1e8)})
+    x = sharp.layer("s").blobs[0].detach()[1:2] + 1e-4
+    assert compile_net(sharp, [x]) is None
+    (y,) = sharp(x)
+    t, w = (blob.detach().double() for blob in sharp.layer("s").blobs)
+    expected = 0.5 * (-w * (x.double() - t) ** 2 + (w + 1e-3).log() - log(2 * pi)).flatten(1).sum(1)
+    torch.testing.assert_close(y.flatten().double(), expected, rtol=1e-5, atol=1e-3)
 
 
 def test_sharp_gaussians_are_compared_in_double_precision() -> None:

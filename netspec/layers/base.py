@@ -115,6 +115,9 @@ class Layer(nn.Module):
         """Whether the top is the bottom, as for layers that only act in TRAIN."""
         return False
 
+    def look(self) -> None:
+        """Note what `forward` branches on in the blobs' values; compiled code, which cannot look, keeps it."""
+
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """The tops as meta tensors; override where `forward` cannot run on the meta device."""
         state = {name: buffer.to("meta") for name, buffer in self.named_buffers()}

@@ -88,7 +88,7 @@ class MEX(Inner):
         self.add_blob((self.regions.number, 1, p.num_instances, self.block.values), p.offsets_filler)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        self.look_at_epsilon()
+        self.look()
         mix = self.mixer()
         tops = []
         for x_BCHW in bottoms:
@@ -133,7 +133,7 @@ class MEX(Inner):
         """Epsilon as a scalar tensor."""
         return self.blob(0).view(())
 
-    def look_at_epsilon(self) -> None:
+    def look(self) -> None:
         """Note what epsilon is. Compiled code keeps what was seen last, outside it."""
         eps = self.blobs[0].detach()
         if may_look(eps) and (eps.device.type == "cpu" or eps._version != self.seen_version):
@@ -142,7 +142,7 @@ class MEX(Inner):
 
     def fill(self, blobs: Iterable[int], generator: torch.Generator) -> None:
         super().fill(blobs, generator)
-        self.look_at_epsilon()
+        self.look()
 
     # Offsets
 

@@ -79,7 +79,7 @@ class Similarity(Leaf):
             self.add_blob((1, 1, 1, p.num_instances), p.bias_filler)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        self.look_at_weights()
+        self.look()
         t_MK, w_MK = self.blob(0).flatten(1), self.blob(1).flatten(1)
         tops = []
         for x_BCHW in bottoms:
@@ -116,7 +116,7 @@ class Similarity(Leaf):
         """sum_k [c_mk - a_mk (x_k - t_mk)^2] over the observed coordinates.
 
         As one matrix product, (x^2, x, 1) times whether x is observed, with the origin moved to the mean
-        template; in double precision, where `look_at_weights` finds that a single one would round away more
+        template; in double precision, where `look` finds that a single one would round away more
         than can be allowed; term by term under `strict`.
         """
         seen = ~x_BchwK.isnan() if self.ignores_nan else None
@@ -138,7 +138,7 @@ class Similarity(Leaf):
         powers = torch.cat([x.square(), x, seen.to(x.dtype)], -1)
         return (powers @ torch.cat([-a_MK, 2 * a_MK * t_MK, rest_MK], 1).t()).to(given)
 
-    def look_at_weights(self) -> None:
+    def look(self) -> None:
         """Note whether the product would lose more than ALLOWED. Compiled code keeps what was seen last."""
         t, w = (self.blobs[i].detach() for i in (0, 1))
         if not may_look(w) or (t._version, w._version) == self.seen_versions:
@@ -150,7 +150,7 @@ class Similarity(Leaf):
 
     def fill(self, blobs: Iterable[int], generator: torch.Generator) -> None:
         super().fill(blobs, generator)
-        self.look_at_weights()
+        self.look()
 
     def distance(self, x_BchwK: Tensor, t_MK: Tensor) -> Tensor:
         """|t - x| (B, c, h, w, M, K), with gradient 0 where they are equal."""
