@@ -34,7 +34,7 @@ _TYPES = {
     "convolution, linear": (
         "Convolution ConvolutionDepthwise Deconvolution DepthwiseConvolution Embed Im2col InnerProduct"
     ),
-    "recurrent": "LSTM LSTMUnit RNN Recurrent",
+    "recurrent": "ContinuationIndicator LSTM LSTMUnit Lstm RNN Recurrent",
     "pooling": "Pooling PSROIPooling ROIAlign ROIPooling SPP UnPooling Unpooling Upsample",
     "pointwise": (
         "AbsVal Axpy BNLL Clip Dropout ELU Eltwise Exp Log Marginalize Noise PReLU Power ReLU ReLU6 Sigmoid "
@@ -47,7 +47,7 @@ _TYPES = {
         "ShuffleChannel Silence Slice SpatialTransformer Split Tile Translation"
     ),
     "detection": "DetectionOutput MultiBoxLoss PriorBox Proposal",
-    "accuracy": "Accuracy ArgMax",
+    "accuracy": "Accuracy ArgMax SegAccuracy",
 }
 _FAMILY = {name: family for family, names in _TYPES.items() for name in names.split()}
 

@@ -57,8 +57,8 @@ def convert(
     """Write the model in `source` as the kind of file that the ending of `target` names; gives the differences.
 
     source: a prototxt (with `weights`), a run folder (its test net and newest snapshot), a weight file (with
-    `net`, its prototxt, where the target needs one), a torch.export program (.pt2), or "package.module:name" of a PyTorch module or of a function that makes one
-    (with `inputs`, the shapes it takes).
+    `net`, its prototxt, where the target needs one), a torch.export program (.pt2), or "package.module:name" of a
+    PyTorch module or of a function that makes one (with `inputs`, the shapes it takes).
     target: .safetensors, .caffemodel (the prototxt is written beside it where the net is known), .h5, .onnx, .pt2,
     or .prototxt alone.
     Raises SpecError, SnapshotError or NetspecError with what is missing, or has no form in the target.

@@ -55,3 +55,48 @@ class Accuracy(Layer):
         hits = zeros.scatter_add(0, index_OI.flatten(), hit_OI.flatten())
         totals = zeros.scatter_add(0, index_OI.flatten(), valid_OI.to(x_OCI.dtype).flatten())
         return accuracy, hits / totals.clamp(min=1)
+
+
+@register("SegAccuracy")
+class SegAccuracy(Layer):
+    """(accuracy, mean recall of the classes that occur, mean overlap of all classes) of classified pixels.
+
+    Shapes: scores (N, C, H, W), label (N, 1, H, W) or as many values; top (1, 1, 1, 3). The overlap of a class is
+    the pixels that have it in both over those that have it in either, 1 where none has. Of tied scores the
+    larger class index wins; NaN counts as the largest. Pixels of an ignore_label take no part, nor do those
+    with a label that is NaN or no class, which stop the fork; where no pixel is left, the accuracy is NaN and
+    the recall 0. With `reset: false` all batches so far are counted. No gradient. Raises SpecError when labels
+    do not fit. Source: DeepLab, seg_accuracy_layer.cpp.
+    """
+
+    bottoms, differentiable = exactly(2), False
+    param_field = "seg_accuracy_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        if len(shapes[0]) != 4:
+            self.fail(f"needs scores (N, C, H, W), found shape {shapes[0]}", "bottom", 0)
+        check_labels(self, shapes[0], shapes[1], 1)
+        number = shapes[0][1]
+        self.ignore = tuple(self.param.ignore_label)
+        if not self.param.reset:
+            self.register_buffer("counts", torch.zeros(number, number))
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        number = bottoms[0].shape[1]
+        found = number - 1 - bottoms[0].detach().flip(1).argmax(1).flatten()
+        label, valid = classes(bottoms[1].flatten())
+        valid = valid & (label >= 0) & (label < number)
+        for ignored in self.ignore:
+            valid = valid & (label != ignored)
+        counts = bottoms[0].new_zeros(number * number)
+        place = torch.where(valid, label * number + found, 0)
+        counts = counts.scatter_add(0, place, valid.to(counts.dtype)).reshape(number, number)
+        if not self.param.reset:
+            counts = counts + self.get_buffer("counts")
+            self.get_buffer("counts").copy_(counts)
+        right, actual, guessed = counts.diagonal(), counts.sum(1), counts.sum(0)
+        occurs = actual > 0
+        recall = torch.where(occurs, right / actual.clamp(min=1), 0).sum() / occurs.sum().clamp(min=1)
+        either = actual + guessed - right
+        overlap = torch.where(either > 0, right / either.clamp(min=1), 1).mean()
+        return torch.stack([right.sum() / counts.sum(), recall, overlap]).reshape(1, 1, 1, 3)

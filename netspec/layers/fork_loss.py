@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import prod
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as sigmoid_cross_entropy
@@ -116,3 +119,68 @@ class SigmoidCrossEntropyBalanceLoss(Layer):
         safe = torch.where(counted, x, 0.0)
         losses = sigmoid_cross_entropy(safe, one.to(x.dtype), reduction="none") * share.to(x.dtype)
         return torch.where(counted, losses, 0.0).sum() / x.shape[0]
+
+
+def distance(x_NK: Tensor, centers_CK: Tensor, label_N: Tensor) -> Tensor:
+    """sum |x - c|^2 / (2 N)."""
+    return (x_NK - centers_CK[label_N]).square().sum() / (2 * x_NK.shape[0])
+
+
+@torch.library.custom_op("netspec::to_centers", mutates_args=())
+def to_centers(x_NK: Tensor, centers_CK: Tensor, label_N: Tensor) -> Tensor:
+    """`distance` whose gradient of the centres is the step towards their rows, whatever the loss weighs."""
+    return distance(x_NK, centers_CK, label_N)
+
+
+@to_centers.register_fake
+def _(x_NK: Tensor, centers_CK: Tensor, label_N: Tensor) -> Tensor:
+    return x_NK.new_empty(())
+
+
+def remember(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def towards(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    """The gradients of x and of the centres."""
+    x_NK, centers_CK, label_N = ctx.saved_tensors
+    d_NK = x_NK - centers_CK[label_N]
+    zeros = torch.zeros_like(centers_CK)
+    rows_C = zeros[:, 0].index_add(0, label_N, torch.ones_like(x_NK[:, 0]))
+    return grad * d_NK / x_NK.shape[0], -zeros.index_add(0, label_N, d_NK) / (rows_C[:, None] + 1), None
+
+
+to_centers.register_autograd(towards, setup_context=remember)
+
+
+@register("CenterLoss")
+class CenterLoss(Layer):
+    """loss = sum |x - c_label|^2 / (2 N); the centre of a class moves towards the mean of its rows.
+
+    Shapes: features x (N, ...) read as (N, K), label N values, top (); blob centres (num_output, K). x has the
+    gradient (x - c) / N. That of a centre with m rows in the batch is sum (c - x) / (m + 1), which the loss
+    weight does not scale, as published. NaN makes the loss NaN. Raises SpecError for missing num_output, an
+    axis other than 1, or labels that do not fit; IndexError in forward for a label of no class. Source: Wen et
+    al. 2016, center_loss_layer.cpp.
+    """
+
+    bottoms, is_loss = exactly(2), True
+    param_field = "center_loss_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        p, shape = self.param, shapes[0]
+        if not p.num_output:
+            self.fail("needs num_output > 0, the number of classes", "center_loss_param")
+        if len(shape) < 2 or self.axis(p.axis, len(shape), "center_loss_param", "axis") != 1:
+            self.fail(
+                f"needs features (N, ...) from axis 1 on, found shape {shape}", "center_loss_param", "axis"
+            )
+        if prod(shapes[1]) != shape[0]:
+            self.fail(f"needs {shape[0]} labels, found shape {shapes[1]}", "bottom", 1)
+        self.add_blob((p.num_output, prod(shape[1:])), p.center_filler)
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        label = bottoms[1].detach().flatten().long()
+        # A program that is written for others computes no gradients, and they lack the operator.
+        apply = distance if torch.compiler.is_exporting() else to_centers
+        return apply(bottoms[0].flatten(1), self.blob(0), label)

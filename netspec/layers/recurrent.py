@@ -1,15 +1,16 @@
-"""Recurrent layers over time-major blobs (T, N, ...): RNN, LSTM, and LSTMUnit, one step of an LSTM."""
+"""Recurrent layers over time-major blobs (T, N, ...): RNN, LSTM, a fork's Lstm, and LSTMUnit, one step of an LSTM."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from netspec.layers.base import Layer, Shape, at_least, exactly, register
+from netspec.layers.base import Layer, Shape, at_least, between, exactly, register
 
 # Shape suffixes: T = time, N = sequences (the batch), H = num_output, G = 4 H gates in the order i, f, o, g.
 
@@ -111,7 +112,7 @@ class LSTM(Recurrent):
     Shapes: x (T, N, ...), cont (T, N), optional static input s (N, ...), with expose_hidden also h_0 and c_0
     (1, N, H); tops h (T, N, H), with expose_hidden also h_T and c_T. Blobs W (4H, D), b (4H,), S (4H, E) if s
     is given, V (4H, H); gates in the order i, f, o, g. The exposed states carry gradients (Caffe cuts them
-    off). The state before a step with cont 0 has no effect, also when it is NaN; other NaN pass through.
+    off). The state before a step with cont 0 has no effect, also when it is NaN; other NaN pass on.
     Raises SpecError for missing num_output, wrong numbers of bottoms or tops, or shapes that do not fit.
     Source: Donahue et al. 2014 (LRCN); Caffe, lstm_layer.cpp and recurrent_layer.cpp.
     """
@@ -191,3 +192,104 @@ class LSTMUnit(Layer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         c, gates, cont = bottoms
         return lstm_step(c, gates, cont.detach().to(c.dtype).unsqueeze(2))
+
+
+@torch.library.custom_op("netspec::cut_gradient", mutates_args=())
+def cut_gradient(x: Tensor, limit: float) -> Tensor:
+    """y = x, its gradient cut to [-limit, limit]; an operator of its own, so that compiled nets keep it."""
+    return x.clone()
+
+
+@cut_gradient.register_fake
+def _(x: Tensor, limit: float) -> Tensor:
+    return torch.empty_like(x)
+
+
+def remember_limit(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.limit = inputs[1]
+
+
+def cut(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return grad.clamp(-ctx.limit, ctx.limit), None
+
+
+cut_gradient.register_autograd(cut, setup_context=remember_limit)
+
+
+@register("Lstm")
+class OhLstm(Layer):
+    """c_t = f c_(t-1) + i g, h_t = o tanh(c_t), with i, f, o = sigmoid, g = tanh of W x + V h_(t-1) + b.
+
+    Shapes: x (T N, ...) with N = batch_size, row t N + n step t of sequence n; optional clip of T N values, 0
+    where a sequence begins; top h (T N, H). Blobs W (4H, D), V (4H, H), b (4H,); gates in the order i, f, o, g.
+    With clip a forward starts from the last state of the forward before (0 at first), and no gradient crosses
+    forwards; without it every forward begins anew. clipping_threshold cuts the gradients of W x + V h + b at
+    each step. The state before a step with clip 0 has no effect, also when it is NaN; other NaN pass on.
+    Raises SpecError for missing num_output or shapes that do not fit. Source: Junhyuk Oh's caffe-lstm,
+    lstm_layer.cpp, whose gradient of V also counts states that clip cuts off.
+    """
+
+    bottoms = between(1, 2)
+    param_field = "lstm_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        p, shape = self.param, shapes[0]
+        if not (p.num_output and p.batch_size):
+            self.fail("needs num_output > 0 and batch_size > 0", "lstm_param")
+        if len(shape) < 2 or shape[0] % p.batch_size:
+            self.fail(f"needs {p.batch_size} rows or a multiple of it, found shape {shape}", "bottom", 0)
+        if len(shapes) == 2 and prod(shapes[1]) != shape[0]:
+            self.fail(f"needs {shape[0]} values, one a row, found shape {shapes[1]}", "bottom", 1)
+        self.add_blob((4 * p.num_output, prod(shape[1:])), p.weight_filler)
+        self.add_blob((4 * p.num_output, p.num_output), p.weight_filler)
+        self.add_blob((4 * p.num_output,), p.bias_filler)
+        for name in ("h_state", "c_state"):
+            self.register_buffer(name, torch.zeros(p.batch_size, p.num_output))
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        p, x = self.param, bottoms[0]
+        inputs = linear(x.flatten(1), self.blob(0), self.blob(2)).reshape(-1, p.batch_size, 4 * p.num_output)
+        if len(bottoms) == 2:
+            goes_on = (bottoms[1].detach() != 0).to(x.dtype).reshape(-1, p.batch_size, 1)
+            # A copy: backward needs the state that this forward began with, and the buffer is overwritten below.
+            h, c = self.get_buffer("h_state").clone(), self.get_buffer("c_state").clone()
+        else:
+            goes_on = torch.ones_like(inputs[:, :, :1])
+            goes_on[0] = 0
+            h = c = inputs.new_zeros(p.batch_size, p.num_output)
+        # A program that is written for others computes no gradients, and they lack the operator.
+        cuts = p.clipping_threshold > 0 and not torch.compiler.is_exporting()
+        hidden = []
+        for gates, cont in zip(inputs.unbind(0), goes_on.unbind(0), strict=True):
+            gates = gates + linear(carried(cont, h), self.blob(1))
+            if cuts:
+                gates = cut_gradient(gates, p.clipping_threshold)
+            c, h = lstm_step(c, gates, cont)
+            hidden.append(h)
+        if len(bottoms) == 2:
+            self.get_buffer("h_state").copy_(h.detach())
+            self.get_buffer("c_state").copy_(c.detach())
+        return torch.cat(hidden)
+
+
+@register("ContinuationIndicator")
+class ContinuationIndicator(Layer):
+    """y = 0 at the first step, 1 at the others: the bottom that tells RNN and LSTM where sequences begin.
+
+    Shapes: top (time_step, batch_size). No bottom, no gradient. Raises SpecError where a number is missing.
+    Source: continuation_indicator_layer.cpp of Intel's Caffe and of OCR forks.
+    """
+
+    bottoms = exactly(0)
+    param_field = "continuation_indicator_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        p = self.param
+        if not (p.time_step and p.batch_size):
+            self.fail("needs time_step > 0 and batch_size > 0", "continuation_indicator_param")
+        self.register_buffer("anchor", torch.empty(0), persistent=False)  # follows the net's device and dtype
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        steps = torch.arange(self.param.time_step, device=self.get_buffer("anchor").device) > 0
+        values = steps.to(self.get_buffer("anchor").dtype)
+        return values[:, None].expand(-1, self.param.batch_size).clone()

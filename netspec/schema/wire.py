@@ -28,11 +28,14 @@ _SIMNETS_TYPES = ("Similarity", "MEX", "Noise")
 # Layer types of other forks: number in their files -> number in proto/netspec.proto.
 _FORK_LAYER = {
     "BN": {137: 1137},
+    "CenterLoss": {147: 1172, 149: 1172},
     "DenseImageData": {138: 1139},
     "Interp": {143: 1163, 163: 1163},
     "L1Loss": {151: 1169},
+    "Lstm": {201: 1171},
     "Proposal": {201: 1165, 202: 1165},
     "ROIAlign": {154: 1164},
+    "SegAccuracy": {154: 1173},
     "ShuffleChannel": {164: 1168},
     "SpatialTransformer": {150: 1170},
     "Upsample": {137: 1138, 149: 1138, 150: 1138, 160: 1138},

@@ -42,4 +42,25 @@ CASES = [
         inputs={"label": FOUR.reshape(2, 2)},
         gradient=(),
     ),
+    Case(
+        "seg_accuracy",
+        text(
+            "SegAccuracy seg_accuracy_param { ignore_label: 255 ignore_label: 7 }",
+            tops="acc",
+            x=(1, 3, 2, 4),
+            label=(1, 1, 2, 4),
+        ),
+        phase="TEST",
+        inputs={"label": labels(0, 1, 2, 0, 255, 7, 1, 1, shape=(1, 1, 2, 4))},
+        gradient=(),
+    ),
+    Case(
+        "seg_accuracy_of_all_batches",
+        text(
+            "SegAccuracy seg_accuracy_param { reset: false }", tops="acc", x=(2, 2, 1, 2), label=(2, 1, 1, 2)
+        ),
+        phase="TEST",
+        inputs={"label": labels(0, 1, NAN, 0, shape=(2, 1, 1, 2))},
+        gradient=(),
+    ),
 ]

@@ -216,4 +216,23 @@ CASES = [
         inputs={"rois": torch.tensor([0.0, 1, 0, 0, 0]).unsqueeze(1).repeat(1, 5)},
         gradient=(),
     ),
+    Case(
+        "center_loss",
+        text(
+            'CenterLoss center_loss_param { num_output: 3 center_filler { type: "gaussian" } } param { lr_mult: 0 }',
+            x=(4, 2, 2),
+            label=(4,),
+        ),
+        inputs={"label": FOUR},
+    ),
+    Case(
+        "center_loss_learned",
+        text(
+            'CenterLoss center_loss_param { num_output: 3 center_filler { type: "gaussian" } }',
+            x=(4, 2),
+            label=(4, 1),
+        ),
+        inputs={"label": FOUR.reshape(4, 1)},
+        gradient=(),
+    ),
 ]

@@ -19,6 +19,10 @@ def recurrent(kind: str, bottoms: str, tops: str, more: str = "", **shapes: tupl
     return text(layer, bottoms=bottoms, tops=tops, x=(4, 2, 2), cont=(4, 2), **shapes)
 
 
+def oh_lstm(bottoms: str, more: str = "", **shapes: tuple[int, ...]) -> str:
+    return text(f"Lstm lstm_param {{ num_output: 3 {FILLERS} {more} }}", bottoms=bottoms, tops="h", **shapes)
+
+
 CASES = [
     Case("lstm", recurrent("LSTM", "x cont", "h"), inputs={"cont": CONT}),
     Case("lstm_static", recurrent("LSTM", "x cont s", "h", s=(2, 2, 1)), inputs={"cont": CONT}),
@@ -35,6 +39,19 @@ CASES = [
         "rnn_exposed",
         recurrent("RNN", "x cont h0", "o hT", "expose_hidden: true", h0=(1, 2, 3)),
         inputs={"cont": GOES_ON},
+    ),
+    Case("oh_lstm", oh_lstm("x", "batch_size: 2", x=(6, 2, 2))),
+    Case("oh_lstm_of_one", oh_lstm("x", x=(3, 2))),
+    Case("oh_lstm_clip", oh_lstm("x clip", "batch_size: 2", x=(8, 2), clip=(4, 2)), inputs={"clip": CONT}),
+    Case("oh_lstm_cut", oh_lstm("x", "clipping_threshold: 0.1 batch_size: 2", x=(4, 2)), gradient=()),
+    Case(
+        "continuation_indicator",
+        text(
+            "ContinuationIndicator continuation_indicator_param { time_step: 3 batch_size: 2 }",
+            bottoms="",
+            tops="cont",
+        ),
+        gradient=(),
     ),
     Case(
         "lstm_unit",

@@ -1,0 +1,181 @@
+"""Layers of public forks against their formulas, written here as loops: Lstm, CenterLoss, SegAccuracy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from netspec import schema, spec
+from netspec.errors import SpecError
+from netspec.graph import compile
+from netspec.net import Net, build
+from netspec.schema import read_binary_net, write_binary_net
+from tests.cases.loss import text
+
+FILLERS = 'weight_filler { type: "gaussian" std: 0.5 } bias_filler { type: "uniform" }'
+
+
+def net_of(source: str, phase: str = "TRAIN") -> Net:
+    return build(compile(spec.net(schema.parse_net(source), phase)), seed=2)
+
+
+def lstm(more: str = "", bottoms: str = "x", **shapes: tuple[int, ...]) -> Net:
+    param = f"Lstm lstm_param {{ num_output: 3 batch_size: 2 {FILLERS} {more} }}"
+    return net_of(text(param + " loss_weight: 1", bottoms=bottoms, tops="h", **shapes))
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def steps(
+    x: np.ndarray, clip: np.ndarray, blobs: list[np.ndarray], h: np.ndarray, c: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The recursion, one sequence and one step at a time: x (T, N, D), clip (T, N), states (N, H)."""
+    w, v, b = blobs
+    h, c, out = h.copy(), c.copy(), []
+    for x_t, clip_t in zip(x, clip, strict=True):
+        for n in range(x.shape[1]):
+            gates = w @ x_t[n] + b + (v @ h[n] if clip_t[n] else 0)
+            i, f, o, g = gates.reshape(4, -1)
+            c[n] = (sigmoid(f) * c[n] if clip_t[n] else 0) + sigmoid(i) * np.tanh(g)
+            h[n] = sigmoid(o) * np.tanh(c[n])
+        out.append(h.copy())
+    return np.concatenate(out), h, c
+
+
+def test_lstm_begins_anew_without_clip_and_goes_on_with_it() -> None:
+    zeros = np.zeros((2, 3))
+    plain, clipped = lstm(x=(8, 2)), lstm(bottoms="x clip", x=(8, 2), clip=(8,))
+    blobs = [param.value.detach().double().numpy() for param in plain.params]
+    assert [blob.shape for blob in blobs] == [(12, 2), (12, 3), (12,)]
+    x = torch.randn(8, 2)
+    ones = np.ones((4, 2))
+    first = ones.copy()
+    first[0] = 0
+    for _ in range(2):
+        expected, _, _ = steps(x.double().numpy().reshape(4, 2, 2), first, blobs, zeros, zeros)
+        np.testing.assert_allclose(plain(x)[0].detach().numpy(), expected, atol=1e-6)
+    h = c = zeros
+    breaks = np.array([[0, 1], [1, 1], [1, 0], [1, 1.0]])
+    for clip in (breaks, ones):
+        expected, h, c = steps(x.double().numpy().reshape(4, 2, 2), clip, blobs, h, c)
+        found = clipped(x, torch.from_numpy(clip).float().flatten())[0]
+        np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-6)
+
+
+def test_lstm_cuts_the_gradients_of_its_gates() -> None:
+    whole, cut = lstm(x=(2, 2)), lstm("clipping_threshold: 0.001", x=(2, 2))
+    for net in (whole, cut):
+        net(torch.ones(2, 2))[0].sum().backward()
+    bias = cut.params[2].value.grad
+    assert bias is not None
+    assert bias.abs().max() == pytest.approx(0.002)  # one step of two sequences
+    assert whole.params[2].value.grad.abs().max() > 0.05  # type: ignore[union-attr]
+    with pytest.raises(SpecError, match="needs 2 rows or a multiple of it"):
+        lstm(x=(3, 2))
+
+
+def test_continuation_indicator_feeds_an_lstm() -> None:
+    cont = 'layer { name: "c" type: "ContinuationIndicator" top: "cont" continuation_indicator_param '
+    cont += "{ time_step: 3 batch_size: 2 } }\n"
+    net = net_of(
+        cont + text(f"LSTM recurrent_param {{ num_output: 2 {FILLERS} }}", "x cont", "h", x=(3, 2, 4))
+    )
+    x = torch.randn(3, 2, 4)
+    blobs = net.blobs(x)
+    assert blobs["cont"].tolist() == [[0, 0], [1, 1], [1, 1]]
+    assert torch.equal(blobs["h"], net.blobs(x)["h"])
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.008])
+def test_center_loss_moves_centers_whatever_it_weighs(weight: float) -> None:
+    param = 'CenterLoss center_loss_param { num_output: 4 center_filler { type: "gaussian" } }'
+    net = net_of(text(f"{param} loss_weight: {weight}", x=(5, 3), label=(5,)))
+    x, label = torch.randn(5, 3, requires_grad=True), torch.tensor([0.0, 2, 2, 3, 2])
+    centers = net.params[0].value
+    loss = net.objective(net(x, label))
+    loss.backward()
+    rows = [int(value) for value in label]
+    d = (x - centers[rows]).detach()
+    assert float(loss.detach()) == pytest.approx(weight * float(d.square().sum()) / 10)
+    assert torch.allclose(x.grad, weight * d / 5)  # type: ignore[arg-type]
+    for k in range(4):
+        mine = [i for i in range(5) if rows[i] == k]
+        expected = -sum((d[i] for i in mine), torch.zeros(3)) / (len(mine) + 1)
+        assert torch.allclose(centers.grad[k], expected, atol=1e-6)  # type: ignore[index]
+
+
+def confusion(scores: Tensor, label: Tensor, ignored: set[int]) -> np.ndarray:
+    counts = np.zeros((scores.shape[1],) * 2)
+    for n, y, x in np.ndindex(scores.shape[0], *scores.shape[2:]):
+        actual = int(label[n, 0, y, x])
+        if actual not in ignored and 0 <= actual < len(counts):
+            best = max(range(len(counts)), key=lambda c: (float(scores[n, c, y, x]), c))
+            counts[actual, best] += 1
+    return counts
+
+
+def measures(counts: np.ndarray) -> list[float]:
+    recall, overlap = [], []
+    for k in range(len(counts)):
+        row, column, own = counts[k].sum(), counts[:, k].sum(), counts[k, k]
+        if row:
+            recall.append(own / row)
+        overlap.append(own / (row + column - own) if row + column - own else 1.0)
+    return [counts.trace() / counts.sum(), float(np.mean(recall)), float(np.mean(overlap))]
+
+
+@pytest.mark.parametrize("reset", ["true", "false"])
+def test_seg_accuracy(reset: str) -> None:
+    param = f"SegAccuracy seg_accuracy_param {{ ignore_label: 255 ignore_label: 3 reset: {reset} }}"
+    net = net_of(text(param, tops="acc", x=(2, 5, 4, 6), label=(2, 1, 4, 6)), "TEST")
+    before = np.zeros((5, 5))
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randint(0, 4, (2, 5, 4, 6), generator=generator).float()  # many ties
+        label = torch.tensor([0.0, 1, 2, 3, 255, 9])[torch.randint(0, 6, (2, 1, 4, 6), generator=generator)]
+        counts = confusion(x, label, {255, 3})
+        before = counts + before if reset == "false" else counts
+        np.testing.assert_allclose(net(x, label)[0].flatten().numpy(), measures(before), rtol=1e-6)
+    nothing = net_of(text("SegAccuracy", tops="acc", x=(1, 2, 1, 1), label=(1, 1, 1, 1)), "TEST")
+    accuracy, recall, overlap = nothing(torch.zeros(1, 2, 1, 1), torch.full((1, 1, 1, 1), 255.0))[0].flatten()
+    assert math.isnan(accuracy)
+    assert (recall, overlap) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "number", "field"),
+    [
+        ('type: "Lstm" lstm_param { num_output: 7 batch_size: 3 }', 201, "lstm_param"),
+        ('type: "CenterLoss" center_loss_param { num_output: 7 }', 147, "center_loss_param"),
+        ('type: "SegAccuracy" seg_accuracy_param { ignore_label: 255 }', 154, "seg_accuracy_param"),
+    ],
+)
+def test_binary_files_of_the_forks_are_understood(layer: str, number: int, field: str) -> None:
+    message = schema.parse_net(f'layer {{ name: "l" {layer} }}').message
+    own = schema.LayerParameter.DESCRIPTOR.fields_by_name[field].number
+    data = write_binary_net(message)
+    theirs = bytearray()
+    inner = message.layer[0]
+    bare = type(inner)()
+    bare.CopyFrom(inner)
+    bare.ClearField(field)
+    value = getattr(inner, field).SerializeToString()
+    body = bare.SerializeToString() + varint(number << 3 | 2) + varint(len(value)) + value
+    theirs += varint(100 << 3 | 2) + varint(len(body)) + body
+    assert own > 1000
+    assert bytes(theirs) != data
+    assert getattr(read_binary_net(bytes(theirs)).layer[0], field) == getattr(inner, field)
+
+
+def varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
