@@ -207,6 +207,11 @@ def test_a_row_does_not_depend_on_the_others(runs: tuple[Path, Path]) -> None:
     assert together.cells["ht"] == alone.cells["ht"]
 
 
+def test_a_wrong_suffix_costs_no_work() -> None:
+    with pytest.raises(DataError, match=r"results\.xls: results are written as \.json, .*\.svg"):
+        lab.missing(["no such run"], out=["results.xls"])
+
+
 def test_what_cannot_be_assembled(runs: tuple[Path, Path]) -> None:
     with pytest.raises(DataError, match="comes from a generative net"):
         lab.missing(runs[1:], impute=["expected"])
@@ -214,6 +219,7 @@ def test_what_cannot_be_assembled(runs: tuple[Path, Path]) -> None:
         lab.missing(runs[1:], impute=["zeros"])
     with pytest.raises(DataError, match="no run was given"):
         lab.missing([])
+
     with pytest.raises(DataError, match="does not know of missing pixels"):
         lab.Direct(model.load(runs[1]))
 

@@ -11,12 +11,13 @@ from netspec import model, schema
 from netspec.baselines import ByModel, Mean, Neighbours, RobustLinear, Zero
 from netspec.data.idx import Array
 from netspec.devices import choose_device
+from netspec.draw.canvas import SUFFIXES
 from netspec.errors import DataError, did_you_mean
 from netspec.lab.methods import Direct, Imputed, Imputer, Method
 from netspec.lab.plot import plot
 from netspec.lab.run import SEED, circumstances, run
 from netspec.lab.settings import parse_all
-from netspec.lab.table import Table
+from netspec.lab.table import TABLES, Table
 from netspec.model import Model
 
 IMPUTATIONS = ("zero", "mean", "mean_per_pixel", *ByModel.KINDS)
@@ -110,8 +111,11 @@ def missing(
 
     out: files to write, by suffix: .json, .csv, .md, .txt the table, .png, .svg, .pdf the plot.
     device: by default the GPU where there is one.
-    All runs must be of one data set; raises DataError otherwise, or for an unknown setting or imputation.
+    All runs must be of one data set; raises DataError otherwise, or for an unknown setting, imputation or suffix.
     """
+    for path in map(Path, out):
+        if path.suffix not in (*TABLES, *SUFFIXES):
+            raise DataError(f"{path}: results are written as {', '.join((*TABLES, *SUFFIXES))}")
     settings, chosen = parse_all(iid, rects, others), choose_device(schema.SolverParameter(), device)
     models = [model.load(folder, device=chosen) for folder in runs]
     methods = assemble(models, impute, shifts=shifts, neighbours=neighbours, robust=robust, seed=seed)
@@ -119,7 +123,7 @@ def missing(
     table = run(methods, settings, pixels, labels, repeats=repeats, seed=seed, first=begin, progress=progress)
     table.facts = {"data": models[0].dataset, "split": split, "seed": seed, **circumstances()}
     for path in map(Path, out):
-        if path.suffix in (".png", ".svg", ".pdf"):
+        if path.suffix in SUFFIXES:
             plot(table, path, title=f"{models[0].dataset}, {len(labels)} {split} images")
         else:
             table.write(path)

@@ -14,6 +14,9 @@ from typing import Any
 from netspec.errors import DataError
 from netspec.snapshot import write_whole
 
+TABLES = (".json", ".csv", ".md", ".txt")
+"""Suffixes of the files that a table is written to."""
+
 Z = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
 
@@ -129,7 +132,7 @@ class Table:
         elif path.suffix == ".txt":
             text = self.text()
         else:
-            raise DataError(f"{path}: tables are written as .json, .csv, .md or .txt")
+            raise DataError(f"{path}: tables are written as {', '.join(TABLES)}")
         write_whole(path, f"{text}\n".encode())
         return path
 
