@@ -19,6 +19,7 @@ from netspec.graph import compile
 from netspec.interchange import load_weights
 from netspec.interchange.dialects import told
 from netspec.net import Net, build
+from netspec.progress import Progress
 from netspec.runs import plain
 from netspec.spec import TEST, NetSpec
 from netspec.train import average, choose_device
@@ -131,6 +132,9 @@ def fed(net_spec: NetSpec, wanted: Wanted, seed: int) -> Iterator[tuple[Net, Fee
             raise SnapshotError(
                 f"{wanted.file}: has no blob of this net; its first is {next(iter(unused), 'none')!r}"
             )
+        if missing:
+            rest = f" and {len(missing) - 1} more of the net" if len(missing) > 1 else " of the net"
+            Progress(0).warn(f"{wanted.file}: has no blob {missing[0]!r}{rest}: as the fillers make it")
     elif net.params:
         raise SpecError(f"{net_spec.file}: the net has weights to learn; give --weights")
     torch.manual_seed(seed)

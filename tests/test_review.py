@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from netspec import experiment, schema, spec
+from netspec import experiment, schema, snapshot, spec
 from netspec.check import check
 from netspec.compiled import compile_net
 from netspec.errors import NetspecError, SpecError
@@ -212,6 +212,19 @@ def test_every_input_of_the_activations_lies_where_the_net_does(tmp_path: Path) 
     assert len(trained.net.graph.inputs) == 2
     with pytest.raises(NetspecError, match="no blob is called 'none'"):
         activation_pages(trained, tmp_path / "pages", blobs=["none"])
+
+
+def test_weights_that_lack_a_layer_are_told(
+    solver: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = solver.with_name("small.prototxt")
+    weights = build(compile(spec.net(schema.read_net(net), "TEST")), seed=1).weights()
+    snapshot.save(tmp_path / "whole.safetensors", weights, {})
+    snapshot.save(tmp_path / "half.safetensors", {"ip/0": weights["ip/0"]}, {})
+    evaluate(net, tmp_path / "whole.safetensors", iterations=1, device="cpu")
+    assert capsys.readouterr().err == ""
+    evaluate(net, tmp_path / "half.safetensors", iterations=1, device="cpu")
+    assert "half.safetensors: has no blob 'ip/1'" in capsys.readouterr().err
 
 
 # Layers of equal name
