@@ -13,7 +13,7 @@ import pytest
 from netspec.data import lmdb as lmdb_reader
 from netspec.data.database import Lmdb
 from netspec.errors import DataError
-from tools import fuzz_databases
+from tools import fuzz_databases, fuzz_lmdb
 from tools.mutations import mutated
 
 lmdb = pytest.importorskip("lmdb")
@@ -100,3 +100,10 @@ def test_mutated_lmdb_files_are_read_or_refused(tmp_path: Path) -> None:
         chance = random.Random(i)
         with contextlib.suppress(DataError):
             read(mutated(chance.choice(seeds), chance, fuzz_databases.PAGE_CHANGES, seeds))
+
+
+def test_damaged_files_are_given_to_both(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fuzz_lmdb.main(["--count", "12"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(int(line.rpartition(" ")[2]) for line in lines) == 12
+    assert all("netspec read" in line or "netspec refused" in line for line in lines)
