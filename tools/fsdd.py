@@ -1,14 +1,12 @@
-"""Windows of spoken digits as HDF5 files for nets/*_fsdd.prototxt.
+"""Windows of spoken digits as HDF5 files for nets/*_fsdd.prototxt: train.h5, validation.h5, test.h5.
 
     python -m tools.fsdd [--data FOLDER] [--out runs/fsdd]
 
 The Free Spoken Digit Dataset (fsdd.npz on $NETSPEC_DATA/fsdd, 3,000 clips of 8 kHz, its official split of
-2,700 and
-300): each clip is divided by 4 times its root mean square, and windows of 2,048 samples (256 ms) are cut
-around its
-loudest part; 8 windows a training clip, shifted by up to 64 ms, and 1 a test clip. Clips that are shorter
-are padded
-with silence. `data` is (N, 1, 1, 2048), `label` (N,).
+2,700 and 300; every ninth of the 2,700 is held out for validation): each clip is divided by 4 times its root
+mean square, and windows of 2,048 samples (256 ms) are cut around its loudest part; 8 windows a training clip,
+shifted by up to 64 ms, and 1 of any other. Clips that are shorter are padded with silence. `data` is
+(N, 1, 1, 2048), `label` (N,).
 """
 
 from __future__ import annotations
@@ -24,6 +22,9 @@ from netspec.errors import DataError
 
 WIDTH, SHIFT, COPIES = 2048, 512, 8
 """Samples of a window; most samples by which a training window is shifted; windows a training clip."""
+HELD_OUT = 9
+"""One of so many training clips is held out."""
+SPLITS = ("train", "validation", "test")
 
 
 def find(folder: Path | None) -> Path:
@@ -57,32 +58,41 @@ def window(clip: Array, middle: int) -> Array:
     return cut.astype(np.float32)
 
 
-def windows(path: Path, test: bool, seed: int = 1) -> tuple[Array, Array]:
-    """(N, 1, 1, WIDTH) windows and (N,) digits of a half of the data."""
+def clips(is_test: Array, split: str) -> Array:
+    """Numbers of the clips of a split."""
+    if split == "test":
+        return np.flatnonzero(is_test)
+    training = np.flatnonzero(~is_test.astype(bool))
+    held = np.arange(len(training)) % HELD_OUT == 0
+    return training[held if split == "validation" else ~held]
+
+
+def windows(path: Path, split: str, seed: int = 1) -> tuple[Array, Array]:
+    """(N, 1, 1, WIDTH) windows and (N,) digits of a split."""
     file = Npz(path)
     samples, offsets, labels, is_test = (
         file.read(name) for name in ("samples", "offsets", "label", "is_test")
     )
     generator = np.random.default_rng(seed)
     found, digits = [], []
-    for i in np.flatnonzero(is_test == test):
+    for i in clips(is_test, split):
         clip = samples[offsets[i] : offsets[i + 1]]
         middle = centre(clip)
-        for shift in [0] if test else generator.integers(-SHIFT, SHIFT + 1, COPIES):
+        for shift in generator.integers(-SHIFT, SHIFT + 1, COPIES) if split == "train" else [0]:
             found.append(window(clip, middle + int(shift)))
             digits.append(labels[i])
     return np.stack(found)[:, None, None], np.array(digits, np.float32)
 
 
 def write(out: Path, folder: Path | None = None) -> None:
-    """train.h5, test.h5 and the lists that HDF5Data reads; what is there stays."""
+    """A .h5 and the list that HDF5Data reads for each split; what is there stays."""
     import h5py
 
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("train", "test"):
+    for name in SPLITS:
         if (out / f"{name}.txt").exists():
             continue
-        data, labels = windows(find(folder), name == "test")
+        data, labels = windows(find(folder), name)
         with h5py.File(out / f"{name}.h5", "w") as file:
             file["data"], file["label"] = data, labels
         (out / f"{name}.txt").write_text(f"{out / name}.h5\n")
@@ -96,7 +106,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/fsdd"))
     args = parser.parse_args()
     write(args.out, args.data)
-    print(f"{args.out}/train.txt, {args.out}/test.txt")
+    print(", ".join(f"{args.out}/{name}.txt" for name in SPLITS))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,10 @@
     python -m tools.reproduce_speech [--quick] [--iterations N]
 
 The paper's data (TIMIT phonemes, windows of 256 ms) is licensed; here windows of 256 ms of the Free Spoken
-Digit Dataset
-(see tools/fsdd.py), its official split. Ours marginalises missing samples; the ConvNet sees whole windows in
-training and
-imputed ones in the test: zeros, the mean, linear interpolation between the observed neighbours, and our
-model's expected
-completion. Published on TIMIT: both 78 % clean; half missing: ConvNet 34 % with mean, 48 % with inpainting,
-ours 63 %.
+Digit Dataset (see tools/fsdd.py), its official split. Ours marginalises missing samples; the ConvNet sees whole
+windows in training and imputed ones in the test: zeros, the mean, linear interpolation between the observed
+neighbours, and our model's expected completion. Published on TIMIT: both 78 % clean; half missing: ConvNet 34 %
+with mean, 48 % with inpainting, ours 63 %.
 """
 
 from __future__ import annotations
