@@ -21,8 +21,6 @@ def compile_net(net: Net, batch: Sequence[Tensor]) -> str | None:
     before = random_state(device)
     kept = [(value, value.detach().clone()) for value in (*net.parameters(), *net.buffers())]
     reason = None
-    for layer in net.made:
-        layer.look()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own modules, about other modules of torch

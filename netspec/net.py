@@ -155,6 +155,32 @@ class Net(nn.Module):
                 return layer
         raise KeyError(name)
 
+    # What layers note of their blobs' values, for compiled and exported code
+
+    def look(self) -> None:
+        """Let every layer note what its forward branches on in its blobs' values. Plain walks do so themselves;
+        after a change of values this is for compiled code, which goes by what was noted last.
+        """
+        for layer in self.made:
+            layer.look()
+
+    def noted(self) -> dict[str, Any]:
+        """What layers have noted, by "<step>/<attribute>", as JSON can hold it."""
+        found = ((i, layer, name) for i, layer in enumerate(self.made) for name in layer.looks_for)
+        return {f"{i}/{name}": getattr(layer, name) for i, layer, name in found}
+
+    def recall(self, noted: Mapping[str, Any]) -> None:
+        """Let layers go by what `noted` gave, until they look again."""
+        for i, layer in enumerate(self.made):
+            layer.versions = ()
+            for name in layer.looks_for:
+                setattr(layer, name, noted.get(f"{i}/{name}", getattr(layer, name)))
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """`nn.Module.compile`, for the values that the blobs have now."""
+        self.look()
+        super().compile(*args, **options)
+
     # Weights
 
     def weights(self) -> dict[str, Tensor]:
@@ -189,6 +215,7 @@ class Net(nn.Module):
         with torch.no_grad():
             for value, new in copies:
                 value.copy_(new)
+        self.look()
         return missing, [name for name in weights if name not in used]
 
 

@@ -21,6 +21,7 @@ from netspec import schema, spec
 from netspec.compiled import compile_net
 from netspec.errors import SpecError
 from netspec.graph import compile
+from netspec.interchange.onnx import program_of, to_onnx
 from netspec.layers.base import Layer, as_tuple
 from netspec.layers.logsumexp import extremum, log_sum_exp, product
 from netspec.layers.marginalize import Marginalize
@@ -277,6 +278,34 @@ def test_compiled_code_knows_the_epsilon_that_was_loaded(
     x = torch.randn(1, 4, 2, 2, dtype=torch.float64)
     assert compile_net(one, [x]) is None
     torch.testing.assert_close(one(x), other(x))
+
+
+@pytest.mark.parametrize("way", ["compile", "torch.compile", "export", "onnx", "loaded, torch.export"])
+def test_no_way_to_compiled_code_misses_the_epsilon(way: str) -> None:
+    one = single("MEX", "mex_param", MEX, (1, 4, 2, 2))
+    infinite = torch.full((1, 1, 1, 1), inf, dtype=torch.float64)
+    if way.startswith(("loaded", "torch")):
+        one.load_weights({"layer/0": infinite})
+    else:
+        with torch.no_grad():
+            one.layer("layer").blobs[0].copy_(infinite)
+    x = torch.randn(1, 4, 2, 2, dtype=torch.float64)
+    call: Any = one
+    if way == "compile":
+        one.compile(backend="eager")
+    elif way == "torch.compile":
+        call = torch.compile(one, backend="eager")
+    elif way == "export":
+        call = program_of(one, [x]).module()
+    elif way == "onnx":
+        session = pytest.importorskip("onnxruntime").InferenceSession(
+            to_onnx(one, [x]).model_proto.SerializeToString()
+        )
+        call = lambda x: [torch.from_numpy(session.run(None, {"x": x.numpy()})[0])]  # noqa: E731
+    else:
+        call = torch.export.export(one, (x,)).module()
+    z = x.movedim(1, -1).unsqueeze(-2) + one.layer("layer").blobs[1][0, 0]
+    torch.testing.assert_close(call(x)[0].movedim(1, -1), z.amax(-1))
 
 
 def test_compiled_code_knows_how_sharp_the_loaded_gaussians_are(monkeypatch: pytest.MonkeyPatch) -> None:

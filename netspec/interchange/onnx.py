@@ -126,6 +126,7 @@ def program_of(
     shapes = None
     if dynamic_batch:
         shapes = (tuple({0: torch.export.Dim.DYNAMIC} for _ in values),)
+    net.look()
     try:
         with torch.no_grad(), quiet():
             return torch.export.export(outward, values, dynamic_shapes=shapes)

@@ -151,6 +151,7 @@ def load_layers(
         for layer, j, blob in copies:
             layer.blob(j).copy_(tensor(blob.array()).reshape(layer.blob_shapes[j]))
             taken.add(id(layer.blobs[j]))
+    net.look()
     return [param.name for param in net.params if id(param.value) not in taken], unused
 
 

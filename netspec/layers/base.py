@@ -84,6 +84,8 @@ class Layer(nn.Module):
     differentiable: ClassVar[bool] = True
     """False for layers without a gradient (ArgMax, Accuracy): they get detached bottoms."""
     param_field: ClassVar[str | None] = None
+    looks_for: ClassVar[tuple[str, ...]] = ()
+    """Attributes that `look` sets, with values that JSON can hold."""
 
     def __init__(self, spec: LayerSpec, phase: str):
         super().__init__()
@@ -95,6 +97,7 @@ class Layer(nn.Module):
         self.blob_lr_mults: list[float] = []
         self.strict = bool(spec.message.strict)
         """Compute as the SimNets fork does on CPU, its known bugs included, where that differs."""
+        self.versions: tuple[int, ...] = ()
         self.param: Any = getattr(spec.message, self.param_field) if self.param_field else None
 
     # What a subclass implements
@@ -116,7 +119,9 @@ class Layer(nn.Module):
         return False
 
     def look(self) -> None:
-        """Note what `forward` branches on in the blobs' values; compiled code, which cannot look, keeps it."""
+        """Note what `forward` branches on in the blobs' values, in the attributes `looks_for`; compiled code,
+        which cannot look, keeps it.
+        """
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """The tops as meta tensors; override where `forward` cannot run on the meta device."""
@@ -143,6 +148,14 @@ class Layer(nn.Module):
         """Blob i in this layer's own shape (a shared blob may be stored in its owner's shape)."""
         value: Tensor = self.blobs[i]
         return value if value.shape == self.blob_shapes[i] else value.view(self.blob_shapes[i])
+
+    def changed(self, *blobs: Tensor) -> bool:
+        """Whether any of these was written to since it was asked last (by Python; writes through arrays do not
+        count).
+        """
+        versions, before = tuple(blob._version for blob in blobs), self.versions
+        self.versions = versions
+        return versions != before
 
     def fill(self, blobs: Iterable[int], generator: torch.Generator) -> None:
         """Give the blobs of these indices their initial values, in order."""

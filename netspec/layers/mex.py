@@ -59,6 +59,7 @@ class MEX(Inner):
     tops = at_least(1)
     paired = True
     param_field = "mex_param"
+    looks_for = ("limit",)
 
     def setup(self, *shapes: Shape) -> None:
         p = self.param
@@ -78,7 +79,6 @@ class MEX(Inner):
         self.log_k = 0.0 if p.softmax_mode else log(self.block.values)
         self.limit = "any"
         """What epsilon is: "one", a limit ("max", "min" or "mean"), or "any" other value."""
-        self.seen_version = -1
         chosen = p.HasField("epsilon_filler") or self.strict
         self.add_blob(
             (1, 1, 1, 1),
@@ -136,9 +136,8 @@ class MEX(Inner):
     def look(self) -> None:
         """Note what epsilon is. Compiled code keeps what was seen last, outside it."""
         eps = self.blobs[0].detach()
-        if may_look(eps) and (eps.device.type == "cpu" or eps._version != self.seen_version):
+        if may_look(eps) and (eps.device.type == "cpu" or self.changed(eps)):
             self.limit = SPECIAL.get(eps.item(), "any")
-            self.seen_version = eps._version
 
     def fill(self, blobs: Iterable[int], generator: torch.Generator) -> None:
         super().fill(blobs, generator)

@@ -43,6 +43,7 @@ class Similarity(Leaf):
     tops = at_least(1)
     paired = True
     param_field = "similarity_param"
+    looks_for = ("needs_double",)
 
     def setup(self, *shapes: Shape) -> None:
         p = self.param
@@ -67,7 +68,6 @@ class Similarity(Leaf):
         self.block = read_block(self, p.block_param, same_shapes(self, shapes), can_round_up=False)
         self.ignores_nan = p.ignore_nan_input and p.normalization_term
         self.needs_double = False
-        self.seen_versions = (-1, -1)
         shape = (p.num_instances, *self.block.size)
         fit = p.unsupervised_init
         # The fork leaves at 0 what the initialisation will write; here it is filled, in case none is run.
@@ -141,9 +141,8 @@ class Similarity(Leaf):
     def look(self) -> None:
         """Note whether the product would lose more than ALLOWED. Compiled code keeps what was seen last."""
         t, w = (self.blobs[i].detach() for i in (0, 1))
-        if not may_look(w) or (t._version, w._version) == self.seen_versions:
+        if not may_look(w) or not self.changed(t, w):
             return
-        self.seen_versions = (t._version, w._version)
         extent = (t - t.mean(0)).abs().amax(0).square()
         largest = (self.precisions().abs().view(w.shape) * extent).flatten(1).sum(1).max()
         self.needs_double = bool(largest * torch.finfo(w.dtype).eps > ALLOWED)
