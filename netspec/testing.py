@@ -42,6 +42,7 @@ class TestNets:
         for i, net in enumerate(self.nets):
             torch.manual_seed(self.seed + i)
             self.feeders[i].load_state(self.starts[i])
+            net.look()
             outputs = average(net, self.feeders[i], self.batches[i], self.solver)
             set_random_state(device, after)
             yield plain(outputs)

@@ -39,6 +39,9 @@ from netspec.watch import Alarm, Diverged
 COMPILE_FROM = 2000
 """Iterations from which compiling (half a minute or more) pays."""
 
+LOOK_EVERY = 100
+"""Iterations after which compiled code asks anew what it goes by in the weights (it costs a wait for the GPU)."""
+
 Weights = str | Path | Mapping[str, Tensor]
 
 
@@ -239,6 +242,8 @@ class Trainer:
                 )
             return
         self.compiled = True
+        if self.beginning.saved is not None:  # as at the look before the snapshot, not as at the snapshot
+            self.net.recall(self.beginning.saved.info.get("noted", {}))
         self.solver.compile()
         for i in self.tests.compile():
             self.progress.line(f"test net {i} not compiled")
@@ -276,6 +281,8 @@ class Trainer:
 
     def iterate(self, t: int) -> None:
         """One iteration: forward and backward iter_size times, then the update."""
+        if self.compiled and t % LOOK_EVERY == 0:
+            self.net.look()
         rate = self.solver.rate()
         shown = self.shows(t)
         loss = torch.zeros((), device=self.device)
@@ -360,6 +367,7 @@ class Trainer:
                 "net": self.plan.train.name,
                 "seed": self.seed,
                 "compiled": self.compiled,
+                "noted": self.net.noted(),
                 "seconds": self.seconds,
                 "losses": [float(loss) for loss in self.losses],
                 "written": self.sinks.state(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -17,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from netspec import snapshot
+from netspec import snapshot, trainer
 from netspec.errors import NetspecError, SnapshotError
 from netspec.runs import Metrics
 from netspec.signals import Requests
@@ -126,6 +127,41 @@ def test_compilation_asked_for_on_resumption(solver: Path, capsys: pytest.Captur
     snapshot.save(state, tensors, {**info, "compiled": True})
     fit(solver, compiled=False, **{**asked, "overrides": ["max_iter=6"]})  # type: ignore[arg-type]
     assert "the step was compiled, now is not: equal to rounding, not to the bit" in capsys.readouterr().out
+
+
+SHARPENING = """
+name: "sharpening"
+layer { name: "data" type: "Dataset" top: "data" top: "label"
+  transform_param { scale: 0.0625 } dataset_param { name: "digits" split: "train" batch_size: 7 shuffle: true } }
+layer { name: "sim" type: "Similarity" bottom: "data" top: "d" param { decay_mult: 0 }
+  similarity_param { num_instances: 4 normalization_term: true block_param { block_size: 2 stride: 2 }
+    template_filler { type: "uniform" } weight_filler { type: "constant" value: 20000 } } }
+layer { name: "shrink" type: "Power" bottom: "d" top: "e" power_param { scale: 1e-6 } }
+layer { name: "ip" type: "InnerProduct" bottom: "e" top: "y"
+  inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "label" top: "loss" }
+"""
+
+
+def test_gaussians_that_sharpen_under_compiled_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a compiled run resumes, it goes by what the uninterrupted one went by: looked at in its rhythm."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(trainer, "LOOK_EVERY", 8)
+    (tmp_path / "tiny.prototxt").write_text(SHARPENING)
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(
+        """net: "tiny.prototxt" base_lr: 0.05 lr_policy: "fixed" weight_decay: -4 max_iter: 12 display: 1
+           random_seed: 3 snapshot: 2 solver_mode: CPU"""  # every step takes the precisions times 1.2
+    )
+    whole = train(solver, "whole", compiled=True)
+    noted = [bool(snapshot.newest(whole.folder)[0].info["noted"]["1/needs_double"])]
+    for stop in (2, 6, 8):
+        part = train(solver, f"part{stop}", compiled=True, overrides=[f"max_iter={stop}"])
+        noted.append(bool(snapshot.newest(part.folder)[0].info["noted"]["1/needs_double"]))
+        resumed = train(solver, f"part{stop}", compiled=True, resume=part.folder)
+        assert equal(resumed.net.weights(), whole.net.weights())
+        assert comparable(resumed.folder) == comparable(whole.folder)
+    assert noted == [True, False, False, False]  # the others crossed the bound after the look at the start
 
 
 def test_another_branch_leaves_the_old_one_aside(solver: Path, capsys: pytest.CaptureFixture[str]) -> None:
