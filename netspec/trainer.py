@@ -17,7 +17,7 @@ from netspec.beginning import begin
 from netspec.checkpoint import Checkpoint
 from netspec.compiled import compile_net
 from netspec.data import Feeder, Source
-from netspec.data.sinks import Sinks
+from netspec.data.sinks import Sinks, refuse_shared_files
 from netspec.devices import choose_device
 from netspec.errors import SnapshotError, SpecError
 from netspec.experiment import Experiment
@@ -84,6 +84,8 @@ class Trainer:
             raise SpecError(
                 f"the solver needs max_iter > 0, found {self.message.max_iter}", plan.at("max_iter")
             )
+        specs = {id(test.spec): test.spec for test in plan.tests}
+        refuse_shared_files((plan.train, *specs.values()))
         self.device = choose_device(self.message, device)
         self.beginning = begin(resume, seed, self.message)
         self.seed = self.beginning.seed
@@ -92,7 +94,6 @@ class Trainer:
             compile(plan.train), seed=self.seed, device=self.device, history=history_of(self.message.type)
         )
         # Equal test nets are one: each test begins at the same place in the data anyway.
-        specs = {id(test.spec): test.spec for test in plan.tests}
         distinct = {
             key: build(compile(one), seed=self.seed, device=self.device, share=self.net)
             for key, one in specs.items()

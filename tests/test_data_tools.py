@@ -16,7 +16,7 @@ from netspec.caffe_command import main
 from netspec.cli import app
 from netspec.data import convert, feeder, idx
 from netspec.data.protos import read_blob, read_datum
-from netspec.errors import DataError, NetspecError
+from netspec.errors import DataError, NetspecError, SpecError
 from netspec.evaluate import evaluate
 from netspec.graph import compile
 from netspec.interchange import save_weights
@@ -239,6 +239,21 @@ def test_hdf5_output_writes_in_training_and_test(
     assert shapes("test.h5") == [(10, 10), (10,)]
     with h5py.File("test.h5") as out:
         assert (out["data"][()] == first_rows(run.tests[0], 2)).all()
+
+
+def test_hdf5_output_into_one_file_from_two_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caffe ends at the start ("Failed to open HDF5 file"): the library truncates no file that is open."""
+    monkeypatch.chdir(tmp_path)
+    Path("net.prototxt").write_text(NET + OUTPUT.replace("include { phase: TRAIN }", ""))
+    Path("net_solver.prototxt").write_text(f'net: "net.prototxt" {SOLVER}')
+    with pytest.raises(SpecError, match=r"net.prototxt:\d+:\d+: layer 'train' .*: writes 'train.h5', as in the "
+                       "training net and in a test net"):  # fmt: skip
+        fit("net.prototxt", out="run")
+    assert not Path("run").exists()
+    assert not Path("train.h5").exists()
+    Path("net.prototxt").write_text(NET + OUTPUT.replace("TEST", "TRAIN").replace("test.h5", "./train.h5"))
+    with pytest.raises(SpecError, match=r"layer 'test' .*: writes './train.h5', as layer 'train' does"):
+        fit("net.prototxt")
 
 
 def test_hdf5_output_of_a_resumed_run_is_that_of_one_run(

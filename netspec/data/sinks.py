@@ -10,7 +10,8 @@ A walk takes the call of a layer as a parameter, so no layer needs side effects,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -18,7 +19,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from netspec.data.hdf5 import Hdf5Writer
-from netspec.errors import DataError
+from netspec.errors import DataError, SpecError
+from netspec.spec import LayerSpec, NetSpec
 
 
 class Made(Protocol):
@@ -35,6 +37,32 @@ def plain(layer: Any, *bottoms: Tensor) -> tuple[Tensor, ...]:
     """A layer's forward, its tops as a tuple."""
     tops = layer(*bottoms)
     return tops if isinstance(tops, tuple) else (tops,)
+
+
+def refuse_shared_files(nets: Iterable[NetSpec]) -> None:
+    """SpecError where two HDF5Output layers of a run's nets would write one file, which Caffe, too, cannot begin."""
+    owners: dict[str, LayerSpec] = {}
+    problems = []
+    for net in nets:
+        for layer in net.layers:
+            name = layer.message.hdf5_output_param.file_name
+            if layer.type != "HDF5Output" or not name:
+                continue
+            owner = owners.setdefault(os.path.normpath(name), layer)
+            if owner is layer:
+                continue
+            both = (
+                "in the training net and in a test net, or in two test nets"
+                if owner.at() == layer.at()
+                else ""
+            )
+            text = f"writes {name!r}, as {both or f'layer {owner.name!r} does'}: one file cannot hold both; "
+            text += (
+                "give each layer a file_name of its own, with include { phase: } where the nets share a text"
+            )
+            problems.append(layer.problem(text, "hdf5_output_param", "file_name"))
+    if problems:
+        raise SpecError(problems)
 
 
 class Sinks:
