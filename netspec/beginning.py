@@ -52,6 +52,7 @@ def begin(resume: str | Path | None, seed: int | None, message: Any) -> Beginnin
     """
     if resume is not None and not str(resume).endswith(SUFFIXES):
         saved, refused = snapshot.newest(Path(resume))
+        refuse_pretraining(saved, message)
         refuse_seeds(saved, seed, message)
         return Beginning(
             int(saved.info["seed"]), saved, refused=tuple(refused), picked=not Path(resume).is_dir()
@@ -61,6 +62,19 @@ def begin(resume: str | Path | None, seed: int | None, message: Any) -> Beginnin
     if seed is None:
         seed = message.random_seed if message.random_seed >= 0 else torch.seed() % 2**31
     return Beginning(seed, foreign=read_solverstate(resume) if resume is not None else None)
+
+
+def refuse_pretraining(saved: Snapshot, message: Any) -> None:
+    """Raise NetspecError where the snapshot is of a run before that of solver `message`: of its pretraining."""
+    before, run = solver_before(saved), run_folder_of(saved.path)
+    if before is None or not message.pretraining or before.pretraining == message.pretraining:
+        return
+    text = f"{saved.path}: is of a run that had no pretraining {message.pretraining!r}, as this solver has"
+    if run.name == "pretraining":
+        text += f"; it is that pretraining: --resume {run.parent} goes on with both"
+    else:
+        text += "; to start from its weights, give them as weights"
+    raise NetspecError(text)
 
 
 def refuse_seeds(saved: Snapshot, seed: int | None, message: Any) -> None:

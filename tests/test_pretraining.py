@@ -10,7 +10,7 @@ import torch
 
 from netspec import train
 from netspec.check import check
-from netspec.errors import SpecError
+from netspec.errors import NetspecError, SpecError
 from tools import render_nets
 
 SHORT = "base_lr: 0.01 lr_policy: 'fixed' display: 1 random_seed: 1 snapshot: 2"
@@ -73,6 +73,20 @@ def test_resumed_from_a_state_file(solver: Path, tmp_path: Path) -> None:
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
     assert not (tmp_path / "again" / "pretraining").exists()
+
+
+def test_the_first_runs_state_is_not_the_seconds(solver: Path, tmp_path: Path) -> None:
+    fitted(solver, out=tmp_path / "run")
+    first = tmp_path / "run" / "pretraining"
+    for resume in (first, first / "snapshots" / "iter_2.state.safetensors"):
+        with pytest.raises(
+            NetspecError, match=f"it is that pretraining: --resume {tmp_path / 'run'} goes on"
+        ):
+            fitted(solver, resume=resume)
+    alone = fitted(tmp_path / "first_solver.prototxt", out=tmp_path / "alone")
+    with pytest.raises(NetspecError, match="to start from its weights, give them as weights"):
+        fitted(solver, resume=tmp_path / "alone")
+    assert fitted(tmp_path / "first_solver.prototxt", resume=first).keys() == alone.keys()
 
 
 def test_a_first_run_that_cannot_begin_leaves_no_folder(solver: Path, tmp_path: Path) -> None:
