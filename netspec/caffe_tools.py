@@ -43,6 +43,13 @@ def convert_imageset(root: str, listed: str, target: str, *, flags: Flags) -> No
     size = (flags["resize_height"], flags["resize_width"])
     if any(size) and not all(size):
         raise UsageError("-resize_height and -resize_width are given together")
+    unread = 0
+
+    def skip(text: str) -> None:
+        nonlocal unread
+        unread += 1
+        glog.error(text, "tools.cpp:1")
+
     records = from_list(
         Path(listed),
         root,
@@ -51,8 +58,11 @@ def convert_imageset(root: str, listed: str, target: str, *, flags: Flags) -> No
         encoded=flags["encode_type"] or flags["encoded"],
         same_size=flags["check_size"],
         shuffle=time.time_ns() if flags["shuffle"] else None,
+        skip=skip,
     )
     say(f"Processed {write_database(records, Path(target), flags['backend'].upper())} files.")
+    if unread:
+        say(f"{unread} pictures could not be read and are left out.")
 
 
 def convert_mnist_data(images: str, labels: str, target: str, *, flags: Flags) -> None:

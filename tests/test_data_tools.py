@@ -193,6 +193,31 @@ def test_caffes_own_names(
         assert words in capfd.readouterr().err
 
 
+def test_pictures_that_cannot_be_read_are_left_out(
+    pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As convert_imageset does: the others keep the keys of their lines."""
+    (tmp_path / "3.png").unlink()
+    (tmp_path / "5.png").write_bytes(b"no picture")
+    kept = [i for i in range(12) if i not in (3, 5)]
+    root = f"{tmp_path}/"
+    assert main(["convert_imageset", root, str(pictures), str(tmp_path / "db")]) == 0
+    said = capfd.readouterr().err
+    assert "3.png: no such file" in said
+    assert "5.png: not a picture" in said
+    assert "Processed 10 files." in said
+    assert "2 pictures could not be read and are left out." in said
+    assert [one.key for one in convert.from_any(str(tmp_path / "db"))] == [f"{i:08}_{i}.png" for i in kept]
+    printed = call("dataset", pictures, tmp_path / "set", "--root", tmp_path)
+    assert "10 records; 2 pictures that cannot be read are left out" in printed
+    assert (held(tmp_path / "set")[0] == IMAGES[kept]).all()
+    assert len(call("mean", pictures, "--root", tmp_path).splitlines()) >= 3
+    with pytest.raises(DataError, match=r"3\.png: no such file"):
+        list(convert.from_list(pictures, root))
+    with pytest.raises(DataError, match="none of its 12 pictures can be read; the first: "):
+        list(convert.from_list(pictures, "elsewhere/", skip=lambda text: None))
+
+
 def test_encoded_records_keep_the_file(pictures: Path, tmp_path: Path) -> None:
     one = next(convert.from_list(pictures, f"{tmp_path}/", encoded=True))
     assert one.encoded == (tmp_path / "0.png").read_bytes()

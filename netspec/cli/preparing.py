@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -52,16 +54,33 @@ def dataset(
     """Write images with labels into an LMDB, a LevelDB or HDF5 files."""
     from netspec.data.convert import from_any, write_database, write_hdf5
 
+    skipped: list[str] = []
     records = from_any(source, split=split, labels=labels, root=folder(root), size=height_width(size), color=not gray,
-                       encoded=encoded, same_size=same_size, shuffle=(seed or 0) if shuffle else None)  # fmt: skip
+                       encoded=encoded, same_size=same_size, shuffle=(seed or 0) if shuffle else None,
+                       skip=skipping(skipped))  # fmt: skip
     kind = (backend or backend_of(target)).lower()
     if kind != "hdf5":
-        print(f"{target}: {write_database(records, target, kind.upper())} records")
+        print(f"{target}: {write_database(records, target, kind.upper())} records{left_out(skipped)}")
         return
     listed = target if target.suffix == ".txt" else target.with_suffix(".txt")
     for file in write_hdf5(records, listed, rows, scale=scale):
         print(file)
-    print(f"{listed}: for `source` of HDF5Data")
+    print(f"{listed}: for `source` of HDF5Data{left_out(skipped)}")
+
+
+def skipping(skipped: list[str]) -> Callable[[str], None]:
+    """What says that a picture is left out, and counts it."""
+
+    def skip(text: str) -> None:
+        skipped.append(text)
+        print(f"left out: {text}", file=sys.stderr)
+
+    return skip
+
+
+def left_out(skipped: list[str]) -> str:
+    """How many pictures were left out, in words."""
+    return f"; {len(skipped)} pictures that cannot be read are left out" if skipped else ""
 
 
 @app.command()
@@ -77,8 +96,16 @@ def mean(
     from netspec.data.convert import from_any, mean_image
     from netspec.data.protos import write_blob
 
+    skipped: list[str] = []
     found = mean_image(
-        from_any(source, split=split, root=folder(root), size=height_width(size), color=not gray)
+        from_any(
+            source,
+            split=split,
+            root=folder(root),
+            size=height_width(size),
+            color=not gray,
+            skip=skipping(skipped),
+        )
     )
     for value in found.mean((1, 2), dtype=float):
         print(f"mean_value: {value:.6g}")

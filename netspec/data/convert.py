@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -91,13 +91,15 @@ def from_list(
     encoded: bool | str = False,
     same_size: bool = False,
     shuffle: int | None = None,
+    skip: Callable[[str], None] | None = None,
 ) -> Iterator[Example]:
     """The pictures of a list `<path> <integer>`, keyed `<number in 8 digits>_<path>` as convert_imageset
     does.
 
     size: (height, width) to resize to. encoded: keep the files' bytes, or encode anew what is resized; a
     word ("png") is the kind that all become. same_size: DataError at the first of another size. shuffle: a
-    seed.
+    seed. skip: told of each picture that cannot be read, which then is left out; without it, and where none can
+    be read, DataError.
     """
     lines = []
     try:
@@ -111,9 +113,17 @@ def from_list(
         raise DataError(f"{source}: {error}") from error
     lines = [lines[i] for i in ordered(len(lines), shuffle)]
     first: tuple[int, ...] | None = None
+    unread = None
     for i, (name, number) in enumerate(lines):
         path = Path(root + name)
-        image = decode(path, color, str(path))
+        try:
+            image = decode(path, color, str(path))
+        except DataError as error:
+            if skip is None:
+                raise
+            skip(str(error))
+            unread = unread or error
+            continue
         if size:
             image = resize(image, *size)
         if same_size and first not in (None, image.shape):
@@ -125,6 +135,8 @@ def from_list(
             as_it_is = size is None and kind_of(path.suffix[1:]) == kind_of(kind)
             data = path.read_bytes() if as_it_is else encode(image, kind, str(path))
         yield Example(f"{i:08}_{name}", image, number, data)
+    if unread is not None and first is None:
+        raise DataError(f"{source}: none of its {len(lines)} pictures can be read; the first: {unread}")
 
 
 def kind_of(ending: str) -> str:
@@ -159,6 +171,7 @@ def from_any(
     encoded: bool | str = False,
     same_size: bool = False,
     shuffle: int | None = None,
+    skip: Callable[[str], None] | None = None,
 ) -> Iterator[Example]:
     """The records of whatever `source` names: a database, an idx file, a list of pictures, or a data set by
     name. See the functions above for the rest; DataError for what does not apply to its kind.
@@ -168,7 +181,7 @@ def from_any(
     if not listed and (root or encoded or same_size or not color):
         raise DataError(f"{source}: is no list of pictures; root, gray, encoded and same size are for lists")
     if listed:
-        options = {"size": size, "color": color, "encoded": encoded, "same_size": same_size}
+        options = {"size": size, "color": color, "encoded": encoded, "same_size": same_size, "skip": skip}
         return from_list(path, root, shuffle=shuffle, **options)  # type: ignore[arg-type]
     if path.is_dir() or path.name == "data.mdb":
         if shuffle is not None:
