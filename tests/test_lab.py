@@ -237,3 +237,11 @@ def test_an_image_has_its_mask_in_any_selection(runs: tuple[Path, Path], tmp_pat
     pixels, labels = net.images("test", 0, 40)
     right = net.predict(net.from_pixels(pixels, masks[:, None])).numpy() == labels
     assert parts[0].cells["ht"][names[1]].right == right.sum()
+
+
+def test_a_table_names_the_gpu_only_where_it_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Some GPU")
+    assert "Some GPU" not in lab.circumstances("cpu")["machine"]
+    assert lab.circumstances(torch.device("cuda"))["machine"].endswith("threads, Some GPU")
+    assert lab.circumstances()["machine"].endswith("threads, Some GPU")

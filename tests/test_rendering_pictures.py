@@ -95,6 +95,12 @@ def test_probe_regression_is_scikit_learns() -> None:
     torch.testing.assert_close(ours, torch.from_numpy(theirs))
 
 
+def test_images_are_moved_where_they_lie() -> None:
+    """The draws are made in main memory; the meta device, as a GPU, takes no part in arithmetic with those."""
+    moved = transform(torch.zeros(2, 1, 8, 8, device="meta"), torch.Generator().manual_seed(0))
+    assert (moved.x.device.type, moved.nuisances.device.type) == ("meta", "meta")
+
+
 def test_known_nuisances_are_decoded_from_pixels() -> None:
     data = load_digits()
     x = torch.from_numpy(data.images[:1000, None] / 16)

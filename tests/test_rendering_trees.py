@@ -91,3 +91,21 @@ def test_class_trees_classify() -> None:
     x, y, x_test, y_test = digits()
     trees = ClassTrees.grow(x, y, 10, depth=4, generator=torch.Generator().manual_seed(1))
     assert accuracy(trees.scores(x_test), y_test) > 0.93
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_grows_the_tree_that_a_cpu_grows() -> None:
+    x = evolved(3, 2, 0.2, torch.Generator().manual_seed(5)).sample(
+        400, 0.05, torch.Generator().manual_seed(6)
+    )
+    labels = (x[:, 0] > 0).long()
+    trees = [
+        grow(x.to(device), labels.to(device), 2, 3, share=0.8, generator=torch.Generator().manual_seed(7))
+        for device in ("cpu", "cuda")
+    ]
+    ours, theirs = (tree.posterior(x.to(tree.templates[0].device)).cpu() for tree in trees)
+    torch.testing.assert_close(theirs, ours)
+    assert trees[1].sample(3, 0.1, torch.Generator().manual_seed(0)).is_cuda
+    forest = Forest.grow(x.cuda(), labels.cuda(), 2, trees=2, depth=2, generator=torch.Generator())
+    assert forest.posterior(x.cuda()).is_cuda

@@ -56,7 +56,7 @@ def facts(folder: Path, net: Model, seed: int) -> dict[str, Any]:
         "train_command": f"netspec train {training.get('file', '')} --out runs/{folder.name}",
         "train_seed": training.get("seed"),
         "iterations": iteration_of(newest(folder)[0].path),
-        **circumstances(),
+        **circumstances(net.device),
         "command": f"python -m tools.ht_results runs/{folder.name}",
     }
 

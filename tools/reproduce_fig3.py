@@ -66,8 +66,8 @@ def main() -> None:
     iterations = args.iterations or (100 if args.quick else None)
     n = 500 if args.quick else None
     settings = {"iterations": iterations or 20000, "images": n or 10000, "seed": args.seed}
-    results = Results(args.out.with_suffix(".json"), settings)
-    table = Table(facts={**settings, **circumstances()})
+    results = Results(args.out.with_suffix(".json"), settings, args.device)
+    table = Table(facts={**settings, **circumstances(args.device)})
     schedule = [f"stepvalue={iterations // 2},{iterations * 3 // 4},{iterations}"] if iterations else []
     for row, (net, missing) in nets(args.only, args.quick).items():
         overrides = missing + schedule

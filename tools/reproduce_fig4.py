@@ -38,8 +38,8 @@ def main() -> None:
         methods += assemble([one for one in models if one.generative], shifts=True)
     pixels, labels = models[0].images("test", 0, n)
     settings = {"runs": [folder.name for folder in args.run], "images": len(labels), "seed": args.seed}
-    results = Results(args.out.with_suffix(".json"), settings)
-    table = Table(facts={**settings, "data": models[0].dataset, **circumstances()})
+    results = Results(args.out.with_suffix(".json"), settings, args.device)
+    table = Table(facts={**settings, "data": models[0].dataset, **circumstances(args.device)})
     for setting in FIG_4:
         for method in methods:
             key = f"{method.name} | {setting.name}"

@@ -42,7 +42,7 @@ def main() -> None:
             neurons_page(net, args.pictures / name, level, 4 if args.quick else 25, kind, args.seed)
             parts += [f"States of `{level}` at their positions, {kind.replace('_', ' ')} patches (Fig. 6).",
                       f"![{level}, {kind}]({there}/{name})"]  # fmt: skip
-    facts = {"run": args.run.name, "seed": args.seed, **circumstances()}
+    facts = {"run": args.run.name, "seed": args.seed, **circumstances(args.device)}
     print(page(args.out / f"{stem}_fig5_6.md", f"Fig. 5 and Fig. 6: {stem}", parts, facts))
 
 

@@ -60,7 +60,11 @@ def main() -> None:
     images, classes = half("test")
     columns = [parse(setting.name, per_channel=True) for setting in FIG_4]
     table = run(methods, columns[:3] if args.quick else columns, images, classes, seed=args.seed)
-    table.facts = {"iterations": iterations or "as in the solver files", "seed": args.seed, **circumstances()}
+    table.facts = {
+        "iterations": iterations or "as in the solver files",
+        "seed": args.seed,
+        **circumstances(args.device),
+    }
     table.write(args.out.with_suffix(".json"))
     plot(table, args.out.with_suffix(".png"), "small NORB")
     intro = f"Accuracy in per cent on {len(classes)} test images, 95 % intervals (Wilson); one mask a camera."

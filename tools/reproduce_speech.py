@@ -64,7 +64,11 @@ def main() -> None:
     methods += [Imputed(imputer, convnet, f"ConvNet, {name}") for name, imputer in imputers.items()]
     data, labels = half("test")
     table = run(methods, parse_all(P), data, labels, seed=args.seed, repeats=1 if args.quick else 10)
-    table.facts = {"iterations": iterations or "as in the solver files", "seed": args.seed, **circumstances()}
+    table.facts = {
+        "iterations": iterations or "as in the solver files",
+        "seed": args.seed,
+        **circumstances(args.device),
+    }
     table.write(args.out.with_suffix(".json"))
     plot(table, args.out.with_suffix(".png"), "spoken digits")
     intro = (

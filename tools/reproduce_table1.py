@@ -179,7 +179,7 @@ def main() -> None:
         "split": args.split,
         "seed": args.seed,
     }
-    results = Results(args.out.with_suffix(".json"), settings)
+    results = Results(args.out.with_suffix(".json"), settings, args.device)
     for repeat in range(args.repeats):  # all pairs once before any twice: a run cut short is still an average
         for pair in pairs:
             key = f"{pair[0]}-{pair[1]}/{repeat}"
@@ -190,7 +190,7 @@ def main() -> None:
         f"{args.repeats} repeats; ± is half of a 95 % interval."
     )
     page(args.out.with_suffix(".md"), "Table 1: pairs of digits, pixels deleted",
-         [text, table(results.values)], {**settings, **circumstances()})  # fmt: skip
+         [text, table(results.values)], {**settings, **circumstances(args.device)})  # fmt: skip
     print(table(results.values))
 
 

@@ -21,7 +21,9 @@ class Results:
     `settings` are what the results depend on; a file made with others is refused, lest two experiments mix.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]):
+    def __init__(self, path: Path, settings: Mapping[str, Any], device: str | None = None):
+        """device: what results are computed on, see `lab.circumstances`."""
+        self.device = device
         self.path, self.settings = path, json.loads(json.dumps(dict(settings)))
         self.values: dict[str, Any] = {}
         if path.exists():
@@ -42,7 +44,7 @@ class Results:
 
     def save(self) -> None:
         """Write the file whole."""
-        data = {"settings": self.settings, "results": self.values, "made": circumstances()}
+        data = {"settings": self.settings, "results": self.values, "made": circumstances(self.device)}
         write_whole(self.path, (json.dumps(data, indent=1) + "\n").encode())
 
 

@@ -121,7 +121,7 @@ def missing(
     methods = assemble(models, impute, shifts=shifts, neighbours=neighbours, robust=robust, seed=seed)
     pixels, labels = images(models, split, begin, end)
     table = run(methods, settings, pixels, labels, repeats=repeats, seed=seed, first=begin, progress=progress)
-    table.facts = {"data": models[0].dataset, "split": split, "seed": seed, **circumstances()}
+    table.facts = {"data": models[0].dataset, "split": split, "seed": seed, **circumstances(chosen)}
     for path in map(Path, out):
         if path.suffix in SUFFIXES:
             plot(table, path, title=f"{models[0].dataset}, {len(labels)} {split} images")

@@ -62,12 +62,15 @@ def run(
     return table
 
 
-def circumstances(folder: Path | None = None) -> dict[str, Any]:
-    """What a result must say of its making: command, commit, machine, versions, date."""
+def circumstances(device: str | torch.device | None = None) -> dict[str, Any]:
+    """What a result must say of its making: command, commit, machine, versions, date.
+
+    device: what it was computed on; by default the GPU where there is one.
+    """
     return {
         "command": command(),
-        "commit": commit(folder or Path(__file__).parent),
-        "machine": machine(),
+        "commit": commit(Path(__file__).parent),
+        "machine": machine(device),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
@@ -96,8 +99,8 @@ def commit(folder: Path) -> str:
     return found.stdout.strip()
 
 
-def machine() -> str:
-    """Processor, number of threads, and GPU if there is one."""
+def machine(device: str | torch.device | None = None) -> str:
+    """Processor, number of threads, and the GPU: `device`, or where that is not given the one there is."""
     names = []
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -106,4 +109,5 @@ def machine() -> str:
         names = []
     name = names[0] if names else platform.processor() or platform.machine()
     text = f"{name}, {torch.get_num_threads()} threads"
-    return f"{text}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else text
+    used = torch.cuda.is_available() and (device is None or torch.device(device).type == "cuda")
+    return f"{text}, {torch.cuda.get_device_name(device)}" if used else text

@@ -23,15 +23,18 @@ class Transformed:
 
 
 def transform(x: Tensor, generator: torch.Generator | None = None) -> Transformed:
-    """Moves each image: shifts to 4 pixels, turns to 30 degrees, sizes 0.8 to 1.2, brightness 0.5 to 1."""
+    """Moves each image: shifts to 4 pixels, turns to 30 degrees, sizes 0.8 to 1.2, brightness 0.5 to 1.
+
+    x may lie on any device; the generator is one of main memory.
+    """
     n, _, height, width = x.shape
-    draws = torch.rand((n, 5), generator=generator, dtype=x.dtype)
+    draws = torch.rand((n, 5), generator=generator, dtype=x.dtype).to(x)
     shift = (draws[:, :2] * 2 - 1) * 4
     angle = (draws[:, 2] * 2 - 1) * np.pi / 6
     scale, brightness = 0.8 + 0.4 * draws[:, 3], 0.5 + 0.5 * draws[:, 4]
     cosine, sine = angle.cos() / scale, angle.sin() / scale
     turn = torch.stack((torch.stack((cosine, sine), 1), torch.stack((-sine, cosine), 1)), 1)
-    step = shift * 2 / torch.tensor([width, height], dtype=x.dtype)
+    step = shift * 2 / draws.new_tensor([width, height])
     moves = torch.cat((turn, -turn @ step[:, :, None]), 2)  # from a place in the moved image to one in x
     moved = grid_sample(x, affine_grid(moves, list(x.shape), align_corners=False), align_corners=False)
     moved = moved * brightness.view(-1, 1, 1, 1)

@@ -37,7 +37,7 @@ class EvolutionaryTree:
 
     def route(self, x: Tensor) -> Tensor:
         """The leaf of each row of x (N, D), one choice a level: the filter <mu, x> - |mu|^2 / 2 on the node's view."""
-        node = torch.zeros(len(x), dtype=torch.long)
+        node = torch.zeros(len(x), dtype=torch.long, device=x.device)
         for level, view in enumerate(self.views):
             node = node * self.branching + choose_child(
                 x, node, self.templates[level + 1], view, self.branching
@@ -58,13 +58,13 @@ class EvolutionaryTree:
     def sample(self, n: int, sigma: float, generator: torch.Generator | None = None) -> Tensor:
         """n draws: a leaf with equal chances, noise of standard deviation sigma; (n, D)."""
         leaves = self.templates[-1]
-        chosen = leaves[torch.randint(len(leaves), (n,), generator=generator)]
-        return chosen + sigma * torch.randn(chosen.shape, generator=generator, dtype=chosen.dtype)
+        chosen = leaves[torch.randint(len(leaves), (n,), generator=generator).to(leaves.device)]
+        return chosen + sigma * torch.randn(chosen.shape, generator=generator, dtype=chosen.dtype).to(chosen)
 
 
 def choose_child(x: Tensor, node: Tensor, below: Tensor, view: Tensor, branching: int) -> Tensor:
     """Which child (0, 1, ...) of its node each row goes to."""
-    choice = torch.zeros(len(x), dtype=torch.long)
+    choice = torch.zeros_like(node)
     for i in torch.unique(node).tolist():
         mine = node == i
         seen = view[i] != 0
@@ -86,10 +86,11 @@ def grow(
     """A tree by hard EM, from the root down: in each node k-means among its examples, a mutation a cluster.
 
     share: of the values that a node looks at, drawn anew in each node. labels (N,) fill the leaves'
-    histograms, with one example's worth of all labels' shares added, so that none is empty.
+    histograms, with one example's worth of all labels' shares added, so that none is empty. x may lie on any
+    device, where the tree then is; draws are made in main memory, by the generator.
     """
     templates, views = [x.mean(0, keepdim=True)], []
-    node = torch.zeros(len(x), dtype=torch.long)
+    node = torch.zeros(len(x), dtype=torch.long, device=x.device)
     for level in range(depth):
         count = branching**level
         view = (
@@ -97,7 +98,7 @@ def grow(
             if share < 1
             else torch.ones(count, x.shape[1])
         )
-        view = view.to(x.dtype)
+        view = view.to(x)
         below = templates[-1].repeat_interleave(branching, 0).clone()
         for i in torch.unique(node).tolist():
             mine = x[node == i]
@@ -109,8 +110,9 @@ def grow(
         node = node * branching + choose_child(x, node, below, view, branching)
     histograms = None
     if labels is not None:
-        counts = torch.zeros(branching**depth, classes).index_put_(
-            (node, labels.long()), torch.ones(len(x)), accumulate=True
+        labels = labels.to(x.device)
+        counts = torch.zeros(branching**depth, classes, device=x.device).index_put_(
+            (node, labels.long()), torch.ones(len(x), device=x.device), accumulate=True
         )
         counts += torch.bincount(labels.long(), minlength=classes) / len(x)
         histograms = counts / counts.sum(1, keepdim=True)
@@ -124,7 +126,7 @@ def cluster(
     start = [int(torch.randint(len(x), (), generator=generator))]
     gaps = (x[:, seen] - x[start[0], seen]).square().sum(1)
     while len(start) < min(k, len(x)) and float(gaps.sum()) > 0:  # k-means++
-        start.append(int(torch.multinomial(gaps, 1, generator=generator)))
+        start.append(int(torch.multinomial(gaps.cpu(), 1, generator=generator)))
         gaps = torch.minimum(gaps, (x[:, seen] - x[start[-1], seen]).square().sum(1))
     means = x[start]
     for _ in range(rounds):
@@ -160,7 +162,7 @@ class Forest:
         """A forest of `trees` trees."""
         grown = []
         for _ in range(trees):
-            bag = torch.randint(len(x), (len(x),), generator=generator)
+            bag = torch.randint(len(x), (len(x),), generator=generator).to(x.device)
             grown.append(grow(x[bag], labels[bag], classes, depth, branching, share, generator=generator))
         return cls(grown)
 
