@@ -6,8 +6,10 @@ import errno
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,7 @@ def test_no_help_is_cut(columns: str) -> None:
     """Wherever a terminal is narrow, in one process for all commands."""
     code = """
 import sys
+import textwrap
 from typer.testing import CliRunner
 from netspec.cli import app
 for command in sys.argv[1:]:
@@ -108,6 +111,19 @@ def test_check(tmp_path: Path) -> None:
     assert good["ok"]
     assert [problem["line"] for problem in report["problems"]] == [1, 1]
     assert "did you mean 'InnerProduct'?" in report["problems"][1]["message"]
+
+
+def test_the_readme_shows_what_check_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "README.md").read_text()
+    assert not [name for name in re.findall(r"nets/\w+\.prototxt", text) if not (ROOT / name).is_file()]
+    slip = re.search(r"\$ sed 's/(.*)/(.*)/' (\S+) > (\S+)\n +\$ netspec check \4\n((?:    .*\n)+)", text)
+    assert slip is not None
+    old, new, source, target, shown = slip.groups()
+    original = (ROOT / source).read_text()
+    monkeypatch.chdir(tmp_path)
+    Path(target).write_text(original.replace(old, new))
+    result = CliRunner().invoke(app, ["check", target], env={"COLUMNS": "200"})
+    assert result.output == textwrap.dedent(shown)
 
 
 def test_summary_and_draw(tmp_path: Path) -> None:
