@@ -116,6 +116,17 @@ def test_helper_layers_are_seen_through() -> None:
     torch.testing.assert_close(outputs["likelihood"].flatten()[:1], log_likelihood(tree, x), **same)
 
 
+def spread(normalised: bool) -> str:
+    """The norm of pool0 through two mixtures, one for each channel, added to pool0."""
+    return f"""
+        layer {{ name: "n9" type: "MEX" bottom: "pool0" top: "n9" {FIXED} mex_param {{
+          num_instances: 1 softmax_mode: true block_param {{ block_size: 1 }} offsets_filler {{ type: "constant" }} }} }}
+        layer {{ name: "two" type: "MEX" bottom: "n9" top: "two" mex_param {{
+          num_instances: 2 softmax_mode: true normalize_offsets: {str(normalised).lower()}
+          block_param {{ block_size: 1 }} offsets_filler {{ type: "gaussian" std: 1 }} }} }}
+        layer {{ name: "moved" type: "Eltwise" bottom: "pool0" bottom: "two" top: "moved" }}"""
+
+
 @pytest.mark.parametrize(
     ("middle", "reads", "words"),
     [
@@ -125,11 +136,16 @@ def test_helper_layers_are_seen_through() -> None:
          r"'twice' \(Eltwise\): reads 'pool0'"),
         (mask("rm2", "pool0", "rm2", 2, 1).replace('"constant" value: 1', '"bernoulli"'), "rm2",
          r"'rm2' \(Eltwise\): reads 'pool0'"),
+        (spread(normalised=False), "moved", r"'moved' \(Eltwise\): reads 'pool0'"),
     ],
 )  # fmt: skip
 def test_what_changes_activations_otherwise_is_named(middle: str, reads: str, words: str) -> None:
     with pytest.raises(SpecError, match=rf"original.prototxt:\d+:\d+: layer {words}"):
         Tree(made(helped(middle, reads)))
+
+
+def test_normalised_mixtures_of_a_common_term_leave_it_common() -> None:
+    assert Tree(made(helped(spread(normalised=True), "moved"))).names[-1] == "whole"
 
 
 def test_two_tops_of_a_tree_are_no_tree() -> None:

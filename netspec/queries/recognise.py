@@ -104,7 +104,7 @@ def known(layer: Layer, index: int, below: Sequence[Value]) -> Value | None:
     if isinstance(layer, Inner) and len(below) == 1:
         if isinstance(first, Chain):
             return Common() if is_norm(layer) else Chain((*first.steps, index))
-        return first if layer.passes or isinstance(first, Common) else None
+        return first if layer.passes or (isinstance(first, Common) and keeps_common(layer)) else None
     if layer.passes:
         return first
     if isinstance(layer, DummyData):
@@ -124,6 +124,11 @@ def is_norm(layer: Inner) -> bool:
         return False
     specs = layer.spec.message.param
     return len(specs) > 1 and specs[1].HasField("lr_mult") and specs[1].lr_mult == 0
+
+
+def keeps_common(layer: Inner) -> bool:
+    """Whether all channels of the top are equal where all of the bottom are: sums, and normalised mixtures."""
+    return not isinstance(layer, MEX) or is_norm(layer) or layer.tree_problem() is None
 
 
 def drawn(layer: DummyData) -> Value | None:
