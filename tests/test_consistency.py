@@ -51,10 +51,11 @@ def test_the_limit_counts_what_the_fudge_adds() -> None:
 
 
 def test_the_mean_of_completions_tends_to_the_expected_one() -> None:
-    found = sampled_means(tree(3), half(3).expand(50, -1, -1, -1), [4, 64, 256], seed=1)
+    """4 missing pixels in each of 1600 images: the error's own deviation is at most 1 in 100."""
+    found = sampled_means(tree(3), half(3).expand(1600, -1, -1, -1), [4, 16, 64], seed=1)
     for _, error, wanted in found:
-        assert error == pytest.approx(wanted, rel=0.25)
-    assert found[0][2] == pytest.approx(8 * found[2][2])
+        assert error == pytest.approx(wanted, rel=0.04)
+    assert found[0][2] == pytest.approx(4 * found[2][2])
 
 
 def test_nothing_observed() -> None:

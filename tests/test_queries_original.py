@@ -120,7 +120,8 @@ def spread(normalised: bool) -> str:
     """The norm of pool0 through two mixtures, one for each channel, added to pool0."""
     return f"""
         layer {{ name: "n9" type: "MEX" bottom: "pool0" top: "n9" {FIXED} mex_param {{
-          num_instances: 1 softmax_mode: true block_param {{ block_size: 1 }} offsets_filler {{ type: "constant" }} }} }}
+          num_instances: 1 softmax_mode: true block_param {{ block_size: 1 }}
+          offsets_filler {{ type: "constant" }} }} }}
         layer {{ name: "two" type: "MEX" bottom: "n9" top: "two" mex_param {{
           num_instances: 2 softmax_mode: true normalize_offsets: {str(normalised).lower()}
           block_param {{ block_size: 1 }} offsets_filler {{ type: "gaussian" std: 1 }} }} }}
