@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -35,3 +37,8 @@ def test_figures() -> None:
     row = bench_caffe.table({"lenet": entry}).splitlines()[-1]
     assert row.startswith("| lenet | 64 | 15.7 / 32 |")
     assert row.count("|") == 9
+
+
+def test_the_page_says_whose_figures_are_given() -> None:
+    page = Path(__file__).parent.parent / "docs" / "results" / "bench_caffe.md"
+    assert bench_caffe.ORIGIN in page.read_text()

@@ -277,7 +277,7 @@ def main() -> int:
         options.out.write_text(json.dumps(results, indent=1) + "\n")
         if page:
             title, facts = "Nets of Caffe's time", circumstances() | results["machine"]
-            write_page(options.out.with_suffix(".md"), title, [page.rstrip()], facts)
+            write_page(options.out.with_suffix(".md"), title, [bench_caffe.ORIGIN, page.rstrip()], facts)
     return 0
 
 
