@@ -178,6 +178,8 @@ class _Search:
             return Demand(like) if like is not None else None if i else Demand(self.image(maker), True)
         if kind == "ContrastiveLoss" and i == 2:
             return None if first is None else Demand(first[:1])
+        if kind == "InfogainLoss" and i == 2:
+            return None if first is None else Demand((1, 1, *gains(step, first)))
         if kind in REGIONS and i == 1:
             return Demand((2, 5))
         if kind in RECURRENT:
@@ -245,6 +247,12 @@ def labels(step: Step, scores: Shape, flat: bool) -> Shape:
     if flat or not inner or prod(inner) == 1:
         return outer or (1,)
     return (*outer, 1, *inner) if axis == 1 else (*outer, *inner)
+
+
+def gains(step: Step, scores: Shape) -> tuple[int, int]:
+    """The sides of the matrix of gains for `scores`."""
+    classes = scores[step.layer.message.infogain_loss_param.axis % len(scores)]
+    return classes, classes
 
 
 def unsliced(step: Step, parts: Mapping[int, Demand]) -> Shape:

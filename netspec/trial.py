@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ from netspec.net import Net, build
 
 BATCH = 2
 """Images a batch: enough for the statistics of a batch, and quick."""
+VALUES = 1 << 27
+"""How many values a net's blobs may hold in a trial; pictures are made smaller until they do."""
+SMALLEST = 32
+"""The side that pictures are not made smaller than."""
 
 
 def try_out(graph: Graph, shapes: Mapping[str, Shape]) -> str:
@@ -37,18 +42,39 @@ def try_out(graph: Graph, shapes: Mapping[str, Shape]) -> str:
 
 
 def small(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Shapes of all inputs with a batch of at most BATCH where the net works with it, else as they are."""
+    """Shapes of all inputs, smaller where the net works with them: BATCH examples, pictures that fit into memory."""
     net = build(graph, device="meta", input_shapes=shapes)
     own = {graph.name(slot): net.shapes[slot] for slot in graph.inputs}
-    sizes = {shape[0] for shape in own.values() if shape}
-    if len(sizes) != 1 or max(sizes) <= BATCH:
-        return own
-    cut = {name: (BATCH, *shape[1:]) if shape else shape for name, shape in own.items()}
+    few = {name: (min(BATCH, shape[0]), *shape[1:]) if shape else shape for name, shape in own.items()}
+    if few != own and (found := shaped_with(graph, few)) is not None:
+        own, net = few, found
+    while total(net) > VALUES:
+        half = {name: halved(shape) for name, shape in own.items()}
+        found = shaped_with(graph, half) if half != own else None
+        if found is None:
+            break
+        own, net = half, found
+    return own
+
+
+def shaped_with(graph: Graph, shapes: Mapping[str, Shape]) -> Net | None:
+    """The net on the meta device with other inputs; None where it does not work with them."""
     try:
-        build(graph, device="meta", input_shapes=cut)
+        return build(graph, device="meta", input_shapes=shapes)
     except SpecError:
-        return own
-    return cut
+        return None
+
+
+def total(net: Net) -> int:
+    """How many values its blobs hold."""
+    return sum(prod(shape) for shape in net.shapes if shape is not None)
+
+
+def halved(shape: Shape) -> Shape:
+    """A picture or volume of half the size a side."""
+    if len(shape) < 4 or min(shape[2:]) < 2 * SMALLEST:
+        return shape
+    return (*shape[:2], *(side // 2 for side in shape[2:]))
 
 
 def random_inputs(net: Net, seed: int = 0) -> list[Tensor]:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from netspec import schema
+from netspec import schema, spec, trial
 from netspec.check import Report, check
+from netspec.errors import SpecError
+from netspec.graph import compile
 from netspec.overrides import override
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -28,6 +30,9 @@ RUNS = {
     "v1_forks": ("v1", "input"),
     "ambiguous_bn": ("input",),
     "gains_elsewhere": (),
+    "gains_third": (),
+    "stages_together": (),
+    "large_regions": ("input",),
 }
 """Files whose every layer runs, with the old syntaxes found in each."""
 
@@ -38,7 +43,7 @@ def report(name: str) -> Report:
 
 def test_every_file_is_expected() -> None:
     others = {"python_data", "unknown_fork", "old_solver", "duplicates", "regions_train", "label_map"}
-    others |= {"not_caffe", "solver_elsewhere"}
+    others |= {"not_caffe", "solver_elsewhere", "values", "several_gpus", "places"}
     assert {path.stem for path in CORPUS.glob("*.prototxt")} == set(RUNS) | others
 
 
@@ -195,3 +200,43 @@ def test_duplicates_are_refused_at_the_second() -> None:
     (problem,) = report("duplicates").problems
     assert problem.position is not None
     assert (problem.position.line, problem.position.column) == (2, 97)
+
+
+def test_stages_are_tried_together_where_none_alone_is_enough() -> None:
+    found = check(CORPUS / "stages_together.prototxt", run=True)
+    assert {name: phase["run"] for name, phase in found.phases.items()} == {
+        "TRAIN frozen one": "forward and backward"
+    }
+
+
+def test_values_that_decide_numbers_must_be_known() -> None:
+    found = check(CORPUS / "values.prototxt", run=True)
+    assert [problem.position.line for problem in found.problems if problem.position] == [3, 4, 5]
+    assert "expects one of TRAIN, TEST, found test" in found.problems[2].message
+    assert ["FPGA" in warning.message for warning in found.warnings] == [True]
+
+
+def test_gains_from_a_data_layer() -> None:
+    assert assumed("gains_third") == {"x": [4, 3, 8, 8], "label": [4], "gains": [1, 1, 3, 3]}
+
+
+def test_a_list_of_gpus_has_no_effect() -> None:
+    found = report("several_gpus")
+    assert found.ok, str(found)
+    assert [warning.position.line for warning in found.warnings if warning.position] == [3, 4, 1]
+    assert "takes one value, found a list, as multi-GPU forks do" in found.warnings[0].message
+    with pytest.raises(SpecError, match="device_id"):
+        schema.read_solver(CORPUS / "several_gpus.prototxt")
+
+
+def test_a_template_is_called_one() -> None:
+    (problem,) = report("places").problems
+    assert "is this a template" in problem.message
+    assert problem.position is not None
+    assert (problem.position.line, problem.position.column) == (2, 87)
+
+
+def test_a_trial_fits_into_memory() -> None:
+    net = compile(spec.net(schema.read_net(CORPUS / "large_regions.prototxt"), "TEST"))
+    shapes = trial.small(net, {})
+    assert shapes == {"data": (2, 3, 800, 800), "rois": (1, 5, 1, 1)}

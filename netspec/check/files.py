@@ -12,11 +12,14 @@ from netspec.errors import NetspecError, Problem, SpecError
 from netspec.experiment import find_file
 from netspec.layers import registry
 from netspec.schema.forks import FORK_FIELDS, dialects
+from netspec.schema.upgrade import V1_TYPES
 from netspec.solver import Solver
 
 SLIP = 0.84
 """From this likeness (difflib's ratio) on, an unknown field is a valid one misspelt, not one of another fork."""
 KINDS = {"LabelMap": "label map"}
+HARMLESS = ("engine", "backend", "solver_mode", "snapshot_format")
+"""Fields whose value decides no number: one that the schema does not know is only warned of."""
 
 
 def check(
@@ -49,7 +52,8 @@ def check(
         report.problems.append(Problem(f"{text}: is it a file of Caffe?", document.unknown[0].position))
         return report
     for unknown in document.unknown:
-        (report.problems if strict or is_slip(unknown) else report.warnings).append(unknown.problem)
+        bad = strict or is_slip(unknown) or is_wrong_value(unknown)
+        (report.problems if bad else report.warnings).append(unknown.problem)
     if document.kind == "solver":
         check_solver(document, report, wanted)
     elif document.kind == "net":
@@ -73,6 +77,13 @@ def is_slip(unknown: schema.UnknownField) -> bool:
     if unknown.nearest is None or (unknown.layer_type is not None and unknown.layer_type not in registry):
         return False
     return SequenceMatcher(None, unknown.name, unknown.nearest).ratio() >= SLIP
+
+
+def is_wrong_value(unknown: schema.UnknownField) -> bool:
+    """Whether an enum has a value that is none, where what it is taken for means another thing."""
+    if not unknown.is_value or unknown.path[-1] in HARMLESS or unknown.owner == "V1LayerParameter":
+        return False
+    return unknown.layer_type is None or V1_TYPES.get(unknown.layer_type, unknown.layer_type) in registry
 
 
 def check_solver(document: schema.Document, report: Report, wanted: Wanted) -> None:

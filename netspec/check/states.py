@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from itertools import chain, combinations
 from typing import Any
 
 from netspec import schema, spec
@@ -34,6 +35,7 @@ def check_net(
         for stage in stages(root):
             for phase in PHASES:
                 check_state(document, report, wanted, path, message, (phase, (stage,)), found)
+        check_combinations(document, report, wanted, path, message, found)
     tops = {top for layer in root.layer for top in layer.top}
     partial = {state: all(made_elsewhere(p, tops) for p in problems) for state, problems in found.items()}
     whole = bool(report.phases) or not all(partial.values())
@@ -54,6 +56,30 @@ def check_net(
 
 State = tuple[str, tuple[str, ...]]
 """A phase and the stages that are set."""
+COMBINATIONS = 100
+"""Sets of stages to try at most, where no single one is enough."""
+
+
+def check_combinations(
+    document: schema.Document,
+    report: Report,
+    wanted: Wanted,
+    path: tuple[str | int, ...],
+    message: Any,
+    found: dict[State, list[Problem]],
+) -> None:
+    """For each phase that has no state yet in which it is whole: the smallest set of stages that makes it so."""
+    names = stages(document.message if message is None else message)
+    sets = [(*names,)] if len(names) > 2 else []
+    sets = [*chain.from_iterable(combinations(names, size) for size in (2, 3) if size < len(names)), *sets]
+    for phase in PHASES:
+        if any(key.split()[0] == phase for key in report.phases) or len(names) < 2:
+            continue
+        for chosen in (sets or [tuple(names)])[:COMBINATIONS]:
+            tried = {state: problems for state, problems in found.items() if state[0] == phase}
+            check_state(document, report, wanted, path, message, (phase, chosen), tried)
+            if " ".join((phase, *chosen)) in report.phases:
+                break
 
 
 def in_words(state: State) -> str:

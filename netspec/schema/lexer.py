@@ -76,6 +76,8 @@ class Tokens:
             word = _WORD.match(rest)
             found = (word.group() if word else token.text)[:60]
             return f"{found!r} is not a number; a space may be missing after it"
+        if token.text in "$%":
+            return f"unexpected character {token.text!r}: is this a template whose places are not filled in?"
         if token.text < " " or token.text == "\x7f":
             return f"control character {token.text!r} in the text; is this a text file?"
         return f"unexpected character {token.text!r}"

@@ -31,6 +31,8 @@ MAX_DEPTH = 100
 MAX_PROBLEMS = 1000
 MAX_UNKNOWN = 10_000
 _CLOSE = {"{": "}", "<": ">"}
+LISTS_ELSEWHERE = {("SolverParameter", "device_id")}
+"""Fields of one value that forks made repeated, and that have no effect here."""
 
 
 class _Stop(Exception):
@@ -142,7 +144,7 @@ class Parser:
         if symbol == "[":
             self.tokens.next()
             if field is not None and not field.repeated:
-                self._note(f"field '{name.text}' takes one value, found a list", name.offset)
+                self._one_value(frame, field, name)
                 field = None
             if self.tokens.take("]"):
                 self._separator()
@@ -155,6 +157,17 @@ class Parser:
                 self._missing_colon(name)
             self._scalar(field, name, name.offset)
             self._separator()
+
+    def _one_value(self, frame: Frame, field: FieldInfo, name: Token) -> None:
+        """A list for a field of one value: a mistake, or another fork's form of it."""
+        text = f"field '{field.name}' takes one value, found a list"
+        owner = frame.message.DESCRIPTOR.name
+        if (owner, field.name) not in LISTS_ELSEWHERE:
+            self._note(text, name.offset)
+            return
+        found = {"path": path_of(self.stack, field.name), "name": field.name, "owner": owner}
+        found |= {"complaint": f"{text}, as multi-GPU forks do", "nearest": None, "value": None}
+        self._note_unknown(name.offset, frame.layer, found)
 
     def _separator(self) -> None:
         if not self.tokens.take(";"):
