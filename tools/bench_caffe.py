@@ -36,8 +36,8 @@ CAFFE = {
 ORIGIN = (
     "Milliseconds are forward / forward and backward. Those of Caffe are given, not measured by this command: the "
     "original program took them on a machine of the same kind (2 processor cores), and they stand in "
-    "`tools/bench_caffe.py`. The other columns were measured in turns in one process; `times as fast` divides the given "
-    "figures by netspec's, `netspec over it` is the median over rounds of netspec's time over PyTorch's."
+    "`tools/bench_caffe.py`. The other columns were measured in turns in one process; `times as fast` divides the "
+    "given figures by netspec's, `netspec over it` is the median over rounds of netspec's time over PyTorch's."
 )
 WAYS = ("forward", "forward_backward")
 
