@@ -81,7 +81,7 @@ def rows(net: Net) -> list[Row]:
         tops = tuple(net.shapes[slot] for slot in step.writes)
         own = sum(layer.blobs[j].numel() for j in range(len(layer.blobs)) if (i, j) in owned)
         used = sum(blob.numel() for blob in layer.blobs)
-        seen = _field(step, layer, bottoms, tops, [fields.get(slot) for slot in step.reads])
+        seen = field_of(step, layer, bottoms, tops, [fields.get(slot) for slot in step.reads])
         fields.update(dict.fromkeys(step.writes, seen))
         found.append(
             Row(
@@ -212,7 +212,7 @@ _MIXING = {
 """Types that look at other places than their top's own, though shapes may suggest otherwise."""
 
 
-def _field(
+def field_of(
     step: Step, layer: Any, bottoms: Shapes, tops: Shapes, seen: Sequence[Field | None]
 ) -> Field | None:
     """The field of a layer's tops from those of its bottoms."""

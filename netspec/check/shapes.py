@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from netspec import assume, experiment, schema, spec, trial
 from netspec.check.report import Report, Wanted
 from netspec.check.stand_ins import StandIn
+from netspec.check.whole import whole_sizes
 from netspec.data.catalogue import KNOWN
 from netspec.data.datasets import lack
 from netspec.errors import DataError, Position, Problem, SnapshotError, SpecError
@@ -74,7 +76,7 @@ def shaped(
                 report.warnings.append(missing)
                 report.needs.append(source_of(step))
     first: SpecError | None = None
-    for size in assume.sizes(graph):
+    for size in chain(assume.sizes(graph), whole_sizes(graph, open_steps)):
         shapes = assume.input_shapes(graph, open_steps, size)
         try:
             return build(graph, device="meta", input_shapes=shapes), shapes

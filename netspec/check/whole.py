@@ -1,0 +1,51 @@
+"""The size of absent data by the windows that cover it: where one score an image is left, they cover all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from netspec import assume
+from netspec.errors import SpecError
+from netspec.graph import Graph, Step
+from netspec.net import top_shapes
+from netspec.summary import Field, field_of
+
+LARGE = 2048
+"""Side of the images through which the windows are followed: large enough for each to fit."""
+READERS = (*assume.LABELLED, *assume.NUMBERED, "LogLikelihoodLoss", "GeneralizedHingeLoss")
+"""Types whose first bottom holds scores."""
+
+
+def whole_sizes(graph: Graph, steps: Sequence[Step]) -> Iterator[assume.Size]:
+    """Image sizes, for data of these steps, of which one score sees all; one channel first where they are lines."""
+    seen = {
+        field.size
+        for step, field in scores(graph, steps)
+        if len(field.size) == 2 and all(float(side).is_integer() for side in field.size)
+    }
+    for height, width in sorted(seen, reverse=True):
+        for channels in (1, 3) if 1 in (height, width) else (3, 1):
+            yield channels, int(height), int(width)
+
+
+def scores(graph: Graph, steps: Sequence[Step]) -> Iterator[tuple[Step, Field]]:
+    """Each layer that reads scores, with what one of these sees."""
+    given = assume.input_shapes(graph, steps, (3, LARGE, LARGE))
+    shapes: list[Any] = [None] * len(graph.slots)
+    fields: dict[int, Field | None] = {}
+    for step in graph.steps:
+        bottoms = [shapes[slot] for slot in step.reads]
+        if None in bottoms:
+            continue
+        if step.layer.type in READERS and (field := fields.get(step.reads[0])) is not None:
+            yield step, field
+        try:
+            layer = step.kind(step.layer, step.layer.phase(graph.spec.phase))
+            tops = tuple(tuple(shape) for shape in top_shapes(layer, step, graph, shapes, given))
+        except SpecError:
+            continue
+        for slot, shape in zip(step.writes, tops, strict=True):
+            shapes[slot] = shape
+        below = [fields.get(slot) for slot in step.reads]
+        fields.update(dict.fromkeys(step.writes, field_of(step, layer, tuple(bottoms), tops, below)))
