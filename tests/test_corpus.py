@@ -33,6 +33,7 @@ RUNS = {
     "gains_third": (),
     "stages_together": (),
     "large_regions": ("input",),
+    "edges_train": (),
 }
 """Files whose every layer runs, with the old syntaxes found in each."""
 

@@ -145,6 +145,74 @@ def test_dense_image_data(pictures: Path) -> None:
         assert [tuple(top.shape) for top in data.next()] == [(7, 3, 12, 16), (7, 1, 6, 8)]
 
 
+def pairs_of(pictures: Path, kind: str, more: str, transform: str = "", tops: str = 'top: "label"') -> str:
+    return f"""layer {{ name: "d" type: "{kind}" top: "data" {tops} transform_param {{ mean_value: 10 {transform} }}
+      image_data_param {{ source: "{pictures}/pairs.txt" root_folder: "{pictures}/" batch_size: 7 {more} }} }}"""
+
+
+def test_image_seg_data(pictures: Path) -> None:
+    labels = RANDOM.integers(0, 12, (7, 6, 8), dtype=np.uint8)
+    for i, values in enumerate(labels):
+        Image.fromarray(values).save(pictures / f"l{i}.png")
+        Image.fromarray(PIXELS[i]).save(pictures / f"p{i}.png")
+    (pictures / "pairs.txt").write_text("".join(f"p{i}.png l{i}.png\n" for i in range(7)))
+    for more in ("", "label_type: PIXEL"):
+        with feeder(net(pairs_of(pictures, "ImageSegData", more))) as data:
+            images, found = data.next()
+        assert torch.equal(images, BGR - 10)
+        assert torch.equal(found, torch.from_numpy(labels[:, None]).float())
+    three = 'top: "label" top: "dim"'
+    with feeder(net(pairs_of(pictures, "ImageSegData", "ignore_label: 99", "crop_size: 7", three))) as data:
+        images, found, dim = data.next()
+    assert dim.tolist() == [[[[6, 7]]]] * 7
+    assert (images[:, :, 6] == 0).all()
+    assert (found[:, :, 6] == 99).all()
+    for i in range(7):  # a random column of the two that the crop leaves, the same in both
+        (x,) = [x for x in (0, 1) if torch.equal(images[i, :, :6], BGR[i, :, :, x : x + 7] - 10)]
+        assert (found[i, 0, :6].numpy() == labels[i, :, x : x + 7]).all()
+    (pictures / "pairs.txt").write_text("".join(f"p{i}.png {i}\n" for i in range(7)))
+    with feeder(net(pairs_of(pictures, "ImageSegData", ""))) as data:
+        assert (data.next()[1] == torch.arange(7).view(7, 1, 1, 1)).all()
+    with pytest.raises(DataError, match=r"/0: no such file"):
+        net(pairs_of(pictures, "ImageSegData", "label_type: PIXEL"))
+    (pictures / "pairs.txt").write_text("".join(f"p{i}.png\n" for i in range(7)))
+    with feeder(net(pairs_of(pictures, "ImageSegData", "label_type: NONE", tops=""))) as data:
+        assert [tuple(top.shape) for top in data.next()] == [(7, 3, 6, 8)]
+    with feeder(net(pairs_of(pictures, "ImageSegData", "label_type: NONE"))) as data:
+        assert (data.next()[1] == 255).all()
+    for more, transform, reason in (
+        ("label_type: IMAGE", "", "expected a picture and an integer"),
+        ("label_type: PIXEL", "", "expected a picture and a label picture"),
+    ):
+        with pytest.raises(DataError, match=reason):
+            net(pairs_of(pictures, "ImageSegData", more, transform))
+    text = pairs_of(pictures, "ImageSegData", "").replace("mean_value: 10", 'mean_file: "m"')
+    with pytest.raises(SpecError, match="no mean_file"):
+        net(text)
+
+
+def test_image_labelmap_data(pictures: Path) -> None:
+    edges = RANDOM.choice(np.array([0, 127, 128, 255], np.uint8), (7, 6, 8))
+    for i, values in enumerate(edges):
+        Image.fromarray(values).save(pictures / f"e{i}.png")
+        Image.fromarray(PIXELS[i]).save(pictures / f"p{i}.png")
+    (pictures / "pairs.txt").write_text("".join(f"p{i}.png e{i}.png\n" for i in range(7)))
+    with feeder(net(pairs_of(pictures, "ImageLabelmapData", "", "mirror: true"))) as data:
+        images, found = data.next()
+    flips = [torch.equal(image, whole.flip(2) - 10) for image, whole in zip(images, BGR, strict=True)]
+    assert any(flips)
+    assert not all(flips)
+    for i, flip in enumerate(flips):
+        whole = (edges[i] >= 128).astype(np.float32)
+        assert (found[i, 0].numpy() == (whole[:, ::-1] if flip else whole)).all()
+    Image.fromarray(edges[0][:5]).save(pictures / "e0.png")
+    with pytest.raises(DataError, match=r"e0\.png: \(5, 8\) labels for a picture of \(6, 8\)"):
+        net(pairs_of(pictures, "ImageLabelmapData", ""))
+    (pictures / "pairs.txt").write_text("p0.png\n")
+    with pytest.raises(DataError, match="expected two pictures"):
+        net(pairs_of(pictures, "ImageLabelmapData", ""))
+
+
 # HDF5
 
 

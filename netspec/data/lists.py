@@ -19,15 +19,29 @@ from netspec.data.transform import Transformer, near
 from netspec.spec import LayerSpec
 
 
-def read_list(spec: LayerSpec, field: str, source: str) -> list[tuple[str, str]]:
-    """Lines `<path> <second>` of a list file, cut at the last space; DataError names a line that is not."""
+def all_lines(spec: LayerSpec, field: str, source: str) -> list[str]:
+    """The lines of a list file, empty ones too; DataError where there is none."""
     if not source:
         raise mistake(spec, "needs a source", field)
     path = near(spec, source)
     try:
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError as error:
         raise failure(spec, f"{path}: {error.strerror or error}", field, "source") from error
+
+
+def list_lines(spec: LayerSpec, field: str, source: str) -> list[str]:
+    """The lines of a list file that are not empty; DataError where there are none."""
+    lines = [line for line in all_lines(spec, field, source) if line.strip()]
+    if not lines:
+        raise failure(spec, f"{near(spec, source)}: the list is empty", field, "source")
+    return lines
+
+
+def read_list(spec: LayerSpec, field: str, source: str) -> list[tuple[str, str]]:
+    """Lines `<path> <second>` of a list file, cut at the last space; DataError names a line that is not."""
+    lines = all_lines(spec, field, source)
+    path = near(spec, source)
     pairs = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -56,7 +70,7 @@ class ListStream(Stream):
             raise mistake(spec, "new_height and new_width must both be set, or none", field)
         self.size = (int(p.new_height), int(p.new_width))
         self.color = bool(p.is_color)
-        self.pairs = read_list(spec, field, p.source)
+        self.pairs = self.read(p.source)
         self.order = Order(len(self.pairs), p.shuffle, seed)
         self.skip = 0
         if p.rand_skip:
@@ -64,6 +78,10 @@ class ListStream(Stream):
             if self.skip >= len(self.pairs):
                 raise failure(spec, f"skips {self.skip} of {len(self.pairs)} lines", field, "rand_skip")
         self.transform = Transformer(spec, phase, seed)
+
+    def read(self, source: str) -> list[tuple[str, str]]:
+        """Both words of each line."""
+        return read_list(self.spec, self.field, source)
 
     def lines(self, positions: Array) -> Array:
         """Which line stands at each position of the stream."""

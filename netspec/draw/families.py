@@ -28,8 +28,8 @@ COLOURS = {
 
 _TYPES = {
     "data": (
-        "AnnotatedData Data DataSet Dataset DenseImageData DummyData HDF5Data ImageData Input MemoryData "
-        "Parameter WindowData"
+        "AnnotatedData Data DataSet Dataset DenseImageData DummyData HDF5Data ImageData ImageLabelmapData "
+        "ImageSegData Input MemoryData Parameter WindowData"
     ),
     "convolution, linear": (
         "Convolution ConvolutionDepthwise Deconvolution DepthwiseConvolution Embed Im2col InnerProduct"

@@ -106,6 +106,44 @@ class DenseImageData(DataLayer):
         return DenseListSource(self.spec, self.phase, seed)
 
 
+@register("ImageSegData")
+class ImageSegData(DataLayer):
+    """data = transformed pictures of a list file `<path> <label picture>`; label = the label picture's
+    values; data_dim.
+
+    Shapes: data (N, C, H, W), label (N, 1, H, W), cropped and mirrored alike; data_dim (N, 1, 1, 2), height and
+    width of each picture within its crop. `label_type` IMAGE: the list gives an integer for all pixels, NONE:
+    `ignore_label` for all; absent: as the list looks. Pictures smaller than the crop get the mean below and to
+    the right, labels `ignore_label`. Source: DeepLab's Caffe (Chen et al. 2014), image_seg_data_layer.cpp.
+    """
+
+    tops = between(1, 3)
+    param_field = "image_data_param"
+
+    def source(self, seed: int) -> Source:
+        from netspec.data.label_pictures import SegListSource
+
+        return SegListSource(self.spec, self.phase, seed)
+
+
+@register("ImageLabelmapData")
+class ImageLabelmapData(DataLayer):
+    """data = transformed pictures of a list file `<path> <label picture>`; label = 1 where the label picture is
+    above 127, else 0.
+
+    Shapes: data (N, C, H, W), label (N, 1, H, W), cropped and mirrored alike. Source: Xie and Tu 2015 (HED),
+    image_labelmap_data_layer.cpp.
+    """
+
+    tops = exactly(2)
+    param_field = "image_data_param"
+
+    def source(self, seed: int) -> Source:
+        from netspec.data.label_pictures import LabelmapSource
+
+        return LabelmapSource(self.spec, self.phase, seed)
+
+
 @register("HDF5Data")
 class HDF5Data(DataLayer):
     """Each top = the rows of the HDF5 data set of its name, from the files that `source` lists.

@@ -72,8 +72,6 @@ FORK_LAYERS = {
     "FrcnnOutput": "the boxes of R-CNN, of R-CNN forks in C++",
     "GANGate": "takes turns in feeding a GAN's discriminator, of GAN forks",
     "ImageGtData": "pictures with boxes from window files, of the MS-CNN fork",
-    "ImageLabelmapData": "pictures with label pictures from a list, of HED's Caffe",
-    "ImageSegData": "pictures with label pictures from a list, of DeepLab's Caffe",
     "LRNRistretto": "response normalisation with its numbers quantised, of Ristretto",
     "MalisLoss": "maximal affinity learning of segments, of the MALIS fork",
     "MatWrite": "writes its bottoms to Matlab files, of DeepLab's Caffe",
