@@ -66,7 +66,9 @@ def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | 
     return by_lower[found[0]] if found else None
 
 
-def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """`"; did you mean 'conv1'?"`, or the empty string when no candidate is close."""
+def did_you_mean(name: str, candidates: Iterable[str], more: str = "") -> str:
+    """`"; did you mean 'conv1'?"`, or the empty string when no candidate is close; `more` as a sentence behind it."""
     found = nearest(name, candidates)
-    return f"; did you mean {found!r}?" if found else ""
+    if not found:
+        return f"; {more}" if more else ""
+    return f"; did you mean {found!r}?" + (f" {more[0].upper()}{more[1:]}" if more else "")

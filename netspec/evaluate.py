@@ -74,9 +74,8 @@ def extract(
         for name in blobs:
             if net.graph.find(name) is None:
                 known = dict.fromkeys(net.graph.name(slot) for slot in range(len(net.graph.slots)))
-                raise DataError(
-                    f"{source}: the net has no blob {name!r}{did_you_mean(name, known)}; it has {', '.join(known)}"
-                )
+                hint = did_you_mean(name, known, f"it has {', '.join(known)}")
+                raise DataError(f"{source}: the net has no blob {name!r}{hint}")
         return write_features(net, feeder, blobs, batches, target, backend, places)
 
 

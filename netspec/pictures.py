@@ -174,7 +174,7 @@ def neurons_page(
     name = list(blobs)[-2] if level is None else level
     if name not in blobs:
         raise NetspecError(
-            f"no level is called {name!r}{did_you_mean(name, blobs)}; there are {', '.join(blobs)}"
+            f"no level is called {name!r}" + did_you_mean(name, blobs, f"there are {', '.join(blobs)}")
         )
     kinds = ("sample", "mean", "most_probable")
     if kind not in kinds:

@@ -15,6 +15,7 @@ from netspec import schema, spec
 from netspec.caffe_command import main
 from netspec.cli import app
 from netspec.data import convert, feeder, idx
+from netspec.data.features import FeatureWriter
 from netspec.data.protos import read_blob, read_datum
 from netspec.errors import DataError, NetspecError, SpecError
 from netspec.evaluate import evaluate
@@ -145,6 +146,22 @@ def test_features(trained: tuple[Path, Path, np.ndarray], tmp_path: Path) -> Non
     with pytest.raises(NetspecError, match="--weights"):
         call("features", file, tmp_path / "g", "--blob", "ip")
     assert not (tmp_path / "g").exists()
+
+
+def test_blobs_of_any_name_go_into_npz(tmp_path: Path) -> None:
+    rows = {name: torch.rand(3, 2) for name in ("file", "allow_pickle", "a/b")}
+    with FeatureWriter(tmp_path / "f.npz", list(rows)) as out:
+        out.append(rows)
+    with np.load(tmp_path / "f.npz") as found:
+        assert {name: found[name].tolist() for name in found} == {k: v.tolist() for k, v in rows.items()}
+
+
+def test_what_there_is_stands_in_a_sentence_of_its_own(
+    trained: tuple[Path, Path, np.ndarray], tmp_path: Path
+) -> None:
+    for name, words in (("ipp", r"'ipp'; did you mean 'ip'\? It has data"), ("x", r"'x'; it has data")):
+        with pytest.raises(NetspecError, match=words):
+            call("features", trained[0], tmp_path / "f", "-w", trained[1], "--blob", name)
 
 
 def test_every_seed_of_features_is_one_of_its_own(tmp_path: Path) -> None:

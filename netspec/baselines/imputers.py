@@ -39,8 +39,8 @@ class ByModel:
         earlier ones.
         """
         if kind not in self.KINDS:
-            hint = did_you_mean(kind, self.KINDS)
-            raise DataError(f"no completion is called {kind!r}{hint}; known: {', '.join(self.KINDS)}")
+            hint = did_you_mean(kind, self.KINDS, f"known: {', '.join(self.KINDS)}")
+            raise DataError(f"no completion is called {kind!r}{hint}")
         self.model, self.kind, self.seed = model, kind, seed
 
     def fill(self, pixels: Array, observed: Array) -> Array:

@@ -192,10 +192,8 @@ def from_any(
     elif source in KNOWN:
         found = from_named(source, split, shuffle)
     else:
-        raise DataError(
-            f"{source}: no such file, and no data set of that name{did_you_mean(source, KNOWN)}; "
-            f"known: {', '.join(KNOWN)}"
-        )
+        hint = did_you_mean(source, KNOWN, f"known: {', '.join(KNOWN)}")
+        raise DataError(f"{source}: no such file, and no data set of that name{hint}")
     return (replace(one, image=resize(one.image, *size)) for one in found) if size else found
 
 

@@ -69,7 +69,7 @@ def named(name: str) -> Known:
     """The catalogue's entry; DataError with the nearest name when there is none."""
     if name not in KNOWN:
         raise DataError(
-            f"no data set is called {name!r}{did_you_mean(name, KNOWN)}; known: {', '.join(KNOWN)}"
+            f"no data set is called {name!r}" + did_you_mean(name, KNOWN, f"known: {', '.join(KNOWN)}")
         )
     return KNOWN[name]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -74,10 +75,8 @@ class FeatureWriter:
         if self.hdf5 is not None:
             self.hdf5.close()
         if self.arrays is not None:
-            stacked: dict[str, Any] = {
-                name: np.concatenate(parts) for name, parts in self.arrays.items() if parts
-            }
-            np.savez(self.path, **stacked)
+            stacked = {name: np.concatenate(parts) for name, parts in self.arrays.items() if parts}
+            savez(self.path, stacked)
         for database in self.databases.values():
             database.close()
 
@@ -88,6 +87,14 @@ class FeatureWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def savez(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays as .npz, under any names: np.savez has arguments of its own called "file" and "allow_pickle"."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, values, allow_pickle=False)
 
 
 def write_features(
@@ -108,10 +115,8 @@ def write_features(
         for _ in range(batches):
             found = net.blobs(*feeder.next())
             if missing := [name for name in blobs if name not in found]:
-                raise DataError(
-                    f"the net has no blob {missing[0]!r}{did_you_mean(missing[0], found)}; "
-                    f"it has {', '.join(found)}"
-                )
+                hint = did_you_mean(missing[0], found, f"it has {', '.join(found)}")
+                raise DataError(f"the net has no blob {missing[0]!r}{hint}")
             if scalars := [name for name in blobs if not found[name].dim()]:
                 raise DataError(f"blob {scalars[0]!r} is a single number; features are rows")
             out.append({name: found[name] for name in blobs})

@@ -59,10 +59,8 @@ class Missing:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise DataError(
-                f"no kind of missingness is called {self.kind!r}{did_you_mean(self.kind, KINDS)}; "
-                f"known: {', '.join(KINDS)}"
-            )
+            hint = did_you_mean(self.kind, KINDS, f"known: {', '.join(KINDS)}")
+            raise DataError(f"no kind of missingness is called {self.kind!r}{hint}")
         for name in NEEDS[self.kind]:
             if not getattr(self, name):
                 raise DataError(f"missing data of kind {self.kind!r} needs a {name}")

@@ -77,8 +77,8 @@ def distinct(names: Sequence[str]) -> list[str]:
 def imputer(kind: str, classifier: Model, generative: Model | None, seed: int) -> Imputer:
     """An imputation by name."""
     if kind not in IMPUTATIONS:
-        hint = did_you_mean(kind, IMPUTATIONS)
-        raise DataError(f"no imputation is called {kind!r}{hint}; known: {', '.join(IMPUTATIONS)}")
+        hint = did_you_mean(kind, IMPUTATIONS, f"known: {', '.join(IMPUTATIONS)}")
+        raise DataError(f"no imputation is called {kind!r}{hint}")
     if kind == "zero":
         return Zero()
     if kind.startswith("mean"):

@@ -47,7 +47,7 @@ def parse(text: str, per_channel: bool = False) -> Setting:
         return Setting(CLEAN, None)
     if kind not in FORMS:
         raise DataError(
-            f"no missingness is called {kind!r}{did_you_mean(kind, FORMS)}; known: {', '.join(FORMS)}"
+            f"no missingness is called {kind!r}" + did_you_mean(kind, FORMS, f"known: {', '.join(FORMS)}")
         )
     form, read = FORMS[kind]
     try:
