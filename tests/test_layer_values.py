@@ -242,6 +242,16 @@ def test_upsample_repeats_pixels_or_puts_them_back() -> None:
     )
 
 
+def test_the_factor_of_upsample_goes_with_blocks_and_masks() -> None:
+    pooled, mask = torch.nn.functional.max_pool2d(torch.randn(2, 3, 4, 6), 2, return_indices=True)
+    for bottoms in ((pooled,), (pooled, mask.float())):
+        once, thrice = (
+            apply("Upsample", f"upsample_param {{ stride: 2 {scale} }}", *bottoms)
+            for scale in ("", "scale: 3")
+        )
+        torch.testing.assert_close(thrice, 3 * once)
+
+
 def test_filter_drops_items_and_their_gradient() -> None:
     x = torch.randn(4, 2, requires_grad=True)
     filtering = net("Filter", "", (4, 2), (4, 1))

@@ -158,11 +158,10 @@ class Upsample(Layer):
         self.size = (height, width)
 
     def forward(self, *bottoms: Tensor) -> Tensor:
-        x = bottoms[0]
+        x = bottoms[0] if self.gain == 1 else self.gain * bottoms[0]
         (n, c, h, w), (height, width) = x.shape, self.size
         if len(bottoms) == 1:
             blocks = x[:, :, :, None, :, None].expand(n, c, h, height // h, w, width // w)
-            y = blocks.reshape(n, c, height, width)
-            return y if self.gain == 1 else self.gain * y
+            return blocks.reshape(n, c, height, width)
         empty = x.new_zeros(n, c, height * width)
         return empty.scatter(2, bottoms[1].long().flatten(2), x.flatten(2)).view(n, c, height, width)
