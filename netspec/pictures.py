@@ -95,7 +95,7 @@ def explanation_page(
     for rank in range(1 + runners_up):
         y = order[:, rank]
         heat.append(trained.contributions(x, y, size).cpu())
-        titles.append([f"class {int(c)}, p {float(p[c]):.3g}" for c, p in zip(y, posterior, strict=True)])
+        titles.append([f"class {int(c)}, {per_cent(float(p[c]))}" for c, p in zip(y, posterior, strict=True)])
     return draw.explain(
         path,
         pixels,
@@ -104,6 +104,11 @@ def explanation_page(
         titles=[list(row) for row in zip(*titles, strict=True)],
         limits=GREY,
     )
+
+
+def per_cent(p: float) -> str:
+    """A probability in few signs: `99.8 %`, `< 0.1 %`."""
+    return f"{100 * p:.1f} %" if p >= 0.001 else "< 0.1 %"
 
 
 # Latent variables

@@ -16,6 +16,7 @@ from netspec import lab, model
 from netspec.data.idx import Array
 from netspec.errors import DataError
 from netspec.lab.methods import SHIFTS, translate, translated_scores
+from netspec.lab.plot import looks
 from netspec.train import fit
 
 
@@ -245,3 +246,13 @@ def test_a_table_names_the_gpu_only_where_it_was_used(monkeypatch: pytest.Monkey
     assert "Some GPU" not in lab.circumstances("cpu")["machine"]
     assert lab.circumstances(torch.device("cuda"))["machine"].endswith("threads, Some GPU")
     assert lab.circumstances()["machine"].endswith("threads, Some GPU")
+
+
+def test_no_two_methods_look_alike() -> None:
+    names = [name + end for name in map(str, range(20)) for end in ("", ", 9 shifts")]
+    found = looks(names)
+    assert len({tuple(sorted(look.items())) for look in found.values()}) == 40
+    for plain, shifted in zip(names[::2], names[1::2], strict=True):
+        same = {key for key in found[plain] if found[plain][key] == found[shifted][key]}
+        assert same == {"color", "marker"}
+    assert len({look["color"] for look in looks(names[:20]).values()}) == 10

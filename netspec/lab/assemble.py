@@ -13,7 +13,7 @@ from netspec.data.idx import Array
 from netspec.devices import choose_device
 from netspec.draw.canvas import SUFFIXES
 from netspec.errors import DataError, did_you_mean
-from netspec.lab.methods import Direct, Imputed, Imputer, Method
+from netspec.lab.methods import SHIFTED, Direct, Imputed, Imputer, Method
 from netspec.lab.plot import plot
 from netspec.lab.run import SEED, circumstances, run
 from netspec.lab.settings import parse_all
@@ -53,7 +53,7 @@ def assemble(
     found: list[Method] = []
     for name, one in zip(names, models, strict=True):
         if one.takes_missing:
-            found.append(Direct(one, f"{name}, 9 shifts" if shifts else name, shifts))
+            found.append(Direct(one, name + SHIFTED if shifts else name, shifts))
             continue
         for kind in impute or ("zero", "mean"):
             found.append(Imputed(imputer(kind, one, generative, seed), one, f"{name}, {kind}"))

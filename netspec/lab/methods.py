@@ -16,6 +16,8 @@ SHIFTS = [(0, 0), *((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or 
 """The nine translations by at most a pixel over which predictions are averaged (Sharir et al. 2018, section
 6.1).
 """
+SHIFTED = ", 9 shifts"
+"""What the name of a method that averages over them ends with."""
 
 
 class Method(Protocol):

@@ -4,21 +4,21 @@ a method.
 
 from __future__ import annotations
 
-from itertools import cycle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netspec.draw.canvas import check_path, figure, write
+from netspec.lab.methods import SHIFTED
 from netspec.lab.settings import CLEAN
 from netspec.lab.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#7f7f7f")
-MARKERS = "osD^v<>Pd"
-DASHES = [dash for dash in ("-", "--", ":") for _ in COLOURS]
-"""So that methods beyond the ninth look like none before them."""
+COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#7f7f7f",
+           "#000000")  # fmt: skip
+MARKERS = "osD^v<>PX"
 
 
 def plot(table: Table, path: str | Path, title: str = "", page: tuple[float, float] | None = None) -> Path:
@@ -51,17 +51,35 @@ def by_kind(table: Table) -> dict[str, list[str]]:
     return {kind: [CLEAN, *names] for kind, names in kinds.items()} or {CLEAN: [CLEAN]}
 
 
+def looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How each method's line is drawn, no two alike; one averaged over shifts has the colour and marker of the plain
+    one, dashed and hollow.
+    """
+    plain = list(dict.fromkeys(method.removesuffix(SHIFTED) for method in methods))
+    found: dict[str, dict[str, Any]] = {}
+    for method in methods:
+        number, shifted = plain.index(method.removesuffix(SHIFTED)), method.endswith(SHIFTED)
+        turn = number // len(COLOURS)  # beyond the tenth each colour gets another marker and line
+        found[method] = {
+            "color": COLOURS[number % len(COLOURS)],
+            "marker": MARKERS[(number + turn) % len(MARKERS)],
+            "linestyle": "--" if shifted else ("-", ":", "-.")[turn % 3],
+            "markerfacecolor": "white" if shifted else COLOURS[number % len(COLOURS)],
+        }
+    return found
+
+
 def panel(axes: Axes, table: Table, kind: str, names: list[str]) -> None:
     """One kind of missingness: settings side by side in equal steps, since they have no common scale."""
-    looks = zip(cycle(COLOURS), cycle(MARKERS), cycle(DASHES))
-    for (method, row), (colour, marker, dash) in zip(table.cells.items(), looks, strict=False):
+    styles = looks(list(table.cells))
+    for method, row in table.cells.items():
         found = [(i, row[name]) for i, name in enumerate(names) if name in row]
         centres = [100 * cell.accuracy for _, cell in found]
         low = [centre - 100 * cell.interval[0] for centre, (_, cell) in zip(centres, found, strict=True)]
         high = [100 * cell.interval[1] - centre for centre, (_, cell) in zip(centres, found, strict=True)]
         axes.errorbar(
-            [i for i, _ in found], centres, yerr=[low, high], label=method.replace("$", r"\$"), color=colour,
-            marker=marker, markersize=4, linestyle=dash, linewidth=1.2, capsize=2,
+            [i for i, _ in found], centres, yerr=[low, high], label=method.replace("$", r"\$"), markersize=4,
+            linewidth=1.2, capsize=2, **styles[method],
         )  # fmt: skip
     labels = [name.partition(":")[2] or name for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=45 if len(names) > 7 else 0, fontsize=8)
