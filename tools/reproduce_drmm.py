@@ -3,7 +3,7 @@
     python tools/reproduce_drmm.py train rfm_mnist supervised --epochs 20 --out runs/drmm
     python tools/reproduce_drmm.py train drmm2_mnist semi --labels 100 --epochs 10 --out runs/drmm
     python tools/reproduce_drmm.py em rfm_mnist --iterations 10 --images 10000 --out runs/drmm
-    python tools/reproduce_drmm.py table --out runs/drmm
+    python tools/reproduce_drmm.py table --out runs/drmm [--test]
 
 Modes: supervised (EG), dcn (the DCN of the same configuration), labelled (EG on the labelled examples alone),
 labelled-dcn, semi (cross entropy and reconstruction), semi-nnkl (with nonnegativity and KL), unsupervised.
@@ -15,6 +15,7 @@ best one.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,17 +24,18 @@ import typer
 from torch import Tensor
 
 from netspec import data, schema, spec
-from netspec.experiment import load
+from netspec.evaluate import evaluate
 from netspec.graph import compile
 from netspec.net import build
 from netspec.rendering import RenderingModel, relative_error
 from netspec.runs import parse_lines
 from netspec.schema import Document
-from netspec.snapshot import newest
+from netspec.snapshot import iteration_of, newest
 from netspec.train import fit
 from tools import render_nets
 
 BATCH = 100
+TEST_IMAGES = 10000
 STAGES = {
     "supervised": (),
     "dcn": ("dcn",),
@@ -145,23 +147,44 @@ def error_of(run: Path, images: int = 2000) -> float:
     return float(relative_error(model, test_images(model, images)).mean())
 
 
+def tested(run: Path, stages: Sequence[str]) -> dict[str, Any]:
+    """The error of the newest snapshot on the test images, with its step; no stage `validation`."""
+    stages = [stage for stage in stages if stage != "validation"]
+    (outputs,) = evaluate(
+        run / "net.prototxt", run, iterations=TEST_IMAGES // BATCH, stages=stages, device="cpu"
+    )
+    return {
+        "tested_at": iteration_of(newest(run)[0].path),
+        "test_error": round(100 * (1 - outputs["accuracy"]), 2),
+    }
+
+
 @app.command()
-def table(out: Path = Path("runs/drmm"), reconstruction: bool = True) -> None:
-    """Print what every run under `out` came to, as JSON lines."""
+def table(out: Path = Path("runs/drmm"), reconstruction: bool = True, test: bool = False) -> None:
+    """Print what every run under `out` came to, as JSON lines.
+
+    test: runs whose tests were on held-out images are tested on the test images, once, with their newest snapshot.
+    """
     for run in sorted(path.parent for path in out.glob("*/metrics.jsonl")):
         lines = parse_lines((run / "metrics.jsonl").read_text())
         tests = [line for line in lines if line["kind"] == "test"]
         if not tests:
             continue
         errors = [(line["iteration"], 100 * (1 - line["outputs"]["accuracy"])) for line in tests]
-        row: dict[str, Any] = {"run": run.name, "steps": errors[-1][0], "test_error": round(errors[-1][1], 2)}
-        row["steps_wanted"] = load(run / "solver.prototxt").solver.max_iter
+        asked = run / "spec_solver.prototxt"  # of `train`
+        solver = schema.read_solver(asked if asked.is_file() else run / "solver.prototxt").message
+        stages = [stage for state in solver.test_state for stage in state.stage]
+        kind = "held_out_error" if "validation" in stages else "test_error"
+        row: dict[str, Any] = {"run": run.name, "steps": errors[-1][0], kind: round(errors[-1][1], 2)}
+        row["steps_wanted"] = solver.max_iter
         row["curve"] = [[step, round(error, 2)] for step, error in errors]
         row["seconds"] = lines[-1].get("seconds")
         saved = any((run / "snapshots").glob("*.state.safetensors"))
         if reconstruction and saved and "dcn" not in run.name:
             row["reconstruction"] = round(error_of(run), 5)
-        print(json.dumps(row))
+        if test and saved and kind == "held_out_error":
+            row |= tested(run, stages)
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
