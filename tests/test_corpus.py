@@ -34,6 +34,8 @@ RUNS = {
     "stages_together": (),
     "large_regions": ("input",),
     "edges_train": (),
+    "shrunk_labels": ("v1",),
+    "text_lines": ("input",),
 }
 """Files whose every layer runs, with the old syntaxes found in each."""
 
@@ -241,3 +243,10 @@ def test_a_trial_fits_into_memory() -> None:
     net = compile(spec.net(schema.read_net(CORPUS / "large_regions.prototxt"), "TEST"))
     shapes = trial.small(net, {})
     assert shapes == {"data": (2, 3, 800, 800), "rois": (1, 5, 1, 1)}
+
+
+def test_deeplabs_own_field_of_the_softmax_loss_counts() -> None:
+    document = schema.read_net(CORPUS / "shrunk_labels.prototxt", unknown="keep")
+    assert [unknown.name for unknown in document.unknown] == ["strict_dim"]
+    assert document.message.layer[3].loss_param.ignore_label == 9
+    assert document.at("layer", 3, "loss_param", "ignore_label").line == 5

@@ -1,4 +1,5 @@
-"""Layers of public forks against their formulas, written here as loops: Lstm, CenterLoss, SegAccuracy."""
+"""Layers of public forks against their formulas: Lstm, CenterLoss, SegAccuracy, NVIDIA's BatchNorm, Transpose, Reverse,
+SpatialDropout."""
 
 from __future__ import annotations
 
@@ -179,3 +180,75 @@ def varint(value: int) -> bytes:
         out.append(value & 127 | 128)
         value >>= 7
     return bytes([*out, value])
+
+
+def test_nvidias_batch_norm_scales_by_itself() -> None:
+    text = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 4 dim: 2 dim: 3 dim: 1 } } }
+        layer { name: "n" type: "BatchNorm" bottom: "x" top: "y" loss_weight: 1
+                batch_norm_param { scale_bias: true moving_average_fraction: 0.75 eps: 1e-7 }
+                param { lr_mult: 0 } param { lr_mult: 0 } param { lr_mult: 0 } param { lr_mult: 2 } } """
+    net = net_of(text)
+    mean, variance, weight, scale, shift = (param.value for param in net.params)
+    assert [param.lr_mult for param in net.params] == [0, 0, 0, 2, 1]
+    assert (scale.tolist(), shift.tolist(), weight.tolist()) == ([1, 1], [0, 0], [1])
+    with torch.no_grad():
+        scale.copy_(torch.tensor([2.0, -3.0]))
+        shift.copy_(torch.tensor([0.5, 4.0]))
+    running: list[np.ndarray] = []
+    for _ in range(3):
+        x = torch.randn(4, 2, 3, 1) + 5
+        net(x)
+        values = x.numpy().astype(np.float64).transpose(1, 0, 2, 3).reshape(2, -1)
+        now = [values.mean(1), values.var(1)]
+        running = [0.75 * old + 0.25 * new for old, new in zip(running, now, strict=True)] if running else now
+        np.testing.assert_allclose(mean.detach(), running[0], rtol=1e-5)
+        np.testing.assert_allclose(variance.detach(), running[1], rtol=1e-4)
+    tested = net_of(text, "TEST")
+    with torch.no_grad():
+        for to, of in zip(tested.params, net.params, strict=True):
+            to.value.copy_(of.value)
+    x = torch.randn(4, 2, 3, 1)
+    y = tested(x)[0]
+    wanted = (x.numpy() - running[0].reshape(1, 2, 1, 1)) / np.sqrt(running[1].reshape(1, 2, 1, 1) + 1e-5)
+    wanted = wanted * np.array([2, -3]).reshape(1, 2, 1, 1) + np.array([0.5, 4]).reshape(1, 2, 1, 1)
+    np.testing.assert_allclose(y.detach(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_lstm_of_three_axes_is_that_of_rows() -> None:
+    rows = net_of(text(f"Lstm lstm_param {{ num_output: 3 batch_size: 2 {FILLERS} }}", "x", "h", x=(8, 5)))
+    axes = net_of(text(f"Lstm lstm_param {{ num_output: 3 {FILLERS} }}", "x", "h", x=(4, 2, 5)))
+    with torch.no_grad():
+        for to, of in zip(axes.params, rows.params, strict=True):
+            to.value.copy_(of.value)
+    x = torch.randn(8, 5)
+    assert torch.equal(axes(x.view(4, 2, 5))[0], rows(x)[0].view(4, 2, 3))
+
+
+def test_transpose_and_reverse() -> None:
+    x = torch.randn(2, 3, 4)
+    turned = net_of(text("Reverse reverse_param { axis: 1 }", bottoms="x", tops="y", x=(2, 3, 4)))
+    assert torch.equal(turned(x)[0], x[:, [2, 1, 0]])
+    moved = net_of(text("Transpose transpose_param { dim: [2, 0, 1] }", bottoms="x", tops="y", x=(2, 3, 4)))
+    (y,) = moved(x)
+    assert all(y[i, j, k] == x[j, k, i] for i, j, k in np.ndindex(4, 2, 3))
+    for wrong in ("[0, 1]", "[0, 1, 1]", "[0, 1, 3]"):
+        with pytest.raises(SpecError, match="does not name each axis"):
+            net_of(text(f"Transpose transpose_param {{ dim: {wrong} }}", bottoms="x", tops="y", x=(2, 3, 4)))
+
+
+def test_spatial_dropout_takes_whole_channels() -> None:
+    param = "SpatialDropout spatial_dropout_param { dropout_ratio: 0.75"
+    net = net_of(text(param + " }", bottoms="x", tops="y", x=(300, 20, 2, 3)))
+    x = torch.rand(300, 20, 2, 3) + 1
+    (y,) = net(x)
+    kept = y[:, :, 0, 0] != 0
+    assert torch.allclose(y, x * kept[:, :, None, None] * 4)
+    assert float(kept.float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(net_of(text(param + " }", bottoms="x", tops="y", x=(300, 20, 2, 3)), "TEST")(x)[0], x)
+    sampled = net_of(
+        text(param + " sample_weights_test: true }", bottoms="x", tops="y", x=(300, 20, 2, 3)), "TEST"
+    )
+    assert (sampled(x)[0] == 0).any()
+    for more, shape in (("dropout_ratio: 1", (2, 3)), ("", (4,))):
+        with pytest.raises(SpecError, match="SpatialDropout"):
+            net_of(text(f"SpatialDropout spatial_dropout_param {{ {more} }}", bottoms="x", tops="y", x=shape))

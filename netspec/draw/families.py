@@ -38,13 +38,13 @@ _TYPES = {
     "pooling": "Pooling PSROIPooling ROIAlign ROIPooling SPP UnPooling Unpooling Upsample",
     "pointwise": (
         "AbsVal Axpy BNLL Clip Dropout ELU Eltwise Exp Log Marginalize Noise PReLU Power ReLU ReLU6 Sigmoid "
-        "Softmax Swish TanH Threshold"
+        "Softmax SpatialDropout Swish TanH Threshold"
     ),
     "normalisation": "BN BatchNorm Bias LRN MVN Normalize Scale",
     "similarity, MEX": "MEX Similarity",
     "shape": (
         "BatchReindex Concat Crop Filter Flatten Interp OneHot Permutation Permute Reduction Reorg Reshape "
-        "ShuffleChannel Silence Slice SpatialTransformer Split Tile Translation"
+        "Reverse ShuffleChannel Silence Slice SpatialTransformer Split Tile Translation Transpose"
     ),
     "detection": "DetectionOutput MultiBoxLoss PriorBox Proposal",
     "accuracy": "Accuracy ArgMax SegAccuracy",

@@ -97,7 +97,8 @@ def batch_norm(layer: BatchNorm, x: Tensor) -> Tensor:
     if layer.globally:
         return layer(x)  # type: ignore[no-any-return]
     rows = x if x.dim() > 1 else x[:, None]
-    return by_batch(rows, layer.eps, None, None).reshape(x.shape)
+    scale, shift = (layer.blob(3), layer.blob(4)) if layer.learns else (None, None)
+    return by_batch(rows, layer.eps, scale, shift).reshape(x.shape)
 
 
 def bn(layer: BN, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, register
+from netspec.schema import FillerParameter
 from netspec.spec import TEST, TRAIN, LayerSpec
 
 
@@ -46,8 +47,11 @@ class BatchNorm(Layer):
     with f = moving_average_fraction and the variance over m - 1; the statistics are sums / weight, or 0 for
     weight 0. `use_global_stats` overrides the choice by phase. With `strict`, lr_mult is 1 by default, so
     that weight decay moves the statistics, as in the SimNets fork. NaN spreads over its channel, and into the
-    statistics. Raises SpecError for a non-zero lr_mult. Source: Caffe, batch_norm_layer.cpp; Ioffe and
-    Szegedy 2015.
+    statistics. NVIDIA's layer (`scale_bias`, `scale_filler` or `bias_filler` is given): y * scale + shift, two
+    more blobs (C,), 1 and 0 without fillers; eps is at least 1e-5, the weight stays 1, and TRAIN sets
+    statistics = f statistics + (1 - f) batch, the variance over m, or the batch's where the variance is 0.
+    Raises SpecError for a non-zero lr_mult of statistics. Source: Caffe, batch_norm_layer.cpp, and NVIDIA's;
+    Ioffe and Szegedy 2015.
     """
 
     param_field = "batch_norm_param"
@@ -59,24 +63,44 @@ class BatchNorm(Layer):
         channels = shape[1] if len(shape) > 1 else 1
         self.globally = bool(p.use_global_stats) if p.HasField("use_global_stats") else self.phase == TEST
         self.fraction, self.eps = float(p.moving_average_fraction), float(p.eps)
+        self.learns = bool(p.scale_bias) or p.HasField("scale_filler") or p.HasField("bias_filler")
         for size in (channels, channels, 1):
-            self.add_blob((size,), lr_mult=1.0 if self.strict else 0.0)
+            whole = constant(1) if self.learns and len(self.blobs) == 2 else None
+            self.add_blob((size,), whole, lr_mult=1.0 if self.strict else 0.0)
         refuse_learning(self, range(3))
+        if self.learns:
+            self.eps = max(self.eps, 1e-5)
+            for name, value in (("scale_filler", 1), ("bias_filler", 0)):
+                self.add_blob((channels,), getattr(p, name) if p.HasField(name) else constant(value))
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         x = bottoms[0] if bottoms[0].dim() > 1 else bottoms[0][:, None]
+        scale, shift = (self.blob(3), self.blob(4)) if self.learns else (None, None)
         if self.globally:
             weight = self.blob(2).detach()
             inverse = torch.where(weight == 0, 0.0, 1 / weight)
-            y = by_given(
-                x, self.blob(0).detach() * inverse, self.blob(1).detach() * inverse, None, None, self.eps
-            )
+            mean, variance = (self.blob(i).detach() * inverse for i in range(2))
+            y = by_given(x, mean, variance, scale, shift, self.eps)
         else:
-            y, mean, variance, _ = by_batch(x, None, None, self.eps)
+            y, mean, variance, m = by_batch(x, scale, shift, self.eps)
             with torch.no_grad():
-                for blob, now in zip(self.blobs, (mean, variance, 1), strict=True):
-                    blob.mul_(self.fraction).add_(now)
+                if self.learns:
+                    self.follow(mean, variance * ((m - 1) / m))
+                else:
+                    for blob, now in zip(self.blobs, (mean, variance, 1), strict=True):
+                        blob.mul_(self.fraction).add_(now)
         return y.reshape(bottoms[0].shape)
+
+    def follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move NVIDIA's running statistics towards the batch's, or to them where there are none yet."""
+        new = self.blobs[1] == 0
+        for blob, now in zip(self.blobs, (mean, variance), strict=False):
+            blob.copy_(torch.where(new, now, self.fraction * blob + (1 - self.fraction) * now))
+
+
+def constant(value: float) -> Any:
+    """A filler that sets every value."""
+    return FillerParameter(type="constant", value=value)
 
 
 def refuse_learning(layer: Layer, blobs: range) -> None:

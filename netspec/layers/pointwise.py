@@ -202,6 +202,33 @@ class Dropout(Layer):
         return bottoms[0] if self.param.scale_train else bottoms[0] * keep
 
 
+@register("SpatialDropout")
+class SpatialDropout(Layer):
+    """In TRAIN whole channels are 0 with probability r = dropout_ratio, else x / (1 - r); in TEST y = x.
+
+    Shapes: (N, C, ...) to the same; each channel of each item is drawn for itself. `sample_weights_test`: TEST
+    drops too. A missing value (NaN) stays missing. Random numbers: torch's generator of the device. Raises
+    SpecError for a ratio outside [0, 1) and for a bottom without channels. Source: Tompson et al. 2015; ENet's
+    Caffe, spatial_dropout_layer.cu.
+    """
+
+    param_field = "spatial_dropout_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        ratio = self.param.dropout_ratio
+        if not 0 <= ratio < 1:
+            self.fail(f"dropout_ratio {ratio} is outside [0, 1)", "spatial_dropout_param", "dropout_ratio")
+        if len(shapes[0]) < 2:
+            self.fail(f"needs a bottom (N, C, ...), found shape {shapes[0]}", "bottom", 0)
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        (x,) = bottoms
+        if self.phase != TRAIN and not self.param.sample_weights_test:
+            return x
+        ones = x.new_ones(x.shape[:2] + (1,) * (x.dim() - 2))
+        return x * F.dropout(ones, self.param.dropout_ratio)
+
+
 @register("Softmax")
 class Softmax(Layer):
     """y = exp(x) / sum exp(x) along `axis` (default 1, the channels).

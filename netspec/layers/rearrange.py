@@ -36,6 +36,44 @@ class Permute(Layer):
         return bottoms[0].permute(self.order).contiguous()
 
 
+@register("Transpose")
+class Transpose(Layer):
+    """y = x with axis i of the top being axis `dim` i of the bottom.
+
+    Raises SpecError when `dim` does not name every axis once. Source: Tian et al. 2016 (CTPN),
+    transpose_layer.cpp.
+    """
+
+    param_field = "transpose_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        self.order = [int(axis) for axis in self.param.dim]
+        if sorted(self.order) != list(range(len(shapes[0]))):
+            self.fail(
+                f"dim {self.order} does not name each axis of {shapes[0]} once", "transpose_param", "dim"
+            )
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0].permute(self.order).contiguous()
+
+
+@register("Reverse")
+class Reverse(Layer):
+    """y = x turned round along `axis` (default 0): the last first.
+
+    Raises SpecError when the bottom lacks the axis. Source: reverse_layer.cpp of CTPN's Caffe and of the CTC
+    forks.
+    """
+
+    param_field = "reverse_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        self.along = self.axis(self.param.axis, len(shapes[0]), "reverse_param", "axis")
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0].flip(self.along)
+
+
 @register("ShuffleChannel")
 class ShuffleChannel(Layer):
     """y = x with channel g * (C / group) + i moved to i * group + g.

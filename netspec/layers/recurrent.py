@@ -221,7 +221,8 @@ class OhLstm(Layer):
     """c_t = f c_(t-1) + i g, h_t = o tanh(c_t), with i, f, o = sigmoid, g = tanh of W x + V h_(t-1) + b.
 
     Shapes: x (T N, ...) with N = batch_size, row t N + n step t of sequence n; optional clip of T N values, 0
-    where a sequence begins; top h (T N, H). Blobs W (4H, D), V (4H, H), b (4H,); gates in the order i, f, o, g.
+    where a sequence begins; top h (T N, H). A bottom (T, N, D) where batch_size is not given: top (T, N, H), as
+    in CTPN's Caffe. Blobs W (4H, D), V (4H, H), b (4H,); gates in the order i, f, o, g.
     With clip a forward starts from the last state of the forward before (0 at first), and no gradient crosses
     forwards; without it every forward begins anew. clipping_threshold cuts the gradients of W x + V h + b at
     each step. The state before a step with clip 0 has no effect, also when it is NaN; other NaN pass on.
@@ -236,27 +237,30 @@ class OhLstm(Layer):
         p, shape = self.param, shapes[0]
         if not (p.num_output and p.batch_size):
             self.fail("needs num_output > 0 and batch_size > 0", "lstm_param")
-        if len(shape) < 2 or shape[0] % p.batch_size:
+        self.side = len(shape) == 3 and not p.HasField("batch_size")
+        self.beside = shape[1] if self.side else int(p.batch_size)
+        rows = prod(shape[:2]) if self.side else shape[0] if shape else 0
+        if len(shape) < 2 or not self.beside or rows % self.beside:
             self.fail(f"needs {p.batch_size} rows or a multiple of it, found shape {shape}", "bottom", 0)
-        if len(shapes) == 2 and prod(shapes[1]) != shape[0]:
-            self.fail(f"needs {shape[0]} values, one a row, found shape {shapes[1]}", "bottom", 1)
-        self.add_blob((4 * p.num_output, prod(shape[1:])), p.weight_filler)
+        if len(shapes) == 2 and prod(shapes[1]) != rows:
+            self.fail(f"needs {rows} values, one a row, found shape {shapes[1]}", "bottom", 1)
+        self.add_blob((4 * p.num_output, prod(shape) // max(rows, 1)), p.weight_filler)
         self.add_blob((4 * p.num_output, p.num_output), p.weight_filler)
         self.add_blob((4 * p.num_output,), p.bias_filler)
         for name in ("h_state", "c_state"):
-            self.register_buffer(name, torch.zeros(p.batch_size, p.num_output))
+            self.register_buffer(name, torch.zeros(self.beside, p.num_output))
 
     def forward(self, *bottoms: Tensor) -> Tensor:
-        p, x = self.param, bottoms[0]
-        inputs = linear(x.flatten(1), self.blob(0), self.blob(2)).reshape(-1, p.batch_size, 4 * p.num_output)
+        p, x = self.param, bottoms[0].flatten(0, 1) if self.side else bottoms[0]
+        inputs = linear(x.flatten(1), self.blob(0), self.blob(2)).reshape(-1, self.beside, 4 * p.num_output)
         if len(bottoms) == 2:
-            goes_on = (bottoms[1].detach() != 0).to(x.dtype).reshape(-1, p.batch_size, 1)
+            goes_on = (bottoms[1].detach() != 0).to(x.dtype).reshape(-1, self.beside, 1)
             # A copy: backward needs the state that this forward began with, and the buffer is overwritten below.
             h, c = self.get_buffer("h_state").clone(), self.get_buffer("c_state").clone()
         else:
             goes_on = torch.ones_like(inputs[:, :, :1])
             goes_on[0] = 0
-            h = c = inputs.new_zeros(p.batch_size, p.num_output)
+            h = c = inputs.new_zeros(self.beside, p.num_output)
         # A program that is written for others computes no gradients, and they lack the operator.
         cuts = p.clipping_threshold > 0 and not torch.compiler.is_exporting()
         hidden = []
@@ -269,7 +273,7 @@ class OhLstm(Layer):
         if len(bottoms) == 2:
             self.get_buffer("h_state").copy_(h.detach())
             self.get_buffer("c_state").copy_(c.detach())
-        return torch.cat(hidden)
+        return torch.stack(hidden) if self.side else torch.cat(hidden)
 
 
 @register("ContinuationIndicator")

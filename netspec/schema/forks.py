@@ -24,6 +24,8 @@ TYPES = {
     "SENet": ("Axpy",),
     "Junhyuk Oh": ("Lstm",),
     "center loss": ("CenterLoss",),
+    "CTPN": ("Transpose", "Reverse"),
+    "ENet": ("SpatialDropout",),
     "HED": ("SigmoidCrossEntropyBalanceLoss", "ImageLabelmapData"),
     "FlowNet": ("Correlation", "DataAugmentation", "FlowWarp", "CustomData", "Resample", "Downsample"),
     "Ristretto": ("ConvolutionRistretto", "FcRistretto", "DeconvolutionRistretto", "LRNRistretto"),

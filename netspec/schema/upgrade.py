@@ -70,6 +70,10 @@ V1_TYPES = {
     "VIDEO_DATA": "VideoData",
     "CONVOLUTION3D": "Convolution3D",
     "POOLING3D": "Pooling3D",
+    "MAT_WRITE": "MatWrite",
+    "MAT_READ": "MatRead",
+    "DENSE_CRF": "DenseCRF",
+    "PADDING": "Padding",
 }
 SOLVER_TYPES = {
     "SGD": "SGD",
@@ -223,6 +227,10 @@ def _upgrade_v1_layer(old: Place, new: Place, type_text: str | None) -> None:
         new.put("type", V1_TYPES[name], node)
     if type_text is not None:
         new.put("type", type_text, old.node.child("type"))
+    if old.has("softmaxloss_param"):
+        loss = old.sub("softmaxloss_param", old.node)
+        for value, node in loss.values("ignore_label"):
+            new.sub("loss_param", node).put("ignore_label", value, node)
     param_specs(old, new)
 
 

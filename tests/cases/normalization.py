@@ -18,6 +18,7 @@ def case(name: str, kind: str, shape: str, param: str = "", **more: object) -> C
 
 FILLERS = 'slope_filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 }'
 OLD_FILLERS = 'scale_filler { type: "gaussian" std: 1 } shift_filler { type: "gaussian" std: 1 }'
+NVIDIA = 'scale_filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 } eps: 0.1'
 
 CASES = [
     case("lrn_across", "LRN", "2 7 3 2", "lrn_param { local_size: 5 alpha: 0.5 beta: 0.75 }"),
@@ -48,6 +49,9 @@ CASES = [
     case("batch_norm_one_value", "BatchNorm", "1 3"),
     case("batch_norm_test", "BatchNorm", "4 3 3 2", phase="TEST"),
     case("batch_norm_global", "BatchNorm", "4 3 3 2", "batch_norm_param { use_global_stats: true }"),
+    case("batch_norm_nvidia", "BatchNorm", "4 3 3 2", "batch_norm_param { scale_bias: true }"),
+    case("batch_norm_nvidia_fillers", "BatchNorm", "4 3 2 2", f"batch_norm_param {{ {NVIDIA} }}"),
+    case("batch_norm_nvidia_test", "BatchNorm", "4 3", f"batch_norm_param {{ {NVIDIA} }}", phase="TEST"),
     case("bn_segnet", "BN", "4 3 2 2", f"bn_param {{ {OLD_FILLERS} }}"),
     case(
         "bn_segnet_inference",

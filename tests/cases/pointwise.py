@@ -41,6 +41,8 @@ CASES = [
     Case("clip", net("Clip", "clip_param { min: -0.5 max: 0.7 }")),
     Case("clip_missing", net("Clip", "clip_param { min: -0.5 max: 0.7 }", (1, 4)), inputs=HOLES, gradient=()),
     Case("swish", net("Swish", "swish_param { beta: 1.5 }")),
+    Case("spatial_dropout_train", net("SpatialDropout"), random=True),
+    Case("spatial_dropout_test", net("SpatialDropout"), phase="TEST"),
     Case("dropout_train", net("Dropout", "dropout_param { dropout_ratio: 0.3 }"), random=True),
     Case("dropout_test", net("Dropout"), phase="TEST"),
     Case("dropout_unscaled_train", net("Dropout", "dropout_param { scale_train: false }"), random=True),

@@ -19,6 +19,9 @@ def permuted(options: str, shape: tuple[int, ...]) -> str:
 CASES = [
     Case("permute", net("Permute", "permute_param { order: 0 order: 2 order: 3 order: 1 }", IMAGE)),
     Case("permute_partial", net("Permute", "permute_param { order: 2 }", (2, 3, 4))),
+    Case("transpose", net("Transpose", "transpose_param { dim: 3 dim: 2 dim: 0 dim: 1 }", IMAGE)),
+    Case("reverse", net("Reverse", "", IMAGE)),
+    Case("reverse_axis", net("Reverse", "reverse_param { axis: 2 }", IMAGE)),
     Case("shuffle_channel", net("ShuffleChannel", "shuffle_channel_param { group: 3 }", (2, 6, 2, 2))),
     Case("reorg", net("Reorg", "reorg_param { stride: 2 }", (2, 8, 4, 6))),
     Case("reorg_reverse", net("Reorg", "reorg_param { stride: 2 reverse: true }", (2, 8, 2, 3))),
