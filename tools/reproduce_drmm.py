@@ -49,13 +49,22 @@ app = typer.Typer(add_completion=False)
 
 
 def solver_text(
-    net: Path, mode: str, steps: int, every: int, rate: float, end: float, kind: str, validate: bool
+    net: Path,
+    mode: str,
+    steps: int,
+    every: int,
+    rate: float,
+    end: float,
+    kind: str,
+    validate: bool,
+    decay: float,
 ) -> str:
     """A solver of one mode."""
     stages = " ".join(f'stage: "{stage}"' for stage in STAGES[mode])
     test = 'stage: "dcn"' if "dcn" in STAGES[mode] else ""
     test += ' stage: "validation"' if validate else ""
     extra = " momentum: 0.9" if kind != "Adam" else ""
+    extra += f" weight_decay: {decay:g}" if decay else ""
     gamma = (end / rate) ** (1 / steps)
     return (
         f'net: "{net}" type: "{kind}" base_lr: {rate:g} lr_policy: "exp" gamma: {gamma:.8f}\n'
@@ -77,6 +86,7 @@ def train(
     rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 1e-3,
     end: Annotated[float, typer.Option(help="Learning rate at the end.")] = 1e-6,
     kind: Annotated[str, typer.Option(help="Type of the solver; all but Adam have momentum 0.9.")] = "Adam",
+    decay: Annotated[float, typer.Option(help="Weight decay (L2).")] = 0,
     validate: Annotated[bool, typer.Option(help="Test on the held-out training images.")] = False,
     tag: Annotated[str, typer.Option(help="Put behind the name of the run's folder.")] = "",
     seed: int = 1,
@@ -101,7 +111,7 @@ def train(
     examples = {"mnist": 50000, "cifar10": 40000}["cifar10" if "cifar" in name else "mnist"]
     steps = round(epochs * (examples + 10000 * (split == "whole_train")) / BATCH)
     net.write_text(text)
-    solver.write_text(solver_text(net, mode, steps, max(1, steps // tests), rate, end, kind, validate))
+    solver.write_text(solver_text(net, mode, steps, max(1, steps // tests), rate, end, kind, validate, decay))
     resume = (
         run if (run / "snapshots").exists() and any((run / "snapshots").glob("*.state.safetensors")) else None
     )
