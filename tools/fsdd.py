@@ -62,9 +62,10 @@ def clips(is_test: Array, split: str) -> Array:
     """Numbers of the clips of a split."""
     if split == "test":
         return np.flatnonzero(is_test)
-    training = np.flatnonzero(~is_test.astype(bool))
+    training: Array = np.flatnonzero(~is_test.astype(bool))
     held = np.arange(len(training)) % HELD_OUT == 0
-    return training[held if split == "validation" else ~held]
+    chosen: Array = training[held if split == "validation" else ~held]
+    return chosen
 
 
 def windows(path: Path, split: str, seed: int = 1) -> tuple[Array, Array]:
