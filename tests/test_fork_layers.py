@@ -1,5 +1,5 @@
 """Layers of public forks against their formulas: Lstm, CenterLoss, SegAccuracy, NVIDIA's BatchNorm, Transpose, Reverse,
-SpatialDropout."""
+SpatialDropout, MarginInnerProduct."""
 
 from __future__ import annotations
 
@@ -252,3 +252,58 @@ def test_spatial_dropout_takes_whole_channels() -> None:
     for more, shape in (("dropout_ratio: 1", (2, 3)), ("", (4,))):
         with pytest.raises(SpecError, match="SpatialDropout"):
             net_of(text(f"SpatialDropout spatial_dropout_param {{ {more} }}", bottoms="x", tops="y", x=shape))
+
+
+MARGINS = {"SINGLE": 1, "DOUBLE": 2, "TRIPLE": 3, "QUADRUPLE": 4}
+
+
+@pytest.mark.parametrize("kind", MARGINS)
+def test_margin_inner_product(kind: str) -> None:
+    m = MARGINS[kind]
+    param = (
+        f'num_output: 6 type: {kind} base: 4 gamma: 0.5 power: 2 weight_filler {{ type: "gaussian" std: 3 }}'
+    )
+    margin = f"MarginInnerProduct margin_inner_product_param {{ {param} lambda_min: 0.7 }} loss_weight: 1"
+    net = net_of(text(f"{margin} loss_weight: 0", tops="y mix", x=(40, 5), label=(40,)))
+    weight = net.params[0].value
+    label = torch.arange(40) % 6
+    for n in range(1, 4):
+        x = torch.randn(40, 5, requires_grad=True)
+        mix, y = net(x, label.float())[:2]
+        assert float(mix) == pytest.approx(max(4 * (1 + 0.5 * n) ** -2, 0.7))
+        assert torch.allclose(weight.norm(dim=1), torch.ones(6))
+        lam, w = float(mix), weight.detach().double()
+        rows = x.detach().double()
+        seed = torch.randn(40, 6, dtype=torch.float64)
+        x.grad = weight.grad = None
+        y.backward(seed.float())
+        plain, wanted, slope = rows @ w.t(), rows @ w.t(), seed @ w
+        for i in range(40):
+            k, length = int(label[i]), float(rows[i].norm())
+            c = float(plain[i, k]) / length
+            angle = math.acos(max(-1.0, min(1.0, c)))
+            turns = min(int(angle * m / math.pi), m - 1)
+            if m == 1:
+                continue
+            p = (-1) ** turns * math.cos(m * angle) - 2 * turns
+            wanted[i, k] = (length * p + lam * plain[i, k]) / (1 + lam)
+            derivative = (-1) ** turns * m * math.sin(m * angle) / math.sin(angle)
+            a, b = derivative, (p - c * derivative) / length
+            direction = (a * w[k] + b * rows[i]) / math.hypot(a, b)
+            slope[i] += seed[i, k] * ((direction + lam * w[k]) / (1 + lam) - w[k])
+        np.testing.assert_allclose(y.detach(), wanted, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(x.grad, slope, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(weight.grad, seed.t() @ rows, rtol=1e-4, atol=1e-4)
+    if m > 1:
+        with pytest.raises(IndexError):
+            net(torch.randn(40, 5), torch.full((40,), 6.0))
+    for wrong, shape in (("num_output: 0", (40,)), ("num_output: 3", (39,))):
+        with pytest.raises(SpecError, match="MarginInnerProduct"):
+            net_of(
+                text(
+                    f"MarginInnerProduct margin_inner_product_param {{ {wrong} }}",
+                    tops="y",
+                    x=(40, 5),
+                    label=shape,
+                )
+            )

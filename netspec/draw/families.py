@@ -32,7 +32,8 @@ _TYPES = {
         "ImageSegData Input MemoryData Parameter WindowData"
     ),
     "convolution, linear": (
-        "Convolution ConvolutionDepthwise Deconvolution DepthwiseConvolution Embed Im2col InnerProduct"
+        "Convolution ConvolutionDepthwise Deconvolution DepthwiseConvolution Embed Im2col InnerProduct "
+        "MarginInnerProduct"
     ),
     "recurrent": "ContinuationIndicator LSTM LSTMUnit Lstm RNN Recurrent",
     "pooling": "Pooling PSROIPooling ROIAlign ROIPooling SPP UnPooling Unpooling Upsample",

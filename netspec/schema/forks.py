@@ -24,6 +24,7 @@ TYPES = {
     "SENet": ("Axpy",),
     "Junhyuk Oh": ("Lstm",),
     "center loss": ("CenterLoss",),
+    "SphereFace": ("MarginInnerProduct",),
     "CTPN": ("Transpose", "Reverse"),
     "ENet": ("SpatialDropout",),
     "HED": ("SigmoidCrossEntropyBalanceLoss", "ImageLabelmapData"),
