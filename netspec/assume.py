@@ -10,7 +10,7 @@ from typing import Any
 from netspec.errors import SpecError
 from netspec.graph import Graph, Step
 from netspec.layers.base import Shape
-from netspec.net import top_shapes
+from netspec.shapes import top_shapes
 
 SIZES = ((3, 224, 224), (1, 28, 28), (3, 227, 227), (3, 32, 32), (3, 256, 256), (3, 300, 300), (3, 512, 512))
 """Image shapes to try where a data layer does not tell: the commonest first."""

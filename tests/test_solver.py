@@ -15,7 +15,8 @@ from torch import Tensor
 from netspec import schema, spec
 from netspec.errors import SnapshotError, SpecError
 from netspec.graph import compile
-from netspec.net import Net, Param, build
+from netspec.net import Net, build
+from netspec.params import Param
 from netspec.solver import LearningRate, Solver
 from netspec.solver.regularisation import terms
 from netspec.solver.rules import rules

@@ -17,6 +17,7 @@ FLOORS = [
     {"schema", "spec", "fillers", "clusters"},
     {"layers", "data", "blob", "memory"},
     {"graph"},
+    {"params", "shapes"},
     {"net"},
     {"queries", "solver", "interchange", "unsupervised", "draw", "summary", "experiment", "overrides", "snapshot",
      "watch", "compiled", "progress", "runs", "signals", "state", "deploy", "devices", "testing", "checkpoint",

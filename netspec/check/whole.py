@@ -8,7 +8,7 @@ from typing import Any
 from netspec import assume
 from netspec.errors import SpecError
 from netspec.graph import Graph, Step
-from netspec.net import top_shapes
+from netspec.shapes import top_shapes
 from netspec.summary import Field, field_of
 
 LARGE = 2048

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from netspec.errors import Position, Problem, SnapshotError, SpecError, did_you_mean
 from netspec.layers.average_precision import VERSIONS
-from netspec.net import Net, Param
+from netspec.net import Net
+from netspec.params import Param
 from netspec.solver.policies import LearningRate
 from netspec.solver.regularisation import terms
 from netspec.solver.rules import Number, Rule, rules
