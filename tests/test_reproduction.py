@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from netspec.errors import DataError
 from tools import fsdd, reproduce_claim3
 from tools.reproduce_speech import Interpolated
-from tools.reproduction import Results, markdown, page
+from tools.reproduction import Results, mark, markdown, page
 
 
 @pytest.mark.parametrize("epsilon", [Fraction(1, 10000), Fraction(1, 7), Fraction(2, 5)])
@@ -48,6 +49,16 @@ def test_an_interruption_keeps_what_was_done(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         results.get("b", killed)
     assert Results(tmp_path / "r.json", {}).values == {"a": 1}
+
+
+def test_a_training_that_was_stopped_is_not_finished(tmp_path: Path) -> None:
+    run = SimpleNamespace(interrupted=True)
+    with pytest.raises(SystemExit, match="stopped; the same command goes on"):
+        mark(run, tmp_path)  # type: ignore[arg-type]
+    assert not (tmp_path / "finished").exists()
+    run.interrupted = False
+    mark(run, tmp_path)  # type: ignore[arg-type]
+    assert (tmp_path / "finished").exists()
 
 
 def test_pages(tmp_path: Path) -> None:

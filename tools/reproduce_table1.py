@@ -32,7 +32,7 @@ from netspec.data.memory import MemorySource
 from netspec.lab import Direct, circumstances, parse, wilson
 from netspec.spec import TRAIN
 from netspec.train import fit
-from tools.reproduction import Results, markdown, page, parser
+from tools.reproduction import Results, mark, markdown, page, parser
 
 N = (0, 25, 50, 75, 100, 125, 150)
 PUBLISHED = {
@@ -73,13 +73,12 @@ def ht(
     """Right answers by N of a net trained on `training`, told and not told what is missing."""
     source = MemorySource(experiment.load(NET).train.layers[0], TRAIN, seed)
     source.add(list(training[0]), [int(label) for label in training[1]])
-    if not (finished := folder / "finished").exists():
+    if not (folder / "finished").exists():
         shutil.rmtree(
             folder, ignore_errors=True
         )  # a training that was cut off starts again: it takes a minute
         settings = {"given": {"data": source}, "seed": seed % 2**31, "device": args.device, "progress": False}
-        fit(NET, out=folder, iterations=args.iterations, compiled=False, **settings)
-        finished.touch()
+        mark(fit(NET, out=folder, iterations=args.iterations, compiled=False, **settings), folder)
     method = Direct(model.load(folder, device=args.device), "HT-CAC")
     found: dict[str, list[int]] = {"HT-CAC": [], "HT-CAC, not told": []}
     for n in N:

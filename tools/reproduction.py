@@ -13,6 +13,7 @@ from typing import Any
 from netspec.lab import circumstances
 from netspec.snapshot import iteration_of, states, write_whole
 from netspec.train import fit
+from netspec.trainer import Run
 
 
 class Results:
@@ -61,12 +62,19 @@ def trained(
     if finished.exists():
         return folder
     if done > 0:
-        fit(net, resume=folder, iterations=iterations, overrides=overrides, device=device)
+        run = fit(net, resume=folder, iterations=iterations, overrides=overrides, device=device)
     else:
         fresh = folder if not (folder / "metrics.jsonl").exists() else _emptied(folder)
-        fit(net, out=fresh, iterations=iterations, overrides=overrides, device=device)
-    finished.touch()
+        run = fit(net, out=fresh, iterations=iterations, overrides=overrides, device=device)
+    mark(run, folder)
     return folder
+
+
+def mark(run: Run, folder: Path) -> None:
+    """Say in `folder` that its training is finished; a training that a signal stopped ends the script instead."""
+    if run.interrupted:
+        raise SystemExit(f"{folder}: stopped; the same command goes on")
+    (folder / "finished").touch()
 
 
 def _emptied(folder: Path) -> Path:
