@@ -78,17 +78,7 @@ def fit(
         if resume is not None:  # of a second run that was killed before its first snapshot
             (first.folder.parent / METRICS).unlink(missing_ok=True)
         resume, out, weights = None, first.folder.parent, first.net.weights()
-    if weights is not None and resume is not None and not str(resume).endswith(SUFFIXES):
-        raise NetspecError(f"{resume}: a resumed run has its weights; give either a snapshot or weights")
-    if weights is None:
-        # What is resumed has its weights, as in Caffe, where a restored state comes after the solver's `weights`.
-        named = [path for entry in plan.solver.weights for path in entry.split(",")] if resume is None else []
-        weights = [experiment.find_file(path, plan.file) or path for path in named]
-    elif isinstance(weights, str | Path | Mapping):
-        weights = [weights]
-    for one in weights:
-        if not isinstance(one, Mapping):
-            kind_of(weights_file(Path(one)))  # a name that is wrong is said before any data is fetched
+    weights = chosen(plan, weights, resume)
     tell(plan, weights if resume is None else [*weights, resume])
     with Requests(sigint, sighup, patient=False) as requests:
         trainer = trainer_of(plan.solver.type)(
@@ -103,6 +93,27 @@ def fit(
             return trainer.train()
         finally:
             trainer.close()
+
+
+def chosen(
+    plan: Experiment, weights: Weights | Sequence[Weights] | None, resume: str | Path | None
+) -> list[Weights]:
+    """The weights to start from: those given, or those that the solver names, each file seen to be there.
+
+    What is resumed has its own, as in Caffe, where a restored state comes after the solver's `weights`.
+    """
+    if weights is not None and resume is not None and not str(resume).endswith(SUFFIXES):
+        raise NetspecError(f"{resume}: a resumed run has its weights; give either a snapshot or weights")
+    found: list[Weights]
+    if weights is None:
+        named = [path for entry in plan.solver.weights for path in entry.split(",")] if resume is None else []
+        found = [experiment.find_file(path, plan.file) or path for path in named]
+    else:
+        found = [weights] if isinstance(weights, str | Path | Mapping) else list(weights)
+    for one in found:
+        if not isinstance(one, Mapping):
+            kind_of(weights_file(Path(one)))  # a name that is wrong is said before any data is fetched
+    return found
 
 
 def begun(resume: str | Path | None) -> bool:
