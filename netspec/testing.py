@@ -53,8 +53,9 @@ class TestNets:
         for i, net in enumerate(self.nets):
             if any(net is earlier for earlier in self.nets[:i]):
                 continue
-            if compile_net(net, self.feeders[i].next()) is not None:
-                failed.append(i)
+            with torch.no_grad():
+                if compile_net(net, self.feeders[i].next()) is not None:
+                    failed.append(i)
             self.feeders[i].load_state(self.starts[i])
         return failed
 

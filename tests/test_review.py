@@ -195,7 +195,7 @@ def test_a_trial_of_the_compiler_keeps_the_random_numbers_of_its_gpu(monkeypatch
     )
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda new, device="cuda": asked.append(("set", device)))
     net = build(compile(twins("TRAIN")), seed=0)
-    monkeypatch.setattr(net, "compile", lambda **options: 1 / 0)
+    monkeypatch.setattr(torch, "compile", lambda *method, **options: 1 / 0)
     batch: Any = [SimpleNamespace(is_cuda=True, device=second)]
     assert "ZeroDivisionError" in str(compile_net(net, batch))
     assert asked == [("get", second), ("set", second)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import json
 import math
@@ -276,6 +277,18 @@ def test_compiled_run_equals_plain_one_and_resumes(tmp_path: Path) -> None:
     assert snapshot.load_pair(state).info["compiled"]
     resumed = run(tmp_path, DATA + IP + LOSS, solver, out=tmp_path / "resumed", resume=state)
     assert torch.equal(resumed.net.weights()["ip/0"], whole.net.weights()["ip/0"])
+
+
+def test_many_compiled_runs_in_one_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torch keeps at most 8 variants of a function: different nets must not share that room."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    solver = SOLVER.replace("max_iter: 8", "max_iter: 1") + "test_iter: 1 test_interval: 1"
+    for width in range(2, 13):
+        net = DATA + IP.replace("num_output: 2", f"num_output: {width}") + LOSS
+        run(tmp_path, net, solver, out=tmp_path / str(width), compiled=True)
+        assert "not compiled" not in capsys.readouterr().out
 
 
 def test_bar_on_a_terminal() -> None:

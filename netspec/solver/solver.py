@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from netspec.compiled import compile_method
 from netspec.errors import Position, Problem, SnapshotError, SpecError, did_you_mean
 from netspec.layers.average_precision import VERSIONS
 from netspec.net import Net
@@ -92,7 +93,7 @@ class Solver:
     def compile(self) -> None:
         """From now on run the update as one compiled function."""
         self.compiled = True
-        self._change = torch.compile(self._update, fullgraph=True, dynamic=False)
+        self._change = compile_method(self, "_update")
 
     # One step
 
