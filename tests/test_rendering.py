@@ -348,6 +348,7 @@ def test_nets_that_do_not_render_say_why() -> None:
         (("dcn",), {"loss"}),
         (("labelled", "stats"), {"loss", "reconstruction"}),
         (("semi", "nnkl"), {"loss", "reconstruction", "kl", "nn1", "nn2"}),
+        (("semi", "shifted"), {"loss", "reconstruction"}),
         (("unsupervised", "nnkl"), {"reconstruction", "kl", "nn1", "nn2"}),
     ],
 )

@@ -58,9 +58,10 @@ def solver_text(
     kind: str,
     validate: bool,
     decay: float,
+    shift: bool,
 ) -> str:
     """A solver of one mode."""
-    stages = " ".join(f'stage: "{stage}"' for stage in STAGES[mode])
+    stages = " ".join(f'stage: "{stage}"' for stage in (*STAGES[mode], *["shifted"] * shift))
     test = 'stage: "dcn"' if "dcn" in STAGES[mode] else ""
     test += ' stage: "validation"' if validate else ""
     extra = " momentum: 0.9" if kind != "Adam" else ""
@@ -87,7 +88,9 @@ def train(
     end: Annotated[float, typer.Option(help="Learning rate at the end.")] = 1e-6,
     kind: Annotated[str, typer.Option(help="Type of the solver; all but Adam have momentum 0.9.")] = "Adam",
     decay: Annotated[float, typer.Option(help="Weight decay (L2).")] = 0,
+    shift: Annotated[bool, typer.Option(help="Move the images of a batch by up to one pixel.")] = False,
     validate: Annotated[bool, typer.Option(help="Test on the held-out training images.")] = False,
+    weights: Annotated[Path | None, typer.Option(help="Run folder to start from: its weights.")] = None,
     tag: Annotated[str, typer.Option(help="Put behind the name of the run's folder.")] = "",
     seed: int = 1,
     rc: float = 0.2,
@@ -111,11 +114,13 @@ def train(
     examples = {"mnist": 50000, "cifar10": 40000}["cifar10" if "cifar" in name else "mnist"]
     steps = round(epochs * (examples + 10000 * (split == "whole_train")) / BATCH)
     net.write_text(text)
-    solver.write_text(solver_text(net, mode, steps, max(1, steps // tests), rate, end, kind, validate, decay))
+    solver.write_text(
+        solver_text(net, mode, steps, max(1, steps // tests), rate, end, kind, validate, decay, shift)
+    )
     resume = (
         run if (run / "snapshots").exists() and any((run / "snapshots").glob("*.state.safetensors")) else None
     )
-    fit(solver, out=run, resume=resume, seed=seed, device=None)
+    fit(solver, out=run, weights=None if resume else weights, resume=resume, seed=seed)
 
 
 @app.command()
