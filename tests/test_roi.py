@@ -11,6 +11,7 @@ from torch import Tensor
 from netspec import schema, spec
 from netspec.errors import SpecError
 from netspec.graph import compile
+from netspec.layers import roi
 from netspec.net import Net, build
 from tests.cases.roi import REGIONS
 
@@ -63,6 +64,42 @@ def test_roi_pooling_equals_loops(rows: int, columns: int) -> None:
     wanted, gradient = max_by_loops(x.detach(), rows, columns, 0.5)
     assert torch.equal(top, wanted)
     assert torch.equal(torch.autograd.grad(top.sum(), x)[0], gradient)
+
+
+def test_roi_pooling_takes_no_more_memory_than_its_blobs() -> None:
+    param = "roi_pooling_param { pooled_h: 7 pooled_w: 7 spatial_scale: 1 }"
+    text = (
+        'layer { name: "in" type: "Input" top: "x" top: "r" input_param { '
+        "shape { dim: 1 dim: 4 dim: 300 dim: 300 } shape { dim: 2 dim: 5 } } }\n"
+        f'layer {{ name: "p" type: "ROIPooling" bottom: "x" bottom: "r" top: "y" {param} }}'
+    )
+    made = build(compile(spec.net(schema.parse_net(text, "r.prototxt"), "TRAIN")), seed=1)
+    x = torch.randn(1, 4, 300, 300)
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as seen:
+        made(x, torch.tensor([[0.0, 0.0, 0.0, 299.0, 299.0], [0.0, 10.0, 20.0, 30.0, 40.0]]))
+    assert max(event.cpu_memory_usage for event in seen.events()) < 4 * x.numel() * x.element_size()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 2), (7, 7)])
+def test_roi_places_by_tables_are_those_by_search(
+    rows: int, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roi, "MOST_BYTES", 1)
+    x = torch.randint(-3, 3, (2, 3, 9, 7)).float()
+    layer = net("ROIPooling", 3, f"roi_pooling_param {{ pooled_h: {rows} pooled_w: {columns} }}").made[1]
+    assert isinstance(layer, roi.ROIPooling)
+    image, *ends = layer.regions(REGIONS)
+    down, right = (
+        layer.span(*end, n, size) for end, n, size in zip(ends, (rows, columns), (9, 7), strict=True)
+    )
+    full = ~(down.empty()[:, :, None] | right.empty()[:, None, :])
+    cells = (image, *down, *right)
+    searched, tables = roi.places_by_search(x, *cells), roi.places_by_tables(x, *cells)
+    assert full.any()
+    assert torch.equal(searched[full], tables[full])
+    assert torch.equal(tables, roi.in_parts(x, *cells))
 
 
 def test_psroi_pooling_equals_loops() -> None:

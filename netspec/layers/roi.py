@@ -7,6 +7,7 @@ Shape legend: N images, C channels, H x W map, R regions, G cells of a region's 
 from __future__ import annotations
 
 from functools import reduce
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -15,12 +16,21 @@ from torch.nn import functional
 
 from netspec.layers.base import Layer, Shape, exactly, register
 
+TABLE_BYTES = 12
+"""Of a place in the tables of maxima: a value of 4 bytes, its place of 4, and as much again while they are joined."""
+MOST_BYTES = 1 << 28
+"""How large the tables may be, where one channel does not need more."""
+
 
 class Span(NamedTuple):
     """[start, end) along one axis for every region and grid line, (R, lines), clipped to the map."""
 
     start: Tensor
     end: Tensor
+
+    def empty(self) -> Tensor:
+        """Where it holds no line of the map."""
+        return self.end <= self.start
 
 
 def half_up(x: Tensor) -> Tensor:
@@ -85,7 +95,8 @@ class ROIPooling(Regional):
         )
         rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # (N H W, C)
         with torch.no_grad():
-            place, empty = largest_places(x, image, down, right)
+            place = largest_places(x, image, down, right)
+            empty = down.empty()[:, :, None] | right.empty()[:, None, :]
         offset = (image * x.shape[2] * x.shape[3])[:, None, None, None]
         top = rows.gather(0, (place + offset).flatten(0, 2)).reshape(place.shape)
         return torch.where(empty[..., None], 0.0, top).permute(0, 3, 1, 2)
@@ -101,32 +112,85 @@ class ROIPooling(Regional):
         )
 
 
-def largest_places(x: Tensor, image: Tensor, down: Span, right: Span) -> tuple[Tensor, Tensor]:
-    """Flat place h W + w of the first maximum of every cell, (R, rows, columns, C), and which cells are
-    empty.
+def largest_places(x: Tensor, image: Tensor, down: Span, right: Span) -> Tensor:
+    """Flat place h W + w of the first maximum of every cell, (R, rows, columns, C); any where the cell is empty."""
+    cells = (image, *down, *right)
+    if torch.compiler.is_exporting():  # a program that is written for others lacks the operator
+        return places_by_tables(x, *cells)
+    found: Tensor = searched_places(x, *cells)
+    return found
+
+
+@torch.library.custom_op("netspec::roi_places", mutates_args=())
+def searched_places(
+    x: Tensor, image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor
+) -> Tensor:
+    """`largest_places`, cell by cell in main memory, by tables elsewhere."""
+    search = places_by_search if x.device.type == "cpu" else in_parts
+    return search(x, image, top, bottom, left, right)
+
+
+@searched_places.register_fake
+def _(x: Tensor, image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    return image.new_empty((*top.shape, left.shape[1], x.shape[1]))
+
+
+def in_parts(x: Tensor, image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """`places_by_tables` for so many channels at a time as MOST_BYTES hold."""
+    one = TABLE_BYTES * prod(table_levels(x)) * x[:, 0].numel()
+    parts = torch.split(x, max(1, MOST_BYTES // max(one, 1)), 1)  # type: ignore[no-untyped-call]
+    return torch.cat([places_by_tables(part, image, top, bottom, left, right) for part in parts], -1)
+
+
+def places_by_search(
+    x: Tensor, image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor
+) -> Tensor:
+    """`largest_places` by looking at every pixel of every cell: no more memory than the largest cell has."""
+    channels, width = x.shape[1], x.shape[3]
+    found = image.new_zeros((*top.shape, left.shape[1], channels))
+    rows = torch.stack((top, bottom), 2).tolist()
+    columns = torch.stack((left, right), 2).tolist()
+    for r, n in enumerate(image.tolist()):
+        for i, (h, below) in enumerate(rows[r]):
+            for j, (w, beyond) in enumerate(columns[r]):
+                if h < below and w < beyond:
+                    first = x[n, :, h:below, w:beyond].reshape(channels, -1).max(1).indices
+                    side = beyond - w
+                    found[r, i, j] = (h + first // side) * width + w + first % side
+    return found
+
+
+def places_by_tables(
+    x: Tensor, image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor
+) -> Tensor:
+    """`largest_places` without a branch on the regions.
 
     Tables hold the maxima of all windows of 2^i x 2^j pixels; four of them cover a cell of any size, so that
     the work does not depend on the sizes of the regions.
     """
     height, width = x.shape[2:]
-    levels = (height.bit_length(), width.bit_length())
+    levels = table_levels(x)
     values, places = window_tables(x, levels)
-    i, j = power_below(down, levels[0]), power_below(right, levels[1])
+    i, j = power_below(bottom - top, levels[0]), power_below(right - left, levels[1])
     table = i[:, :, None] * levels[1] + j[:, None, :]
     found = []
-    for h in (down.start, (down.end - 2**i).clamp(min=0)):
-        for w in (right.start, (right.end - 2**j).clamp(min=0)):
+    for h in (top, (bottom - 2**i).clamp(min=0)):
+        for w in (left, (right - 2**j).clamp(min=0)):
             cell = h.clamp(max=height - 1)[:, :, None] * width + w.clamp(max=width - 1)[:, None, :]
             row = (table * x.shape[0] + image[:, None, None]) * height * width + cell
             found.append((values[row], places[row]))
-    empty = (down.end <= down.start)[:, :, None] | (right.end <= right.start)[:, None, :]
-    return reduce(better, found)[1].long(), empty
+    return reduce(better, found)[1].long()
 
 
-def power_below(span: Span, levels: int) -> Tensor:
-    """The largest i with 2^i <= end - start (0 for an empty span)."""
-    steps = 2 ** torch.arange(1, levels, device=span.start.device)
-    return ((span.end - span.start)[..., None] >= steps).sum(-1)
+def table_levels(x: Tensor) -> tuple[int, int]:
+    """How many powers of 2 are at most as large as the sides of a map."""
+    return x.shape[2].bit_length(), x.shape[3].bit_length()
+
+
+def power_below(length: Tensor, levels: int) -> Tensor:
+    """The largest i with 2^i <= length (0 for an empty span)."""
+    steps = 2 ** torch.arange(1, levels, device=length.device)
+    return (length[..., None] >= steps).sum(-1)
 
 
 def window_tables(x: Tensor, levels: tuple[int, int]) -> tuple[Tensor, Tensor]:
