@@ -89,13 +89,10 @@ class Checkpoint:
         buffers = dict(self.net.named_buffers())
         for name, value in saved.tensors.items():
             if name.startswith("buffer/") and (own := buffers.get(name.removeprefix("buffer/"))) is not None:
-                own.copy_(value)
+                put(own, value, f"{saved.path}: {name}")
         for i, name, mine in self.own_of_tests():
             theirs = saved.tensors.get(f"test/{i}/{name}", mine)
-            if theirs.shape != mine.shape:
-                found = f"{name} of test net {i} has shape {tuple(theirs.shape)}"
-                raise SnapshotError(f"{saved.path}: {found}, the net's is {tuple(mine.shape)}")
-            mine.copy_(theirs)
+            put(mine, theirs, f"{saved.path}: {name} of test net {i}")
         kinds = ["cpu"] + (["cuda"] if self.device.type == "cuda" and "random/cuda" in saved.tensors else [])
         set_random_state(self.device, [saved.tensors[f"random/{kind}"] for kind in kinds])
         return [
@@ -117,3 +114,10 @@ class Checkpoint:
         batches = int(state.iteration * self.solver.message.iter_size)
         self.feeder.skip(batches)
         return batches
+
+
+def put(own: Tensor, value: Tensor, what: str) -> None:
+    """Copy a tensor of a snapshot in; SnapshotError where its shape is another."""
+    if value.shape != own.shape:
+        raise SnapshotError(f"{what} has shape {tuple(value.shape)}, the net's is {tuple(own.shape)}")
+    own.copy_(value)

@@ -99,6 +99,7 @@ def test_image_list_mistakes(pictures: Path) -> None:
         ("", "is empty"),
         ("a.png\n", r"list\.txt:1: expected"),
         ("a 0.png x\n", "'x' is not"),
+        (f"a 0.png {'9' * 400}\n", "9' is not"),
     ):
         (pictures / "list.txt").write_text(content)
         with pytest.raises(DataError, match=reason):
@@ -186,6 +187,15 @@ def test_image_seg_data(pictures: Path) -> None:
     ):
         with pytest.raises(DataError, match=reason):
             net(pairs_of(pictures, "ImageSegData", more, transform))
+    for second in ("9" * 400, "²", "--3", str(2**31)):
+        (pictures / "pairs.txt").write_text(f"\n\np0.png {second}\n", encoding="utf-8")
+        with pytest.raises(DataError, match=r"pairs\.txt:3: expected a picture and an integer"):
+            net(pairs_of(pictures, "ImageSegData", "label_type: IMAGE"))
+    for color, values in (("true", 2), ("false", 3)):
+        text = pairs_of(pictures, "ImageSegData", f"label_type: NONE is_color: {color}", "crop_size: 20")
+        text = text.replace("mean_value: 10", "mean_value: 10 " * values)
+        with pytest.raises(SpecError, match=f"{values} mean_values for . channels"):
+            net(text)
     text = pairs_of(pictures, "ImageSegData", "").replace("mean_value: 10", 'mean_file: "m"')
     with pytest.raises(SpecError, match="no mean_file"):
         net(text)

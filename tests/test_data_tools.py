@@ -231,6 +231,10 @@ def test_pictures_that_cannot_be_read_are_left_out(
     assert len(call("mean", pictures, "--root", tmp_path).splitlines()) >= 3
     with pytest.raises(DataError, match=r"3\.png: no such file"):
         list(convert.from_list(pictures, root))
+    for label in ("--3", "²", "9" * 5000):
+        (tmp_path / "wrong.txt").write_text(f"0.png {label}\n", encoding="utf-8")
+        with pytest.raises(DataError, match=r"wrong\.txt:1: expected a path and an integer"):
+            list(convert.from_list(tmp_path / "wrong.txt", root))
     with pytest.raises(DataError, match="none of its 12 pictures can be read; the first: "):
         list(convert.from_list(pictures, "elsewhere/", skip=lambda text: None))
 

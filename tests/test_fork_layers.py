@@ -111,6 +111,26 @@ def test_center_loss_moves_centers_whatever_it_weighs(weight: float) -> None:
         assert torch.allclose(centers.grad[k], expected, atol=1e-6)  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    "param",
+    [
+        "CenterLoss center_loss_param { num_output: 3 }",
+        "InfogainLoss",
+        'MarginInnerProduct margin_inner_product_param { num_output: 3 type: DOUBLE weight_filler { type: "xavier" } }',
+    ],
+)
+@pytest.mark.parametrize("label", [-1.0, 3.0])
+def test_labels_of_no_class_are_no_class_from_the_end(param: str, label: float) -> None:
+    gains = {"gains": (1, 1, 3, 3)} if param == "InfogainLoss" else {}
+    net = net_of(
+        text(f"{param} loss_weight: 1", " ".join(("x label", *gains)), x=(5, 3), label=(5,), **gains)
+    )
+    with pytest.raises(IndexError):
+        net(
+            torch.randn(5, 3), torch.tensor([0.0, 2, label, 1, 2]), *(torch.eye(3)[None, None] for _ in gains)
+        )
+
+
 def confusion(scores: Tensor, label: Tensor, ignored: set[int]) -> np.ndarray:
     counts = np.zeros((scores.shape[1],) * 2)
     for n, y, x in np.ndindex(scores.shape[0], *scores.shape[2:]):

@@ -412,3 +412,19 @@ def test_before_the_first_iteration_a_stop_is_immediate() -> None:
         requests.patient = True
         os.kill(os.getpid(), signal.SIGINT)
         assert requests.take() == (False, True)
+
+
+def test_states_of_another_batch_size_are_refused_in_words(tmp_path: Path) -> None:
+    net = tmp_path / "lstm.prototxt"
+    net.write_text("""
+      layer { name: "x" type: "DummyData" top: "x" top: "clip" top: "label" dummy_data_param {
+        shape { dim: 8 dim: 5 } shape { dim: 8 } shape { dim: 8 } } }
+      layer { name: "lstm" type: "Lstm" bottom: "x" bottom: "clip" top: "y"
+        lstm_param { num_output: 3 batch_size: 4 weight_filler { type: "xavier" } } }
+      layer { name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "label" top: "loss" }""")
+    solver = tmp_path / "lstm_solver.prototxt"
+    solver.write_text('net: "lstm.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 2')
+    train(solver, "run")
+    net.write_text(net.read_text().replace("batch_size: 4", "batch_size: 2"))
+    with pytest.raises(SnapshotError, match=r"_state has shape \(4, 3\), the net's is \(2, 3\)"):
+        train(solver, "run", resume=tmp_path / "run", iterations=4)

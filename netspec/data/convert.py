@@ -18,6 +18,7 @@ from netspec.data.database import need, open_database
 from netspec.data.hdf5 import Hdf5Writer
 from netspec.data.idx import Array
 from netspec.data.images import decode, encode, resize
+from netspec.data.lists import integer
 from netspec.data.protos import datum, read_datum
 from netspec.errors import DataError, did_you_mean
 
@@ -105,10 +106,11 @@ def from_list(
     try:
         for at, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
             name, _, label = line.strip().rpartition(" ")
-            if line.strip() and (not name or not label.lstrip("-").isdigit()):
-                raise DataError(f"{source}:{at}: expected a path and an integer, found {line!r}")
             if line.strip():
-                lines.append((name.strip(), int(label)))
+                number = integer(label)
+                if not name or number is None:
+                    raise DataError(f"{source}:{at}: expected a path and an integer, found {line!r}")
+                lines.append((name.strip(), number))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{source}: {error}") from error
     lines = [lines[i] for i in ordered(len(lines), shuffle)]

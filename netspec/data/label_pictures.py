@@ -10,7 +10,7 @@ from torch import Tensor
 
 from netspec.data.idx import Array
 from netspec.data.images import decode, resize
-from netspec.data.lists import ListStream, list_lines
+from netspec.data.lists import ListStream, integer, list_words
 from netspec.data.source import failure, mistake
 from netspec.spec import LayerSpec
 
@@ -67,20 +67,21 @@ class SegListSource(LabelPictureStream):
         super().__init__(spec, phase, seed)
 
     def read(self, source: str) -> list[tuple[str, str]]:
-        words = [line.split() for line in list_lines(self.spec, self.field, source)]
+        lines = list_words(self.spec, self.field, source)
         p = self.spec.message.image_data_param
         self.kind = int(p.label_type)
         if not p.HasField("label_type"):  # the field came with DeepLab's second version
-            seconds = [line[1] if len(line) > 1 else "" for line in words]
-            self.kind = NONE if not any(seconds) else IMAGE if all(map(str.isdigit, seconds)) else PIXEL
+            seconds = [words[1] if len(words) > 1 else "" for _, words in lines]
+            numbers = all(integer(second) is not None for second in seconds)
+            self.kind = NONE if not any(seconds) else IMAGE if numbers else PIXEL
         if self.kind == NONE:
-            return [(line[0], "") for line in words]
-        for number, line in enumerate(words, 1):
-            if len(line) < 2 or (self.kind == IMAGE and not line[1].isdigit()):
+            return [(words[0], "") for _, words in lines]
+        for place, words in lines:
+            if len(words) < 2 or (self.kind == IMAGE and integer(words[1]) is None):
                 wanted = "an integer" if self.kind == IMAGE else "a label picture"
-                text = f"{source}: entry {number}: expected a picture and {wanted}, found {' '.join(line)!r}"
+                text = f"{place}: expected a picture and {wanted}, found {' '.join(words)!r}"
                 raise failure(self.spec, text, self.field, "source")
-        return [(line[0], line[1]) for line in words]
+        return [(words[0], words[1]) for _, words in lines]
 
     def example(self, position: int, line: int) -> tuple[Array, ...]:
         name, second = self.pairs[line]
@@ -107,6 +108,7 @@ class SegListSource(LabelPictureStream):
         )
         if (height, width) == image.shape[1:]:
             return image, label
+        self.transform.shape((len(image), height, width))  # says what does not fit the channels
         mean = self.transform.values if len(self.transform.values) else np.zeros(1, np.float32)
         large = np.empty((len(image), height, width), np.float32)
         large[:] = mean[:, None, None]
@@ -121,10 +123,9 @@ class LabelmapSource(LabelPictureStream):
 
     def read(self, source: str) -> list[tuple[str, str]]:
         pairs = []
-        for number, line in enumerate(list_lines(self.spec, self.field, source), 1):
-            words = line.split()
+        for place, words in list_words(self.spec, self.field, source):
             if len(words) != 2:
-                text = f"{source}: entry {number}: expected two pictures, found {line!r}"
+                text = f"{place}: expected two pictures, found {' '.join(words)!r}"
                 raise failure(self.spec, text, self.field, "source")
             pairs.append((words[0], words[1]))
         return pairs

@@ -4,6 +4,7 @@ each.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +31,22 @@ def all_lines(spec: LayerSpec, field: str, source: str) -> list[str]:
         raise failure(spec, f"{path}: {error.strerror or error}", field, "source") from error
 
 
-def list_lines(spec: LayerSpec, field: str, source: str) -> list[str]:
-    """The lines of a list file that are not empty; DataError where there are none."""
-    lines = [line for line in all_lines(spec, field, source) if line.strip()]
-    if not lines:
-        raise failure(spec, f"{near(spec, source)}: the list is empty", field, "source")
-    return lines
+def list_words(spec: LayerSpec, field: str, source: str) -> list[tuple[str, list[str]]]:
+    """The words of each line of a list file that has any, behind its place as `<file>:<line>`; DataError where there
+    are none.
+    """
+    path = near(spec, source)
+    lines = enumerate(all_lines(spec, field, source), 1)
+    found = [(f"{path}:{number}", words) for number, line in lines if (words := line.split())]
+    if not found:
+        raise failure(spec, f"{path}: the list is empty", field, "source")
+    return found
+
+
+def integer(text: str) -> int | None:
+    """The integer of 32 bits that a word of a list is, as Caffe's labels are; None where it is none."""
+    value = int(text) if re.fullmatch("[+-]?[0-9]{1,10}", text) else None
+    return value if value is not None and -(2**31) <= value < 2**31 else None
 
 
 def read_list(spec: LayerSpec, field: str, source: str) -> list[tuple[str, str]]:
@@ -105,13 +116,11 @@ class ImageListSource(ListStream):
         ]
 
     def label(self, i: int, text: str) -> int:
-        try:
-            return int(text)
-        except ValueError as error:
+        if (value := integer(text)) is None:
             name = self.spec.message.image_data_param.source
-            raise failure(
-                self.spec, f"{name}: entry {i + 1}: label {text!r} is not an integer", self.field, "source"
-            ) from error
+            reason = f"{name}: entry {i + 1}: label {text!r} is not an integer"
+            raise failure(self.spec, reason, self.field, "source")
+        return value
 
     def picture(self, i: int) -> Array:
         """Line i's picture, (C, H, W) in the order B, G, R, resized if the layer says so."""

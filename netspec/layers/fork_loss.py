@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as sigmoid_cross_entropy
 
 from netspec.layers.base import Layer, Shape, between, exactly, register
-from netspec.layers.labels import check_same
+from netspec.layers.labels import check_same, from_start
 
 
 def smooth_l1(d: Tensor, sigma: float = 1.0) -> Tensor:
@@ -180,7 +180,7 @@ class CenterLoss(Layer):
         self.add_blob((p.num_output, prod(shape[1:])), p.center_filler)
 
     def forward(self, *bottoms: Tensor) -> Tensor:
-        label = bottoms[1].detach().flatten().long()
+        label = from_start(bottoms[1].detach().flatten().long(), self.blob_shapes[0][0])
         # A program that is written for others computes no gradients, and they lack the operator.
         apply = distance if torch.compiler.is_exporting() else to_centers
         return apply(bottoms[0].flatten(1), self.blob(0), label)

@@ -16,6 +16,7 @@ from netspec.layers.labels import (
     check_labels,
     classes,
     floor_through,
+    from_start,
     ignored,
     normalization,
     rows,
@@ -79,7 +80,7 @@ class InfogainLoss(Layer):
         gains = gains.reshape(x_OCI.shape[1], x_OCI.shape[1])
         label_OI = bottoms[1].reshape(x_OCI.shape[0], x_OCI.shape[2])
         index_OI, valid_OI = classes(label_OI, self.ignore)
-        gain_OCI = gains[index_OI].transpose(1, 2)
+        gain_OCI = gains[from_start(index_OI, len(gains))].transpose(1, 2)
         x_OCI = torch.where(valid_OI.unsqueeze(1), x_OCI, 1.0)
         if self.strict:
             logp_OCI = floor_through(x_OCI, LOG_THRESHOLD).log()

@@ -32,6 +32,13 @@ def classes(label: Tensor, ignore: int | None = None) -> tuple[Tensor, Tensor]:
     return torch.where(valid, index, 0), valid
 
 
+def from_start(index: Tensor, number: int) -> Tensor:
+    """Indices of `number` classes, for which an indexed tensor raises IndexError where there is no such class: a
+    negative one would count from the end.
+    """
+    return torch.where(index < 0, number, index)
+
+
 def floor_through(x: Tensor, low: float) -> Tensor:
     """max(x, low) with the gradient of x itself, also below `low` (0 where x is infinite); NaN passes
     through.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, between, exactly, register
+from netspec.layers.labels import from_start
 
 SINGLE, DOUBLE, TRIPLE, QUADRUPLE = range(4)
 """MarginInnerProductParameter.MarginType."""
@@ -63,7 +64,8 @@ class MarginInnerProduct(Layer):
             mix = (p.base * (1 + p.gamma * self.iteration) ** -p.power).clamp(min=p.lambda_min).to(x.dtype)
         y = x @ weight.t()
         if p.type != SINGLE:
-            y = self.with_margin(x, weight, y, label.detach().flatten().long(), mix)
+            index = from_start(label.detach().flatten().long(), weight.shape[0])
+            y = self.with_margin(x, weight, y, index, mix)
         top = y.reshape(*bottom.shape[: self.along], -1)
         return (top, mix.reshape(1)) if len(self.spec.tops) == 2 else top
 

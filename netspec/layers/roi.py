@@ -138,7 +138,7 @@ def _(x: Tensor, image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right
 def in_parts(x: Tensor, image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """`places_by_tables` for so many channels at a time as MOST_BYTES hold."""
     one = TABLE_BYTES * prod(table_levels(x)) * x[:, 0].numel()
-    parts = torch.split(x, max(1, MOST_BYTES // max(one, 1)), 1)  # type: ignore[no-untyped-call]
+    parts = torch.split(x, max(1, MOST_BYTES // max(one, 1)), 1)
     return torch.cat([places_by_tables(part, image, top, bottom, left, right) for part in parts], -1)
 
 
