@@ -9,6 +9,7 @@ from typing import Any
 
 from netspec.errors import SpecError
 from netspec.graph import Graph, Step
+from netspec.layers import registry
 from netspec.layers.base import Shape
 from netspec.shapes import top_shapes
 
@@ -21,7 +22,7 @@ NUMBERED = ("MultinomialLogisticLoss", "HingeLoss", "CenterLoss", "MarginInnerPr
 """Types whose second bottom holds one label for each row of the first."""
 ALIKE = (
     "EuclideanLoss", "SigmoidCrossEntropyLoss", "SigmoidCrossEntropyBalanceLoss", "L1Loss", "SmoothL1Loss",
-    "SmoothL1LossOHEM", "Eltwise",
+    "SmoothL1LossOHEM", "Eltwise", "Correlation", "Correlation1D",
 )  # fmt: skip
 """Types whose bottoms have one shape."""
 REGIONS = ("ROIPooling", "PSROIPooling", "ROIAlign")
@@ -51,7 +52,10 @@ def sizes(graph: Graph) -> tuple[Size, ...]:
     found = []
     for step in graph.steps:
         up, interp = step.layer.message.upsample_param, step.layer.message.interp_param
-        for height, width in ((up.upsample_h, up.upsample_w), (interp.height, interp.width)):
+        crop = step.layer.message.augmentation_param
+        for height, width in (
+            (up.upsample_h, up.upsample_w), (interp.height, interp.width), (crop.crop_height, crop.crop_width)
+        ):  # fmt: skip
             if height and width:
                 found.append((3, height, width))
     return (*sorted(set(found), reverse=True)[:3], *SIZES)
@@ -135,7 +139,8 @@ class _Search:
             unknown = [slot for slot in step.reads if slot not in shapes]
             if unknown and all(slot in roots for slot in unknown):
                 kind = step.layer.type
-                if kind in PASSING or (kind in SHRINKING and self.is_label(unknown[0])):
+                scaled = kind == "Eltwise" and len(step.reads) == 1
+                if kind in PASSING or scaled or (kind in SHRINKING and self.is_label(unknown[0])):
                     roots.update((top, roots[unknown[0]]) for top in step.writes)
                     passed.append(step)
                     continue
@@ -190,7 +195,11 @@ class _Search:
             return None if first is None else Demand(first[:1])
         if kind == "Silence":
             return None
-        return Demand(self.image(maker, step), True) if i == 0 or kind == "Concat" else None
+        if kind == "Downsample" and i == 0 and known[1:]:
+            other, image = known[1], self.image(maker)
+            return None if other is None else Demand((*other[:2], *image[2:]))
+        images = i == 0 or kind == "Concat" or (kind in registry and registry[kind].paired)
+        return Demand(self.image(maker, step), True) if images else None
 
     def sequence(self, i: int, known: list[Shape | None], maker: Step) -> Demand | None:
         if i == 1:

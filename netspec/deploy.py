@@ -67,7 +67,7 @@ def scores_blob(spec: NetSpec, data: LayerSpec, labels: set[str]) -> tuple[str, 
         if found:
             end, layer = found[-1]
             return _before_softmax(spec.layers[:end], layer.bottoms[0])
-    sinks = ("Silence", "HDF5Output")
+    sinks = ("Silence", "HDF5Output", "FLOWriter", "PFMWriter", "FloatWriter", "ImgWriter")
     makers = [
         (i, layer) for i, layer in enumerate(spec.layers) if layer.type not in sinks and layer is not data
     ]

@@ -125,6 +125,17 @@ def square_side(blob: Tensor) -> int:
     return blob.shape[3]
 
 
+@named("diagonal")
+def diagonal(blob: Tensor, filler: Any, generator: torch.Generator | None) -> None:
+    """Plane (n, n) is `diag_val` n (1 where not given) over its size, every other plane zero."""
+    if blob.dim() < 2:
+        raise FillerError(f"filler 'diagonal' needs a blob (N, C, ...), found {tuple(blob.shape)}")
+    blob.zero_()
+    size = prod(blob.shape[2:])
+    for n in range(min(blob.shape[:2])):
+        blob[n, n] = (filler.diag_val[n] if n < len(filler.diag_val) else 1.0) / size
+
+
 def tent(blob: Tensor, half: int, centre: float) -> None:
     line = 1 - (torch.arange(blob.shape[3], dtype=torch.float64) / half - centre).abs()
     blob.copy_((line[:, None] * line[None, :]).expand(blob.shape))

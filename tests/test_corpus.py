@@ -36,6 +36,8 @@ RUNS = {
     "edges_train": (),
     "shrunk_labels": ("v1",),
     "text_lines": ("input",),
+    "flow": ("input",),
+    "disparity_train": (),
 }
 """Files whose every layer runs, with the old syntaxes found in each."""
 

@@ -33,19 +33,20 @@ _TYPES = {
     ),
     "convolution, linear": (
         "Convolution ConvolutionDepthwise Deconvolution DepthwiseConvolution Embed Im2col InnerProduct "
-        "MarginInnerProduct"
+        "Correlation Correlation1D MarginInnerProduct"
     ),
     "recurrent": "ContinuationIndicator LSTM LSTMUnit Lstm RNN Recurrent",
     "pooling": "Pooling PSROIPooling ROIAlign ROIPooling SPP UnPooling Unpooling Upsample",
     "pointwise": (
-        "AbsVal Axpy BNLL Clip Dropout ELU Eltwise Exp Log Marginalize Noise PReLU Power ReLU ReLU6 Sigmoid "
-        "Softmax SpatialDropout Swish TanH Threshold"
+        "AbsVal Axpy BNLL ChannelNorm Clip Dropout ELU Eltwise Exp Log Marginalize Mean NegReLU Noise PReLU Power "
+        "ReLU ReLU6 Sigmoid Softmax SpatialDropout Swish TanH Threshold"
     ),
     "normalisation": "BN BatchNorm Bias LRN MVN Normalize Scale",
     "similarity, MEX": "MEX Similarity",
     "shape": (
-        "BatchReindex Concat Crop Filter Flatten Interp OneHot Permutation Permute Reduction Reorg Reshape "
-        "Reverse ShuffleChannel Silence Slice SpatialTransformer Split Tile Translation Transpose"
+        "BatchReindex Concat Crop DataAugmentation Downsample Filter Flatten FlowWarp Interp OneHot Permutation "
+        "Permute Reduction Reorg Resample Reshape Reverse ShuffleChannel Silence Slice "
+        "SpatialTransformer Split Tile Translation Transpose"
     ),
     "detection": "DetectionOutput MultiBoxLoss PriorBox Proposal",
     "accuracy": "Accuracy ArgMax SegAccuracy",

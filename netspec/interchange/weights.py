@@ -149,7 +149,11 @@ def load_layers(
     taken = set()
     with torch.no_grad():
         for layer, j, blob in copies:
-            layer.blob(j).copy_(tensor(blob.array()).reshape(layer.blob_shapes[j]))
+            values = tensor(blob.array())
+            if spreads(layer, j, blob):
+                layer.blob(j).copy_(values.mean((2, 3), keepdim=True))
+            else:
+                layer.blob(j).copy_(values.reshape(layer.blob_shapes[j]))
             taken.add(id(layer.blobs[j]))
     net.look()
     return [param.name for param in net.params if id(param.value) not in taken], unused
@@ -169,12 +173,18 @@ def compare(net: Net, layer: Layer, blobs: Mapping[int, Blob], file: str, partia
     problems = []
     for j, blob in blobs.items():
         shape = layer.blob_shapes[j]
-        if not blob.fits(shape):
+        if not blob.fits(shape) and not spreads(layer, j, blob):
             text = f"blob {j} has shape {shape}, {file} holds {tuple(blob.shape)}"
             if layer.spec.type == "InnerProduct" and blob.fits(shape[::-1]):
                 text += "; the file's is transposed (inner_product_param { transpose: })"
             problems.append(layer.spec.problem(text))
     return problems
+
+
+def spreads(layer: Layer, j: int, blob: Blob) -> bool:
+    """Whether a blob of another image size can be laid out over our blob j."""
+    ours, theirs = layer.blob_shapes[j], tuple(blob.shape)
+    return j in layer.spreads and len(theirs) == 4 and theirs[:2] == ours[:2] and theirs != ours
 
 
 def refuse_transposed(net: Net, model: Caffemodel) -> None:

@@ -84,6 +84,8 @@ class Layer(nn.Module):
     differentiable: ClassVar[bool] = True
     """False for layers without a gradient (ArgMax, Accuracy): they get detached bottoms."""
     param_field: ClassVar[str | None] = None
+    spreads: ClassVar[tuple[int, ...]] = ()
+    """Blobs (1, C, H, W) that take weights of another image size: the mean of each channel everywhere."""
     looks_for: ClassVar[tuple[str, ...]] = ()
     """Attributes that `look` sets, with values that JSON can hold."""
 
