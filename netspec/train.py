@@ -128,6 +128,7 @@ def pretrain(
     source = experiment.find_file(plan.solver.pretraining, plan.file)
     if source is None:
         raise SpecError(f"pretraining {plan.solver.pretraining!r}: no such file", plan.at("pretraining"))
+    refuse_circle(plan, source)
     if resume is not None:
         return fit(source, resume=Path(resume) / "pretraining", **options)
     folder = new_folder(plan.stem, out)
@@ -137,6 +138,20 @@ def pretrain(
         with suppress(OSError):  # holds something: then it stays
             folder.rmdir()
         raise
+
+
+def refuse_circle(plan: Experiment, source: Path) -> None:
+    """Raise SpecError where the pretraining in `source` has one before it, and so on, that leads back."""
+    seen, before = {Path(plan.file).resolve()}, source
+    while before.resolve() not in seen:
+        seen.add(before.resolve())
+        earlier = experiment.load(before)
+        found = earlier.solver.pretraining and experiment.find_file(earlier.solver.pretraining, earlier.file)
+        if not found:
+            return
+        before = found
+    text = f"pretraining {plan.solver.pretraining!r}: leads back to {before.name}"
+    raise SpecError(text, plan.at("pretraining"))
 
 
 def trainer_of(kind: str) -> type[Trainer]:

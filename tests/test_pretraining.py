@@ -123,3 +123,24 @@ def test_check_follows_the_pretraining(solver: Path, tmp_path: Path) -> None:
     assert any("Adamant" in str(problem) for problem in check(solver).problems)
     (tmp_path / "first_solver.prototxt").unlink()
     assert any("solver file 'first_solver.prototxt' is not here" in str(w) for w in check(solver).warnings)
+
+
+def test_a_circle_of_pretrainings_is_refused(solver: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first_solver.prototxt"
+    first.write_text(f'{first.read_text()} pretraining: "second_solver.prototxt"')
+    with pytest.raises(
+        SpecError, match=r"second_solver.prototxt:1:\d+: pretraining 'first_solver.prototxt': leads back"
+    ):
+        fitted(solver, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (problem,) = check(solver).problems
+    assert "first_solver.prototxt:1:" in str(problem)
+    assert "solver file 'second_solver.prototxt' leads back to itself" in str(problem)
+
+
+def test_check_refuses_a_solver_as_net(solver: Path) -> None:
+    solver.write_text(solver.read_text().replace('net: "net.prototxt"', f'net: "{solver.name}"'))
+    assert any(
+        str(problem).endswith(f"1:1: net file {solver.name!r} is a solver")
+        for problem in check(solver).problems
+    )

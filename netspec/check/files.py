@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -37,7 +38,12 @@ def check(
     weights: a weight file of the net: it tells the dialect where nothing else does, and it must fit.
     Never raises for a bad file: what is wrong stands in the report.
     """
-    report, wanted = Report(str(path)), Wanted(run, dialect, weights)
+    return check_file(path, Wanted(run, dialect, weights), strict)
+
+
+def check_file(path: str | Path, wanted: Wanted, strict: bool = False) -> Report:
+    """`check`, for a file that solvers may have led to."""
+    report = Report(str(path))
     try:
         document = schema.read(path, unknown="keep")
         if is_label_map(document):
@@ -58,7 +64,7 @@ def check(
         check_solver(document, report, wanted)
     elif document.kind == "net":
         report.name = document.message.name
-        document.message.dialect = dialect or document.message.dialect
+        document.message.dialect = wanted.dialect or document.message.dialect
         check_net(document, report, wanted)
         report.dialects = dialects(document.message, document.unknown)
     return report
@@ -121,18 +127,33 @@ def follow(
     wanted: Wanted,
 ) -> None:
     """Check the net file, or the solver of the pretraining, that a solver names."""
-    found = find_file(path, document.file)
+    kind = "solver" if field_path == ("pretraining",) else "net"
+    found, place = find_file(path, document.file), document.at(*field_path)
     if found is None:
-        kind = "solver" if field_path == ("pretraining",) else "net"
-        report.warnings.append(Problem(f"{kind} file {path!r} is not here", document.at(*field_path)))
+        report.warnings.append(Problem(f"{kind} file {path!r} is not here", place))
         report.needs.append(path)
         return
+    above = (*wanted.above, Path(document.file).resolve())
+    if kind == "solver" and found.resolve() in above:
+        report.problems.append(Problem(f"solver file {path!r} leads back to itself", place))
+        return
+    if kind == "net" and is_solver(found):
+        report.problems.append(Problem(f"net file {path!r} is a solver", place))
+        return
     # A run's weights need not be those of the run before it.
-    weights = None if field_path == ("pretraining",) else wanted.weights
-    inner = check(found, run=wanted.run, dialect=wanted.dialect, weights=weights)
+    weights = None if kind == "solver" else wanted.weights
+    inner = check_file(found, replace(wanted, weights=weights, above=above))
     report.dialects = list(dict.fromkeys((*report.dialects, *inner.dialects)))
     report.problems += inner.problems
     report.warnings += inner.warnings
     report.needs += inner.needs
     report.phases |= inner.phases
     report.name = inner.name
+
+
+def is_solver(path: Path) -> bool:
+    """Whether a file that can be read is a solver."""
+    try:
+        return schema.read(path, unknown="keep").kind == "solver"
+    except NetspecError:
+        return False

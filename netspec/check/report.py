@@ -20,6 +20,8 @@ class Wanted:
     """Whose layers those are that forks give one name."""
     weights: str | Path | None = None
     """A weight file that should fit the net."""
+    above: tuple[Path, ...] = ()
+    """The solvers that led to the file."""
 
 
 @dataclass
