@@ -40,9 +40,22 @@ def test_lmdb_reader_agrees_with_the_library(tmp_path: Path, most: int) -> None:
     before = sorted((file.name, file.stat().st_mtime_ns) for file in (tmp_path / "db").iterdir())
     reader = lmdb_reader.Reader(tmp_path / "db" / "data.mdb")
     assert reader.entries == len(expected)
-    assert [(key, reader.value(place, n)) for key, place, n in reader.nodes()] == expected
+    assert [(node.key, reader.value(node)) for node in reader.nodes()] == expected
     reader.close()
     assert sorted((file.name, file.stat().st_mtime_ns) for file in (tmp_path / "db").iterdir()) == before
+
+
+def test_values_that_are_passed_over_are_not_read(tmp_path: Path) -> None:
+    """Their pages would come from the disk, one by one, when a run is resumed far into the data."""
+    env = lmdb.open(str(tmp_path / "db"), map_size=1 << 27)
+    with env.begin(write=True) as transaction:
+        for i in range(300):
+            transaction.put(b"%06d" % i, bytes([i % 256]) * 20000)
+    env.close()
+    database = Lmdb(tmp_path / "db")
+    assert database.at(299) == (b"000299", bytes([299 % 256]) * 20000)
+    assert database.reader.visited < 50
+    database.close()
 
 
 def damaged(data: bytes, at: int, form: str, value: int) -> bytes:

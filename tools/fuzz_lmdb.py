@@ -66,8 +66,8 @@ def ours(folder: Path) -> str:
     """What netspec's reader makes of it."""
     try:
         reader = Reader(folder / "data.mdb")
-        for _, place, length in reader.nodes():
-            reader.value(place, length)
+        for node in reader.nodes():
+            reader.value(node)
     except (DataError, Damage):
         return "refused"
     return "read"

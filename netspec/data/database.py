@@ -99,12 +99,11 @@ class Lmdb(Database):
     def advance(self, read: bool) -> tuple[bytes, bytes] | None:
         try:
             node = next(self.nodes, None)
+            if node is None:
+                return None
+            return (node.key, self.reader.value(node)) if read else (b"", b"")
         except lmdb.Damage as damage:
             raise DataError(f"{self.path}: damaged: {damage}") from None
-        if node is None:
-            return None
-        key, place, length = node
-        return (key, self.reader.value(place, length)) if read else (b"", b"")
 
     def close(self) -> None:
         self.reader.close()

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from netspec.errors import DataError
 
@@ -50,6 +51,15 @@ class Meta:
     last: int
     """Number of the last page in use."""
     transaction: int
+
+
+class Node(NamedTuple):
+    """A record: its key, where its value lies (`big`: where the number of its first page does), and its length."""
+
+    key: bytes
+    place: int
+    length: int
+    big: bool
 
 
 class Reader:
@@ -108,8 +118,8 @@ class Reader:
         last, transaction = struct.unpack_from("<QQ", self.data, main + TABLE.size)
         return Meta(size, kind, depth, entries, root, last, transaction)
 
-    def nodes(self) -> Iterator[tuple[bytes, int, int]]:
-        """(key, place, length) of each value, in key order; Damage where the file is not what it should be."""
+    def nodes(self) -> Iterator[Node]:
+        """Each record in key order, values unread; Damage where the file is not what it should be."""
         found, self.visited = 0, 0
         if self.entries:
             for node in self.walk(self.meta.root, self.meta.depth):
@@ -120,11 +130,12 @@ class Reader:
         if found < self.entries:
             raise Damage(f"{found} records, it declares {self.entries}")
 
-    def value(self, place: int, length: int) -> bytes:
-        """The value that `nodes` told of."""
-        return self.data[place : place + length]
+    def value(self, node: Node) -> bytes:
+        """The value that `nodes` told of; Damage where it does not lie on pages of its own as it should."""
+        place = self.overflow(node.place, node.length) if node.big else node.place
+        return self.data[place : place + node.length]
 
-    def walk(self, number: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
+    def walk(self, number: int, depth: int) -> Iterator[Node]:
         """The nodes below a page, the leaves at depth 1."""
         start = self.page(number, BRANCH if depth > 1 else LEAF)
         size = self.meta.page_size
@@ -142,8 +153,7 @@ class Reader:
             place, big = key + length, flags == BIG
             if flags & ~BIG or place + (8 if big else low | high << 16) > end:
                 raise Damage(f"page {number} has a record that leaves it")
-            content = self.data[key:place]
-            yield content, self.overflow(place, low | high << 16) if big else place, low | high << 16
+            yield Node(self.data[key:place], place, low | high << 16, big)
 
     def page(self, number: int, kind: int) -> int:
         """Where a page lies that must be of a kind."""
