@@ -295,7 +295,11 @@ def test_check_says_that_a_set_is_not_here(tmp_path: Path, monkeypatch: pytest.M
         f"{net}:2:19: layer 'd' (Dataset): data set 'mnist' is not on $NETSPEC_DATA"
     )
     assert "Put train-images-idx3-ubyte.gz" in str(warning)
+    assert "or name a `stand_in`" in str(warning)
     assert "is not here" not in str(report)
+    net.write_text(net.read_text().replace("batch_size: 2", 'batch_size: 2 stand_in: "digits"'))
+    assert "if that fails 'digits' stands in for it. Put train-images" in str(check_file(net).warnings[0])
+    assert "or name a" not in str(check_file(net).warnings[0])
     monkeypatch.setenv("NETSPEC_DATA", str(tmp_path))
     write_set(tmp_path / "mnist")
     assert not check_file(net).warnings

@@ -122,8 +122,9 @@ def shaped_net(
 
 def warn_of_absence(step: Step, report: Report) -> None:
     """Warn where a named data set, whose shape is known anyway, is not on this machine."""
-    name = step.layer.message.dataset_param.name
-    if name not in KNOWN or name in report.needs or not (found := lack(name)):
+    asked = step.layer.message.dataset_param
+    name = asked.name
+    if name not in KNOWN or name in report.needs or not (found := lack(name, asked.stand_in)):
         return
     report.needs.append(name)
     report.warnings.append(step.layer.problem(found, "dataset_param", "name"))

@@ -30,6 +30,7 @@ from netspec.data.images import resize
 from netspec.errors import DataError, did_you_mean
 
 SPLITS = ("train", "validation", "whole_train", "test")
+NAME_ONE = "or name a `stand_in` in the layer's dataset_param"
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def download(known: Known) -> Path:
 def absent(known: Known, reasons: str) -> Absent:
     """What to say where a set is nowhere, and cannot be downloaded for these reasons."""
     missing, remedy = whereabouts(known)
-    return Absent(f"{missing}, and the download failed ({reasons}). {remedy}")
+    return Absent(f"{missing}, and the download failed ({reasons}). {remedy}, {NAME_ONE}")
 
 
 def whereabouts(known: Known) -> tuple[str, str]:
@@ -181,18 +182,19 @@ def whereabouts(known: Known) -> tuple[str, str]:
     searched = ", ".join(str(folder) for folder in folders()) or "not set"
     return (
         f"data set {known.name!r} is not on $NETSPEC_DATA ({searched}), nor in {cache() / known.name}",
-        f"Put {files}{other} into {cache() / known.name}/ or into $NETSPEC_DATA/{known.name}/, "
-        f"or name a `stand_in` in the layer's dataset_param",
+        f"Put {files}{other} into {cache() / known.name}/ or into $NETSPEC_DATA/{known.name}/",
     )
 
 
-def lack(name: str) -> str:
+def lack(name: str, stand_in: str) -> str:
     """What is to be said of a named set that is not on this machine, without any download; "" where it is."""
     known = named(name)
     if not known.files or locate(known) is not None:
         return ""
     missing, remedy = whereabouts(known)
-    return f"{missing}; it would be downloaded. {remedy}"
+    if stand_in:
+        return f"{missing}; it would be downloaded, and if that fails {stand_in!r} stands in for it. {remedy}"
+    return f"{missing}; it would be downloaded. {remedy}, {NAME_ONE}"
 
 
 def verify(known: Known, folder: Path) -> None:
