@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ from PIL import Image
 
 from netspec import schema, spec
 from netspec.data import Feeder, Stream, feeder
+from netspec.data.hdf5 import Hdf5Writer
 from netspec.data.idx import Array
 from netspec.data.memory import MemorySource
 from netspec.data.sinks import Sinks
@@ -311,6 +315,45 @@ def test_hdf5_output(hdf5: Path, tmp_path: Path) -> None:
 
 
 # Windows
+
+
+def test_a_full_disk_is_said_at_once(tmp_path: Path) -> None:
+    """HDF5 itself overlooks it while data sets are let go, and ends the process later."""
+    script = """
+import os, pathlib, resource, signal, torch
+from netspec.data.hdf5 import Hdf5Writer
+from netspec.errors import DataError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200000, 200000))
+writer = Hdf5Writer(pathlib.Path("full.h5"))
+try:
+    for i in range(40):
+        writer.append({"data": torch.ones(20, 100), "label": torch.ones(20)})
+except DataError as error:
+    os.write(1, f"append {i}: {error}".encode())
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert re.match(r"append 2\d: full.h5: cannot be written", done.stdout), done.stderr
+
+
+def test_a_file_that_hdf5_cannot_resize_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resize(*values: object, **named: object) -> None:
+        raise RuntimeError("bad coordinate offset")
+
+    writer = Hdf5Writer(tmp_path / "out.h5")
+    writer.append({"data": torch.ones(4, 2)})
+    writer.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(h5py.Dataset, "resize", resize)
+        with pytest.raises(DataError, match=r"out\.h5: cannot be gone on with \(bad coordinate offset\)"):
+            writer.go_on(2)
+    writer.append({"data": torch.ones(3, 2)})
+    writer.close()
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["data"].shape == (3, 2)
 
 
 def window_file(folder: Path) -> None:

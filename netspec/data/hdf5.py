@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,8 @@ class Hdf5Writer:
     def __init__(self, path: Path):
         self.path = path
         self.file: Any = None
+        self.sets: dict[str, Any] = {}
+        """The file's data sets, kept open: one that is let go while the disk is full ends the process."""
         self.rows = 0
         """Rows that were appended, those before a `go_on` counted."""
 
@@ -181,7 +184,7 @@ class Hdf5Writer:
                     )
                 held.resize(rows, axis=0)
             self.file.flush()
-        except (OSError, AttributeError, TypeError, ValueError, IndexError) as error:
+        except (OSError, RuntimeError, AttributeError, TypeError, ValueError, LookupError) as error:
             self.anew()
             raise DataError(f"{self.path}: cannot be gone on with ({error})") from error
         except DataError:
@@ -190,16 +193,12 @@ class Hdf5Writer:
 
     def anew(self) -> None:
         """Begin a new file after all."""
-        self.close()
+        with suppress(DataError):
+            self.close()
         self.rows = 0
 
-    def flush(self) -> None:
-        """Let the file hold what was appended."""
-        if self.file is not None:
-            self.file.flush()
-
     def append(self, values: Mapping[str, Tensor]) -> None:
-        """Add the rows of each tensor to the data set of its name."""
+        """Add the rows of each tensor to the data set of its name, and let the file hold them."""
         h5py = need("h5py")
         try:
             if self.file is None:
@@ -208,16 +207,23 @@ class Hdf5Writer:
             for name, value in values.items():
                 rows = value.detach().cpu().float().numpy()
                 if name not in self.file:
-                    self.file.create_dataset(name, data=rows, maxshape=(None, *rows.shape[1:]), chunks=True)
+                    most = (None, *rows.shape[1:])
+                    self.sets[name] = self.file.create_dataset(name, data=rows, maxshape=most, chunks=True)
                     continue
-                held = self.file[name]
+                held = self.sets.setdefault(name, self.file[name])
                 held.resize(held.shape[0] + len(rows), axis=0)
                 held[-len(rows) :] = rows
-        except (OSError, TypeError, ValueError) as error:
+            self.file.flush()
+        except (OSError, RuntimeError, TypeError, ValueError, LookupError) as error:
             raise DataError(f"{self.path}: cannot be written ({error})") from error
 
     def close(self) -> None:
         """Finish the file."""
-        if self.file is not None:
-            self.file.close()
-            self.file = None
+        file, self.file = self.file, None
+        try:
+            if file is not None:
+                file.close()
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{self.path}: cannot be written ({error})") from error
+        finally:
+            self.sets = {}

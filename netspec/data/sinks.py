@@ -100,9 +100,7 @@ class Sinks:
                 self(layer, *(slots[slot] for slot in step.reads))
 
     def state(self) -> list[int]:
-        """Rows of each file so far, all of them on the disk."""
-        for writer in self.writers.values():
-            writer.flush()
+        """Rows of each file so far."""
         return [writer.rows for writer in self.writers.values()]
 
     def load_state(self, rows: Sequence[int]) -> list[str]:
