@@ -16,16 +16,26 @@ from netspec.shapes import top_shapes
 SIZES = ((3, 224, 224), (1, 28, 28), (3, 227, 227), (3, 32, 32), (3, 256, 256), (3, 300, 300), (3, 512, 512))
 """Image shapes to try where a data layer does not tell: the commonest first."""
 
-LABELLED = ("SoftmaxWithLoss", "SoftmaxWithLossOHEM", "Accuracy", "InfogainLoss", "SegAccuracy")
+LABELLED = (
+    "SoftmaxWithLoss",
+    "SoftmaxWithLossOHEM",
+    "Accuracy",
+    "InfogainLoss",
+    "SegAccuracy",
+    "FocalLoss",
+    "SoftmaxFocalLoss",
+)
 """Types whose second bottom holds one label for each prediction of the first."""
 NUMBERED = ("MultinomialLogisticLoss", "HingeLoss", "CenterLoss", "MarginInnerProduct")
 """Types whose second bottom holds one label for each row of the first."""
 ALIKE = (
     "EuclideanLoss", "SigmoidCrossEntropyLoss", "SigmoidCrossEntropyBalanceLoss", "L1Loss", "SmoothL1Loss",
-    "SmoothL1LossOHEM", "Eltwise", "Correlation", "Correlation1D",
+    "SmoothL1LossOHEM", "Eltwise", "Correlation", "Correlation1D", "TripletLoss",
 )  # fmt: skip
 """Types whose bottoms have one shape."""
 REGIONS = ("ROIPooling", "PSROIPooling", "ROIAlign")
+SEQUENCES = ("CTCLoss", "CtcLoss", "WarpCTCLoss")
+"""Types whose last bottom holds rows of labels."""
 RECURRENT = ("LSTM", "RNN", "Lstm")
 PASSING = (
     "Power", "AbsVal", "Split", "Sigmoid", "TanH", "Threshold", "Exp", "Log", "ReLU", "Dropout", "Flatten",
@@ -87,6 +97,8 @@ def _role(kind: str, i: int, count: int) -> str:
         return "label"
     if kind in REGIONS and i == 1:
         return "regions"
+    if kind in SEQUENCES and i > 0:
+        return "label" if i == count - 1 else "continuation" if count == 3 else "index"
     if (kind in RECURRENT and i == 1) or (kind == "LSTMUnit" and i == 2):
         return "continuation"
     if kind == "Embed" or (kind == "BatchReindex" and i == 1) or (kind == "Filter" and i == count - 1):
@@ -189,6 +201,8 @@ class _Search:
             return Demand((2, 5))
         if kind in RECURRENT:
             return self.sequence(i, known, maker)
+        if kind in SEQUENCES and i > 0:
+            return None if first is None else Demand(self.label_rows(first, i, len(known)))
         if kind == "Embed":
             return Demand((self.rows(maker), self.columns()))
         if kind in ("Filter", "BatchReindex") and i == len(known) - 1:
@@ -206,6 +220,13 @@ class _Search:
             return Demand(known[0][:2]) if known[0] is not None else None
         time = known[1] or (self.rows(maker), self.columns())
         return Demand((*time, 64) if i == 0 else (time[1], 64), True)
+
+    def label_rows(self, scores: Shape, i: int, count: int) -> Shape:
+        """The shape of a CTC loss's bottom i of `count`, for scores (T, N, C)."""
+        time, number = scores[:2]
+        if count == 2:
+            return (number, max(time // 2, 1))
+        return (number,) if count == 4 and i < 3 else (time, number)
 
     def trace(self, step: Step, roots: Mapping[int, Step], needs: dict[int, Demand]) -> None:
         """Carry what is needed of a passing layer's tops to its bottom."""

@@ -38,6 +38,8 @@ RUNS = {
     "text_lines": ("input",),
     "flow": ("input",),
     "disparity_train": (),
+    "text_train": (),
+    "domains": (),
 }
 """Files whose every layer runs, with the old syntaxes found in each."""
 

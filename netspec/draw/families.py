@@ -33,13 +33,14 @@ _TYPES = {
     ),
     "convolution, linear": (
         "Convolution ConvolutionDepthwise Deconvolution DepthwiseConvolution Embed Im2col InnerProduct "
-        "Correlation Correlation1D MarginInnerProduct"
+        "Correlation Correlation1D Local LocallyConnected MarginInnerProduct"
     ),
     "recurrent": "ContinuationIndicator LSTM LSTMUnit Lstm RNN Recurrent",
     "pooling": "Pooling PSROIPooling ROIAlign ROIPooling SPP UnPooling Unpooling Upsample",
     "pointwise": (
-        "AbsVal Axpy BNLL ChannelNorm Clip Dropout ELU Eltwise Exp Log Marginalize Mean NegReLU Noise PReLU Power "
-        "ReLU ReLU6 Sigmoid Softmax SpatialDropout Swish TanH Threshold"
+        "AbsVal Axpy BNLL CReLU ChannelNorm Clip Dropout ELU Eltwise Exp GradientReversal GradientScaler HSigmoid "
+        "HSwish HardSigmoid HardSwish Log Marginalize Mean Mish NegReLU Noise PReLU Power ReLU ReLU6 Sigmoid "
+        "Softmax SpatialDropout Swish TanH Threshold"
     ),
     "normalisation": "BN BatchNorm Bias LRN MVN Normalize Scale",
     "similarity, MEX": "MEX Similarity",

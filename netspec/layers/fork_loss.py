@@ -1,4 +1,5 @@
-"""Losses of public forks of Caffe: smooth L1 (Fast R-CNN, SSD), L1 (FlowNet), balanced sigmoid (HED)."""
+"""Losses of public forks of Caffe: smooth L1 (Fast R-CNN, SSD), L1 (FlowNet), balanced sigmoid (HED), triplets and
+centres (faces)."""
 
 from __future__ import annotations
 
@@ -119,6 +120,28 @@ class SigmoidCrossEntropyBalanceLoss(Layer):
         safe = torch.where(counted, x, 0.0)
         losses = sigmoid_cross_entropy(safe, one.to(x.dtype), reduction="none") * share.to(x.dtype)
         return torch.where(counted, losses, 0.0).sum() / x.shape[0]
+
+
+@register("TripletLoss")
+class TripletLoss(Layer):
+    """loss = sum max(0, margin + |a - p|^2 - |a - n|^2) / (2 N), over rows a, p of one class and n of another.
+
+    Shapes: anchors a, positives p, negatives n (N, ...) alike, top (). All three get a gradient. NaN makes the loss
+    NaN. Raises SpecError when sizes differ. Source: Schroff et al. 2015; triplet_loss_layer.cpp of face forks, that
+    with three bottoms (forks that find triplets by labels, or weigh them, have a layer of the same name).
+    """
+
+    bottoms, is_loss = exactly(3), True
+    param_field = "triplet_loss_param"
+
+    def setup(self, *shapes: Shape) -> None:
+        for i, shape in enumerate(shapes[1:], 1):
+            check_same(self, shapes[0], shape, i)
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        a, p, n = (x.reshape(len(bottoms[0]), -1) for x in bottoms)
+        near, far = (a - p).square().sum(1), (a - n).square().sum(1)
+        return (float(self.param.margin) + near - far).clamp(min=0).sum() / (2 * len(a))
 
 
 def distance(x_NK: Tensor, centers_CK: Tensor, label_N: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ _SIMNETS_TYPES = ("Similarity", "MEX", "Noise")
 # Layer types of other forks: number in their files -> number in proto/netspec.proto.
 _FORK_LAYER = {
     "BN": {137: 1137},
+    "CTCLoss": {148: 1193},
     "CenterLoss": {147: 1172, 149: 1172},
     "Correlation": {150: 1179},
     "Correlation1D": {150: 1179},
@@ -35,6 +36,7 @@ _FORK_LAYER = {
     "DenseImageData": {138: 1139},
     "Downsample": {156: 1182},
     "FlowWarp": {159: 1180},
+    "FocalLoss": {124: 1188, 145: 1188, 151: 1188},
     "Interp": {143: 1163, 163: 1163},
     "L1Loss": {151: 1169},
     "Lstm": {201: 1171},
@@ -45,7 +47,9 @@ _FORK_LAYER = {
     "SegAccuracy": {154: 1173},
     "ShuffleChannel": {164: 1168},
     "SpatialTransformer": {150: 1170},
+    "TripletLoss": {137: 1189, 147: 1189},
     "Upsample": {137: 1138, 149: 1138, 150: 1138, 160: 1138},
+    "WarpCTCLoss": {148: 1193},
 }
 # Numbers that many forks gave to layers of their own: the type for which ours is the right reading.
 _OWNERS = {
