@@ -40,6 +40,7 @@ RUNS = {
     "disparity_train": (),
     "text_train": (),
     "domains": (),
+    "yolo_tiny": ("input",),
 }
 """Files whose every layer runs, with the old syntaxes found in each."""
 

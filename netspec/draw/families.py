@@ -49,7 +49,7 @@ _TYPES = {
         "Permute Reduction Reorg Resample Reshape Reverse ShuffleChannel Silence Slice "
         "SpatialTransformer Split Tile Translation Transpose"
     ),
-    "detection": "DetectionOutput MultiBoxLoss PriorBox Proposal",
+    "detection": "DetectionOutput MultiBoxLoss PriorBox Proposal YoloDetectionOutput Yolov3DetectionOutput",
     "accuracy": "Accuracy ArgMax SegAccuracy",
 }
 _FAMILY = {name: family for family, names in _TYPES.items() for name in names.split()}
