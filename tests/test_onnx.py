@@ -37,6 +37,7 @@ FAMILIES = [module.name for module in pkgutil.iter_modules(cases.__path__)]
 
 WORDLESS = {
     "box_annotator": "aten.searchsorted",
+    **dict.fromkeys(("ctc_rows", "ctc_averaged", "ctc_indicators", "ctc_lengths"), "netspec.ctc"),
     "dummy_sparse": "netspec.fill",
     "dummy_xavier": "netspec.fill",
     "dummy_dirichlet": "netspec.fill",
