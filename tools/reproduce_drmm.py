@@ -94,7 +94,7 @@ def train(
     tag: Annotated[str, typer.Option(help="Put behind the name of the run's folder.")] = "",
     seed: int = 1,
     rc: float = 0.2,
-    kl: float = 1.0,
+    kl: float = 0.2,
     nn: float = 1.0,
     out: Path = Path("runs/drmm"),
 ) -> None:
