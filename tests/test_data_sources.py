@@ -200,6 +200,9 @@ def test_image_seg_data(pictures: Path) -> None:
         text = text.replace("mean_value: 10", "mean_value: 10 " * values)
         with pytest.raises(SpecError, match=f"{values} mean_values for . channels"):
             net(text)
+    for size in (10**6, 2**32 - 1):
+        with pytest.raises(SpecError, match=f"no room for a crop of {size}x{size}"):
+            net(pairs_of(pictures, "ImageSegData", "label_type: NONE", f"crop_size: {size}"))
     text = pairs_of(pictures, "ImageSegData", "").replace("mean_value: 10", 'mean_file: "m"')
     with pytest.raises(SpecError, match="no mean_file"):
         net(text)

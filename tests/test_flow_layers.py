@@ -103,6 +103,20 @@ def test_correlations_that_cannot_be(wrong: str, message: str) -> None:
         net_of(several("Correlation1D", f"correlation_param {{ {wrong} }}", (1, 2, 5, 5), (1, 2, 5, 5)))
 
 
+def test_lengths_and_negative_parts() -> None:
+    x = np.random.default_rng(8).normal(size=(2, 3, 2, 2))
+    found = run(net("ChannelNorm", shape=x.shape), x)
+    np.testing.assert_allclose(found, np.linalg.norm(x, axis=1, keepdims=True), rtol=1e-12)
+    line = torch.tensor([[-2.0, -0.5, 0, 3, NAN]], requires_grad=True)
+    y = net_of(net("NegReLU", "relu_param { negative_slope: 0.25 }", (1, 5)))(line)[0]
+    torch.testing.assert_close(y, torch.tensor([[-2, -0.5, 0, 0.75, NAN]]), equal_nan=True)
+    assert torch.autograd.grad(y[0, :4].sum(), line)[0].tolist() == [[1, 1, 0.25, 0.25, 0]]
+    zero = torch.zeros(1, 3, 1, 1, requires_grad=True)
+    assert (
+        torch.autograd.grad(net_of(net("ChannelNorm", shape=zero.shape))(zero)[0].sum(), zero)[0] == 0
+    ).all()
+
+
 def test_flow_warp() -> None:
     chance = np.random.default_rng(2)
     x, flow = chance.normal(size=(2, 3, 4, 6)), chance.normal(size=(2, 2, 4, 6)) * 2

@@ -86,6 +86,12 @@ def test_focal_loss_of_targets() -> None:
     source = text("FocalLoss focal_loss_param { alpha: 0.3 gamma: 1.5 } loss_param { ignore_label: -1 }",
                   x=(2, 3), label=(2, 3))  # fmt: skip
     assert run(source, x, target).item() == pytest.approx(total / 2)
+    # A target between 0 and 1 is not the label 0, which is ignored.
+    source = text("FocalLoss focal_loss_param { gamma: 0 } loss_param { ignore_label: 0 normalization: VALID }",
+                  x=(1, 2), label=(1, 2))  # fmt: skip
+    assert run(source, torch.zeros(1, 2), labels(0, 0.5, shape=(1, 2))).item() == pytest.approx(
+        0.75 * math.log(2)
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,6 +141,14 @@ def test_gradients_turn_round_and_grow() -> None:
     assert (torch.autograd.grad(plain(x.double())[0].sum(), x)[0] == 0.5).all()
     with pytest.raises(SpecError, match="max_iter >= 1"):
         net_of(net("GradientScaler", "gradient_scaler_param { max_iter: 0 }", (2, 3)))
+
+
+def test_infinite_and_missing_values_pass() -> None:
+    x = torch.tensor([[1, math.inf, -math.inf, NAN, -2]], dtype=torch.float64, requires_grad=True)
+    for kind in ("GradientReversal", "GradientScaler"):
+        y = net_of(net(kind, shape=(1, 5)))(x)[0]
+        torch.testing.assert_close(y, x, rtol=0, atol=0, equal_nan=True)
+        assert torch.autograd.grad(y[0, :3].sum(), x)[0].isfinite().all()
 
 
 def test_local_filters() -> None:
@@ -207,6 +221,24 @@ def test_ctc_sums_over_paths() -> None:
     assert found.item() == pytest.approx(expected)
 
 
+def test_ctc_passes_over_sequences_without_labels() -> None:
+    """As those that only fill a batch: 0 follows 0, and the first label is negative."""
+    x = torch.randn(5, 3, 4, dtype=torch.float64, requires_grad=True)
+    begin = labels(*[0, 0, 0], *[1, 0, 1] * 2, *[0, 0, 1], *[0, 0, 1], shape=(5, 3))
+    columns = labels(2, -1, 0, 1, -1, 0, shape=(2, 3))
+    shapes = {"begin": (5, 3), "label": (2, 3)}
+    for kind, read, blank, number in (
+        ("CTCLoss", [[2, 1], [0, 0]], 3, 3),
+        ("WarpCTCLoss", [[3, 2], [1, 1]], 0, 2),
+    ):
+        costs = over_paths(x[:3, 0], read[0], blank) + over_paths(x[:, 2], read[1], blank)
+        found = net_of(ctc(kind, "", "x begin label", **shapes))(x, begin.double(), columns.double())[0]
+        assert found.item() == pytest.approx(costs / number)
+        (gradient,) = torch.autograd.grad(found, x)
+        assert (gradient[:, 1] == 0).all()
+        assert (gradient[:3, 0] != 0).all()
+
+
 def test_ctc_gradients_are_those_of_the_sum() -> None:
     x = torch.randn(5, 3, 4, dtype=torch.float64, requires_grad=True)
     rows = labels(2, 1, 0, 1, 1, 0, 3, 0, 2, shape=(3, 3))
@@ -266,6 +298,8 @@ def test_numbers_of_binary_files() -> None:
         layer = schema.LayerParameter(name="l", type=kind)
         getattr(layer, field).SetInParent()
         tags = [bytes(((n << 3 | 2) & 0x7F | 0x80, (n << 3 | 2) >> 7)) for n in (ours, number)]
-        theirs = layer.SerializeToString().replace(*tags)
+        raw = layer.SerializeToString()
+        theirs = raw.replace(*tags)
+        assert theirs != raw
         found = read_binary_net(b"\xa2\x06" + bytes([len(theirs)]) + theirs).layer[0]
         assert found == layer

@@ -92,6 +92,16 @@ def test_version_3() -> None:
     np.testing.assert_array_equal(run(source, *nothing)[0, 0], [[0] + [-1] * 6, [1] + [-1] * 6])
 
 
+def test_boxes_that_overlap_by_the_threshold_go() -> None:
+    """Two classes of one box overlap entirely; with a threshold of 0 the best box goes with no other."""
+    field, cell = "num_classes: 3 num_box: 1 biases: [1, 1] nms_threshold:", np.full((1, 8, 2, 2), 3.0)
+    cell[0, 7, 1, 1], cell[0, 5:, 0, 0] = 5, [4, -9, -9]
+    v3 = f"yolov3_detection_output_param {{ {field} 1 mask: 0 mask_group_num: 1 anchors_scale: 1 }}"
+    assert run(several("Yolov3DetectionOutput", v3, cell.shape), cell)[0, 0, :, 1].tolist() == [3, 1, 1, 1]
+    v2 = f"yolo_detection_output_param {{ {field} 0 confidence_threshold: 0 }}"
+    assert run(several("YoloDetectionOutput", v2, cell.shape), cell)[0, 0, :, :2].tolist() == [[0, 1]]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -110,9 +110,12 @@ class SegListSource(LabelPictureStream):
             return image, label
         self.transform.shape((len(image), height, width))  # says what does not fit the channels
         mean = self.transform.values if len(self.transform.values) else np.zeros(1, np.float32)
-        large = np.empty((len(image), height, width), np.float32)
+        try:
+            large = np.empty((len(image), height, width), np.float32)
+            labels = np.full((1, height, width), self.param.ignore_label, np.float32)
+        except (MemoryError, ValueError):  # more than there is, or than can be counted
+            self.transform.fail(f"no room for a crop of {height}x{width}", "crop_size")
         large[:] = mean[:, None, None]
-        labels = np.full((1, height, width), self.param.ignore_label, np.float32)
         for whole, part in ((large, image), (labels, label)):
             whole[:, : part.shape[1], : part.shape[2]] = part
         return large, labels

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, at_least, register
-from netspec.layers.labels import value_with_gradient_of
+from netspec.layers.labels import only_gradient
 from netspec.spec import TRAIN
 
 
@@ -14,11 +14,12 @@ from netspec.spec import TRAIN
 class GradientReversal(Layer):
     """y = x; the gradient of x is that of y times -1.
 
-    NaN passes. Source: Ganin and Lempitsky 2015; gradient_reversal_layer.cpp of its forks.
+    NaN passes; where x is infinite its gradient is 0. Source: Ganin and Lempitsky 2015; gradient_reversal_layer.cpp of
+    its forks.
     """
 
     def forward(self, *bottoms: Tensor) -> Tensor:
-        return value_with_gradient_of(bottoms[0], -bottoms[0])
+        return bottoms[0].detach() - only_gradient(bottoms[0])
 
 
 @register("GradientScaler")
@@ -27,9 +28,9 @@ class GradientScaler(Layer):
 
     Shapes: one top a bottom, any shape. c = 2 h / (1 + exp(-alpha min(1, n / max_iter))) - h + lower_bound with h =
     upper_bound - lower_bound and n the forwards in TRAIN before this one (the iterations, without iter_size). With
-    `scale_factor` s the gradient is that of y times s. NaN passes. Raises SpecError for lower_bound > upper_bound,
-    alpha < 0 and max_iter < 1. Source: Ganin and Lempitsky 2015, "Unsupervised domain adaptation by
-    backpropagation", gradient_scaler_layer.cpp.
+    `scale_factor` s the gradient is that of y times s. NaN passes; where x is infinite its gradient is 0. Raises
+    SpecError for lower_bound > upper_bound, alpha < 0 and max_iter < 1. Source: Ganin and Lempitsky 2015,
+    "Unsupervised domain adaptation by backpropagation", gradient_scaler_layer.cpp.
     """
 
     bottoms = tops = at_least(1)
@@ -49,7 +50,7 @@ class GradientScaler(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         factor = self.factor()
-        return tuple(value_with_gradient_of(x, factor.to(x.dtype) * x) for x in bottoms)
+        return tuple(x.detach() + factor.to(x.dtype) * only_gradient(x) for x in bottoms)
 
     def factor(self) -> Tensor:
         """What gradients are multiplied by; counts the forward."""

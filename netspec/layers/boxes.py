@@ -73,7 +73,7 @@ def suppress(
     extra = 1.0 if pixels else 0.0
     width, height = boxes[:, 2] - boxes[:, 0] + extra, boxes[:, 3] - boxes[:, 1] + extra
     areas = np.where((width < 0) | (height < 0), 0.0, width * height)
-    worst = np.zeros(len(boxes))
+    worst = np.full(len(boxes), -np.inf)  # a threshold of less than 0 keeps the first box too
     kept: list[int] = []
     for i in range(len(boxes)):
         if worst[i] > threshold:

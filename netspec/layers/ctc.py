@@ -49,15 +49,17 @@ ctc.register_autograd(scaled, setup_context=keep)
 class CTCLoss(Layer):
     """loss = -sum log P(labels | softmax(x)) / N in nats, P summed over all ways to lay the labels into time.
 
-    Shapes: scores x (T, N, C); with two bottoms labels (N, L); with three the sequences' indicators (T, N), 0 at
-    the first step of each, and labels (L, N); with four the lengths (N,) of sequences and labels, and labels (L, N);
-    top (). A sequence ends before its second 0, labels end before the first that is negative or NaN, and labels that
-    are the blank are left out. The blank is blank_label (CtcLoss) or blank_index; by default class 0, but CTCLoss's
-    is the last. WarpCTCLoss with three bottoms and without blank_index: label l is class l + 1. A sequence too short
-    for its labels costs 0. The gradient is that of the sum, without 1 / N, as published, but for CTCLoss with two
-    bottoms. NaN scores make the loss NaN. Raises SpecError for shapes that do not fit, a blank of no class,
-    alphabet_size other than C, time_step above T, and options that the field's manual excludes; IndexError in forward
-    for a label of no class. Source: Graves et al. 2006; ctc_loss_layer.cpp of crnn.caffe, ctc_loss_layer.cpp and
+    Shapes: scores x (T, N, C); with two bottoms labels (N, L); with three the sequences' indicators (T, N), 0 at the
+    first step of each, and labels (L, N); with four the lengths (N,) of sequences and labels, and labels (L, N);
+    top (). A sequence ends before its second 0, labels end before the first that is negative or NaN, and labels
+    that are the blank are left out. The blank is blank_label (CtcLoss) or blank_index; by default class 0, but
+    CTCLoss's is the last with three bottoms or four. WarpCTCLoss with three bottoms and without blank_index: label
+    l is class l + 1. A sequence too short for its labels costs 0, and so does one of no steps, which with three
+    bottoms is every one without labels; WarpCTCLoss's N counts only sequences of some steps. The gradient is that
+    of the sum, without 1 / N, as published, but for CTCLoss with two bottoms. NaN scores make the loss NaN. Raises
+    SpecError for shapes that do not fit, a blank of no class, alphabet_size other than C, time_step above T, and
+    options that the field's manual excludes; in forward IndexError for a label of no class and RuntimeError for a
+    length above T. Source: Graves et al. 2006; ctc_loss_layer.cpp of crnn.caffe, ctc_loss_layer.cpp and
     warp_ctc_loss_layer.cpp of ChWick's Caffe.
     """
 
@@ -98,7 +100,7 @@ class CTCLoss(Layer):
     def read_blank(self, count: int) -> None:
         p, kind, two = self.param, self.spec.type, len(self.spec.bottoms) == 2
         given, name = (p.blank_label, "blank_label") if kind == "CtcLoss" else (p.blank_index, "blank_index")
-        last = count - 1 if kind == "CTCLoss" and not (two and given < 0) else 0
+        last = count - 1 if kind == "CTCLoss" and not two else 0
         self.blank = int(given) if given >= 0 else last
         self.offset = 1 if kind == "WarpCTCLoss" and len(self.spec.bottoms) == 3 and given < 0 else 0
         self.averaged = kind == "CTCLoss" and two
@@ -111,9 +113,10 @@ class CTCLoss(Layer):
         labels = bottoms[-1].detach().flatten(1)
         labels, lengths = self.targets(labels if len(bottoms) == 2 else labels.t(), bottoms)
         index = torch.arange(count, device=x.device)[from_start(labels, count)]  # IndexError for no class
-        steps = self.steps(bottoms).to(x.device)
+        steps = self.steps(bottoms, lengths)
         losses, _ = ctc(x.log_softmax(2), index, steps, lengths, self.blank)
-        loss = losses.sum() / number
+        counted = (steps > 0).sum().clamp(min=1) if self.spec.type == "WarpCTCLoss" else number
+        loss = losses.sum() / counted
         return loss if self.averaged else value_with_gradient_of(loss, losses.sum())
 
     def targets(self, label_NL: Tensor, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -133,12 +136,12 @@ class CTCLoss(Layer):
         """What stands behind the labels; never read."""
         return 0 if self.blank else min(1, self.sizes[2] - 1)
 
-    def steps(self, bottoms: tuple[Tensor, ...]) -> Tensor:
-        """The length of each sequence."""
+    def steps(self, bottoms: tuple[Tensor, ...], labels_N: Tensor) -> Tensor:
+        """The length of each sequence, for the numbers of their labels."""
         time, number, _ = self.sizes
         if len(bottoms) == 4:
             return bottoms[1].detach().flatten().long()
         if len(bottoms) == 2:
             return torch.full((number,), int(self.param.time_step) or time, device=bottoms[0].device)
         begins = (bottoms[1].detach().reshape(time, number) + 0.5).long() == 0
-        return 1 + (begins[1:].cumsum(0) == 0).sum(0)
+        return torch.where(labels_N > 0, 1 + (begins[1:].cumsum(0) == 0).sum(0), 0)

@@ -88,9 +88,11 @@ class FocalLoss(Layer):
     def of_targets(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """(loss of each entry, whether it counts), both of the shape of x."""
         target = label.detach().reshape(x.shape)
-        index, valid = classes(target, self.ignore)
+        valid = ~target.isnan()
+        if self.ignore is not None:
+            valid = valid & (target != self.ignore)
         x, target = torch.where(valid, x, 0.0), torch.where(valid, target, 0.0)
-        one = index == 1
+        one = target == 1
         alpha = self.alphas.to(x.dtype)
         alpha = torch.where(one, alpha, 1 - alpha)
         logp = torch.nn.functional.logsigmoid(torch.where(one, x, -x))

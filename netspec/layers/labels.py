@@ -45,14 +45,19 @@ def floor_through(x: Tensor, low: float) -> Tensor:
 
     Caffe guards logarithms this way: the loss is bounded, the gradient is that of the unguarded formula.
     """
+    return torch.where(x < low, low + only_gradient(x), x)
+
+
+def only_gradient(x: Tensor) -> Tensor:
+    """0 with the gradient of x (0 where x is infinite); NaN stays NaN."""
     finite = torch.where(x.isinf(), 0.0, x)
-    return torch.where(x < low, low + (finite - finite.detach()), x)
+    return finite - finite.detach()
 
 
 def value_with_gradient_of(value: Tensor, slope: Tensor) -> Tensor:
     """`value`, differentiated as if it were `slope` (for layers whose defined gradient is not the
     derivative)."""
-    return value.detach() + (slope - slope.detach())
+    return value.detach() + only_gradient(slope)
 
 
 @dataclass(frozen=True)
