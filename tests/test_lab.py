@@ -12,11 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from netspec import lab, model
+from netspec import lab, model, schema, spec
 from netspec.data.idx import Array
+from netspec.deploy import deploy
 from netspec.errors import DataError
+from netspec.graph import compile
 from netspec.lab.methods import SHIFTS, translate, translated_scores
 from netspec.lab.plot import looks
+from netspec.mixture import Mixture
+from netspec.net import build
 from netspec.train import fit
 
 
@@ -164,6 +168,24 @@ def test_averaging_over_translations_is_a_sum_of_nine_passes() -> None:
     torch.testing.assert_close(translated_scores(small, x), expected, rtol=1e-4, atol=1e-3)
 
 
+def test_a_mixture_of_models_is_the_mean_of_their_densities() -> None:
+    nets = [digits(seed) for seed in (1, 2, 3)]
+    x = torch.rand(5, 1, 8, 8) - 0.5
+    x[torch.rand(x.shape) < 0.5] = torch.nan
+    mixed = Mixture(nets)
+    densities = torch.stack([one.scores(x).double().exp() for one in nets])
+    torch.testing.assert_close(mixed.scores(x).double().exp(), densities.mean(0), rtol=1e-4, atol=0)
+    assert mixed.scores(x * torch.nan).abs().max() < 1e-5
+    expected = sum(mixed.scores(translate(x, dy, dx)) for dy, dx in SHIFTS)
+    torch.testing.assert_close(translated_scores(mixed, x), expected, rtol=1e-4, atol=1e-3)
+
+
+def digits(seed: int) -> model.Model:
+    """The net of digits with random offsets."""
+    deployed = deploy(spec.net(schema.read_net("nets/ht_cac_digits.prototxt"), "TEST"))
+    return model.Model(build(compile(deployed.spec), seed=seed), deployed, f"seed {seed}")
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A generative net and a classifier of whole images, hardly trained."""
@@ -208,6 +230,12 @@ def test_a_row_does_not_depend_on_the_others(runs: tuple[Path, Path]) -> None:
     assert together.cells["ht"] == alone.cells["ht"]
 
 
+def test_a_mixture_is_one_row_more(runs: tuple[Path, Path]) -> None:
+    made = lab.missing([*runs, runs[0]], iid=["0.5"], end=60, mixture=True, impute=["zero"])
+    assert list(made.cells) == ["ht (1)", "plain, zero", "ht (2)", "ht (1) + ht (2)"]
+    assert made.cells["ht (1) + ht (2)"] == made.cells["ht (1)"]  # of a net and itself
+
+
 def test_a_wrong_suffix_costs_no_work() -> None:
     with pytest.raises(DataError, match=r"results\.xls: results are written as \.json, .*\.svg"):
         lab.missing(["no such run"], out=["results.xls"])
@@ -223,6 +251,15 @@ def test_what_cannot_be_assembled(runs: tuple[Path, Path]) -> None:
 
     with pytest.raises(DataError, match="does not know of missing pixels"):
         lab.Direct(model.load(runs[1]))
+    with pytest.raises(DataError, match="no model to mix"):
+        lab.missing(runs[1:], mixture=True)
+    ours, plain = (model.load(run) for run in runs)
+    with pytest.raises(DataError, match="plain: this net is no generative model"):
+        Mixture([ours, plain])
+    other = digits(1)
+    other.transform.scale *= 2
+    with pytest.raises(DataError, match="differ in the size, the scale or the mean"):
+        Mixture([ours, other])
 
 
 def test_an_image_has_its_mask_in_any_selection(runs: tuple[Path, Path], tmp_path: Path) -> None:

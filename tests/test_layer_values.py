@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
+from scipy.ndimage import affine_transform
 from torch import Tensor
 
 from netspec import schema, spec
 from netspec.errors import SpecError
 from netspec.graph import compile
+from netspec.layers.random_affine import RandomAffine
 from netspec.net import Net, build
 
 nan = float("nan")
@@ -42,6 +46,55 @@ def made(filler: str, shape: str = "dim: 100 dim: 100") -> Net:
 
 def arange(*shape: int) -> Tensor:
     return torch.arange(float(torch.tensor(shape).prod())).view(shape)
+
+
+def test_random_affine_is_a_linear_map_of_places() -> None:
+    """Against scipy, for the maps that were drawn; NaN where asked comes in from outside."""
+    options = "rotation: 20 scale: 0.3 shear: 0.2 shift_x: 2 shift_y: 1 out_of_bounds_value: -3"
+    made = net("RandomAffine", f"random_affine_param {{ {options} }}", (5, 2, 9, 12))
+    layer = made.made[-1]
+    assert isinstance(layer, RandomAffine)
+    x = torch.randn(5, 2, 9, 12)
+    torch.manual_seed(3)
+    y = made(x)[0]
+    torch.manual_seed(3)
+    size = np.array([9, 12])
+    for image, found, map_ in zip(x, y, layer.draws(x).double().numpy(), strict=True):
+        matrix = map_[::-1, 1::-1] * size[:, None] / size  # of rows and columns, in pixels
+        shift = map_[::-1, 2] * size / 2
+        middle = (size - 1) / 2
+        for channel, of_layer in zip(image, found, strict=True):
+            padded = np.pad(channel, 6, constant_values=-3)  # scipy's own border is half as wide
+            expected = affine_transform(
+                padded, matrix, middle + 6 - matrix @ middle + shift, (9, 12), order=1, cval=-3
+            )
+            np.testing.assert_allclose(of_layer, expected, atol=1e-4)
+
+
+def test_random_affine_draws_what_its_options_say() -> None:
+    def maps(options: str) -> Tensor:
+        layer = net("RandomAffine", f"random_affine_param {{ {options} }}", (4000, 1, 6, 6)).made[-1]
+        assert isinstance(layer, RandomAffine)
+        return layer.draws(torch.zeros(4000, 1, 6, 6))
+
+    turned = maps("rotation: 30")
+    angles = torch.atan2(turned[:, 1, 0], turned[:, 0, 0]).rad2deg()
+    assert stats.kstest(angles, stats.uniform(-30, 60).cdf).pvalue > 1e-3
+    torch.testing.assert_close(torch.linalg.det(turned[:, :, :2]), torch.ones(4000))
+    sizes = maps("scale: 0.5")[:, 0, 0].log()
+    assert stats.kstest(sizes, stats.uniform(-np.log(1.5), 2 * np.log(1.5)).cdf).pvalue > 1e-3
+    sheared = maps("shear: 0.4")
+    assert stats.kstest(sheared[:, 0, 1], stats.uniform(-0.4, 0.8).cdf).pvalue > 1e-3
+    assert (sheared[:, 1, 0] == 0).all()
+    moved = maps("shift_x: 3 shift_y: 1")[:, :, 2] * 3
+    for axis, most in ((0, 3), (1, 1)):
+        assert stats.kstest(moved[:, axis], stats.uniform(-most, 2 * most).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("wrong", ["rotation: -1", "scale: -0.1", "shear: inf", "shift_y: nan"])
+def test_random_affine_needs_sizes(wrong: str) -> None:
+    with pytest.raises(SpecError, match=f"{wrong.split(':')[0]} must be 0 or more"):
+        net("RandomAffine", f"random_affine_param {{ {wrong} }}", (1, 1, 3, 3))
 
 
 # Random layers

@@ -58,10 +58,10 @@ def solver_text(
     kind: str,
     validate: bool,
     decay: float,
-    shift: bool,
+    moved: Sequence[str],
 ) -> str:
-    """A solver of one mode."""
-    stages = " ".join(f'stage: "{stage}"' for stage in (*STAGES[mode], *["shifted"] * shift))
+    """A solver of one mode; `moved`: the stages that move images."""
+    stages = " ".join(f'stage: "{stage}"' for stage in (*STAGES[mode], *moved))
     test = 'stage: "dcn"' if "dcn" in STAGES[mode] else ""
     test += ' stage: "validation"' if validate else ""
     extra = " momentum: 0.9" if kind != "Adam" else ""
@@ -82,6 +82,7 @@ def train(
     epochs: Annotated[float, typer.Option(help="Of the training split.")] = 20,
     labels: Annotated[int, typer.Option(help="Labelled examples; 0 = all.")] = 0,
     widths: Annotated[str, typer.Option(help="Filters a level, as 16,32; empty = the net's own.")] = "",
+    few: Annotated[int, typer.Option(help="Labelled images among the 100 of a semi-supervised batch.")] = 50,
     split: Annotated[str, typer.Option(help="Training split.")] = "whole_train",
     tests: Annotated[int, typer.Option(help="Tests during training.")] = 10,
     rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 1e-3,
@@ -89,6 +90,7 @@ def train(
     kind: Annotated[str, typer.Option(help="Type of the solver; all but Adam have momentum 0.9.")] = "Adam",
     decay: Annotated[float, typer.Option(help="Weight decay (L2).")] = 0,
     shift: Annotated[bool, typer.Option(help="Move the images of a batch by up to one pixel.")] = False,
+    warp: Annotated[bool, typer.Option(help="Turn, resize, shear and move each training image.")] = False,
     validate: Annotated[bool, typer.Option(help="Test on the held-out training images.")] = False,
     weights: Annotated[Path | None, typer.Option(help="Run folder to start from: its weights.")] = None,
     tag: Annotated[str, typer.Option(help="Put behind the name of the run's folder.")] = "",
@@ -99,7 +101,7 @@ def train(
     out: Path = Path("runs/drmm"),
 ) -> None:
     """Train one net in one mode, or go on with it."""
-    values: dict[str, Any] = {"rc": rc, "kl": kl, "nn": nn}
+    values: dict[str, Any] = {"rc": rc, "kl": kl, "nn": nn, "few": few}
     if widths:
         values["widths"] = [int(width) for width in widths.split(",")]
     run = (
@@ -114,8 +116,9 @@ def train(
     examples = {"mnist": 50000, "cifar10": 40000}["cifar10" if "cifar" in name else "mnist"]
     steps = round(epochs * (examples + 10000 * (split == "whole_train")) / BATCH)
     net.write_text(text)
+    moved = ["shifted"] * shift + ["warped"] * warp
     solver.write_text(
-        solver_text(net, mode, steps, max(1, steps // tests), rate, end, kind, validate, decay, shift)
+        solver_text(net, mode, steps, max(1, steps // tests), rate, end, kind, validate, decay, moved)
     )
     resume = (
         run if (run / "snapshots").exists() and any((run / "snapshots").glob("*.state.safetensors")) else None

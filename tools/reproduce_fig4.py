@@ -2,6 +2,7 @@
 we have.
 
     python -m tools.reproduce_fig4 runs/ht_cac_mnist runs/cp_cac_mnist runs/lenet_mnist [--shifts] [--quick]
+        [--mix RUN...]
 
 Rows: each generative run, LeNet after each imputation, 5 nearest neighbours, the robust linear classifier.
 Columns:
@@ -15,6 +16,8 @@ from pathlib import Path
 from netspec import model
 from netspec.lab import FIG_4, Cell, Table, assemble, circumstances, plot, run
 from netspec.lab.assemble import IMPUTATIONS
+from netspec.lab.methods import SHIFTED, Direct
+from netspec.mixture import Mixture
 from tools.reproduction import Results, page, parser
 
 
@@ -25,6 +28,13 @@ def main() -> None:
     options.add_argument(
         "--shifts", action="store_true", help="average over the nine one-pixel translations as well"
     )
+    options.add_argument(
+        "--mix",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="runs that are mixed with the first one, as rows of their own",
+    )
     options.add_argument("--images", type=int, help="only the first so many test images")
     args = options.parse_args()
     n = args.images or (300 if args.quick else None)
@@ -34,6 +44,10 @@ def main() -> None:
     if not generative:
         print(f"no run is generative: no rows for the imputations {', '.join(IMPUTATIONS[3:])}", flush=True)
     methods = assemble(models, known, neighbours=5, robust=[(5, 0.1)], seed=args.seed)
+    if args.mix:
+        parts = [models[0], *(model.load(folder, device=args.device) for folder in args.mix)]
+        mixed = Mixture(parts, f"mixture of {len(parts)} {args.run[0].name}")
+        methods += [Direct(mixed, mixed.name + SHIFTED * shifts, shifts) for shifts in {False, args.shifts}]
     if args.shifts:
         methods += assemble([one for one in models if one.generative], shifts=True)
     pixels, labels = models[0].images("test", 0, n)

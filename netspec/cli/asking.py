@@ -149,6 +149,9 @@ def missing(
         list[str] | None, typer.Option(help="A further setting by name, such as nonzero:50.")
     ] = None,
     shifts: Annotated[bool, typer.Option(help="Sum scores over the nine one-pixel translations.")] = False,
+    mixture: Annotated[
+        bool, typer.Option(help="A row more: the mixture of all generative runs, each equally probable.")
+    ] = False,
     impute: Annotated[list[str] | None, typer.Option(help="Imputation for nets that take no NaN.")] = None,
     neighbours: Annotated[int, typer.Option(help="k of a nearest-neighbour row; 0 for none.", min=0)] = 0,
     robust: Annotated[
@@ -182,6 +185,7 @@ def missing(
         repeats=repeats,
         seed=seed,
         shifts=shifts,
+        mixture=mixture,
         impute=impute or (),
         neighbours=neighbours,
         robust=[bounds(one) for one in robust or ()],

@@ -18,6 +18,7 @@ from netspec.lab.plot import plot
 from netspec.lab.run import SEED, circumstances, run
 from netspec.lab.settings import parse_all
 from netspec.lab.table import TABLES, Table
+from netspec.mixture import Mixture
 from netspec.model import Model
 
 IMPUTATIONS = ("zero", "mean", "mean_per_pixel", *ByModel.KINDS)
@@ -30,6 +31,7 @@ def assemble(
     impute: Sequence[str] = (),
     *,
     shifts: bool = False,
+    mixture: bool = False,
     neighbours: int = 0,
     robust: Sequence[tuple[int, float]] = (),
     seed: int = SEED,
@@ -38,7 +40,8 @@ def assemble(
 
     impute: of IMPUTATIONS, default zero and mean; expected, most_probable and sampled come from the first
     generative
-    model. shifts: average over the nine translations. neighbours: k of a nearest-neighbour row (0: none).
+    model. shifts: average over the nine translations. mixture: a row more, all generative models as one
+    (`netspec.mixture`). neighbours: k of a nearest-neighbour row (0: none).
     robust: (N, C)
     of rows of robust linear classifiers, which learn from the first 6,000 training images. Other baselines
     learn from all training images of the models' data set.
@@ -57,6 +60,10 @@ def assemble(
             continue
         for kind in impute or ("zero", "mean"):
             found.append(Imputed(imputer(kind, one, generative, seed), one, f"{name}, {kind}"))
+    if mixture:
+        parts = {name: one for name, one in zip(names, models, strict=True) if one.generative}
+        mixed = Mixture(list(parts.values()), " + ".join(parts))
+        found.append(Direct(mixed, mixed.name + SHIFTED if shifts else mixed.name, shifts))
     if neighbours:
         pixels, labels = models[0].images("whole_train")
         found.append(Neighbours(pixels, labels, neighbours, device=models[0].device))
@@ -100,6 +107,7 @@ def missing(
     repeats: int = 1,
     seed: int = SEED,
     shifts: bool = False,
+    mixture: bool = False,
     impute: Sequence[str] = (),
     neighbours: int = 0,
     robust: Sequence[tuple[int, float]] = (),
@@ -118,7 +126,9 @@ def missing(
             raise DataError(f"{path}: results are written as {', '.join((*TABLES, *SUFFIXES))}")
     settings, chosen = parse_all(iid, rects, others), choose_device(schema.SolverParameter(), device)
     models = [model.load(folder, device=chosen) for folder in runs]
-    methods = assemble(models, impute, shifts=shifts, neighbours=neighbours, robust=robust, seed=seed)
+    methods = assemble(
+        models, impute, shifts=shifts, mixture=mixture, neighbours=neighbours, robust=robust, seed=seed
+    )
     pixels, labels = images(models, split, begin, end)
     table = run(methods, settings, pixels, labels, repeats=repeats, seed=seed, first=begin, progress=progress)
     table.facts = {"data": models[0].dataset, "split": split, "seed": seed, **circumstances(chosen)}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from netspec.data.idx import Array
 from netspec.errors import DataError
+from netspec.mixture import Mixture
 from netspec.model import Model
 from netspec.queries.whitened import from_other_camera
 
@@ -34,7 +35,7 @@ class Method(Protocol):
 class Direct:
     """argmax of the net's own class scores, missing pixels marked as missing."""
 
-    def __init__(self, model: Model, name: str = "", shifts: bool = False, stereo: bool = False):
+    def __init__(self, model: Model | Mixture, name: str = "", shifts: bool = False, stereo: bool = False):
         """shifts: sum the scores (log likelihoods, or log probabilities) of the nine one-pixel
         translations.
         """
@@ -54,7 +55,7 @@ class Direct:
         return scores.argmax(1).cpu().numpy()
 
 
-def translated_scores(model: Model, x: Tensor) -> Tensor:
+def translated_scores(model: Model | Mixture, x: Tensor) -> Tensor:
     """Sum over the nine one-pixel translations of the class scores (N, K), in one pass of batches nine times
     as tall.
 

@@ -12,6 +12,10 @@ def moved(options: str) -> str:
     return net("Translation", f"translation_param {{ {options} }}", IMAGE)
 
 
+def affine(options: str) -> str:
+    return net("RandomAffine", f"random_affine_param {{ {options} }}", IMAGE)
+
+
 def permuted(options: str, shape: tuple[int, ...]) -> str:
     return net("Permutation", f"permutation_param {{ {options} }}", shape)
 
@@ -30,6 +34,8 @@ CASES = [
     Case("translation_missing", moved("shift_x: 1 out_of_bounds_value: nan"), gradient=()),
     Case("translation_random", moved("shift_x: 2 shift_y: 1 random: true"), random=True),
     Case("translation_random_test", moved("shift_x: 2 shift_y: 1 random: true"), phase="TEST"),
+    Case("random_affine", affine("rotation: 20 scale: 0.3 shear: 0.1 shift_x: 1 shift_y: 0.5"), random=True),
+    Case("random_affine_test", affine("rotation: 20 shift_x: 1"), phase="TEST"),
     Case("permutation_quad2", net("Permutation", shape=IMAGE)),
     Case("permutation_list", permuted('type: GEN permute_string: "3, 0, 5, 1, 4, 2"', (2, 3, 2, 3))),
 ]
