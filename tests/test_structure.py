@@ -22,7 +22,7 @@ FLOORS = [
     {"queries", "solver", "interchange", "unsupervised", "draw", "summary", "experiment", "overrides", "snapshot",
      "watch", "compiled", "progress", "runs", "signals", "state", "deploy", "devices", "testing", "checkpoint",
      "beginning"},
-    {"train", "trainer", "model", "evaluate", "baselines", "lab", "rendering", "check", "assume", "trial", "pictures",
+    {"train", "trainer", "model", "mixture", "evaluate", "baselines", "lab", "rendering", "check", "assume", "trial", "pictures",
      "glog"},
     {"pycaffe", "caffe_command", "caffe_tools"},
     {"cli", "__main__", "__init__"},
