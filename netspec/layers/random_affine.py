@@ -43,7 +43,7 @@ class RandomAffine(Layer):
         (x,) = bottoms
         if self.phase != TRAIN:
             return x
-        outside = self.param.out_of_bounds_value
+        outside = float(self.param.out_of_bounds_value)
         grid = affine_grid(self.draws(x), list(x.shape), align_corners=False)
         return grid_sample(x - outside, grid, align_corners=False) + outside
 
