@@ -47,7 +47,10 @@ def main() -> None:
     if args.mix:
         parts = [models[0], *(model.load(folder, device=args.device) for folder in args.mix)]
         mixed = Mixture(parts, f"mixture of {len(parts)} {args.run[0].name}")
-        methods += [Direct(mixed, mixed.name + SHIFTED * shifts, shifts) for shifts in {False, args.shifts}]
+        methods += [
+            Direct(mixed, mixed.name + SHIFTED * shifts, shifts)
+            for shifts in (False, True)[: 1 + args.shifts]
+        ]
     if args.shifts:
         methods += assemble([one for one in models if one.generative], shifts=True)
     pixels, labels = models[0].images("test", 0, n)
