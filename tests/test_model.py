@@ -190,7 +190,7 @@ def test_a_net_that_is_no_tree_says_so(tmp_path: Path) -> None:
     found = model.load(path)
     assert not found.generative
     assert not found.takes_missing
-    with pytest.raises(SpecError, match="no Similarity layer"):
+    with pytest.raises(SpecError, match=r"layer 'ip' .*begin with Similarity"):
         found.log_likelihood(torch.zeros(1, 1, 8, 8))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from netspec.queries.likelihood import posterior
+from netspec.queries.likelihood import log_posterior, posterior
 from netspec.queries.marginals import entropy
 from netspec.queries.sampling import complete
 from netspec.queries.tree import Tree
@@ -27,12 +27,12 @@ def contributions(tree: Tree, x: Tensor, y: Tensor, size: int = 1) -> Tensor:
     missing already.
     """
     height, width = x.shape[2:]
-    whole = posterior(tree, x).log().gather(1, y.view(-1, 1)).squeeze(1)
+    whole = log_posterior(tree, x).gather(1, y.view(-1, 1)).squeeze(1)
     found = []
     for rows, columns in patches(height, width, size):
         without = x.clone()
         without[:, :, rows, columns] = torch.nan
-        found.append(whole - posterior(tree, without).log().gather(1, y.view(-1, 1)).squeeze(1))
+        found.append(whole - log_posterior(tree, without).gather(1, y.view(-1, 1)).squeeze(1))
     return torch.stack(found, 1).view(len(x), -(-height // size), -(-width // size))
 
 
