@@ -35,7 +35,8 @@ FLAGS = {
     "explain": "images out size weights",
     "tree": "class image out seed weights",
     "neurons": "count kind level out seed weights",
-    "missing": "device iid images impute mixture neighbours no-mixture no-shifts other out rects repeats robust seed shifts split",
+    "missing": "device iid images impute mixture neighbours no-mixture no-shifts other out rects repeats robust seed "
+    "shifts split",
     "dataset": "backend encoded gray labels root rows same-size scale seed shuffle size split",
     "mean": "gray root size split",
     "features": "backend batches blob device seed stage weights",
