@@ -107,7 +107,9 @@ def tree(
     image: Annotated[
         int | None, typer.Option(help="A test image, drawn as its most probable tree.", min=0)
     ] = None,
-    label: Annotated[int | None, typer.Option("--class", help="The class of the sample.")] = None,
+    label: Annotated[
+        int | None, typer.Option("--class", help="The class of the sample, or given for the image.")
+    ] = None,
     seed: Draws = 1,
 ) -> None:
     """Draw one sample, or one image, as its latent tree."""
