@@ -86,20 +86,38 @@ def completion_page(
 
 
 def explanation_page(
-    trained: Model, pixels: Array, labels: Sequence[int], path: str | Path, size: int = 2, runners_up: int = 1
+    trained: Model,
+    pixels: Array,
+    labels: Sequence[int],
+    path: str | Path,
+    size: int = 2,
+    runners_up: int = 1,
+    observed: Array | None = None,
+    seed: int = 1,
 ) -> Path:
-    """For each image, what its patches contribute to its class and to the likeliest other classes."""
-    x = trained.from_pixels(pixels)
+    """For each image, what its patches contribute to its class and to the likeliest other classes.
+
+    observed: (N, 1 or C, H, W), true where a pixel is seen, default everywhere. Where any is missing, one map more:
+    the expected fall of the class entropy from seeing each missing patch, by draws from `seed`; its largest value, in
+    nats, is named above it and has the colour of the scale's end.
+    """
+    x = trained.from_pixels(pixels, observed)
     posterior = trained.posterior(x).cpu()
     order = posterior.argsort(1, descending=True)
     heat, titles = [], []
-    for rank in range(1 + runners_up):
+    for rank in range(min(1 + runners_up, order.shape[1])):
         y = order[:, rank]
         heat.append(spread(trained.contributions(x, y, size).cpu(), size, x.shape[2:]))
         titles.append([f"class {int(c)}, {per_cent(float(p[c]))}" for c, p in zip(y, posterior, strict=True)])
+    if bool(x.isnan().any()):
+        gain = trained.information_gain(x, size=size, seed=seed).cpu()
+        most = gain.nan_to_num().abs().amax((1, 2), keepdim=True)
+        full = max(float(torch.stack(heat).abs().max()), 1e-6)  # gains are small: each image's fill the scale
+        heat.append(spread(gain / most.clamp_min(1e-12) * full, size, x.shape[2:]))
+        titles.append([f"gain, up to {float(m):.2g}" for m in most])
     return draw.explain(
         path,
-        pixels,
+        trained.to_pixels(x),
         torch.stack(heat, 1),
         row_labels=[f"a {label}" for label in labels],
         titles=[list(row) for row in zip(*titles, strict=True)],

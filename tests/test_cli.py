@@ -32,7 +32,8 @@ FLAGS = {
     "activations": "blob image weights",
     "sample": "class columns no-noise noise out seed weights",
     "complete": "images missing out samples seed weights",
-    "explain": "images out size weights",
+    "explain": "images missing out seed size weights",
+    "likelihood": "images json missing seed weights",
     "tree": "class image out seed weights",
     "neurons": "count kind level out seed weights",
     "missing": "device iid images impute mixture neighbours no-mixture no-shifts other out rects repeats robust seed "
@@ -148,6 +149,7 @@ def test_test(run: Path) -> None:
         ("sample", "--columns", "2", "--class", "3", "--class", "7"),
         ("complete", "--images", "0:2", "--missing", "rects:1x3"),
         ("explain", "--images", "0:2", "--size", "4"),
+        ("explain", "--images", "0:2", "--size", "4", "--missing", "rects:1x5"),
         ("tree", "--class", "4"),
         ("tree", "--image", "1"),
         ("neurons", "--level", "sum1", "--count", "4", "--kind", "most_probable"),

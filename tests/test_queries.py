@@ -190,6 +190,18 @@ def test_information_gain_against_numeric_integration() -> None:
     assert bool(found[0, 0, 0].isnan())
 
 
+def test_information_gain_is_never_negative_and_settles_soon() -> None:
+    """Few draws: the estimate lies within their spread of that of many, at every patch."""
+    tree, x, _ = solved(MODELS[8], 3, 0.0)
+    x = x.clone()
+    x[0, 0, 1:3] = torch.nan
+    few, many = (
+        explain.information_gain(tree, x, draws, 2, torch.Generator().manual_seed(1)) for draws in (8, 2000)
+    )
+    assert bool((few >= 0).all())
+    assert float((few - many).abs().max()) < 0.1
+
+
 def test_max_plus_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     x, b = (
         torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in ((3, 7, 5), (3, 4, 5))

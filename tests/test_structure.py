@@ -23,7 +23,7 @@ FLOORS = [
      "watch", "compiled", "progress", "runs", "signals", "state", "deploy", "devices", "testing", "checkpoint",
      "beginning"},
     {"train", "trainer", "model", "mixture", "evaluate", "baselines", "lab", "rendering", "check", "assume", "trial",
-     "pictures", "glog"},
+     "pictures", "answers", "glog"},
     {"pycaffe", "caffe_command", "caffe_tools"},
     {"cli", "__main__", "__init__"},
 ]  # fmt: skip
