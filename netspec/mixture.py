@@ -18,7 +18,7 @@ class Mixture:
     """p(x|y) = mean over k of p_k(x|y): the tree whose root mixes those of `models`, each equally probable.
 
     x as for `Model`. Raises DataError for no model, one that is not generative, and models whose densities
-    cannot be compared: other images, another scale or mean of their inputs.
+    cannot be compared: other classes or images, another scale or mean of their inputs.
     """
 
     generative = takes_missing = True
@@ -30,6 +30,9 @@ class Mixture:
         for one in models:
             if not one.generative:
                 raise DataError(f"{one.name}: this net is no generative model; only those can be mixed")
+            if one.tree.classes != first.tree.classes:
+                raise DataError(f"{one.name} cannot be mixed with {first.name}: it has {one.tree.classes} classes, the "
+                                f"other {first.tree.classes}")  # fmt: skip
             if not alike(one, first):
                 raise DataError(f"{one.name} cannot be mixed with {first.name}: they differ in the size, the scale "
                                 "or the mean of their images, so their densities cannot be compared")  # fmt: skip

@@ -145,7 +145,7 @@ class Model:
         pixels = np.asarray(pixels)
         x = self.transform(pixels, np.arange(len(pixels))).astype(np.float32)
         if observed is not None:
-            x[~np.broadcast_to(observed, x.shape)] = np.nan
+            x[np.broadcast_to(np.asarray(observed) == 0, x.shape)] = np.nan
         return torch.from_numpy(x).to(self.device)
 
     def to_pixels(self, x: Tensor) -> Array:

@@ -14,6 +14,7 @@ from netspec.data.idx import Array
 from netspec.data.images import decode, resize
 from netspec.errors import NetspecError, did_you_mean
 from netspec.layers.mex import MEX
+from netspec.layers.pooling import Pooling
 from netspec.model import Model
 from netspec.queries import most_probable, sampling
 from netspec.train import Run
@@ -85,25 +86,49 @@ def completion_page(
 
 
 def explanation_page(
-    trained: Model, pixels: Array, labels: Sequence[int], path: str | Path, size: int = 2, runners_up: int = 1
+    trained: Model,
+    pixels: Array,
+    labels: Sequence[int],
+    path: str | Path,
+    size: int = 2,
+    runners_up: int = 1,
+    observed: Array | None = None,
+    seed: int = 1,
 ) -> Path:
-    """For each image, what its patches contribute to its class and to the likeliest other classes."""
-    x = trained.from_pixels(pixels)
+    """For each image, what its patches contribute to its class and to the likeliest other classes.
+
+    observed: (N, 1 or C, H, W), true where a pixel is seen, default everywhere. Where any is missing, one map more:
+    the expected fall of the class entropy from seeing each missing patch, by draws from `seed`; its largest value, in
+    nats, is named above it and has the colour of the scale's end.
+    """
+    x = trained.from_pixels(pixels, observed)
     posterior = trained.posterior(x).cpu()
     order = posterior.argsort(1, descending=True)
     heat, titles = [], []
-    for rank in range(1 + runners_up):
+    for rank in range(min(1 + runners_up, order.shape[1])):
         y = order[:, rank]
-        heat.append(trained.contributions(x, y, size).cpu())
+        heat.append(spread(trained.contributions(x, y, size).cpu(), size, x.shape[2:]))
         titles.append([f"class {int(c)}, {per_cent(float(p[c]))}" for c, p in zip(y, posterior, strict=True)])
+    if bool(x.isnan().any()):
+        gain = trained.information_gain(x, size=size, seed=seed).cpu()
+        most = gain.nan_to_num().abs().amax((1, 2), keepdim=True)
+        full = max(float(torch.stack(heat).abs().max()), 1e-6)  # gains are small: each image's fill the scale
+        heat.append(spread(gain / most.clamp_min(1e-12) * full, size, x.shape[2:]))
+        titles.append([f"gain, up to {float(m):.2g}" for m in most])
     return draw.explain(
         path,
-        pixels,
+        trained.to_pixels(x),
         torch.stack(heat, 1),
         row_labels=[f"a {label}" for label in labels],
         titles=[list(row) for row in zip(*titles, strict=True)],
         limits=GREY,
     )
+
+
+def spread(values: Tensor, size: int, shape: Sequence[int]) -> Tensor:
+    """Values of size x size patches (N, h, w) at each of their pixels (N, H, W)."""
+    rows, columns = shape
+    return values.repeat_interleave(size, 1).repeat_interleave(size, 2)[:, :rows, :columns]
 
 
 def per_cent(p: float) -> str:
@@ -124,13 +149,27 @@ def latent_blobs(trained: Model) -> dict[str, int]:
     return {**names, tree.names[-1]: len(tree.inner)}
 
 
-def cut(trained: Model, pixels: Array, grid: tuple[int, int]) -> Array:
+def fields(trained: Model) -> list[tuple[int, int]]:
+    """(height, width) in pixels of what a state stands for, blob by blob as `Tree.up` counts."""
+    tree = trained.tree
+    above, below, left, right = tree.leaf.margins()
+    h, w = tree.grid
+    _, rows, columns = trained.image_shape
+    found = [((above + rows + below) // h, (left + columns + right) // w)]
+    for layer in tree.inner:
+        down, across = layer.frame.kernel if isinstance(layer, Pooling) else (1, 1)
+        found.append((found[-1][0] * down, found[-1][1] * across))
+    return found
+
+
+def cut(trained: Model, pixels: Array, grid: tuple[int, int], field: tuple[int, int]) -> Array:
     """The receptive fields (N, h, w, C, ph, pw) of a level with `grid` positions, NaN beyond the image."""
-    above, below, left, right = trained.tree.leaf.margins()
-    frame = ((0, 0), (0, 0), (above, below), (left, right))
-    padded = np.pad(np.asarray(pixels, np.float32), frame, constant_values=np.nan)
-    (h, w), (n, c) = grid, padded.shape[:2]
-    cells = padded.reshape(n, c, h, padded.shape[2] // h, w, padded.shape[3] // w)
+    above, _, left, _ = trained.tree.leaf.margins()
+    n, c, rows, columns = pixels.shape
+    (h, w), (down, across) = grid, field
+    frame = np.full((n, c, h * down, w * across), np.nan, np.float32)
+    frame[:, :, above : above + rows, left : left + columns] = pixels
+    cells = frame.reshape(n, c, h, down, w, across)
     found: Array = cells.transpose(0, 2, 4, 1, 3, 5)
     return found
 
@@ -142,23 +181,25 @@ def tree_page(
     y: int | None = None,
     seed: int = 1,
 ) -> Path:
-    """One latent tree: that of a sample of class y, or the most probable one of an image (C, H, W)."""
-    tree = trained.tree
+    """One latent tree: that of a sample of class y, or the most probable one of an image (C, H, W), given y if set."""
+    tree, sizes = trained.tree, fields(trained)
+    check_classes(trained, [] if y is None else [y])
+    classes = None if y is None else torch.tensor([y], device=trained.device)
     empty = torch.full((1, *trained.image_shape), torch.nan, device=trained.device)
     with torch.no_grad():
         if pixels is None:
-            check_classes(trained, [] if y is None else [y])
-            classes = None if y is None else torch.tensor([y], device=trained.device)
             states = sampling.sample_states(tree, empty, classes, trained.generator(seed))
             title = "a sample"
         else:
-            states, _ = most_probable.most_probable_states(tree, trained.from_pixels(pixels[None]))
+            states, _ = most_probable.most_probable_states(tree, trained.from_pixels(pixels[None]), classes)
             title = "the most probable tree of an image"
         image = trained.to_pixels(tree.leaf.mean_image(tree.one_hot(states[0])))
     levels = []
     for name, i in reversed(latent_blobs(trained).items()):
         grid = (states[i].shape[1], states[i].shape[2])
-        levels.append(draw.Level(name, states[i][0].cpu().numpy(), cut(trained, image, grid)[0]))
+        extent = (sizes[-1][0] // sizes[i][0], sizes[-1][1] // sizes[i][1])
+        patches = cut(trained, image, grid, sizes[i])[0]
+        levels.append(draw.Level(name, states[i][0].cpu().numpy(), patches, extent))
     return draw.tree(levels, path, title=f"{title}, class {int(states[-1])}", limits=GREY)
 
 
@@ -176,7 +217,7 @@ def neurons_page(
     kind: "sample" (a draw below the state, component means as pixels), "mean" (of 32 draws), "most_probable".
     """
     blobs = latent_blobs(trained)
-    name = list(blobs)[-2] if level is None else level
+    name = list(blobs)[max(len(blobs) - 2, 0)] if level is None else level
     if name not in blobs:
         raise NetspecError(
             f"no level is called {name!r}" + did_you_mean(name, blobs, f"there are {', '.join(blobs)}")
@@ -190,7 +231,9 @@ def neurons_page(
     chosen = torch.linspace(0, shape[1] - 1, min(count, shape[1])).round().long()
     states = chosen.to(trained.device).view(-1, 1, 1).expand(-1, *shape[2:])
     pixels = trained.to_pixels(states_below(trained, blobs[name], states, kind, seed))
-    patches = cut(trained, pixels, (shape[2], shape[3])).transpose(1, 2, 0, 3, 4, 5)
+    patches = cut(trained, pixels, (shape[2], shape[3]), fields(trained)[blobs[name]]).transpose(
+        1, 2, 0, 3, 4, 5
+    )
     numbers = np.broadcast_to(chosen.numpy(), patches.shape[:3])
     title = f"{name}: {len(chosen)} of {shape[1]} states at each position"
     return draw.neurons(

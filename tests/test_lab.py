@@ -119,6 +119,19 @@ def test_the_intervals_cover(tmp_path: Path) -> None:
     assert held >= 280
 
 
+def test_rows_of_one_name_are_not_added_up() -> None:
+    pixels, labels = np.zeros((5, 1, 2, 2), np.uint8), np.full(5, 4)
+    with pytest.raises(DataError, match="two methods are called 'a'"):
+        lab.run([Oracle("a"), Oracle("a")], lab.parse_all(), pixels, labels)
+
+
+def test_a_setting_given_twice_is_one_column() -> None:
+    seen = Oracle("a")
+    made = lab.run([seen], lab.parse_all(["0.5", " 0.5 "]), np.zeros((5, 1, 2, 2), np.uint8), np.full(5, 4))
+    assert made.settings == ["clean", "iid:0.5"]
+    assert len(seen.seen) == 2
+
+
 def table() -> lab.Table:
     made = lab.Table(facts={"seed": 1})
     made.put("ours", "clean", lab.Cell(99, 100))
@@ -180,9 +193,10 @@ def test_a_mixture_of_models_is_the_mean_of_their_densities() -> None:
     torch.testing.assert_close(translated_scores(mixed, x), expected, rtol=1e-4, atol=1e-3)
 
 
-def digits(seed: int) -> model.Model:
-    """The net of digits with random offsets."""
-    deployed = deploy(spec.net(schema.read_net("nets/ht_cac_digits.prototxt"), "TEST"))
+def digits(seed: int, old: str = "", new: str = "") -> model.Model:
+    """The net of digits with random offsets, `old` in its text replaced by `new`."""
+    text = Path("nets/ht_cac_digits.prototxt").read_text().replace(old, new)
+    deployed = deploy(spec.net(schema.parse_net(text), "TEST"))
     return model.Model(build(compile(deployed.spec), seed=seed), deployed, f"seed {seed}")
 
 
@@ -260,6 +274,25 @@ def test_what_cannot_be_assembled(runs: tuple[Path, Path]) -> None:
     other.transform.scale *= 2
     with pytest.raises(DataError, match="differ in the size, the scale or the mean"):
         Mixture([ours, other])
+    with pytest.raises(DataError, match="it has 3 classes, the other 10"):
+        Mixture([ours, digits(1, "num_instances: 10", "num_instances: 3")])
+    with pytest.raises(DataError, match="a mixture needs two generative runs; there is one, ht"):
+        lab.missing(runs, mixture=True, end=5)
+    with pytest.raises(DataError, match="did you mean 'zero'"):
+        lab.missing(runs[:1], impute=["zeros"], end=5)
+    with pytest.raises(DataError, match="10000 nearest neighbours: there are 1507 training images"):
+        lab.missing(runs[:1], neighbours=10_000, end=5)
+
+
+def test_baselines_given_twice_are_one_row(runs: tuple[Path, Path]) -> None:
+    made = lab.missing(runs[1:], impute=["zero", "zero"], robust=[(1, 1.0), (1, 1.0)], end=20)
+    assert list(made.cells) == ["plain, zero", "robust linear (N=1, C=1)"]
+    assert made.cells["plain, zero"]["clean"].accuracy <= 1
+
+
+def test_a_run_is_called_by_its_folder(runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(runs[0])
+    assert list(lab.missing(["."], end=5).cells) == ["ht"]
 
 
 def test_an_image_has_its_mask_in_any_selection(runs: tuple[Path, Path], tmp_path: Path) -> None:

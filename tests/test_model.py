@@ -76,6 +76,13 @@ def test_units_go_there_and_back(digits: model.Model) -> None:
     assert digits.unit == pytest.approx(1 / 255)
 
 
+def test_masks_may_be_numbers(digits: model.Model) -> None:
+    pixels, _ = digits.images("test", 0, 5)
+    observed = np.random.default_rng(0).random((5, 1, 8, 8)) < 0.5
+    for kind in (np.uint8, np.int64, np.float32):
+        assert np.array_equal(~digits.from_pixels(pixels, observed.astype(kind)).isnan().numpy(), observed)
+
+
 def test_images_of_a_split(digits: model.Model) -> None:
     assert digits.dataset == "digits"
     train, labels = digits.images("train", 3, 10)
@@ -190,7 +197,7 @@ def test_a_net_that_is_no_tree_says_so(tmp_path: Path) -> None:
     found = model.load(path)
     assert not found.generative
     assert not found.takes_missing
-    with pytest.raises(SpecError, match="no Similarity layer"):
+    with pytest.raises(SpecError, match=r"layer 'ip' .*begin with Similarity"):
         found.log_likelihood(torch.zeros(1, 1, 8, 8))
 
 
@@ -227,3 +234,19 @@ def test_layers_of_training_alone_stand_below_the_leaf(tmp_path: Path) -> None:
         file = tmp_path / f"{random}.prototxt"
         file.write_text(text.replace(old, shift % random))
         assert model.load(file).generative is generative
+
+
+def test_a_net_of_similarities_that_is_no_tree_classifies(tmp_path: Path) -> None:
+    """A whitening convolution in front of Similarity does not make it one."""
+    path = tmp_path / "net.prototxt"
+    path.write_text("""
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 3 dim: 1 dim: 4 dim: 4 } } }
+        layer { name: "conv" type: "Convolution" bottom: "x" top: "conv"
+          convolution_param { num_output: 4 kernel_size: 2 stride: 2 weight_filler { type: "gaussian" } } }
+        layer { name: "sim" type: "Similarity" bottom: "conv" top: "sim" similarity_param {
+          num_instances: 5 block_param { block_size: 1 } template_filler { type: "gaussian" } } }
+        layer { name: "pool" type: "Pooling" bottom: "sim" top: "pool"
+          pooling_param { pool: AVE global_pooling: true } }""")
+    found = model.load(path)
+    assert not found.takes_missing
+    assert found.scores(torch.zeros(2, 1, 4, 4)).shape == (2, 5)

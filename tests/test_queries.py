@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -189,6 +190,18 @@ def test_information_gain_against_numeric_integration() -> None:
     assert bool(found[0, 0, 0].isnan())
 
 
+def test_information_gain_is_never_negative_and_settles_soon() -> None:
+    """Few draws: the estimate lies within their spread of that of many, at every patch."""
+    tree, x, _ = solved(MODELS[8], 3, 0.0)
+    x = x.clone()
+    x[0, 0, 1:3] = torch.nan
+    few, many = (
+        explain.information_gain(tree, x, draws, 2, torch.Generator().manual_seed(1)) for draws in (8, 2000)
+    )
+    assert bool((few >= 0).all())
+    assert float((few - many).abs().max()) < 0.1
+
+
 def test_max_plus_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     x, b = (
         torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in ((3, 7, 5), (3, 4, 5))
@@ -205,3 +218,34 @@ def test_max_plus_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_everything_missing_has_probability_one() -> None:
     tree, x, _ = solved(MODELS[7], 1, 0.0)
     same(likelihood.class_log_likelihood(tree, torch.full_like(x, torch.nan))[0], np.zeros(tree.classes))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        likelihood.log_likelihood,
+        likelihood.posterior,
+        marginals.marginals,
+        marginals.expected_completion,
+        most_probable.most_probable_completion,
+        functools.partial(sampling.complete, noise=False, y=None),
+        lambda tree, x: explain.contributions(tree, x, x.new_zeros(len(x), dtype=torch.long), 2),
+    ],
+    ids=[
+        "log_likelihood",
+        "posterior",
+        "marginals",
+        "expected",
+        "most_probable",
+        "complete",
+        "contributions",
+    ],
+)
+def test_queries_compile_in_one_graph(query: Callable[..., object]) -> None:
+    tree, x, _ = solved(MODELS[8], 2, 0.4)
+    compiled = torch.compile(functools.partial(query, tree), fullgraph=True, backend="aot_eager")
+    torch.manual_seed(0)
+    found = compiled(x)
+    torch.manual_seed(0)
+    wanted = query(tree, x)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)

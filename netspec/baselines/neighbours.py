@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from netspec.data.idx import Array
+from netspec.errors import DataError
 
 CHUNK = 200
 """Images whose distances to all training images are held at a time."""
@@ -32,8 +33,10 @@ class Neighbours:
         dtype: torch.dtype = torch.float32,
     ):
         """training: (N, C, H, W) 0..255; labels: (N,). dtype float64 makes distances of whole
-        pixels exact.
+        pixels exact. Raises DataError where there are no k training images.
         """
+        if not 0 < k <= len(training):
+            raise DataError(f"{k} nearest neighbours: there are {len(training)} training images")
         self.k, self.name, self.device, self.dtype = k, name or f"{k} nearest neighbours", device, dtype
         flat = self._tensor(training).flatten(1) / 255
         self.x, self.square = flat.T.contiguous(), flat.square().T.contiguous()

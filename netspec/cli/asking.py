@@ -13,6 +13,7 @@ app = typer.Typer()
 
 Picture = Annotated[Path, typer.Option("--out", "-o", help="Picture to write: .png, .svg or .pdf.")]
 Images = Annotated[str, typer.Option(metavar="A:B", help="Test images A to B - 1 of the model's data set.")]
+Absent = Annotated[str, typer.Option(help="What is missing: iid:0.5, rects:1x11, ...; clean for nothing.")]
 Draws = Annotated[int, typer.Option(help="Seed of the draws.", min=0, max=SEED_MAX)]
 
 
@@ -65,7 +66,7 @@ def complete(
     weights: Weights = None,
     out: Picture = Path("completions.png"),
     images: Images = "0:6",
-    missing: Annotated[str, typer.Option(help="What is missing: iid:0.5, rects:1x11, ...")] = "iid:0.5",
+    missing: Absent = "iid:0.5",
     samples: Annotated[int, typer.Option(help="Sampled completions of each image.", min=0)] = 3,
     seed: Draws = 1,
 ) -> None:
@@ -89,14 +90,47 @@ def explain(
     out: Picture = Path("explanation.png"),
     images: Images = "0:4",
     size: Annotated[int, typer.Option(help="Side of a patch in pixels.", min=1)] = 2,
+    missing: Absent = "clean",
+    seed: Draws = 1,
 ) -> None:
-    """Show what each patch contributes to log p(class | image), integrated out exactly."""
+    """Show what each patch contributes to log p(class | image), integrated out exactly; with missing pixels, also
+    which of them to look at next.
+    """
+    import numpy as np
+
+    from netspec.lab.settings import parse
     from netspec.model import load
     from netspec.pictures import explanation_page
 
     trained, (begin, end) = load(model, weights), chosen(images)
     pixels, labels = trained.images(begin=begin, end=end)
-    print(explanation_page(trained, pixels, [int(label) for label in labels], out, size))
+    observed = parse(missing).observed(pixels, np.arange(begin, begin + len(pixels)), seed)
+    print(explanation_page(trained, pixels, labels.tolist(), out, size, observed=observed, seed=seed))
+
+
+@app.command()
+def likelihood(
+    model: ModelFile,
+    weights: Weights = None,
+    images: Images = "0:10",
+    missing: Absent = "clean",
+    seed: Draws = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON an image.")] = False,
+) -> None:
+    """Print log p of images in nats, bits a pixel, and the probabilities of their classes."""
+    import json
+
+    import numpy as np
+
+    from netspec.answers import ask, table
+    from netspec.lab.settings import parse
+    from netspec.model import load
+
+    trained, (begin, end) = load(model, weights), chosen(images)
+    pixels, labels = trained.images(begin=begin, end=end)
+    observed = parse(missing).observed(pixels, np.arange(begin, begin + len(pixels)), seed)
+    answers = ask(trained, pixels, labels.tolist(), observed, begin)
+    print("\n".join(json.dumps(one.as_json()) for one in answers) if as_json else table(answers))
 
 
 @app.command()
@@ -107,7 +141,9 @@ def tree(
     image: Annotated[
         int | None, typer.Option(help="A test image, drawn as its most probable tree.", min=0)
     ] = None,
-    label: Annotated[int | None, typer.Option("--class", help="The class of the sample.")] = None,
+    label: Annotated[
+        int | None, typer.Option("--class", help="The class of the sample, or given for the image.")
+    ] = None,
     seed: Draws = 1,
 ) -> None:
     """Draw one sample, or one image, as its latent tree."""

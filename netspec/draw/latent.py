@@ -27,11 +27,14 @@ class Level:
 
     states: (h, w) integers, the state of each node.
     patches: (h, w, C, ph, pw) pixels, what each node stands for; NaN is missing.
+    extent: (rows, columns) of nodes that would cover what the root covers, where the last ones of the level stick
+    out of the image or are not there; default (h, w).
     """
 
     name: str
     states: Any
     patches: Any
+    extent: tuple[int, int] | None = None
 
 
 def tree(
@@ -67,6 +70,7 @@ class _Plane:
     name: str
     states: npt.NDArray[np.int64]
     patches: list[list[Bitmap]]
+    extent: tuple[int, int]
 
 
 def _plane(level: Level, limits: Range, missing: str) -> _Plane:
@@ -77,7 +81,10 @@ def _plane(level: Level, limits: Range, missing: str) -> _Plane:
             f"found {states.shape} and {patches.shape}"
         )
     rows = [list(bitmaps(row, limits, missing)) for row in patches]
-    return _Plane(level.name, states, rows)
+    extent = level.extent or (states.shape[0], states.shape[1])
+    if extent[0] < states.shape[0] or extent[1] < states.shape[1]:
+        raise DrawError(f"level {level.name!r}: an extent of {extent} does not hold states of {states.shape}")
+    return _Plane(level.name, states, rows, extent)
 
 
 class _Stack:
@@ -136,7 +143,7 @@ class _Stack:
     def node(self, k: int, i: int, j: int) -> list[Item]:
         """One patch, smaller than its cell so that neighbours and states have room."""
         plane = self.planes[k]
-        rows, columns = plane.states.shape
+        rows, columns = plane.extent
         u0, v0, u1, v1 = (j + 0.07) / columns, (i + 0.05) / rows, (j + 0.93) / columns, (i + 0.8) / rows
         corner, across, down = self.place(k, u0, v0), self.place(k, u1, v0), self.place(k, u0, v1)
         vectors = ((across[0] - corner[0], across[1] - corner[1]), (down[0] - corner[0], down[1] - corner[1]))
@@ -151,9 +158,13 @@ class _Stack:
 
     def links(self, k: int) -> list[Item]:
         """A line from each node of plane k to each child; in a crowd, to the frame around its children."""
-        parents, children = self.planes[k].states.shape, self.planes[k + 1].states.shape
-        below = _children(parents, children)
-        crowd = children[0] * children[1] > CROWD and len(below) > 1
+        parents, children, there = (
+            self.planes[k].extent,
+            self.planes[k + 1].extent,
+            self.planes[k + 1].states.shape,
+        )
+        below = _children(parents, children, there)
+        crowd = there[0] * there[1] > CROWD and len(below) > 1
         found: list[Item] = []
         for (i, j), cells in below.items():
             start = self.place(k, (j + 0.5) / parents[1], (i + 0.5) / parents[0])
@@ -171,12 +182,16 @@ class _Stack:
 
 
 def _children(
-    parents: tuple[int, ...], children: tuple[int, ...]
+    parents: tuple[int, ...], children: tuple[int, ...], there: tuple[int, ...] = ()
 ) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """For each node the nodes of the next level whose middle lies in its part of the image."""
+    """For each node the nodes of the next level whose middle lies in its part of the image.
+
+    Both levels by their extents; there: the children that there are, default all.
+    """
     found: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for i in range(children[0]):
-        for j in range(children[1]):
+    rows, columns = there or children
+    for i in range(rows):
+        for j in range(columns):
             place = (
                 int((i + 0.5) / children[0] * parents[0]),
                 int((j + 0.5) / children[1] * parents[1]),

@@ -49,28 +49,36 @@ def assemble(
     """
     if not models:
         raise DataError("no run was given")
-    names = distinct(
-        [Path(one.name).stem if one.name.endswith("prototxt") else Path(one.name).name for one in models]
-    )
+    for kind in impute:
+        known(kind)
+    names = distinct([short(one.name) for one in models])
     generative = next((one for one in models if one.generative), None)
     found: list[Method] = []
     for name, one in zip(names, models, strict=True):
         if one.takes_missing:
             found.append(Direct(one, name + SHIFTED if shifts else name, shifts))
             continue
-        for kind in impute or ("zero", "mean"):
+        for kind in dict.fromkeys(impute) or ("zero", "mean"):
             found.append(Imputed(imputer(kind, one, generative, seed), one, f"{name}, {kind}"))
     if mixture:
         parts = {name: one for name, one in zip(names, models, strict=True) if one.generative}
+        if len(parts) == 1:
+            raise DataError(f"a mixture needs two generative runs; there is one, {next(iter(parts))}")
         mixed = Mixture(list(parts.values()), " + ".join(parts))
         found.append(Direct(mixed, mixed.name + SHIFTED if shifts else mixed.name, shifts))
     if neighbours:
         pixels, labels = models[0].images("whole_train")
         found.append(Neighbours(pixels, labels, neighbours, device=models[0].device))
-    for deleted, bound in robust:
+    for deleted, bound in dict.fromkeys(robust):
         pixels, labels = models[0].images("whole_train")
         found.append(RobustLinear(pixels[:ROBUST], labels[:ROBUST], deleted, bound, device=models[0].device))
     return found
+
+
+def short(name: str) -> str:
+    """What a run or a net file is called in a table."""
+    path = Path(name)
+    return path.stem if path.suffix == ".prototxt" else path.resolve().name
 
 
 def distinct(names: Sequence[str]) -> list[str]:
@@ -81,11 +89,16 @@ def distinct(names: Sequence[str]) -> list[str]:
     ]
 
 
-def imputer(kind: str, classifier: Model, generative: Model | None, seed: int) -> Imputer:
-    """An imputation by name."""
+def known(kind: str) -> None:
+    """DataError where no imputation is called so."""
     if kind not in IMPUTATIONS:
         hint = did_you_mean(kind, IMPUTATIONS, f"known: {', '.join(IMPUTATIONS)}")
         raise DataError(f"no imputation is called {kind!r}{hint}")
+
+
+def imputer(kind: str, classifier: Model, generative: Model | None, seed: int) -> Imputer:
+    """An imputation by name."""
+    known(kind)
     if kind == "zero":
         return Zero()
     if kind.startswith("mean"):

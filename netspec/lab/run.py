@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from netspec.data.idx import Array
+from netspec.errors import DataError
 from netspec.lab.methods import Method
 from netspec.lab.settings import Setting
 from netspec.lab.table import Cell, Table
@@ -42,8 +43,13 @@ def run(
     pixels (N, C, H, W) 0..255, labels (N,). repeats: masks drawn for each image; a setting without masks is run
     once. first: number of the first image in its split, so that an image has the same mask in any selection.
     """
+    names = [method.name for method in methods]
+    if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise DataError(
+            f"two methods are called {repeated[0]!r}; a table has a row a name, so give each its own"
+        )
     table = Table()
-    for setting in settings:
+    for setting in {setting.name: setting for setting in settings}.values():
         right = dict.fromkeys((method.name for method in methods), 0)
         started = time.monotonic()
         times = 1 if setting.how is None else repeats

@@ -42,7 +42,7 @@ def parse(text: str, per_channel: bool = False) -> Setting:
     file:PATH
     (see `netspec.data.missing`). Raises DataError that says what was expected.
     """
-    kind, _, argument = text.strip().partition(":")
+    kind, _, argument = (part.strip() for part in text.partition(":"))
     if kind == CLEAN and not argument:
         return Setting(CLEAN, None)
     if kind not in FORMS:

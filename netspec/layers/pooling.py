@@ -52,6 +52,7 @@ class Pooling(Inner):
         if self.masked and self.method != MAX:
             self.fail("a second top (the mask) comes only with pool: MAX", "top", 1)
         self.frame = self.read_global(shape) if self.whole else self.read_frame()
+        self.plane = (shape[2], shape[3])
         if self.method == STOCHASTIC and any(self.frame.pad):
             self.fail("STOCHASTIC pooling takes no pad", "pooling_param", "pad")
         if any(n < 1 for n in self.frame.positions(shape[2:])):
@@ -139,6 +140,17 @@ class Pooling(Inner):
                 "pooling_param",
                 "stride",
             )
+        counts = self.frame.positions(self.plane)
+        for word, n, count, size in zip(
+            ("rows", "columns"), self.plane, counts, self.frame.kernel, strict=True
+        ):
+            if n > count * size:
+                return self.spec.problem(
+                    f"leaves out {n - count * size} of {n} {word}, whose parts of the image have no parent; "
+                    "set round_mode: CEIL, or a kernel that divides",
+                    "pooling_param",
+                    "round_mode",
+                )
         return None
 
     def upward_max(self, below: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ Shape letters: B batch; c, h, w grid of windows; K values of a patch; M instance
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import log, pi
+from math import isnan, log, pi
 
 import torch
 from torch import Tensor
@@ -178,6 +178,18 @@ class Similarity(Leaf):
                 "every pixel must lie in one window: set stride to the block's size, pad until covered",
                 field, "block_param",
             )  # fmt: skip
+        if any(self.margins()) and not isnan(self.block.outside):
+            return self.spec.problem(
+                f"has windows that reach beyond the image and see pixels of {self.block.outside:g} there, which are "
+                "part of no image; set out_of_bounds_value: nan",
+                field, "block_param", "out_of_bounds_value",
+            )  # fmt: skip
+        if bool((self.precisions() < 0).any()):
+            return self.spec.problem(
+                "has weights below 0, which no Gaussian has; keep them with param { min_value: 0 }",
+                "param",
+                1,
+            )
         return None
 
     def margins(self) -> tuple[int, int, int, int]:
@@ -189,6 +201,12 @@ class Similarity(Leaf):
         """1 / variance of each component's values (M, K)."""
         w_MK = self.blob(1).flatten(1)
         return w_MK.exp() if self.param.use_log_space_weight_param else w_MK
+
+    def variances(self) -> Tensor:
+        """Variance of each component's values (M, K), finite for a weight of 0 too: there the fudge stands for it."""
+        p, w_MK = self.param, self.precisions()
+        fudge = 0.0 if p.use_log_space_weight_param else p.normalization_term_fudge
+        return 1 / w_MK.clamp_min(max(fudge, torch.finfo(w_MK.dtype).tiny))
 
     def upward_max(self, x: Tensor) -> Tensor:
         peaks_MK = 0.5 * (self.log_weights(self.blob(1).flatten(1)) - LOG_2PI)
@@ -202,8 +220,8 @@ class Similarity(Leaf):
         return self.block.image(weights.movedim(1, -1) @ self.blob(0).flatten(1))
 
     def square_image(self, weights: Tensor) -> Tensor:
-        square_MK = self.blob(0).flatten(1).square() + 1 / self.precisions()
+        square_MK = self.blob(0).flatten(1).square() + self.variances()
         return self.block.image(weights.movedim(1, -1) @ square_MK)
 
     def scale_image(self, weights: Tensor) -> Tensor:
-        return self.block.image(weights.movedim(1, -1) @ self.precisions().rsqrt())
+        return self.block.image(weights.movedim(1, -1) @ self.variances().sqrt())

@@ -28,6 +28,11 @@ def posterior(tree: Tree, x: Tensor) -> Tensor:
     return torch.softmax(class_log_likelihood(tree, x), 1)
 
 
+def log_posterior(tree: Tree, x: Tensor) -> Tensor:
+    """log p(y | observed pixels of x): (B, Y), nats; finite where `posterior` rounds to 0."""
+    return torch.log_softmax(class_log_likelihood(tree, x), 1)
+
+
 def bits_per_dimension(tree: Tree, x: Tensor, unit: float = 1.0) -> Tensor:
     """-log2 p(observed pixels) for each observed value: (B,), bits. NaN where nothing is observed.
 
@@ -35,4 +40,5 @@ def bits_per_dimension(tree: Tree, x: Tensor, unit: float = 1.0) -> Tensor:
     image: the density times `unit` stands for the probability of a level.
     """
     observed = (~x.isnan()).flatten(1).sum(1)
-    return -(log_likelihood(tree, x) / observed + log(unit)) / log(2)
+    bits = -(log_likelihood(tree, x) / observed + log(unit)) / log(2)
+    return torch.where(observed > 0, bits, torch.nan)

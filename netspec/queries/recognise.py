@@ -82,10 +82,27 @@ def chain(net: Net) -> tuple[list[int], int]:
             if touched is not None:
                 raise SpecError([stranger(step, net.graph.steps[touched.steps[-1]])])
     if not pixels:
-        raise SpecError("the net has no Similarity layer, so it is no generative model over its input")
+        raise SpecError([leafless(net)])
     return only(
         [value.steps for value in values.values() if isinstance(value, Chain)], net.graph.steps
     ), next(iter(pixels.values()))
+
+
+def leafless(net: Net) -> Problem:
+    """That the first layer over the input is no leaf."""
+    pixels = set(net.graph.inputs)
+    for step, layer in zip(net.graph.steps, net.made, strict=True):
+        if not pixels.intersection(step.reads):
+            continue
+        if not layer.passes:
+            return step.layer.problem(
+                f"reads {step.layer.bottoms[0]!r}, but log densities of pixels come from Similarity alone, and the net "
+                "has none: it is no generative model; begin with Similarity, then MEX and SUM pooling in turn, as in "
+                "nets/ht_cac_mnist.prototxt",
+                "type",
+            )
+        pixels.update(step.writes)
+    return Problem("the net has no Similarity layer, so it is no generative model over its input")
 
 
 def only(chains: Sequence[tuple[int, ...]], steps: Sequence[Step]) -> list[int]:

@@ -40,6 +40,8 @@ class Tree:
         self.inner: list[Inner] = [layer for layer in inner if isinstance(layer, Inner)]
         self.image_shape = net.shapes[steps[0].reads[0]][1:]
         """(C, H, W) of x."""
+        self.grid = net.shapes[steps[0].writes[0]][2:]
+        """(h, w): positions of the leaf."""
         self.classes = net.shapes[steps[-1].writes[0]][1]
 
     @property

@@ -18,6 +18,7 @@ from math import log, pi
 import torch
 from torch import Tensor
 
+from netspec.errors import SpecError
 from netspec.layers.base import Layer, as_tuple
 from netspec.layers.convolution import Convolution
 from netspec.layers.similarity import Similarity
@@ -90,7 +91,13 @@ def find(net: Net) -> Whitened | None:
         return None
     if steps[below[0]].reads[0] not in net.graph.inputs or leaf.block.size[1:] != (1, 1):
         return None
-    return Whitened(net, Tree(net), maker) if whitens(maker) else None
+    if not whitens(maker):
+        return None
+    try:
+        tree = Tree(net)
+    except SpecError:  # a net of Similarity layers that is no probability model
+        return None
+    return Whitened(net, tree, maker)
 
 
 def whitens(layer: Convolution) -> bool:
