@@ -4,7 +4,7 @@ tree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from math import isnan
 from pathlib import Path
@@ -270,10 +270,16 @@ class Model:
         generator = self.generator(seed)
         return self._ask(lambda tree, a, b: sampling.complete(tree, a, b, generator, noise), x, y)
 
-    def sample(self, y: Tensor, seed: int | None = None, noise: bool = True) -> Tensor:
-        """Images drawn from the classes y (N,)."""
-        generator = self.generator(seed)
-        return self._ask(lambda tree, part: sampling.sample(tree, part, generator, noise), y)
+    def sample(
+        self,
+        y: Tensor,
+        seed: int | None = None,
+        noise: bool = True,
+        given: Sequence[tuple[str, int, int, int]] = (),
+    ) -> Tensor:
+        """Images drawn from the classes y (N,), those with the states `given`: (layer, row, column, state) of each."""
+        generator, known = self.generator(seed), self.tree.given(given)
+        return self._ask(lambda tree, part: sampling.sample(tree, part, generator, noise, known), y)
 
     def contributions(self, x: Tensor, y: Tensor, size: int = 1) -> Tensor:
         """What each size x size patch adds to log p(y | x), (N, rows, columns), nats."""

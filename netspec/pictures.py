@@ -51,15 +51,17 @@ def sample_grid(
     classes: Sequence[int] = (),
     seed: int = 1,
     noise: bool = False,
+    given: Sequence[tuple[str, int, int, int]] = (),
 ) -> Path:
     """A page of ancestral samples, a row a class (Sharir et al. 2018, Fig. 5); gives its path.
 
     classes: default all of them. noise: draw pixels from the Gaussians of the leaves, instead of showing their means.
+    given: states of latent variables that all samples have, (layer, row, column, state) each.
     """
     chosen = list(classes) or list(range(trained.tree.classes))
     check_classes(trained, chosen)
     y = torch.tensor(chosen).repeat_interleave(columns)
-    pixels = trained.to_pixels(trained.sample(y, seed, noise))
+    pixels = trained.to_pixels(trained.sample(y, seed, noise, given))
     return draw.grid(pixels, path, columns=columns, row_labels=[str(c) for c in chosen], limits=GREY)
 
 

@@ -30,7 +30,7 @@ FLAGS = {
     "draw": "level phase rankdir stage",
     "report": "",
     "activations": "blob image weights",
-    "sample": "class columns no-noise noise out seed weights",
+    "sample": "class columns given no-noise noise out seed weights",
     "complete": "images missing out samples seed weights",
     "explain": "images missing out seed size weights",
     "likelihood": "images json missing seed weights",
@@ -147,6 +147,7 @@ def test_test(run: Path) -> None:
     "arguments",
     [
         ("sample", "--columns", "2", "--class", "3", "--class", "7"),
+        ("sample", "--columns", "2", "--given", "sum1:0,1=5", "--given", "sum2:0,0=3"),
         ("complete", "--images", "0:2", "--missing", "rects:1x3"),
         ("explain", "--images", "0:2", "--size", "4"),
         ("explain", "--images", "0:2", "--size", "4", "--missing", "rects:1x5"),
@@ -185,6 +186,8 @@ def test_report_and_activations(run: Path, tmp_path: Path) -> None:
 def test_what_is_wrong_is_said(run: Path) -> None:
     for arguments, words in (
         (("sample", str(run), "--class", "10"), "classes 0 to 9"),
+        (("sample", str(run), "--given", "sum7:0,0=1"), "did you mean 'sum"),
+        (("sample", str(run), "--given", "sum1:0,2=1"), "sum1 has no state 1 at 0,2: .*columns 0 to 1"),
         (("neurons", str(run), "--level", "sum7"), "did you mean 'sum"),
         (("complete", str(run), "--missing", "idd:0.5"), "did you mean 'iid'"),
         (("draw", DIGITS, "net.bmp"), "bmp"),
@@ -208,6 +211,7 @@ def test_what_is_wrong_is_said(run: Path) -> None:
         ("test", "run", "--seed", str(2**63)),
         ("test", "run", "-n", "0"),
         ("sample", "run", "--columns", "0"),
+        ("sample", "run", "--given", "sum1:0=1"),
         ("sample", "run", "--seed", str(2**63)),
         ("complete", "run", "--images", "9:3"),
         ("complete", "run", "--samples", "-1"),

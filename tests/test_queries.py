@@ -130,6 +130,22 @@ def test_sampled_trees_have_their_frequencies(model: Model, seed: int) -> None:
     )
 
 
+@each_case
+def test_states_that_are_given(model: Model, seed: int, hidden: float) -> None:
+    """log p(x, a state) = log p(x) + log p(state | x), of every leaf state, and of the variables above."""
+    tree, x, oracle = solved(model, seed, hidden)
+    total = np.logaddexp.reduce(oracle.class_log_likelihood())
+    for number, spread in enumerate(marginals.marginals(tree, x)):
+        states, height, width = tree.sizes[number]
+        for state, row, column in itertools.product(range(states), range(height), range(width)):
+            given = tree.given([(tree.names[number], row, column, state)])
+            found = tree.up(x, given=given)[-1].logsumexp(1)
+            if share := spread[0, state, row, column].item():
+                same(found.flatten(), [total + np.log(share)])
+                drawn = sampling.sample_states(tree, x, None, torch.Generator().manual_seed(1), given)
+                assert drawn[number][0, row, column] == state
+
+
 def test_completion_against_numeric_integration() -> None:
     tree, x, _ = solved(MODELS[0], 5, 0.0)
     x = x.clone()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +43,15 @@ def bounds(robust: str) -> tuple[int, float]:
     return found
 
 
+def place(given: str) -> tuple[str, int, int, int]:
+    """LAYER:ROW,COLUMN=STATE as (layer, row, column, state)."""
+    found = re.fullmatch(r"(.+):(\d+),(\d+)=(\d+)", given)
+    if not found:
+        raise typer.BadParameter(f"{given!r} is no LAYER:ROW,COLUMN=STATE, such as sum3:0,1=17")
+    layer, row, column, state = found.groups()
+    return layer, int(row), int(column), int(state)
+
+
 @app.command()
 def sample(
     model: ModelFile,
@@ -51,13 +62,18 @@ def sample(
     noise: Annotated[
         bool, typer.Option(help="Draw pixels from the leaves' Gaussians, not their means.")
     ] = False,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LAYER:ROW,COLUMN=STATE", help="A latent variable's state; may be given again."),
+    ] = None,
     seed: Draws = 1,
 ) -> None:
     """Draw ancestral samples of a generative net, a row a class."""
     from netspec.model import load
     from netspec.pictures import sample_grid
 
-    print(sample_grid(load(model, weights), out, columns, classes or (), seed, noise))
+    known = [place(one) for one in given or ()]
+    print(sample_grid(load(model, weights), out, columns, classes or (), seed, noise, known))
 
 
 @app.command()
@@ -227,5 +243,6 @@ def missing(
         robust=[bounds(one) for one in robust or ()],
         out=out or (),
         device=device,
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     print(table.text())

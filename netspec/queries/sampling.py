@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from netspec.layers.tree import Choose
-from netspec.queries.tree import Tree
+from netspec.queries.tree import Given, Tree
 
 
 def drawing(generator: torch.Generator | None) -> Choose:
@@ -21,13 +21,17 @@ def drawing(generator: torch.Generator | None) -> Choose:
 
 
 def sample_states(
-    tree: Tree, x: Tensor, y: Tensor | None = None, generator: torch.Generator | None = None
+    tree: Tree,
+    x: Tensor,
+    y: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    given: Given | None = None,
 ) -> list[Tensor]:
-    """A draw of every latent variable given the observed pixels (and classes y (B,) if given).
+    """A draw of every latent variable given the observed pixels (and classes y (B,), and states of others).
 
     States (B, h, w) of each blob from the leaf's top to the class; the last is (B, 1, 1).
     """
-    values = tree.up(x)
+    values = tree.up(x, given=given)
     choose = drawing(generator)
     root = choose(values[-1].flatten(1)) if y is None else y
     return tree.down(values, root.view(-1, 1, 1), choose)
@@ -39,13 +43,15 @@ def complete(
     y: Tensor | None = None,
     generator: torch.Generator | None = None,
     noise: bool = True,
+    given: Given | None = None,
 ) -> Tensor:
     """A draw of the missing pixels given the observed ones (and classes y): (B, C, H, W), observed pixels as they are.
 
     Exact: class, then states downwards from p(state | parent, pixels below), then missing values from N(t, 1/w).
-    noise: False takes the mean of the drawn component in place of a draw from it.
+    noise: False takes the mean of the drawn component in place of a draw from it. given: states of latent variables
+    that are known as well.
     """
-    weights = tree.one_hot(sample_states(tree, x, y, generator)[0])
+    weights = tree.one_hot(sample_states(tree, x, y, generator, given)[0])
     return torch.where(x.isnan(), pixels(tree, weights, generator, noise), x)
 
 
@@ -58,12 +64,21 @@ def pixels(tree: Tree, weights: Tensor, generator: torch.Generator | None, noise
     return mean + normal * tree.leaf.scale_image(weights)
 
 
-def sample(tree: Tree, y: Tensor, generator: torch.Generator | None = None, noise: bool = True) -> Tensor:
-    """Ancestral samples (B, C, H, W) of the classes y (B,): the completion of wholly missing images."""
+def sample(
+    tree: Tree,
+    y: Tensor,
+    generator: torch.Generator | None = None,
+    noise: bool = True,
+    given: Given | None = None,
+) -> Tensor:
+    """Samples (B, C, H, W) of the classes y (B,): the completion of wholly missing images.
+
+    given: states that latent variables are known to have; of the images of y only those with them are drawn.
+    """
     empty = torch.full(
         (len(y), *tree.image_shape), torch.nan, device=y.device, dtype=tree.leaf.blobs[0].dtype
     )
-    return complete(tree, empty, y, generator, noise)
+    return complete(tree, empty, y, generator, noise, given)
 
 
 def sample_from(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from netspec.errors import Problem, SpecError
+from netspec.errors import NetspecError, Problem, SpecError, did_you_mean
 from netspec.graph import Step
 from netspec.layers.base import Layer, as_tuple
 from netspec.layers.tree import Choose, Inner, Leaf
@@ -16,6 +16,8 @@ from netspec.queries.recognise import chain
 from netspec.spec import TEST
 
 Call = Callable[[Layer, Tensor], Tensor]
+Given = Mapping[int, Tensor]
+"""States (h, w) of blobs by their number, as `Tree.up` numbers them; -1 at positions that are free."""
 
 
 class Tree:
@@ -40,6 +42,8 @@ class Tree:
         self.inner: list[Inner] = [layer for layer in inner if isinstance(layer, Inner)]
         self.image_shape = net.shapes[steps[0].reads[0]][1:]
         """(C, H, W) of x."""
+        self.sizes = [tuple(net.shapes[step.writes[0]][1:]) for step in steps]
+        """(states, h, w) of each blob from the leaf's top to the classes."""
         self.grid = net.shapes[steps[0].writes[0]][2:]
         """(h, w): positions of the leaf."""
         self.classes = net.shapes[steps[-1].writes[0]][1]
@@ -49,13 +53,36 @@ class Tree:
         """Names of the layers from the leaf up."""
         return [layer.spec.name for layer in (self.leaf, *self.inner)]
 
-    def up(self, x: Tensor, call: Call | None = None) -> list[Tensor]:
-        """Activations from the leaf's top to the class scores (B, Y, 1, 1): log p(pixels seen below | state), nats."""
-        call = call or _forward
-        values = [call(self.leaf, x)]
-        for layer in self.inner:
-            values.append(call(layer, values[-1]))
+    def up(self, x: Tensor, call: Call | None = None, given: Given | None = None) -> list[Tensor]:
+        """Activations from the leaf's top to the class scores (B, Y, 1, 1): log p(seen below | state), nats.
+
+        Seen are the observed pixels and the states `given`: of other states the activation is -inf.
+        """
+        call, given = call or _forward, given or {}
+        values: list[Tensor] = []
+        for i, layer in enumerate((self.leaf, *self.inner)):
+            value = call(layer, values[-1] if values else x)
+            values.append(only(value, given[i]) if i in given else value)
         return values
+
+    def given(self, places: Iterable[tuple[str, int, int, int]]) -> Given:
+        """What is given when at (layer, row, column) the state is known, for each (layer, row, column, state).
+
+        NetspecError for a layer that is none of the tree's, and for a position or a state that it lacks.
+        """
+        found: dict[int, Tensor] = {}
+        for name, row, column, state in places:
+            if name not in self.names:
+                raise NetspecError(f"no layer {name!r} in the latent tree{did_you_mean(name, self.names)}")
+            i = self.names.index(name)
+            states, height, width = self.sizes[i]
+            if not (0 <= row < height and 0 <= column < width and 0 <= state < states):
+                raise NetspecError(
+                    f"{name} has no state {state} at {row},{column}: it has states 0 to {states - 1} at "
+                    f"rows 0 to {height - 1} and columns 0 to {width - 1}"
+                )
+            found.setdefault(i, torch.full((height, width), -1))[row, column] = state
+        return found
 
     def up_max(self, x: Tensor) -> list[Tensor]:
         """As `up`, with every sum over states and every missing pixel replaced by its maximum."""
@@ -81,6 +108,13 @@ class Tree:
         """Leaf states (B, h, w) as weights (B, M, h, w)."""
         components = int(self.leaf.blob_shapes[0][0])
         return torch.nn.functional.one_hot(states, components).movedim(-1, 1).to(self.leaf.blobs[0].dtype)
+
+
+def only(values: Tensor, states: Tensor) -> Tensor:
+    """Activations (B, M, h, w), -inf where another of the M states is given."""
+    every = torch.arange(values.shape[1], device=values.device).view(-1, 1, 1)
+    states = states.to(values.device)
+    return values.masked_fill((states >= 0) & (states != every), -torch.inf)
 
 
 def _forward(layer: Layer, x: Tensor) -> Tensor:
