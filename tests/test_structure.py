@@ -22,8 +22,8 @@ FLOORS = [
     {"queries", "solver", "interchange", "unsupervised", "draw", "summary", "experiment", "overrides", "snapshot",
      "watch", "compiled", "progress", "runs", "signals", "state", "deploy", "devices", "testing", "checkpoint",
      "beginning"},
-    {"train", "trainer", "model", "mixture", "evaluate", "baselines", "lab", "rendering", "check", "assume", "trial", "pictures",
-     "glog"},
+    {"train", "trainer", "model", "mixture", "evaluate", "baselines", "lab", "rendering", "check", "assume", "trial",
+     "pictures", "glog"},
     {"pycaffe", "caffe_command", "caffe_tools"},
     {"cli", "__main__", "__init__"},
 ]  # fmt: skip
