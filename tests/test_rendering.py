@@ -338,6 +338,44 @@ def test_nets_that_do_not_render_say_why() -> None:
         RenderingModel(net_of(text.replace("stride: 2", "")))
 
 
+TWO_LEVELS = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 dim: 8 dim: 8 } } }
+layer { name: "c1" type: "Convolution" bottom: "x" top: "u1" convolution_param { num_output: 4 kernel_size: 3 } }
+layer { name: "r1" type: "ReLU" bottom: "u1" top: "u1" }
+layer { name: "p1" type: "Pooling" bottom: "u1" top: "I1" pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "d" type: "Dropout" bottom: "I1" top: "I1" }
+layer { name: "c2" type: "Convolution" bottom: "I1" top: "u2" convolution_param { num_output: 4 kernel_size: 2 } }
+layer { name: "r2" type: "ReLU" bottom: "u2" top: "I2" }
+layer { name: "f" type: "Flatten" bottom: "I2" top: "f" }
+layer { name: "scores" type: "InnerProduct" bottom: "f" top: "scores" inner_product_param { num_output: 3 } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("kernel_size: 2 stride: 2", "kernel_size: 3 stride: 2", r"prototxt:4:.*'p1'.*side by side"),
+        ("kernel_size: 2 stride: 2", "kernel_size: 2 stride: 2 pad: 1", r"prototxt:4:.*'p1'.*side by side"),
+        (
+            "num_output: 4 kernel_size: 2",
+            "num_output: 4 kernel_size: 2 group: 2",
+            r"prototxt:6:.*'c2'.*group",
+        ),
+        (
+            '"d" type: "Dropout"',
+            '"d" type: "LRN"',
+            r"prototxt:6:.*'c2'.*'c1'.*layer 'd' \(LRN\)",
+        ),
+        ('"f" type: "Flatten"', '"f" type: "Softmax"', r"prototxt:9:.*'scores'.*'c2'.*layer 'f' \(Softmax\)"),
+        ('bottom: "I1" top: "u2"', 'bottom: "x" top: "u2"', r"prototxt:6:.*'c2'.*'c1'.*layer 'x' \(Input\)"),
+    ],
+)
+def test_what_does_not_follow_level_by_level_is_refused(old: str, new: str, says: str) -> None:
+    """Passed over, such a layer would make every rendering wrong without a word."""
+    assert len(RenderingModel(net_of(TWO_LEVELS)).levels) == 2
+    with pytest.raises(SpecError, match=says):
+        RenderingModel(net_of(TWO_LEVELS.replace(old, new)))
+
+
 # Modes
 
 
