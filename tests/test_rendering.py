@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from netspec import schema, spec
+from netspec import schema, spec, train
 from netspec.errors import SpecError
 from netspec.graph import compile
 from netspec.net import Net, build
@@ -412,3 +413,19 @@ def test_each_mode_trains_every_weight(stages: tuple[str, ...], losses: set[str]
         if param.name in ("conv1/0", "conv2/0", "scores/0"):
             assert param.value.grad is not None
             assert float(param.value.grad.abs().max()) > 0
+
+
+def test_a_misspelt_mode_is_said_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A net without its stage trains on all labels: results that look too good."""
+    net = render_nets.rendered("rfm_mnist", widths=[2]).replace('name: "mnist"', 'name: "digits"')
+    net = net.replace(' stand_in: "digits"', "").replace("kernel_size: 5", "kernel_size: 3")
+    (tmp_path / "net.prototxt").write_text(net)
+    solver = tmp_path / "net_solver.prototxt"
+    solver.write_text(
+        f'net: "{tmp_path}/net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 1\n'
+        'train_state { stage: "labeled" }'
+    )
+    run = train.fit(solver, out=tmp_path / "run", compiled=False)
+    said = "net_solver.prototxt:2:15: stage 'labeled' changes nothing, as no layer of the net names it; "
+    assert said + "did you mean 'labelled'?" in capsys.readouterr().err.replace("\n", "")
+    assert said in (run.folder / "run.json").read_text()
