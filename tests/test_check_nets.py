@@ -75,7 +75,8 @@ def test_a_solver_s_nets_are_checked_in_its_own_stages(tmp_path: Path) -> None:
 def test_test_states_belong_to_the_test_nets(tmp_path: Path) -> None:
     net = write(tmp_path, STAGED)
     solver = tmp_path / "solver.prototxt"
-    text = f'train_net: "{net}" test_net: "{net}" test_iter: 1 test_interval: 1 base_lr: 0.1 lr_policy: "fixed" max_iter: 1 '
+    text = f'train_net: "{net}" test_net: "{net}" test_iter: 1 test_interval: 1 '
+    text += 'base_lr: 0.1 lr_policy: "fixed" max_iter: 1 '
     solver.write_text(text + 'test_state { stage: "few" }')
     assert not check(solver).ok
     solver.write_text(text)
