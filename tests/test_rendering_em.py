@@ -15,7 +15,7 @@ from netspec import schema, spec, train
 from netspec.errors import SpecError
 from netspec.graph import compile
 from netspec.net import build
-from netspec.rendering import RenderingModel
+from netspec.rendering import RenderingModel, best_scale, relative_error
 from netspec.rendering.hard_em import Batch, HardEM, spherical_k_means
 from netspec.rendering.least_squares import Gram
 from netspec.rendering.train import Search
@@ -94,6 +94,22 @@ def test_m_steps_never_raise_the_objective() -> None:
         assert all(after <= before + 1e-12 for before, after in zip(report.before, report.after, strict=True))
 
 
+def test_labelled_images_are_rendered_from_their_label() -> None:
+    net = small([(4, 3, 0, MAX2)], side=8)
+    model = RenderingModel(net)
+    model.by_class = True
+    em = HardEM(model, solver(), torch.Generator().manual_seed(0))
+    x, labels = images(net, 12).abs(), torch.arange(12) % 3 + 0.0
+    with torch.no_grad():
+        wanted = float(relative_error(model, x, c=labels.long()).mean())
+        winners = float(relative_error(model, x).mean())
+    assert abs(wanted - winners) > 5e-4
+    assert em.error([(x, labels)]) == pytest.approx(wanted)
+    labels_of_some = labels.where(torch.arange(12) > 5, torch.nan)
+    assert em.error([(x, labels_of_some)]) == pytest.approx(winners)
+    assert em.step([(x, labels)]).error == pytest.approx(wanted)
+
+
 def test_templates_are_class_means() -> None:
     net = small([(4, 3, 0, MAX2)], side=8)
     em = HardEM(RenderingModel(net), solver(), torch.Generator().manual_seed(0))
@@ -116,6 +132,9 @@ def test_the_error_falls() -> None:
     reports = [em.step([(x, None)]) for _ in range(6)]
     assert reports[-1].error < 0.8 * reports[0].error
     assert em.error([(x, None)]) < reports[0].error
+    with torch.no_grad():
+        scale = best_scale(em.model.reconstruct(x), x)
+    assert float(scale.mean()) == pytest.approx(1, abs=0.1)  # filters are of a size that renders images' own
 
 
 def test_dead_filters_are_made_anew() -> None:
