@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from netspec import schema, spec, train
+from netspec import experiment, schema, spec, train
 from netspec.errors import SpecError
 from netspec.graph import compile
 from netspec.net import Net, build
@@ -429,3 +430,21 @@ def test_a_misspelt_mode_is_said_before_training(tmp_path: Path, capsys: pytest.
     said = "net_solver.prototxt:2:15: stage 'labeled' changes nothing, as no layer of the net names it; "
     assert said + "did you mean 'labelled'?" in capsys.readouterr().err.replace("\n", "")
     assert said in (run.folder / "run.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["rfm_mnist", "drmm5_mnist"])
+def test_the_number_of_labels_leaves_the_tests_as_they_are(name: str) -> None:
+    """What the fine-tuning solvers' heads say to set: test images, too, lost their labels by it."""
+    path = render_nets.ROOT / "nets" / f"{name}_finetune_solver.prototxt"
+    (setting,) = re.findall(r"--set (\S+labels=\d+)", path.read_text())
+    for solver, many in (
+        (path, setting),
+        (path.with_name("drmm5_mnist_semi_solver.prototxt"), "few.dataset_param.labels=1000"),
+    ):
+        plan = experiment.load(solver, [many])
+        asked = [layer.message.dataset_param for layer in plan.train.layers if layer.type == "Dataset"]
+        assert [param.labels for param in asked if param.labelled_only] == [1000]
+        (tested,) = [
+            layer.message.dataset_param for layer in plan.tests[0].spec.layers if layer.type == "Dataset"
+        ]
+        assert not tested.HasField("labels")
