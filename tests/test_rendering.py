@@ -128,9 +128,12 @@ def test_nets_are_those_of_the_template() -> None:
         )
 
 
-def test_gradients_reach_weights_through_the_way_down_only() -> None:
+@pytest.mark.parametrize(
+    ("name", "widths"), [("rfm_mnist", [3]), ("drfm2_mnist", [3, 4]), ("drmm2_mnist", [3, 4])]
+)
+def test_gradients_reach_weights_through_the_way_down_only(name: str, widths: list[int]) -> None:
     """The E-step's result is a constant: the reconstruction's gradient is that for switches and z held fixed."""
-    text = render_nets.rendered("drmm2_mnist", widths=[3, 4]).replace("batch_size: 100", "batch_size: 2")
+    text = render_nets.rendered(name, widths=widths).replace("batch_size: 100", "batch_size: 2")
     net = net_of(text, "TRAIN")
     x = torch.rand((2, 1, 28, 28), generator=torch.Generator().manual_seed(2), dtype=DOUBLE)
     tops = net(x, torch.zeros(2, dtype=DOUBLE))
@@ -142,8 +145,24 @@ def test_gradients_reach_weights_through_the_way_down_only() -> None:
     with torch.no_grad():
         _, switches, z = model.infer(x)
     fixed = torch.nn.functional.conv_transpose2d(model.levels[0].spread(z[1], switches[0]), weight)
+    fixed = fixed * net.layer("variance").blobs[0].detach()
     (wanted,) = torch.autograd.grad((fixed - x).square().sum() / 4, weight)
     torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["rfm_mnist", "drmm5_mnist", "drmm9_cifar10"])
+def test_losses_count_by_the_weights_asked_for(name: str) -> None:
+    """rc weighs the mean square over pixels, kl and nn the means of their layers."""
+    text = render_nets.rendered(name, rc=0.5, kl=0.3, nn=0.7, few=2)
+    graph = compile(spec.net(schema.parse_net(text, "nets.prototxt"), "TRAIN", ("nnkl",)))
+    weights = {graph.name(slot): weight for slot, weight in graph.losses}
+    values = 3 * 32 * 32 if name == "drmm9_cifar10" else 28 * 28
+    assert weights.pop("reconstruction") / 2 == pytest.approx(
+        0.5 / values, rel=1e-5
+    )  # EuclideanLoss: sum / 2n
+    assert (weights.pop("kl"), weights.pop("loss")) == pytest.approx((0.3, 1))
+    assert all(weight == pytest.approx(0.7) for weight in weights.values())
+    assert len(weights) == {"rfm_mnist": 0, "drmm5_mnist": 5, "drmm9_cifar10": 9}[name]
 
 
 # A2: sum over paths
