@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from netspec import schema, spec
-from netspec.errors import Position, Problem, SpecError
+from netspec.errors import Position, Problem, SpecError, did_you_mean
 from netspec.overrides import override
 from netspec.schema import Document
 from netspec.spec import TEST, TRAIN, NetSpec
@@ -41,6 +41,8 @@ class Experiment:
     """Which of `nets` each test uses."""
     at: Callable[..., Position | None] = field(default=lambda *path: None)
     """Place of a field of the solver."""
+    warnings: list[Problem] = field(default_factory=list)
+    """What is allowed, but hardly meant."""
 
     def texts(self) -> dict[str, str]:
         """The experiment as files: solver.prototxt, net.prototxt, and the test nets where they are others."""
@@ -106,9 +108,32 @@ def load(
         test_nets=[list(distinct).index(id(net.message)) for net in tests],
         at=solver_document.at if solver_document is not None else lambda *path: None,
     )
+    known = [stage for net in experiment.nets for stage in stages_of(net)]
+    experiment.warnings = idle_stages(message, known, experiment.at)
     for name in ("net", "train_net", "test_net", "net_param", "train_net_param", "test_net_param"):
         message.ClearField(name)
     return experiment
+
+
+def stages_of(net: Any) -> list[str]:
+    """The stages that the rules of a net's layers name."""
+    rules = [rule for layer in net.layer for rule in (*layer.include, *layer.exclude)]
+    return list(dict.fromkeys(stage for rule in rules for stage in (*rule.stage, *rule.not_stage)))
+
+
+def idle_stages(message: Any, known: Collection[str], at: Callable[..., Position | None]) -> list[Problem]:
+    """Stages of a solver that are none of its nets': allowed as in Caffe, but a slip turns the mode off."""
+    states: list[tuple[tuple[str | int, ...], Any]] = [(("train_state",), message.train_state)]
+    states += [(("test_state", i), state) for i, state in enumerate(message.test_state)]
+    return [
+        Problem(
+            f"stage {stage!r} changes nothing, as no layer of the net names it{did_you_mean(stage, known)}",
+            at(*path, "stage", i),
+        )
+        for path, state in states
+        for i, stage in enumerate(state.stage)
+        if stage not in known
+    ]
 
 
 def enter(message: Any, tests: int, stages: Collection[str], level: int | None) -> None:

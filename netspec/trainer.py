@@ -162,9 +162,12 @@ class Trainer:
         if self.wants_compile(compiled):
             self.compile()
         notes = [note for feeder in self.feeders for note in feeder.notes]
+        warnings = [str(problem) for problem in self.plan.warnings]
         if lack := self.lacks_loss():
-            notes.append(lack)
-            self.progress.warn(lack)
+            warnings.append(lack)
+        for warning in warnings:
+            self.progress.warn(warning)
+        notes += warnings
         if start.picked and self.own and (aside := self.folder.set_aside(self.solver.iteration)):
             notes.append(f"what was beyond iteration {self.solver.iteration} is another branch now: {aside}")
             self.progress.line(notes[-1])

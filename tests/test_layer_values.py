@@ -91,6 +91,15 @@ def test_random_affine_draws_what_its_options_say() -> None:
         assert stats.kstest(moved[:, axis], stats.uniform(-most, 2 * most).cdf).pvalue > 1e-3
 
 
+def test_random_affine_turns_images_that_are_not_square() -> None:
+    """In pixels a turn keeps lengths and angles, whatever the sides."""
+    layer = net("RandomAffine", "random_affine_param { rotation: 40 }", (50, 1, 6, 10)).made[-1]
+    assert isinstance(layer, RandomAffine)
+    sides = torch.tensor([10.0, 6.0])
+    turns = layer.draws(torch.zeros(50, 1, 6, 10))[:, :, :2] * sides[:, None] / sides
+    torch.testing.assert_close(turns @ turns.mT, torch.eye(2).expand(50, 2, 2))
+
+
 @pytest.mark.parametrize("wrong", ["rotation: -1", "scale: -0.1", "shear: inf", "shift_y: nan"])
 def test_random_affine_needs_sizes(wrong: str) -> None:
     with pytest.raises(SpecError, match=f"{wrong.split(':')[0]} must be 0 or more"):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from netspec import schema, spec
+from netspec import experiment, schema, spec, train
 from netspec.errors import SpecError
 from netspec.graph import compile
 from netspec.net import Net, build
@@ -126,9 +128,12 @@ def test_nets_are_those_of_the_template() -> None:
         )
 
 
-def test_gradients_reach_weights_through_the_way_down_only() -> None:
+@pytest.mark.parametrize(
+    ("name", "widths"), [("rfm_mnist", [3]), ("drfm2_mnist", [3, 4]), ("drmm2_mnist", [3, 4])]
+)
+def test_gradients_reach_weights_through_the_way_down_only(name: str, widths: list[int]) -> None:
     """The E-step's result is a constant: the reconstruction's gradient is that for switches and z held fixed."""
-    text = render_nets.rendered("drmm2_mnist", widths=[3, 4]).replace("batch_size: 100", "batch_size: 2")
+    text = render_nets.rendered(name, widths=widths).replace("batch_size: 100", "batch_size: 2")
     net = net_of(text, "TRAIN")
     x = torch.rand((2, 1, 28, 28), generator=torch.Generator().manual_seed(2), dtype=DOUBLE)
     tops = net(x, torch.zeros(2, dtype=DOUBLE))
@@ -140,8 +145,24 @@ def test_gradients_reach_weights_through_the_way_down_only() -> None:
     with torch.no_grad():
         _, switches, z = model.infer(x)
     fixed = torch.nn.functional.conv_transpose2d(model.levels[0].spread(z[1], switches[0]), weight)
+    fixed = fixed * net.layer("variance").blobs[0].detach()
     (wanted,) = torch.autograd.grad((fixed - x).square().sum() / 4, weight)
     torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["rfm_mnist", "drmm5_mnist", "drmm9_cifar10"])
+def test_losses_count_by_the_weights_asked_for(name: str) -> None:
+    """rc weighs the mean square over pixels, kl and nn the means of their layers."""
+    text = render_nets.rendered(name, rc=0.5, kl=0.3, nn=0.7, few=2)
+    graph = compile(spec.net(schema.parse_net(text, "nets.prototxt"), "TRAIN", ("nnkl",)))
+    weights = {graph.name(slot): weight for slot, weight in graph.losses}
+    values = 3 * 32 * 32 if name == "drmm9_cifar10" else 28 * 28
+    assert weights.pop("reconstruction") / 2 == pytest.approx(
+        0.5 / values, rel=1e-5
+    )  # EuclideanLoss: sum / 2n
+    assert (weights.pop("kl"), weights.pop("loss")) == pytest.approx((0.3, 1))
+    assert all(weight == pytest.approx(0.7) for weight in weights.values())
+    assert len(weights) == {"rfm_mnist": 0, "drmm5_mnist": 5, "drmm9_cifar10": 9}[name]
 
 
 # A2: sum over paths
@@ -338,6 +359,44 @@ def test_nets_that_do_not_render_say_why() -> None:
         RenderingModel(net_of(text.replace("stride: 2", "")))
 
 
+TWO_LEVELS = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 dim: 8 dim: 8 } } }
+layer { name: "c1" type: "Convolution" bottom: "x" top: "u1" convolution_param { num_output: 4 kernel_size: 3 } }
+layer { name: "r1" type: "ReLU" bottom: "u1" top: "u1" }
+layer { name: "p1" type: "Pooling" bottom: "u1" top: "I1" pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "d" type: "Dropout" bottom: "I1" top: "I1" }
+layer { name: "c2" type: "Convolution" bottom: "I1" top: "u2" convolution_param { num_output: 4 kernel_size: 2 } }
+layer { name: "r2" type: "ReLU" bottom: "u2" top: "I2" }
+layer { name: "f" type: "Flatten" bottom: "I2" top: "f" }
+layer { name: "scores" type: "InnerProduct" bottom: "f" top: "scores" inner_product_param { num_output: 3 } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("kernel_size: 2 stride: 2", "kernel_size: 3 stride: 2", r"prototxt:4:.*'p1'.*side by side"),
+        ("kernel_size: 2 stride: 2", "kernel_size: 2 stride: 2 pad: 1", r"prototxt:4:.*'p1'.*side by side"),
+        (
+            "num_output: 4 kernel_size: 2",
+            "num_output: 4 kernel_size: 2 group: 2",
+            r"prototxt:6:.*'c2'.*group",
+        ),
+        (
+            '"d" type: "Dropout"',
+            '"d" type: "LRN"',
+            r"prototxt:6:.*'c2'.*'c1'.*layer 'd' \(LRN\)",
+        ),
+        ('"f" type: "Flatten"', '"f" type: "Softmax"', r"prototxt:9:.*'scores'.*'c2'.*layer 'f' \(Softmax\)"),
+        ('bottom: "I1" top: "u2"', 'bottom: "x" top: "u2"', r"prototxt:6:.*'c2'.*'c1'.*layer 'x' \(Input\)"),
+    ],
+)
+def test_what_does_not_follow_level_by_level_is_refused(old: str, new: str, says: str) -> None:
+    """Passed over, such a layer would make every rendering wrong without a word."""
+    assert len(RenderingModel(net_of(TWO_LEVELS)).levels) == 2
+    with pytest.raises(SpecError, match=says):
+        RenderingModel(net_of(TWO_LEVELS.replace(old, new)))
+
+
 # Modes
 
 
@@ -374,3 +433,37 @@ def test_each_mode_trains_every_weight(stages: tuple[str, ...], losses: set[str]
         if param.name in ("conv1/0", "conv2/0", "scores/0"):
             assert param.value.grad is not None
             assert float(param.value.grad.abs().max()) > 0
+
+
+def test_a_misspelt_mode_is_said_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A net without its stage trains on all labels: results that look too good."""
+    net = render_nets.rendered("rfm_mnist", widths=[2]).replace('name: "mnist"', 'name: "digits"')
+    net = net.replace(' stand_in: "digits"', "").replace("kernel_size: 5", "kernel_size: 3")
+    (tmp_path / "net.prototxt").write_text(net)
+    solver = tmp_path / "net_solver.prototxt"
+    solver.write_text(
+        f'net: "{tmp_path}/net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 1\n'
+        'train_state { stage: "labeled" }'
+    )
+    run = train.fit(solver, out=tmp_path / "run", compiled=False)
+    said = "net_solver.prototxt:2:15: stage 'labeled' changes nothing, as no layer of the net names it; "
+    assert said + "did you mean 'labelled'?" in capsys.readouterr().err.replace("\n", "")
+    assert said in (run.folder / "run.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["rfm_mnist", "drmm5_mnist"])
+def test_the_number_of_labels_leaves_the_tests_as_they_are(name: str) -> None:
+    """What the fine-tuning solvers' heads say to set: test images, too, lost their labels by it."""
+    path = render_nets.ROOT / "nets" / f"{name}_finetune_solver.prototxt"
+    (setting,) = re.findall(r"--set (\S+labels=\d+)", path.read_text())
+    for solver, many in (
+        (path, setting),
+        (path.with_name("drmm5_mnist_semi_solver.prototxt"), "few.dataset_param.labels=1000"),
+    ):
+        plan = experiment.load(solver, [many])
+        asked = [layer.message.dataset_param for layer in plan.train.layers if layer.type == "Dataset"]
+        assert [param.labels for param in asked if param.labelled_only] == [1000]
+        (tested,) = [
+            layer.message.dataset_param for layer in plan.tests[0].spec.layers if layer.type == "Dataset"
+        ]
+        assert not tested.HasField("labels")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import conv_transpose2d
 
@@ -14,7 +15,7 @@ from netspec import schema, spec, train
 from netspec.errors import SpecError
 from netspec.graph import compile
 from netspec.net import build
-from netspec.rendering import RenderingModel
+from netspec.rendering import RenderingModel, best_scale, relative_error
 from netspec.rendering.hard_em import Batch, HardEM, spherical_k_means
 from netspec.rendering.least_squares import Gram
 from netspec.rendering.train import Search
@@ -93,6 +94,22 @@ def test_m_steps_never_raise_the_objective() -> None:
         assert all(after <= before + 1e-12 for before, after in zip(report.before, report.after, strict=True))
 
 
+def test_labelled_images_are_rendered_from_their_label() -> None:
+    net = small([(4, 3, 0, MAX2)], side=8)
+    model = RenderingModel(net)
+    model.by_class = True
+    em = HardEM(model, solver(), torch.Generator().manual_seed(0))
+    x, labels = images(net, 12).abs(), torch.arange(12) % 3 + 0.0
+    with torch.no_grad():
+        wanted = float(relative_error(model, x, c=labels.long()).mean())
+        winners = float(relative_error(model, x).mean())
+    assert abs(wanted - winners) > 5e-4
+    assert em.error([(x, labels)]) == pytest.approx(wanted)
+    labels_of_some = labels.where(torch.arange(12) > 5, torch.nan)
+    assert em.error([(x, labels_of_some)]) == pytest.approx(winners)
+    assert em.step([(x, labels)]).error == pytest.approx(wanted)
+
+
 def test_templates_are_class_means() -> None:
     net = small([(4, 3, 0, MAX2)], side=8)
     em = HardEM(RenderingModel(net), solver(), torch.Generator().manual_seed(0))
@@ -115,6 +132,9 @@ def test_the_error_falls() -> None:
     reports = [em.step([(x, None)]) for _ in range(6)]
     assert reports[-1].error < 0.8 * reports[0].error
     assert em.error([(x, None)]) < reports[0].error
+    with torch.no_grad():
+        scale = best_scale(em.model.reconstruct(x), x)
+    assert float(scale.mean()) == pytest.approx(1, abs=0.1)  # filters are of a size that renders images' own
 
 
 def test_dead_filters_are_made_anew() -> None:
@@ -189,6 +209,9 @@ def test_fit_trains_without_a_backward_pass(tmp_path: Path, monkeypatch: pytest.
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert lines[-1]["loss"] < 0.2
     assert run.results[0]["accuracy"] > 0.5
+    x = torch.from_numpy(load_digits().images) / 16
+    energy = float(x.square().sum((1, 2)).mean()) / 2
+    assert run.results[0]["reconstruction"] < 0.2 * energy  # the image that the net itself renders
 
 
 @pytest.mark.parametrize("at", [2, 4])
@@ -217,6 +240,38 @@ def test_a_run_that_patience_ended_stays_ended(tmp_path: Path) -> None:
     assert again.iteration == whole.iteration
     for name, value in whole.net.weights().items():
         assert torch.equal(value, again.net.weights()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            'name: "conv1" type: "Convolution" bottom: "data"',
+            'name: "half" type: "Power" bottom: "data" top: "half" power_param { scale: 0.5 } }\n'
+            'layer { name: "conv1" type: "Convolution" bottom: "half"',
+            r"net.prototxt:\d+:\d+: layer 'half' \(Power\).*hard EM",
+        ),
+        (
+            'type: "HardEM"',
+            'type: "HardEM" train_state { stage: "semi" }',
+            r"solver.prototxt:1:.*one data layer",
+        ),
+    ],
+)
+def test_what_hard_em_would_pass_over_is_refused(tmp_path: Path, old: str, new: str, says: str) -> None:
+    solver = em_solver(tmp_path)
+    for file in (solver, tmp_path / "net.prototxt"):
+        file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(SpecError, match=says):
+        train.fit(solver, out=tmp_path / "run", progress=False)
+
+
+def test_fewer_patches_than_filters(tmp_path: Path) -> None:
+    """Filters that k-means has no patch for start anywhere, and the first M-steps make them anew."""
+    settings = ["hard_em_param.patches=1", "max_iter=3"]
+    run = train.fit(em_solver(tmp_path), out=tmp_path / "run", progress=False, overrides=settings)
+    assert all(bool(value.isfinite().all()) for value in run.net.weights().values())
+    assert run.results[0]["accuracy"] > 0.3
 
 
 def test_a_rising_error_halves_the_step() -> None:

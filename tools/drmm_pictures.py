@@ -103,18 +103,22 @@ def probe(run: Path, out: Path, images: int = 4000) -> None:
     x, labels = mnist("test", images)
     found = probe_layers(model, transform(x, generator()), labels)
     print(json.dumps({name: rounded(values) for name, values in found.items()}))
-    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    out.mkdir(parents=True, exist_ok=True)
+    draw_probe(found, out / "probe.png")
+
+
+def draw_probe(found: dict[str, list[float]], path: Path) -> None:
+    """A line for the class and for each nuisance, from the image up."""
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for name, values in found.items():
         axes.plot(range(len(values)), values, marker="o", label=name)
-    axes.set_xticks(
-        range(len(model.levels) + 1), ["image", *(f"level {i + 1}" for i in range(len(model.levels)))]
-    )
+    levels = range(1, len(found["class"]))
+    axes.set_xticks(range(len(found["class"])), ["image", *(f"level {i}" for i in levels)])
     axes.set_ylabel("accuracy (class), R² (nuisances)")
-    axes.legend(fontsize=7)
-    out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / "probe.png", dpi=120)
+    figure.legend(loc="outside right center", fontsize=7)
+    figure.savefig(path, dpi=120)
 
 
 @app.command()

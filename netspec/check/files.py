@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
+from typing import Any
 
 from netspec import schema
-from netspec.check.report import Report, Wanted, problems_of
+from netspec.check.report import Report, State, Wanted, problems_of
 from netspec.check.states import check_net
 from netspec.errors import NetspecError, Problem, SpecError
-from netspec.experiment import find_file
+from netspec.experiment import find_file, idle_stages
 from netspec.layers import registry
 from netspec.schema.forks import FORK_FIELDS, dialects
 from netspec.schema.upgrade import V1_TYPES
 from netspec.solver import Solver
+from netspec.spec import TEST, TRAIN
 
 SLIP = 0.84
 """From this likeness (difflib's ratio) on, an unknown field is a valid one misspelt, not one of another fork."""
@@ -106,13 +108,16 @@ def check_solver(document: schema.Document, report: Report, wanted: Wanted) -> N
     ]
     for name, net in inner:
         report.name = net.name
-        check_net(document, report, wanted, (name,), net)
+        check_net(document, report, replace(wanted, states=states_of(message, name)), (name,), net)
     for i, net in enumerate(message.test_net_param):
-        check_net(document, report, wanted, ("test_net_param", i), net)
+        states = states_of(message, "test_net_param", i)
+        check_net(document, report, replace(wanted, states=states), ("test_net_param", i), net)
     try:
         Solver([], message, at=document.at)
     except SpecError as error:
         report.problems += problems_of(error)
+    if report.phases:
+        report.warnings += idle_stages(message, report.stages, document.at)
     if not (message.net or message.train_net or inner):
         beside = Path(document.file).with_name(Path(document.file).name.replace("_solver", ""))
         if beside == Path(document.file) or not beside.exists():
@@ -142,13 +147,32 @@ def follow(
         return
     # A run's weights need not be those of the run before it.
     weights = None if kind == "solver" else wanted.weights
-    inner = check_file(found, replace(wanted, weights=weights, above=above))
+    states = () if kind == "solver" else states_of(document.message, *field_path)
+    inner = check_file(found, replace(wanted, weights=weights, above=above, states=states))
     report.dialects = list(dict.fromkeys((*report.dialects, *inner.dialects)))
     report.problems += inner.problems
     report.warnings += inner.warnings
     report.needs += inner.needs
     report.phases |= inner.phases
     report.name = inner.name
+    report.stages += [] if kind == "solver" else inner.stages
+
+
+def states_of(solver: Any, name: str | int, index: str | int = 0) -> tuple[State, ...]:
+    """In which stages a solver runs the net of one of its fields, where it sets any."""
+    inner, named = len(solver.test_net_param), len(solver.test_net)
+    train, tests = (
+        (TRAIN, tuple(solver.train_state.stage)),
+        [(TEST, tuple(s.stage)) for s in solver.test_state],
+    )
+    first = int(index) + (inner if name == "test_net" else 0)
+    found = {
+        "train_net": [train],
+        "train_net_param": [train],
+        "net": [train, *tests[inner + named :]],
+        "net_param": [train, *tests[inner + named :]],
+    }.get(str(name), tests[first : first + 1])
+    return tuple(dict.fromkeys(state for state in found if state[1]))
 
 
 def is_solver(path: Path) -> bool:

@@ -9,6 +9,9 @@ from typing import Any
 
 from netspec.errors import NetspecError, Problem, SpecError
 
+State = tuple[str, tuple[str, ...]]
+"""A phase and the stages that are set."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -20,6 +23,8 @@ class Wanted:
     """Whose layers those are that forks give one name."""
     weights: str | Path | None = None
     """A weight file that should fit the net."""
+    states: tuple[State, ...] = ()
+    """Those in which a solver runs the net."""
     above: tuple[Path, ...] = ()
     """The solvers that led to the file."""
 
@@ -40,6 +45,8 @@ class Report:
     """For each phase with layers: layers, parameters, inputs and outputs with shapes; assumed input shapes.
     With weights: which blobs fit.
     """
+    stages: list[str] = field(default_factory=list)
+    """Stages that rules of layers name."""
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     needs: list[str] = field(default_factory=list)

@@ -8,10 +8,11 @@ from itertools import chain, combinations
 from typing import Any
 
 from netspec import schema, spec
-from netspec.check.report import Report, Wanted, problems_of
+from netspec.check.report import Report, State, Wanted, problems_of
 from netspec.check.shapes import PHASES, check_phase
 from netspec.check.stand_ins import with_stand_ins
 from netspec.errors import NetspecError, Problem
+from netspec.experiment import stages_of
 from netspec.graph import compile
 from netspec.interchange.dialects import common_dialect, told
 
@@ -28,14 +29,20 @@ def check_net(
     if not root.layer:
         report.problems.append(Problem("the net has no layers", document.at(*path)))
         return
+    report.stages = list(dict.fromkeys((*report.stages, *stages_of(root))))
     found: dict[State, list[Problem]] = {}
     for phase in PHASES:
         check_state(document, report, wanted, path, message, (phase, ()), found)
     if found and not all(state[0] in report.phases for state in found):
-        for stage in stages(root):
+        for stage in stages_of(root):
             for phase in PHASES:
                 check_state(document, report, wanted, path, message, (phase, (stage,)), found)
         check_combinations(document, report, wanted, path, message, found)
+    asked: dict[State, list[Problem]] = {}
+    for state in wanted.states:
+        if " ".join((state[0], *state[1])) not in report.phases:
+            check_state(document, report, wanted, path, message, state, asked)
+    report.problems += dict.fromkeys(problem for problems in asked.values() for problem in problems)
     tops = {top for layer in root.layer for top in layer.top}
     partial = {state: all(made_elsewhere(p, tops) for p in problems) for state, problems in found.items()}
     whole = bool(report.phases) or not all(partial.values())
@@ -54,8 +61,6 @@ def check_net(
                 report.problems.append(problem)
 
 
-State = tuple[str, tuple[str, ...]]
-"""A phase and the stages that are set."""
 COMBINATIONS = 100
 """Sets of stages to try at most, where no single one is enough."""
 
@@ -69,7 +74,7 @@ def check_combinations(
     found: dict[State, list[Problem]],
 ) -> None:
     """For each phase that has no state yet in which it is whole: the smallest set of stages that makes it so."""
-    names = stages(document.message if message is None else message)
+    names = stages_of(document.message if message is None else message)
     sets = [(*names,)] if len(names) > 2 else []
     sets = [*chain.from_iterable(combinations(names, size) for size in (2, 3) if size < len(names)), *sets]
     for phase in PHASES:
@@ -85,12 +90,6 @@ def check_combinations(
 def in_words(state: State) -> str:
     phase, names = state
     return f"phase {phase}" + (f" with stage {', '.join(names)}" if names else "")
-
-
-def stages(net: Any) -> list[str]:
-    """The stages that the rules of a net's layers mention."""
-    rules = [rule for layer in net.layer for rule in (*layer.include, *layer.exclude)]
-    return list(dict.fromkeys(stage for rule in rules for stage in (*rule.stage, *rule.not_stage)))
 
 
 def check_state(

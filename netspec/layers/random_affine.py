@@ -45,7 +45,8 @@ class RandomAffine(Layer):
             return x
         outside = float(self.param.out_of_bounds_value)
         grid = affine_grid(self.draws(x), list(x.shape), align_corners=False)
-        return grid_sample(x - outside, grid, align_corners=False) + outside
+        moved: Tensor = grid_sample(x - outside, grid, align_corners=False) + outside
+        return moved
 
     def draws(self, x: Tensor) -> Tensor:
         """Maps (N, 2, 3) from a place of the top to one of the bottom, sides from -1 to 1."""

@@ -47,7 +47,8 @@ class HardEM:
     """The algorithm over a model; `param` is a HardEMParameter.
 
     Changes the model's filters, class templates and biases (0 for filters, -|mu_c|^2 / 2 for classes, which
-    makes the class scores those of a Gaussian mixture). Raises SpecError for nets with normalisation layers.
+    makes the class scores those of a Gaussian mixture), and the net's variance where it has one. Raises
+    SpecError for nets with normalisation layers.
     """
 
     def __init__(self, model: RenderingModel, param: Any, generator: torch.Generator):
@@ -71,6 +72,7 @@ class HardEM:
         for x, labels in kept:
             classes.add(self.model.up(x)[0][-1], labels, None)
         self.set_classes(classes)
+        self.fit_variance(kept)
 
     def patches(self, level: Level, below: Tensor, count: int) -> Tensor:
         """About `count` random patches of the level's size, flat; faint ones are left out."""
@@ -114,6 +116,8 @@ class HardEM:
             reseeded += self.reseed(filters, gram, patches)
             self.set_filters(level, filters)
         self.set_classes(classes)
+        if self.model.variance is not None:
+            self.model.variance.fill_(1.0)  # an M-step's filters are templates, of an image's own size
         hit = torch.cat(hits) if hits else torch.empty(0)
         return Report(
             float(torch.cat(errors).mean()), before, after, variance, float(hit.mean()) if len(hit) else float("nan"),
@@ -128,6 +132,19 @@ class HardEM:
             top = self.model.up(x)[0][-1]
             classes.add(top, labels, self.model.scores(top).argmax(1))
         self.set_classes(classes)
+
+    @torch.no_grad()
+    def fit_variance(self, batches: Iterable[Batch]) -> None:
+        """The one factor that brings all rendered images closest to the images, into the net's variance."""
+        if self.model.variance is None:
+            return
+        dot = square = 0.0
+        for x, labels in batches:
+            image = self.model.reconstruct(x, known(labels))
+            dot += float((image * x).sum(dtype=torch.float64))
+            square += float(image.square().sum(dtype=torch.float64))
+        if square > 0:
+            self.model.variance.fill_(dot / square)
 
     @torch.no_grad()
     def error(self, batches: Iterable[Batch]) -> float:
@@ -205,8 +222,14 @@ def gram_of(level: Level) -> Gram:
 
 
 def spherical_k_means(x: Tensor, k: int, rounds: int, generator: torch.Generator) -> Tensor:
-    """k centres of norm 1 (k, D) of the rows' directions; empty clusters start anew at a random row."""
+    """k centres of norm 1 (k, D) of the rows' directions; empty clusters start anew at a random row.
+
+    With fewer rows than k the centres that are left are random directions.
+    """
     rows: Tensor = x / x.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    if len(rows) < k:
+        more = torch.randn((k - len(rows), x.shape[1]), generator=generator, dtype=x.dtype).to(x)
+        return torch.cat((rows, more / more.norm(dim=1, keepdim=True)))
     centres = rows[torch.randperm(len(rows), generator=generator)[:k]].clone()
     for _ in range(rounds):
         cluster = (rows @ centres.t()).argmax(1)

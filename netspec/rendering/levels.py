@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,8 +24,11 @@ from netspec.layers.pooling import MAX, Pooling
 from netspec.layers.pools import max_pool
 from netspec.net import Net
 
+Found = TypeVar("Found", bound=Layer)
 AFTER = ("BatchNorm", "Scale", "Bias", "BN")
 """What may stand between a convolution and its ReLU."""
+HANDED_ON = ("Dropout", "Flatten", "Reshape", "Split")
+"""What may stand between levels: the messages stay what they are."""
 
 
 class Switches(NamedTuple):
@@ -111,32 +114,63 @@ class RenderingModel:
 
     def __init__(self, net: Net):
         self.net = net
-        self.levels = [
-            self._level(step, layer)
-            for step, layer in self._steps(Convolution)
-            if isinstance(layer, Convolution)
-        ]
-        if not self.levels:
+        self.levels: list[Level] = []
+        slot = None
+        for step, layer in self._steps(Convolution):
+            if slot is None:
+                self.bottom = step.reads[0]
+            else:
+                self._refuse_gap(slot, step, layer)
+            level, slot = self._level(step, layer)
+            self.levels.append(level)
+        if slot is None:
             raise SpecError(f"{net.graph.spec.file}: no Convolution, so nothing that could render")
-        tops = [layer for _, layer in self._steps(InnerProduct) if not layer.param.transpose]
-        if len(tops) != 1 or not isinstance(tops[0], InnerProduct):
+        tops = [found for found in self._steps(InnerProduct) if not found[1].param.transpose]
+        if len(tops) != 1:
             raise SpecError(
                 f"{net.graph.spec.file}: needs one InnerProduct for the classes, found {len(tops)}"
             )
-        self.classes: InnerProduct = tops[0]
+        self._refuse_gap(slot, *tops[0])
+        self.classes: InnerProduct = tops[0][1]
         self.by_class = any(step.layer.type == "ArgMaxOneHot" for step in net.graph.steps)
         """Whether the net renders from the winning class (DRMM), and not from its top messages (DRFM)."""
+        self.variance = self._variance()
+        """The number (,) by which the net's own image is larger than z^(0), where it has such a layer."""
 
-    def _steps(self, kind: type[Layer]) -> list[tuple[Step, Layer]]:
+    def _variance(self) -> Tensor | None:
+        """The blob of a Scale by one number behind the last Deconvolution."""
+        pairs = list(zip(self.net.graph.steps, self.net.made, strict=True))
+        rendered = [step.writes[0] for step, _ in pairs if step.layer.type == "Deconvolution"]
+        found = self._reader(pairs, rendered[-1], ("Scale",)) if rendered else None
+        return found[1].blob(0) if found is not None and found[1].blob(0).dim() == 0 else None
+
+    def _steps(self, kind: type[Found]) -> list[tuple[Step, Found]]:
         pairs = zip(self.net.graph.steps, self.net.made, strict=True)
         return [(step, layer) for step, layer in pairs if type(layer) is kind]
 
-    def _level(self, step: Step, layer: Convolution) -> Level:
+    def _refuse_gap(self, slot: int, step: Step, layer: Layer) -> None:
+        """Whoever reads the messages of the level below (`slot`) must read them as they are."""
+        pairs = list(zip(self.net.graph.steps, self.net.made, strict=True))
+        while slot != step.reads[0] and (found := self._reader(pairs, slot, HANDED_ON)) is not None:
+            slot = found[0].writes[0]
+        if slot != step.reads[0]:
+            graph, below = self.net.graph, self.levels[-1].conv.spec
+            layer.fail(
+                f"does not follow on the rendering level of {below.name!r}: its bottom "
+                f"{graph.name(step.reads[0])!r} is made by {graph.spec.layers[graph.slots[step.reads[0]].maker]}",
+                "bottom",
+                0,
+            )
+
+    def _level(self, step: Step, layer: Convolution) -> tuple[Level, int]:
+        """A level, and the slot of its messages."""
         window = layer.window
         if set(window.stride) != {1} or set(window.dilation) != {1} or len(set(window.pad)) != 1:
             layer.fail(
                 "a rendering level convolves with stride 1, dilation 1 and one pad", "convolution_param"
             )
+        if layer.group != 1:
+            layer.fail("a rendering level convolves with group 1", "convolution_param", "group")
         slot, after = step.writes[0], []
         pairs = list(zip(self.net.graph.steps, self.net.made, strict=True))
         while (found := self._reader(pairs, slot, AFTER)) is not None:
@@ -145,13 +179,16 @@ class RenderingModel:
         relu = self._reader(pairs, slot, ("ReLU",))
         if relu is None or relu[1].param.negative_slope != 0:
             layer.fail("a rendering level has a plain ReLU behind its convolution")
-        pool = self._reader(pairs, relu[0].writes[0], ("Pooling",))
-        found_pool = pool[1] if pool is not None else None
-        if isinstance(found_pool, Pooling) and found_pool.method != MAX and not found_pool.whole:
-            found_pool.fail(
-                "a rendering level pools by MAX, or averages its whole plane", "pooling_param", "pool"
-            )
-        return Level(layer, tuple(after), found_pool if isinstance(found_pool, Pooling) else None)
+        message = relu[0].writes[0]
+        found_pool = self._reader(pairs, message, ("Pooling",))
+        if found_pool is None or not isinstance(pool := found_pool[1], Pooling):
+            return Level(layer, tuple(after), None), message
+        if pool.method != MAX and not pool.whole:
+            pool.fail("a rendering level pools by MAX, or averages its whole plane", "pooling_param", "pool")
+        if not pool.whole and (pool.frame.kernel != pool.frame.stride or any(pool.frame.pad)):
+            text = "a rendering level pools windows side by side: stride = kernel_size, no pad"
+            pool.fail(text, "pooling_param")
+        return Level(layer, tuple(after), pool), found_pool[0].writes[0]
 
     @staticmethod
     def _reader(

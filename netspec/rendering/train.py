@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from netspec.errors import SnapshotError, SpecError
+from netspec.errors import Problem, SnapshotError, SpecError
 from netspec.rendering.hard_em import Batch, HardEM
 from netspec.rendering.levels import RenderingModel
 from netspec.trainer import Trainer, Weights
@@ -66,13 +66,16 @@ class HardEMTrainer(Trainer):
     def prepare(self, weights: Sequence[Weights], compiled: bool | None) -> None:
         p = self.message.hard_em_param
         if len(self.feeder.sources) != 1:
-            raise SpecError(f"{self.plan.file}: hard EM takes a net with one data layer")
+            raise SpecError(
+                Problem("hard EM takes a net with one data layer, without stage semi", self.plan.at("type"))
+            )
         self.start = self.feeder.state()
         batch = self.net.shapes[self.net.graph.inputs[0]][0]
         self.batches = max(1, p.images // batch)
         self.search = self.checkpoint.more["search"] = Search(self.weights())
         super().prepare(weights, compiled)
         self.model = RenderingModel(self.net)
+        self.refuse_way_in()
         generator = torch.Generator().manual_seed(self.seed)
         self.em = HardEM(self.model, p, generator)
         if p.patches and not weights and not self.beginning.resumes:
@@ -80,6 +83,13 @@ class HardEMTrainer(Trainer):
             self.em.initialise(self.images(min(self.batches, 20)))
         if self.search.patience <= 0:  # a resumed run that came to its end
             self.message.max_iter = self.solver.iteration
+
+    def refuse_way_in(self) -> None:
+        """Levels are given the data as they come."""
+        bottom, graph = self.model.bottom, self.net.graph
+        if bottom != graph.inputs[0]:
+            maker = self.net.made[graph.slots[bottom].maker]
+            maker.fail("hard EM gives the data to the first level as they come; no layer may stand between")
 
     def lacks_loss(self) -> str:
         return ""  # hard EM lowers the reconstruction error, which is no blob of the net
@@ -123,6 +133,7 @@ class HardEMTrainer(Trainer):
         if error > self.search.error:
             self.net.load_weights(self.search.weights)
         self.em.fit_classes(self.images(self.batches))
+        self.em.fit_variance(self.images(self.batches))
         self.progress.line(
             f"reconstruction error {min(error, self.search.error):.5g} after {self.solver.iteration} iterations"
         )
