@@ -256,6 +256,13 @@ def test_a_run_that_patience_ended_stays_ended(tmp_path: Path) -> None:
             'type: "HardEM" train_state { stage: "semi" }',
             r"solver.prototxt:1:.*one data layer",
         ),
+        (
+            "images: 300",
+            "images: 0",
+            r"net_solver.prototxt:\d+.*hard_em_param.images must be at least 1, found 0",
+        ),
+        ("images: 300", "images: 300 ridge: -1", r"hard_em_param.ridge must be 0 or more, found -1"),
+        ("images: 300", "images: 300 dead: nan", r"hard_em_param.dead must be 0 or more, found nan"),
     ],
 )
 def test_what_hard_em_would_pass_over_is_refused(tmp_path: Path, old: str, new: str, says: str) -> None:

@@ -69,6 +69,7 @@ class HardEMTrainer(Trainer):
             raise SpecError(
                 Problem("hard EM takes a net with one data layer, without stage semi", self.plan.at("type"))
             )
+        self.refuse_numbers()
         self.start = self.feeder.state()
         batch = self.net.shapes[self.net.graph.inputs[0]][0]
         self.batches = max(1, p.images // batch)
@@ -83,6 +84,19 @@ class HardEMTrainer(Trainer):
             self.em.initialise(self.images(min(self.batches, 20)))
         if self.search.patience <= 0:  # a resumed run that came to its end
             self.message.max_iter = self.solver.iteration
+
+    def refuse_numbers(self) -> None:
+        """Fields of hard_em_param that mean nothing."""
+        p = self.message.hard_em_param
+        wrong = [
+            (name, "0 or more")
+            for name in ("ridge", "tolerance", "dead")
+            if not 0 <= getattr(p, name) < math.inf
+        ]
+        wrong += [("images", "at least 1")] * (p.images < 1)
+        if wrong:
+            raise SpecError([Problem(f"hard_em_param.{name} must be {least}, found {getattr(p, name):g}",
+                                     self.plan.at("hard_em_param", name)) for name, least in wrong])  # fmt: skip
 
     def refuse_way_in(self) -> None:
         """Levels are given the data as they come."""
