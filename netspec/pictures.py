@@ -22,6 +22,8 @@ from netspec.train import Run
 COLUMNS = 10
 """Samples of each class in a grid."""
 GREY = (0, 255)
+Page = tuple[float, float] | None
+"""(width, height) in inches that a picture is fitted into; None: what its panels need."""
 
 
 def draw_run(run: Run) -> dict[str, Path]:
@@ -52,6 +54,7 @@ def sample_grid(
     seed: int = 1,
     noise: bool = False,
     given: Sequence[tuple[str, int, int, int]] = (),
+    page: Page = None,
 ) -> Path:
     """A page of ancestral samples, a row a class (Sharir et al. 2018, Fig. 5); gives its path.
 
@@ -62,11 +65,19 @@ def sample_grid(
     check_classes(trained, chosen)
     y = torch.tensor(chosen).repeat_interleave(columns)
     pixels = trained.to_pixels(trained.sample(y, seed, noise, given))
-    return draw.grid(pixels, path, columns=columns, row_labels=[str(c) for c in chosen], limits=GREY)
+    return draw.grid(
+        pixels, path, columns=columns, row_labels=[str(c) for c in chosen], limits=GREY, page=page
+    )
 
 
 def completion_page(
-    trained: Model, pixels: Array, observed: Array, path: str | Path, samples: int = 3, seed: int = 1
+    trained: Model,
+    pixels: Array,
+    observed: Array,
+    path: str | Path,
+    samples: int = 3,
+    seed: int = 1,
+    page: Page = None,
 ) -> Path:
     """Images, what is seen of them, expected completion and its deviation, samples, most probable completion.
 
@@ -84,6 +95,7 @@ def completion_page(
         samples=drawn,
         most_probable=trained.to_pixels(trained.most_probable_completion(x)),
         limits=GREY,
+        page=page,
     )
 
 
@@ -96,6 +108,7 @@ def explanation_page(
     runners_up: int = 1,
     observed: Array | None = None,
     seed: int = 1,
+    page: Page = None,
 ) -> Path:
     """For each image, what its patches contribute to its class and to the likeliest other classes.
 
@@ -124,6 +137,7 @@ def explanation_page(
         row_labels=[f"a {label}" for label in labels],
         titles=[list(row) for row in zip(*titles, strict=True)],
         limits=GREY,
+        page=page,
     )
 
 
@@ -182,6 +196,7 @@ def tree_page(
     pixels: Array | None = None,
     y: int | None = None,
     seed: int = 1,
+    page: Page = None,
 ) -> Path:
     """One latent tree: that of a sample of class y, or the most probable one of an image (C, H, W), given y if set."""
     tree, sizes = trained.tree, fields(trained)
@@ -202,7 +217,7 @@ def tree_page(
         extent = (sizes[-1][0] // sizes[i][0], sizes[-1][1] // sizes[i][1])
         patches = cut(trained, image, grid, sizes[i])[0]
         levels.append(draw.Level(name, states[i][0].cpu().numpy(), patches, extent))
-    return draw.tree(levels, path, title=f"{title}, class {int(states[-1])}", limits=GREY)
+    return draw.tree(levels, path, title=f"{title}, class {int(states[-1])}", limits=GREY, page=page)
 
 
 def neurons_page(
@@ -212,6 +227,7 @@ def neurons_page(
     count: int = 16,
     kind: str = "sample",
     seed: int = 1,
+    page: Page = None,
 ) -> Path:
     """What the states of a level stand for, laid out by position (Sharir et al. 2018, Fig. 6).
 
@@ -239,7 +255,12 @@ def neurons_page(
     numbers = np.broadcast_to(chosen.numpy(), patches.shape[:3])
     title = f"{name}: {len(chosen)} of {shape[1]} states at each position"
     return draw.neurons(
-        patches, path, states=numbers if shape[2] * shape[3] <= 4 else None, title=title, limits=GREY
+        patches,
+        path,
+        states=numbers if shape[2] * shape[3] <= 4 else None,
+        title=title,
+        limits=GREY,
+        page=page,
     )
 
 

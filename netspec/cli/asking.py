@@ -14,6 +14,12 @@ from netspec.cli.options import SEED_MAX, Device, ModelFile, Weights
 app = typer.Typer()
 
 Picture = Annotated[Path, typer.Option("--out", "-o", help="Picture to write: .png, .svg or .pdf.")]
+Page = Annotated[
+    str,
+    typer.Option(
+        metavar="WxH", help="Page in inches to fit into, as 8.3x11.7; default: what the panels need."
+    ),
+]
 Images = Annotated[str, typer.Option(metavar="A:B", help="Test images A to B - 1 of the model's data set.")]
 Absent = Annotated[str, typer.Option(help="What is missing: iid:0.5, rects:1x11, ...; clean for nothing.")]
 Draws = Annotated[int, typer.Option(help="Seed of the draws.", min=0, max=SEED_MAX)]
@@ -29,6 +35,20 @@ def chosen(images: str) -> tuple[int, int]:
     if not 0 <= begin < end:
         raise typer.BadParameter(f"{images!r} is no range A:B with 0 <= A < B")
     return begin, end
+
+
+def inches(page: str) -> tuple[float, float] | None:
+    """WxH as (width, height); None for an empty text."""
+    if not page:
+        return None
+    width, _, height = page.partition("x")
+    try:
+        found = float(width), float(height)
+    except ValueError:
+        raise typer.BadParameter(f"{page!r} is no WxH, such as 8.3x11.7") from None
+    if not all(0 < side < 1000 for side in found):
+        raise typer.BadParameter(f"{page!r}: a page has sides of up to 1000 inches, above 0")
+    return found
 
 
 def bounds(robust: str) -> tuple[int, float]:
@@ -57,6 +77,7 @@ def sample(
     model: ModelFile,
     weights: Weights = None,
     out: Picture = Path("samples.png"),
+    page: Page = "",
     columns: Annotated[int, typer.Option(help="Samples of each class.", min=1)] = 10,
     classes: Annotated[list[int] | None, typer.Option("--class", help="A class; may be given again.")] = None,
     noise: Annotated[
@@ -73,7 +94,7 @@ def sample(
     from netspec.pictures import sample_grid
 
     known = [place(one) for one in given or ()]
-    print(sample_grid(load(model, weights), out, columns, classes or (), seed, noise, known))
+    print(sample_grid(load(model, weights), out, columns, classes or (), seed, noise, known, inches(page)))
 
 
 @app.command()
@@ -81,6 +102,7 @@ def complete(
     model: ModelFile,
     weights: Weights = None,
     out: Picture = Path("completions.png"),
+    page: Page = "",
     images: Images = "0:6",
     missing: Absent = "iid:0.5",
     samples: Annotated[int, typer.Option(help="Sampled completions of each image.", min=0)] = 3,
@@ -96,7 +118,7 @@ def complete(
     trained, (begin, end) = load(model, weights), chosen(images)
     pixels, _ = trained.images(begin=begin, end=end)
     observed = parse(missing).observed(pixels, np.arange(begin, begin + len(pixels)), seed)
-    print(completion_page(trained, pixels, observed, out, samples, seed))
+    print(completion_page(trained, pixels, observed, out, samples, seed, inches(page)))
 
 
 @app.command()
@@ -104,6 +126,7 @@ def explain(
     model: ModelFile,
     weights: Weights = None,
     out: Picture = Path("explanation.png"),
+    page: Page = "",
     images: Images = "0:4",
     size: Annotated[int, typer.Option(help="Side of a patch in pixels.", min=1)] = 2,
     missing: Absent = "clean",
@@ -121,7 +144,11 @@ def explain(
     trained, (begin, end) = load(model, weights), chosen(images)
     pixels, labels = trained.images(begin=begin, end=end)
     observed = parse(missing).observed(pixels, np.arange(begin, begin + len(pixels)), seed)
-    print(explanation_page(trained, pixels, labels.tolist(), out, size, observed=observed, seed=seed))
+    print(
+        explanation_page(
+            trained, pixels, labels.tolist(), out, size, observed=observed, seed=seed, page=inches(page)
+        )
+    )
 
 
 @app.command()
@@ -154,6 +181,7 @@ def tree(
     model: ModelFile,
     weights: Weights = None,
     out: Picture = Path("tree.png"),
+    page: Page = "",
     image: Annotated[
         int | None, typer.Option(help="A test image, drawn as its most probable tree.", min=0)
     ] = None,
@@ -168,7 +196,7 @@ def tree(
 
     trained = load(model, weights)
     pixels = None if image is None else trained.images(begin=image, end=image + 1)[0][0]
-    print(tree_page(trained, out, pixels, label, seed))
+    print(tree_page(trained, out, pixels, label, seed, inches(page)))
 
 
 @app.command()
@@ -176,6 +204,7 @@ def neurons(
     model: ModelFile,
     weights: Weights = None,
     out: Picture = Path("neurons.png"),
+    page: Page = "",
     level: Annotated[
         str | None, typer.Option(help="Blob of the level; default the one below the classes.")
     ] = None,
@@ -187,7 +216,7 @@ def neurons(
     from netspec.model import load
     from netspec.pictures import neurons_page
 
-    print(neurons_page(load(model, weights), out, level, count, kind, seed))
+    print(neurons_page(load(model, weights), out, level, count, kind, seed, inches(page)))
 
 
 @app.command()
