@@ -187,6 +187,9 @@ def test_what_is_wrong_is_said(run: Path) -> None:
     for arguments, words in (
         (("sample", str(run), "--class", "10"), "classes 0 to 9"),
         (("sample", str(run), "--given", "sum7:0,0=1"), "did you mean 'sum"),
+        (("sample", str(run), "--given", "sum1:0,0=5", "--given", "sum1:0,0=6"), "two states at 0,0: 5, 6"),
+        (("sample", str(run), "--given", "mex1:0,0=5", "--given", "mex1:0,1=6"), "exclude one another"),
+        (("sample", str(run), "--given", "scores:0,0=3", "--class", "5"), "exclude one another"),
         (("sample", str(run), "--given", "sum1:0,2=1"), "sum1 has no state 1 at 0,2: .*columns 0 to 1"),
         (("neurons", str(run), "--level", "sum7"), "did you mean 'sum"),
         (("complete", str(run), "--missing", "idd:0.5"), "did you mean 'iid'"),
@@ -212,7 +215,7 @@ def test_what_is_wrong_is_said(run: Path) -> None:
         ("test", "run", "-n", "0"),
         ("sample", "run", "--columns", "0"),
         ("tree", "run", "--page", "8.3"),
-        ("neurons", "run", "--page", "0x3"),
+        ("neurons", "run", "--page", "0.1x3"),
         ("sample", "run", "--given", "sum1:0=1"),
         ("sample", "run", "--seed", str(2**63)),
         ("complete", "run", "--images", "9:3"),

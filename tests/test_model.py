@@ -123,6 +123,12 @@ def test_draws_are_repeatable_and_keep_what_is_observed(digits: model.Model) -> 
     assert digits.information_gain(x, 2, 4, seed=1).shape == (4, 2, 2)
 
 
+def test_samples_with_a_given_state_are_others(digits: model.Model) -> None:
+    y = torch.arange(10)
+    free, held = digits.sample(y, seed=1), digits.sample(y, seed=1, given=[("sum1", 0, 0, 5)])
+    assert not torch.equal(free[:, :, :4, :4], held[:, :, :4, :4])
+
+
 def test_bits_count_grey_levels(digits: model.Model) -> None:
     x = digits.from_pixels(digits.images("test", 0, 3)[0])
     nats = digits.log_likelihood(x) + 64 * np.log(1 / 255)

@@ -262,6 +262,7 @@ def test_a_run_that_patience_ended_stays_ended(tmp_path: Path) -> None:
             r"net_solver.prototxt:\d+.*hard_em_param.images must be at least 1, found 0",
         ),
         ("images: 300", "images: 300 ridge: -1", r"hard_em_param.ridge must be 0 or more, found -1"),
+        ("images: 300", "images: 300 tolerance: 1", r"hard_em_param.tolerance must be below 1, found 1"),
         ("images: 300", "images: 300 dead: nan", r"hard_em_param.dead must be 0 or more, found nan"),
     ],
 )

@@ -46,8 +46,8 @@ def inches(page: str) -> tuple[float, float] | None:
         found = float(width), float(height)
     except ValueError:
         raise typer.BadParameter(f"{page!r} is no WxH, such as 8.3x11.7") from None
-    if not all(0 < side < 1000 for side in found):
-        raise typer.BadParameter(f"{page!r}: a page has sides of up to 1000 inches, above 0")
+    if not all(0.5 <= side <= 100 for side in found):
+        raise typer.BadParameter(f"{page!r}: the sides of a page are 0.5 to 100 inches")
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from netspec.errors import NetspecError
 from netspec.layers.tree import Choose
 from netspec.queries.tree import Given, Tree
 
@@ -29,11 +30,16 @@ def sample_states(
 ) -> list[Tensor]:
     """A draw of every latent variable given the observed pixels (and classes y (B,), and states of others).
 
-    States (B, h, w) of each blob from the leaf's top to the class; the last is (B, 1, 1).
+    States (B, h, w) of each blob from the leaf's top to the class; the last is (B, 1, 1). NetspecError where what is
+    given cannot be: states, or states and classes, that exclude one another.
     """
     values = tree.up(x, given=given)
     choose = drawing(generator)
     root = choose(values[-1].flatten(1)) if y is None else y
+    if given:
+        possible = values[-1].flatten(1).gather(1, root.view(-1, 1)) > -torch.inf  # false for NaN too
+        if not bool(possible.all()):
+            raise NetspecError("no image of these classes has the given states: they exclude one another")
     return tree.down(values, root.view(-1, 1, 1), choose)
 
 

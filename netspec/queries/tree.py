@@ -68,7 +68,8 @@ class Tree:
     def given(self, places: Iterable[tuple[str, int, int, int]]) -> Given:
         """What is given when at (layer, row, column) the state is known, for each (layer, row, column, state).
 
-        NetspecError for a layer that is none of the tree's, and for a position or a state that it lacks.
+        NetspecError for a layer that is none of the tree's, and for a position or a state that it lacks,
+        and for two states of one position.
         """
         found: dict[int, Tensor] = {}
         for name, row, column, state in places:
@@ -81,7 +82,12 @@ class Tree:
                     f"{name} has no state {state} at {row},{column}: it has states 0 to {states - 1} at "
                     f"rows 0 to {height - 1} and columns 0 to {width - 1}"
                 )
-            found.setdefault(i, torch.full((height, width), -1))[row, column] = state
+            known = found.setdefault(i, torch.full((height, width), -1))
+            if int(known[row, column]) not in (-1, state):
+                raise NetspecError(
+                    f"{name} cannot have two states at {row},{column}: {known[row, column]}, {state}"
+                )
+            known[row, column] = state
         return found
 
     def up_max(self, x: Tensor) -> list[Tensor]:

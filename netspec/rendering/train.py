@@ -93,6 +93,7 @@ class HardEMTrainer(Trainer):
             for name in ("ridge", "tolerance", "dead")
             if not 0 <= getattr(p, name) < math.inf
         ]
+        wrong += [("tolerance", "below 1")] * (p.tolerance >= 1)
         wrong += [("images", "at least 1")] * (p.images < 1)
         if wrong:
             raise SpecError([Problem(f"hard_em_param.{name} must be {least}, found {getattr(p, name):g}",
