@@ -24,7 +24,7 @@ FLOORS = [
      "beginning"},
     {"train", "trainer", "model", "mixture", "evaluate", "baselines", "lab", "rendering", "check", "assume", "trial",
      "pictures", "answers", "glog"},
-    {"pycaffe", "caffe_command", "caffe_tools"},
+    {"pycaffe", "caffe_command", "caffe_tools", "experiments"},
     {"cli", "__main__", "__init__"},
 ]  # fmt: skip
 """Modules of netspec from the lowest floor up; a module imports its own floor and those below at import time."""

@@ -1,69 +1,177 @@
-"""Spec templates (`.prototmp`): Jinja2 text with values put in, for searches over settings.
+"""Spec templates: text with values put in, for searches over settings and for nets that repeat themselves.
 
-`{{ x|bool }}` writes a value as `true` or `false`.  Templates run in Jinja2's sandbox and a name without a
-value is an error, at its line.  Mistakes in the rendered text point into that text, which the run folder
-keeps.
+Three kinds, told apart by their text:
+  jinja    `.prototmp` files in Jinja2: `{{ width }}`, `{% for %}`, macros; a name without a value is an error.
+           `{{ x|bool }}` writes a value as `true` or `false`. `{% import "netspec/simnets.prototmp" as simnets %}`
+           takes macros of the library (netspec/schema/library); other names are files of the template's own folder.
+  percent  Python's `%(name)s`, as the SimNets fork's hyper_train.py has them without a rendering engine
+  dollar   `$NAME` and `${NAME}`, as FlowNet's deploy templates have them
+
+A template is a program of somebody else's. It runs in a sandbox, in a process of its own whose memory and time are
+limited (see `template_worker`): it reads nothing outside of its folder, and one that would never end is refused after
+0.4 seconds of processor time.
+
+Mistakes in the rendered text point into that text, and name the line of the template that wrote it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from netspec.errors import Position, SpecError, did_you_mean
-from netspec.schema.read import load_text
+from netspec.errors import Position, Problem, SpecError, did_you_mean
+from netspec.schema.document import Document
+from netspec.schema.read import guess_kind, load_text, parse
+from netspec.schema.template_guards import FILE, LAST_SECONDS, MARK
+from netspec.schema.template_process import worker
 
-_FALSE = ("", "0", "false", "no", "off", "none")
+ENGINES = ("jinja", "percent", "dollar")
 
 
-def render(path: str | Path, values: Mapping[str, Any]) -> str:
+@dataclass(frozen=True)
+class Rendered:
+    """A template with its values put in."""
+
+    text: str
+    template: str
+    """The template's file."""
+    _request: Mapping[str, Any] = field(repr=False)
+
+    def origin(self, line: int) -> tuple[str, int] | None:
+        """(file, line) of the template that wrote a line of the text; None where that cannot be told."""
+        return self._origins().get(line)
+
+    def _origins(self) -> dict[int, tuple[str, int]]:
+        if self._request["engine"] != "jinja":
+            return {n: (self.template, n) for n in range(1, self.text.count("\n") + 2)}
+        reply = worker.ask({**self._request, "marks": True}) or {}
+        # A template that looks at what it has written sees the marks too; then they tell nothing.
+        if MARK.sub("", reply.get("text", "")) != self.text:
+            return {}
+        places: dict[int, tuple[str, int]] = {}
+        last: tuple[str, int] | None = None
+        for n, line in enumerate(reply["text"].split("\n"), 1):
+            head, *parts = MARK.split(line)  # text, then (file, line, text) per mark
+            marks = [
+                ((reply["files"][int(file)], int(number)), text)
+                for file, number, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+            ]
+            wrote = next((place for place, text in marks if text.strip()), marks[-1][0] if marks else last)
+            place = last if head.strip() else wrote
+            places |= {n: place} if place else {}
+            last = marks[-1][0] if marks else last
+        return places
+
+    def parse(self, file: str = "") -> Document:
+        """Read the text as a net or a solver; `file` is the name that errors give.
+
+        Raises SpecError: its problems point into the text and name the line of the template.
+        """
+        name = file or f"{self.template} (rendered)"
+        try:
+            return parse(guess_kind(self.text, self.template), self.text, name)
+        except SpecError as error:
+            raise self.blame(error) from None
+
+    def blame(self, error: SpecError) -> SpecError:
+        """The same error, each problem with the line of the template that wrote its place."""
+        places = self._origins()
+        problems = []
+        for problem in error.problems:
+            place = places.get(problem.position.line) if problem.position else None
+            text = f"{problem.message} (template {place[0]}:{place[1]})" if place else problem.message
+            problems.append(Problem(text, problem.position))
+        return SpecError(problems)
+
+
+def render(path: str | Path, values: Mapping[str, Any], engine: str | None = None) -> str:
     """The text of the template file with `values` put in; SpecError at the line that fails."""
-    return render_text(load_text(path), values, str(path))
+    return rendered(path, values, engine).text
 
 
-def render_text(text: str, values: Mapping[str, Any], file: str = "<template>") -> str:
-    """Like `render` for a text at hand."""
-    from jinja2 import StrictUndefined, TemplateError
-    from jinja2.sandbox import SandboxedEnvironment
+def render_text(
+    text: str, values: Mapping[str, Any], file: str = "<template>", engine: str | None = None
+) -> str:
+    """Like `render` for a text at hand, which has no folder to include from."""
+    return fill(text, values, file, None, engine).text
 
-    environment = SandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
-    )
-    environment.filters["bool"] = as_bool
-    try:
-        return environment.from_string(text).render(dict(values))
-    except TemplateError as problem:
-        line = getattr(problem, "lineno", None) or _line(problem)
-        raise SpecError(_message(problem, values), Position(file, line)) from None
-    except Exception as problem:
-        # A template is a small program of the user's: whatever it raises is a mistake in it.
+
+def rendered(path: str | Path, values: Mapping[str, Any], engine: str | None = None) -> Rendered:
+    """Like `render`, with the way back from a line of the text to that of the template."""
+    file = Path(path)
+    refuse_huge(file)
+    return fill(load_text(file), values, str(path), str(file.resolve().parent), engine)
+
+
+def refuse_huge(path: Path) -> None:
+    """Raise SpecError for what is no file, or is too long for a template."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise SpecError(f"{path}: is no file")
+    if path.is_file() and path.stat().st_size > FILE:
+        raise SpecError(f"{path}: is longer than {FILE >> 20} MB: no template")
+
+
+def fill(text: str, values: Mapping[str, Any], file: str, folder: str | None, engine: str | None) -> Rendered:
+    """Fill a text at hand; `folder` is where it may include from. Raises SpecError at the line that fails."""
+    if engine not in (None, *ENGINES):
         raise SpecError(
-            f"template: {type(problem).__name__}: {problem}", Position(file, _line(problem))
-        ) from None
+            f"engine {engine!r} is none of {', '.join(ENGINES)}{did_you_mean(str(engine), ENGINES)}"
+        )
+    request = {
+        "engine": engine or kind_of(text),
+        "text": text,
+        "file": file,
+        "folder": folder,
+        "values": {name: plain(value, name) for name, value in values.items()},
+        "marks": False,
+    }
+    reply = worker.ask(request)
+    if reply is None:
+        taken = f"takes more than {LAST_SECONDS} s of processor time, or more memory than a template may"
+        raise SpecError(f"template: {taken}", Position(file, 1))
+    if "error" in reply:
+        place = Position(reply["file"] or file, reply["line"] or 1)
+        raise SpecError(message_of(reply, values), place)
+    return Rendered(reply["text"], file, request)
 
 
-def as_bool(value: Any) -> str:
-    """`true` or `false`; the words false, no, off and none count as false, as do 0 and nothing."""
-    if isinstance(value, str):
-        return "false" if value.strip().lower() in _FALSE else "true"
-    return "true" if value else "false"
+def kind_of(text: str) -> str:
+    """Which engine a text is written for."""
+    if re.search(r"\{\{|\{%|\{#", text):
+        return "jinja"
+    if re.search(r"%\(\w+\)", text):
+        return "percent"
+    return "dollar" if re.search(r"\$(\w|\{\w)", without_comments(text)) else "jinja"
 
 
-def _line(problem: BaseException) -> int:
-    """The line of the template that was being rendered: Jinja2 maps its frames back to it."""
-    line, trace = 1, problem.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == "<template>":
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
+def without_comments(text: str) -> str:
+    """A prototxt's text less what stands behind `#` (a quoted one included: this is to tell engines apart)."""
+    return re.sub(r"#.*", "", text)
 
 
-def _message(problem: Exception, values: Mapping[str, Any]) -> str:
-    text = str(problem)
-    if text.endswith(" is undefined"):
-        name = text.split("'")[1] if "'" in text else ""
+def plain(value: Any, name: str) -> Any:
+    """A value as plain data: numbers, texts, lists and mappings of them. Raises SpecError for anything else."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner, name) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner, name) for inner in value]
+    if hasattr(value, "item") and getattr(value, "size", 0) == 1:  # a number of numpy's
+        return plain(value.item(), name)
+    raise SpecError(
+        f"template: value {name!r} is a {type(value).__name__}; a template takes numbers, texts and lists"
+    )
+
+
+def message_of(reply: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """What went wrong, in words."""
+    if reply["name"]:
         given = ", ".join(sorted(values)) or "none"
-        return f"template: {name!r} has no value{did_you_mean(name, values)} (given: {given})"
-    return f"template: {text}"
+        return (
+            f"template: {reply['name']!r} has no value{did_you_mean(reply['name'], values)} (given: {given})"
+        )
+    return f"template: {reply['error']}"
