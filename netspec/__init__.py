@@ -13,13 +13,13 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "fit": "netspec.train",
-    "Run": "netspec.train",
-    "load": "netspec.model",
-    "Model": "netspec.model",
+    "fit": "netspec.run.fit",
+    "Run": "netspec.run.fit",
+    "load": "netspec.model.model",
+    "Model": "netspec.model.model",
     "Tree": "netspec.queries.tree",
-    "build": "netspec.net",
-    "Net": "netspec.net",
+    "build": "netspec.net.net",
+    "Net": "netspec.net.net",
     "Layer": "netspec.layers.base",
     "register": "netspec.layers.base",
     "read_net_from_caffe": "netspec.interchange.readers",

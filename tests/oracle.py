@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netspec import schema, spec
-from netspec.graph import compile
-from netspec.net import Net, build
+from netspec import schema
+from netspec.net.graph import compile
+from netspec.net.net import Net, build
+from netspec.schema import spec
 
 Array = NDArray[np.float64]
 

@@ -4,7 +4,7 @@
 
 prints, for every .npz of DIR, the largest error of outputs, gradients and parameter steps beside its tolerance, then
 `N passed, N failed, N unsupported`. Exit status 1 when anything failed. Cases called `hazard_` record accidents of the
-originals: they are listed apart and do not count. What is compared, and how: tools/golden_case.py.
+originals: they are listed apart and do not count. What is compared, and how: tests/golden_case.py.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # as a script, this file 
 
 from netspec import schema
 from netspec.layers import registry
-from tools.golden_case import Case, Check
-from tools.golden_runs import (
+from tests.golden_case import Case, Check
+from tests.golden_runs import (
     check_fillers,
     check_lr_policy,
     check_solver,
     check_solver_net,
     check_unsupervised,
 )
-from tools.golden_walks import check_layer, check_net_test
+from tests.golden_walks import check_layer, check_net_test
 
 KINDS: dict[str, Callable[[Case, Check], None]] = {
     "layer": check_layer,

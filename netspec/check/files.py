@@ -11,12 +11,12 @@ from netspec import schema
 from netspec.check.report import Report, State, Wanted, problems_of
 from netspec.check.states import check_net
 from netspec.errors import NetspecError, Problem, SpecError
-from netspec.experiment import find_file, idle_stages
 from netspec.layers import registry
+from netspec.run.experiment import find_file, idle_stages
 from netspec.schema.forks import FORK_FIELDS, dialects
+from netspec.schema.spec import TEST, TRAIN
 from netspec.schema.upgrade import V1_TYPES
 from netspec.solver import Solver
-from netspec.spec import TEST, TRAIN
 
 SLIP = 0.84
 """From this likeness (difflib's ratio) on, an unknown field is a valid one misspelt, not one of another fork."""

@@ -7,17 +7,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from netspec import assume, experiment, schema, spec, trial
+from netspec import schema
+from netspec.check import assume, trial
 from netspec.check.report import Report, Wanted
 from netspec.check.stand_ins import StandIn
 from netspec.check.whole import whole_sizes
-from netspec.data.catalogue import KNOWN
-from netspec.data.datasets import lack
+from netspec.data.sets.catalogue import KNOWN
+from netspec.data.sets.datasets import lack
 from netspec.errors import DataError, Position, Problem, SnapshotError, SpecError
-from netspec.graph import Graph, Step, compile
 from netspec.interchange import load_weights
 from netspec.layers.base import Shape
-from netspec.net import Net, build
+from netspec.net.graph import Graph, Step, compile
+from netspec.net.net import Net, build
+from netspec.run import experiment
+from netspec.schema import spec
 
 PHASES = (spec.TRAIN, spec.TEST)
 

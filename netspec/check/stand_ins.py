@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from netspec import spec
 from netspec.check.report import Report
 from netspec.errors import Problem, SpecError
-from netspec.graph import unknown_type
 from netspec.layers import registry
 from netspec.layers.python_layer import Python
+from netspec.net.graph import unknown_type
+from netspec.schema import spec
 
 
 def with_stand_ins(net_spec: spec.NetSpec, report: Report) -> tuple[spec.NetSpec, list[Problem]]:

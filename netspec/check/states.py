@@ -7,14 +7,15 @@ from collections.abc import Collection
 from itertools import chain, combinations
 from typing import Any
 
-from netspec import schema, spec
+from netspec import schema
 from netspec.check.report import Report, State, Wanted, problems_of
 from netspec.check.shapes import PHASES, check_phase
 from netspec.check.stand_ins import with_stand_ins
 from netspec.errors import NetspecError, Problem
-from netspec.experiment import stages_of
-from netspec.graph import compile
 from netspec.interchange.dialects import common_dialect, told
+from netspec.net.graph import compile
+from netspec.run.experiment import stages_of
+from netspec.schema import spec
 
 
 def check_net(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from netspec import assume
+from netspec.check import assume
 from netspec.errors import SpecError
-from netspec.graph import Graph, Step
-from netspec.shapes import top_shapes
-from netspec.summary import Field, field_of
+from netspec.net.graph import Graph, Step
+from netspec.net.shapes import top_shapes
+from netspec.net.summary import Field, field_of
 
 LARGE = 2048
 """Side of the images through which the windows are followed: large enough for each to fit."""

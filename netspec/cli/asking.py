@@ -90,8 +90,8 @@ def sample(
     seed: Draws = 1,
 ) -> None:
     """Draw ancestral samples of a generative net, a row a class."""
-    from netspec.model import load
-    from netspec.pictures import sample_grid
+    from netspec.model.model import load
+    from netspec.model.pages import sample_grid
 
     known = [place(one) for one in given or ()]
     print(sample_grid(load(model, weights), out, columns, classes or (), seed, noise, known, inches(page)))
@@ -112,8 +112,8 @@ def complete(
     import numpy as np
 
     from netspec.lab.settings import parse
-    from netspec.model import load
-    from netspec.pictures import completion_page
+    from netspec.model.model import load
+    from netspec.model.pages import completion_page
 
     trained, (begin, end) = load(model, weights), chosen(images)
     pixels, _ = trained.images(begin=begin, end=end)
@@ -138,8 +138,8 @@ def explain(
     import numpy as np
 
     from netspec.lab.settings import parse
-    from netspec.model import load
-    from netspec.pictures import explanation_page
+    from netspec.model.model import load
+    from netspec.model.pages import explanation_page
 
     trained, (begin, end) = load(model, weights), chosen(images)
     pixels, labels = trained.images(begin=begin, end=end)
@@ -165,9 +165,9 @@ def likelihood(
 
     import numpy as np
 
-    from netspec.answers import ask, table
     from netspec.lab.settings import parse
-    from netspec.model import load
+    from netspec.model.answers import ask, table
+    from netspec.model.model import load
 
     trained, (begin, end) = load(model, weights), chosen(images)
     pixels, labels = trained.images(begin=begin, end=end)
@@ -191,8 +191,8 @@ def tree(
     seed: Draws = 1,
 ) -> None:
     """Draw one sample, or one image, as its latent tree."""
-    from netspec.model import load
-    from netspec.pictures import tree_page
+    from netspec.model.model import load
+    from netspec.model.pages import tree_page
 
     trained = load(model, weights)
     pixels = None if image is None else trained.images(begin=image, end=image + 1)[0][0]
@@ -213,8 +213,8 @@ def neurons(
     seed: Draws = 1,
 ) -> None:
     """Draw what the states of a level stand for, laid out by position."""
-    from netspec.model import load
-    from netspec.pictures import neurons_page
+    from netspec.model.model import load
+    from netspec.model.pages import neurons_page
 
     print(neurons_page(load(model, weights), out, level, count, kind, seed, inches(page)))
 

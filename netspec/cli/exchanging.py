@@ -63,6 +63,6 @@ def compare(
 )
 def caffe(context: typer.Context) -> None:
     """Caffe's own command: train, test, time, device_query, with its flags and its log lines."""
-    from netspec.caffe_command import main
+    from netspec.pycaffe.command import main
 
     raise typer.Exit(main(context.args))

@@ -24,7 +24,7 @@ def summary(
     from rich.console import Console
 
     from netspec.check import shaped_net
-    from netspec.summary import table
+    from netspec.net.summary import table
 
     found = table(shaped_net(file, phase, stage or (), level))
     Console(width=None if sys.stdout.isatty() else 160).print(found)
@@ -81,8 +81,8 @@ def activations(
     blob: Annotated[list[str] | None, typer.Option(help="Blobs to draw; default all with places.")] = None,
 ) -> None:
     """Draw the feature maps of every blob for an image, and the filters of every convolution."""
-    from netspec.model import load
-    from netspec.pictures import activation_pages
+    from netspec.model.model import load
+    from netspec.model.pages import activation_pages
 
     for path in activation_pages(load(model, weights), out, image, blob or ()):
         print(path)

@@ -52,7 +52,7 @@ def dataset(
     rows: Annotated[int, typer.Option(help="Rows of one HDF5 file.", min=1)] = 10_000,
 ) -> None:
     """Write images with labels into an LMDB, a LevelDB or HDF5 files."""
-    from netspec.data.convert import from_any, write_database, write_hdf5
+    from netspec.data.writing.convert import from_any, write_database, write_hdf5
 
     skipped: list[str] = []
     records = from_any(source, split=split, labels=labels, root=folder(root), size=height_width(size), color=not gray,
@@ -93,8 +93,8 @@ def mean(
     gray: Gray = False,
 ) -> None:
     """Average images: a mean file, and the mean of each channel as lines for transform_param."""
-    from netspec.data.convert import from_any, mean_image
-    from netspec.data.protos import write_blob
+    from netspec.data.files.protos import write_blob
+    from netspec.data.writing.convert import from_any, mean_image
 
     skipped: list[str] = []
     found = mean_image(
@@ -129,7 +129,7 @@ def features(
     seed: Seed = None,
 ) -> None:
     """Write what a net computes: its blobs over batches of its own data, in phase TEST."""
-    from netspec.evaluate import extract
+    from netspec.run.evaluate import extract
 
     kind = (backend or backend_of(target)).upper()
     if (kind == "HDF5") != (target.suffix in HDF5):

@@ -42,8 +42,8 @@ def train(
     dialect: Dialect = "",
 ) -> None:
     """Train a net. Ctrl-C saves a snapshot and stops; SIGHUP saves one and goes on."""
-    from netspec.pictures import draw_run
-    from netspec.train import fit
+    from netspec.model.pages import draw_run
+    from netspec.run.fit import fit
 
     run = fit(
         file,
@@ -84,7 +84,7 @@ def evaluate_nets(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a test net.")] = False,
 ) -> None:
     """Average the outputs of the test nets over batches of their data."""
-    from netspec.evaluate import evaluate
+    from netspec.run.evaluate import evaluate
 
     found = evaluate(
         file,

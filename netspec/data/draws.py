@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from netspec.data.idx import Array
+from netspec.data.files.idx import Array
 
 GOLDEN = 0x9E3779B97F4A7C15
 """2^64 / golden ratio, splitmix64's increment."""

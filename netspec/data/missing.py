@@ -33,10 +33,10 @@ from typing import Any
 
 import numpy as np
 
-from netspec.data import idx
 from netspec.data.draws import derive, integers, uniform
-from netspec.data.idx import Array
-from netspec.data.images import decode
+from netspec.data.files import idx
+from netspec.data.files.idx import Array
+from netspec.data.files.images import decode
 from netspec.errors import DataError, did_you_mean
 
 

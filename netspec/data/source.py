@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from netspec.data.draws import derive
-from netspec.data.idx import Array
+from netspec.data.files.idx import Array
 from netspec.errors import DataError, SpecError
-from netspec.spec import LayerSpec
+from netspec.schema.spec import LayerSpec
 
 Shape = tuple[int, ...]
 State = dict[str, "int | Tensor"]

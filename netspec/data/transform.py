@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from netspec.data.draws import derive, integers
-from netspec.data.idx import Array
+from netspec.data.files.idx import Array
 from netspec.data.source import failure, mistake
-from netspec.spec import TRAIN, LayerSpec
+from netspec.schema.spec import TRAIN, LayerSpec
 
 
 class Transformer:
@@ -135,7 +135,7 @@ def span(first: int, second: int, length: int, least: int, most: int) -> tuple[i
 
 def read_mean(spec: LayerSpec, name: str, field: str = "transform_param") -> Array:
     """The (C, H, W) float32 image of a binaryproto mean file; DataError when it cannot be used."""
-    from netspec.data.protos import read_blob
+    from netspec.data.files.protos import read_blob
 
     path = near(spec, name)
     if not os.path.isfile(path):

@@ -8,7 +8,7 @@ from typing import Any
 
 from netspec.draw.text import number
 from netspec.layers.base import registry
-from netspec.spec import LayerSpec
+from netspec.schema.spec import LayerSpec
 
 COLOURS = {
     "data": "#d9d9d9",

@@ -10,14 +10,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from netspec import summary
 from netspec.draw.canvas import DrawError, check_path
 from netspec.draw.network import graph
 from netspec.draw.plots import Metrics, Series, curves, read_metrics
 from netspec.draw.text import number
-from netspec.graph import Graph
-from netspec.net import Net
-from netspec.spec import NetSpec
+from netspec.net import summary
+from netspec.net.graph import Graph
+from netspec.net.net import Net
+from netspec.schema.spec import NetSpec
 
 METRICS, FACTS = "metrics.jsonl", "run.json"
 TEXTS = ("solver.prototxt", "net.prototxt")

@@ -9,9 +9,9 @@ from pathlib import Path
 from netspec.draw import dot, plain, scene
 from netspec.draw.canvas import SUFFIXES, DrawError, check_path
 from netspec.draw.picture import Shape, picture
-from netspec.graph import Graph
-from netspec.net import Net
-from netspec.spec import NetSpec
+from netspec.net.graph import Graph
+from netspec.net.net import Net
+from netspec.schema.spec import NetSpec
 
 RANKDIRS = ("TB", "BT", "LR", "RL")
 SOURCES = (".gv", ".dot")

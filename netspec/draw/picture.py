@@ -9,9 +9,9 @@ from pathlib import PurePath
 
 from netspec.draw.families import family, options
 from netspec.draw.text import number, shape_text, visible, wrap
-from netspec.graph import Graph
-from netspec.net import Net
-from netspec.spec import LayerSpec, NetSpec, loss_weights
+from netspec.net.graph import Graph
+from netspec.net.net import Net
+from netspec.schema.spec import LayerSpec, NetSpec, loss_weights
 
 Shape = tuple[int, ...]
 

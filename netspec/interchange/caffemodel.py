@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from netspec import schema, snapshot
+from netspec import schema
+from netspec.data.files import whole
 from netspec.errors import SnapshotError
 from netspec.interchange.blobs import (
     Array,
@@ -21,7 +22,7 @@ from netspec.interchange.blobs import (
     with_values,
     without_values,
 )
-from netspec.net import Net
+from netspec.net.net import Net
 from netspec.schema.descriptors import enum
 from netspec.schema.encoded import BYTES, FIXED32, FIXED64, VARINT, Span, spans, varint
 from netspec.schema.upgrade import V1_TYPES
@@ -228,12 +229,12 @@ def encode_net(message: Any, layers: list[list[Array]], dialect: Dialect | None 
 
 def write_caffemodel(net: Net, path: str | Path, dialect: Dialect | None = None) -> None:
     """Write a net and its weights as the Caffe of `dialect` does; the old file, or the new one whole."""
-    snapshot.write_whole(Path(path), encode_net(net_message(net), net_arrays(net), dialect))
+    whole.write_whole(Path(path), encode_net(net_message(net), net_arrays(net), dialect))
 
 
 def write_blob(path: str | Path, array: Array) -> None:
     """Write one array as a binaryproto (BlobProto)."""
-    snapshot.write_whole(Path(path), encode_blob(np.asarray(array)))
+    whole.write_whole(Path(path), encode_blob(np.asarray(array)))
 
 
 def read_blob_file(path: str | Path) -> Array:

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netspec import schema, spec
+from netspec import schema
 from netspec.errors import NetspecError, SpecError
-from netspec.graph import compile
 from netspec.interchange.blobs import Array
 from netspec.interchange.dialects import told
 from netspec.interchange.onnx import Outward, quiet, to_onnx
 from netspec.interchange.weights import load_weights
-from netspec.net import Net, build
-from netspec.spec import TEST
+from netspec.net.graph import compile
+from netspec.net.net import Net, build
+from netspec.schema import spec
+from netspec.schema.spec import TEST
 
 TOLERANCE = 1e-4
 """Relative difference from which a layer counts as departing: some hundred roundings of float32."""

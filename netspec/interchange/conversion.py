@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netspec import schema, snapshot, spec
+from netspec import schema
+from netspec.data.files import whole
 from netspec.errors import NetspecError, SnapshotError, SpecError
-from netspec.graph import compile
-from netspec.interchange import hdf5
+from netspec.interchange import hdf5, safetensors
 from netspec.interchange.blobs import Array
 from netspec.interchange.caffemodel import encode_net, fill, parse_caffemodel, read_file
 from netspec.interchange.comparison import (
@@ -31,12 +31,14 @@ from netspec.interchange.comparison import (
     values_of,
 )
 from netspec.interchange.dialects import told
+from netspec.interchange.from_torch.convert import from_program, from_torch
 from netspec.interchange.onnx import OPSET, Outward, export_onnx, first_line, quiet, save_program
-from netspec.interchange.torch_modules import from_program, from_torch
 from netspec.interchange.weights import kind_of, load_weights, read_weights, save_weights, today
-from netspec.net import Net, build
+from netspec.net.graph import compile
+from netspec.net.net import Net, build
+from netspec.schema import spec
+from netspec.schema.spec import TEST
 from netspec.schema.wire import Dialect
-from netspec.spec import TEST
 
 WEIGHTS = (".caffemodel", ".h5", ".hdf5", ".safetensors")
 TARGETS = (*WEIGHTS, ".prototxt", ".onnx", ".pt2")
@@ -127,7 +129,7 @@ def write_text(net: Net, path: Path) -> None:
     message = schema.NetParameter(name=net.graph.spec.name)
     for step in net.graph.steps:
         message.layer.add().CopyFrom(step.layer.message)
-    snapshot.write_whole(path, schema.print_text(message).encode())
+    whole.write_whole(path, schema.print_text(message).encode())
 
 
 def types_of(net: Net) -> dict[str, str]:
@@ -179,7 +181,7 @@ def weights_to_weights(source: Path, path: Path, dialect: Dialect | None = None)
     elif path.suffix == ".caffemodel":
         to_caffemodel(source, path, values)
     elif path.suffix == ".safetensors":
-        snapshot.save(path, values, {})
+        safetensors.save(path, values, {})
     else:
         write_hdf5(path, values)
     return compare_weights(values, read_weights(path), (str(source), str(path)), {})
@@ -189,21 +191,21 @@ def from_caffemodel(source: Path, path: Path, values: Mapping[str, Tensor], dial
     model = parse_caffemodel(read_file(source), str(source))
     if path.suffix == ".safetensors":
         note = base64.b64encode(model.skeleton()).decode()
-        snapshot.save(path, values, {"net": model.name, "caffemodel": note})
+        safetensors.save(path, values, {"net": model.name, "caffemodel": note})
     elif path.suffix == ".caffemodel":
         layers = [[today(layer.type, j, b) for j, b in enumerate(layer.blobs)] for layer in model.layers]
         message = model.message()
         if len(message.layer) != len(layers):  # upgrading folded padding layers of V0, or made an Input layer
             stored = {layer.name: arrays for layer, arrays in zip(model.layers, layers, strict=True)}
             layers = [stored.get(layer.name, []) for layer in message.layer]
-        snapshot.write_whole(path, encode_net(message, layers, dialect))
+        whole.write_whole(path, encode_net(message, layers, dialect))
     else:
         write_hdf5(path, values)
 
 
 def to_caffemodel(source: Path, path: Path, values: Mapping[str, Tensor]) -> None:
     """A caffemodel from safetensors that came from one."""
-    info: dict[str, Any] = snapshot.load(source)[1] if kind_of(source) == "safetensors" else {}
+    info: dict[str, Any] = safetensors.load(source)[1] if kind_of(source) == "safetensors" else {}
     if "caffemodel" not in info:
         raise SnapshotError(f"{source}: says nothing of the layers' types; give the net's prototxt too")
     try:
@@ -222,7 +224,7 @@ def to_caffemodel(source: Path, path: Path, values: Mapping[str, Tensor]) -> Non
             if f"{stem}/{j}" not in values:
                 raise SnapshotError(f"{source}: has no blob {stem}/{j}")
             arrays.append(values[f"{stem}/{j}"].numpy())
-    snapshot.write_whole(path, fill(skeleton, arrays))
+    whole.write_whole(path, fill(skeleton, arrays))
 
 
 def write_hdf5(path: Path, values: Mapping[str, Tensor]) -> None:
@@ -242,7 +244,7 @@ def net_of_weights(source: Path, path: Path) -> Report:
     message = parse_caffemodel(read_file(source), str(source)).message()
     for layer in message.layer:
         layer.ClearField("blobs")
-    snapshot.write_whole(path, schema.print_text(message).encode())
+    whole.write_whole(path, schema.print_text(message).encode())
     return Report((), (str(source), str(path)))
 
 

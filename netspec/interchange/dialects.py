@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from netspec import snapshot
-from netspec.experiment import Experiment
-from netspec.interchange import hdf5
+from netspec.interchange import hdf5, safetensors, snapshot_files
 from netspec.interchange.caffemodel import Caffemodel, parse_caffemodel, read_file
 from netspec.interchange.solverstate import SUFFIXES, read_solverstate
 from netspec.interchange.weights import kind_of
 from netspec.layers.base import Shape
-from netspec.layers.batch_norm import dialect_of, is_open
-from netspec.spec import NetSpec
+from netspec.layers.basic.batch_norm import dialect_of, is_open
+from netspec.schema.spec import NetSpec
 
 Source = str | Path | Mapping[str, Tensor] | Caffemodel
 """A weight file, run folder or solver state, blobs by '<layer>/<index>', or a caffemodel that was read."""
@@ -45,20 +43,6 @@ def told(net: NetSpec, *weights: Source) -> NetSpec:
     return dataclasses.replace(net, layers=tuple(layers))
 
 
-def tell(plan: Experiment, weights: Sequence[Source]) -> None:
-    """`told` for every net of an experiment; the texts that a run keeps say it too."""
-    if not weights:
-        return
-    plan.train = told(plan.train, *weights)
-    tests = {id(test.spec): told(test.spec, *weights) for test in plan.tests}
-    for test in plan.tests:
-        test.spec = tests[id(test.spec)]
-    for message, spec in zip(
-        (plan.nets[i] for i in (0, *plan.test_nets)), (plan.train, *(t.spec for t in plan.tests)), strict=True
-    ):
-        message.dialect = message.dialect or common_dialect(spec)
-
-
 def common_dialect(net: NetSpec) -> str:
     """The dialect that all layers of a net are of which need one; "" where they disagree, or none does."""
     found = {layer.dialect for layer in net.layers if layer.type == "BN" and layer.dialect}
@@ -71,10 +55,10 @@ def blob_shapes(source: Source) -> dict[str, list[Shape]]:
         return _grouped(source)
     if not isinstance(source, Caffemodel):
         state = str(source).endswith(SUFFIXES)
-        path = read_solverstate(source).weights() if state else snapshot.weights_file(Path(source))
+        path = read_solverstate(source).weights() if state else snapshot_files.weights_file(Path(source))
         kind = kind_of(path)
         if kind == "safetensors":
-            return _grouped(snapshot.load(path)[0])
+            return _grouped(safetensors.load(path)[0])
         if kind == "hdf5":
             layers = hdf5.read_weights(path).items()
             return {name: [tuple(b.shape) for b in blobs.values()] for name, blobs in layers}

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from netspec import snapshot
-from netspec.data.database import need
+from netspec.data.files import whole
+from netspec.data.sources.database import need
 from netspec.errors import SnapshotError
 from netspec.interchange.blobs import MOST_AXES, Array
 
@@ -152,7 +152,7 @@ def write_weights(path: str | Path, layers: Sequence[tuple[str, dict[int, Array]
                 if str(index) in group:
                     raise SnapshotError(f"{path}: HDF5 cannot hold two layers called {name!r}")
                 group.create_dataset(str(index), data=values)
-    snapshot.write_whole(Path(path), buffer.getvalue())
+    whole.write_whole(Path(path), buffer.getvalue())
 
 
 @dataclass(frozen=True)
@@ -219,4 +219,4 @@ def write_state(path: str | Path, state: State) -> None:
         history = file.create_group("history")
         for i, blob in enumerate(state.history):
             history.create_dataset(str(i), data=blob.values)
-    snapshot.write_whole(Path(path), buffer.getvalue())
+    whole.write_whole(Path(path), buffer.getvalue())

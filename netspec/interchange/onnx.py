@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from netspec.errors import NetspecError, Problem, SpecError
 from netspec.layers.base import Layer, as_tuple
-from netspec.layers.batch_norm import BN, BatchNorm
-from netspec.net import Net
+from netspec.layers.basic.batch_norm import BN, BatchNorm
+from netspec.net.net import Net
 
 OPSET = 20
 """The first in which GridSample has today's names; every op used is in it."""
@@ -169,7 +169,7 @@ def save_program(net: Net, path: str | Path, dynamic_batch: bool = False) -> Non
     buffer = io.BytesIO()
     with quiet():
         torch.export.save(program, buffer)
-    from netspec.snapshot import write_whole
+    from netspec.data.files.whole import write_whole
 
     write_whole(Path(path), buffer.getvalue())
 

@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netspec import schema, spec
-from netspec.data.images import resize
+from netspec import schema
+from netspec.data.files.images import resize
 from netspec.errors import NetspecError, SnapshotError, did_you_mean
-from netspec.graph import compile
 from netspec.interchange.blobs import Array
 from netspec.interchange.caffemodel import Caffemodel, parse_caffemodel
 from netspec.interchange.dialects import told
 from netspec.interchange.weights import load_caffemodel, load_weights
-from netspec.net import Net, build
-from netspec.spec import TEST
+from netspec.net.graph import compile
+from netspec.net.net import Net, build
+from netspec.schema import spec
+from netspec.schema.spec import TEST
 
 
 def read_net_from_caffe(prototxt: str | Path | bytes, caffemodel: str | Path | bytes | None = None) -> DnnNet:

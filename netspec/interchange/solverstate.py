@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netspec import snapshot
+from netspec.data.files import whole
 from netspec.errors import SnapshotError
 from netspec.interchange import hdf5
 from netspec.interchange.blobs import encode_blob, field, number_field, read_blob
@@ -178,4 +178,4 @@ def write_solverstate(solver: Solver, path: str | Path, learned_net: str | Path)
             number_field(5, numbers["current_stage_iter"]),
             number_field(6, numbers["current_stage_idx"]),
         ]
-    snapshot.write_whole(target, b"".join(parts))
+    whole.write_whole(target, b"".join(parts))

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netspec import snapshot
 from netspec.errors import Problem, SnapshotError, SpecError
-from netspec.interchange import hdf5
+from netspec.interchange import hdf5, safetensors, snapshot_files
 from netspec.interchange.blobs import Array, StoredBlob
 from netspec.interchange.caffemodel import Caffemodel, parse_caffemodel, read_file, write_caffemodel
 from netspec.layers.base import Layer
-from netspec.layers.batch_norm import dialect_of
-from netspec.net import Net
+from netspec.layers.basic.batch_norm import dialect_of
+from netspec.net.net import Net
 
 Found = tuple[list[str], list[str]]
 """Names of our blobs that were not found, and of theirs that have no place in the net."""
@@ -57,10 +56,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Old 4-D sizes of biases and InnerProduct are brought up to date.
     Raises SnapshotError when the file is damaged or of no known kind.
     """
-    path = snapshot.weights_file(Path(path))
+    path = snapshot_files.weights_file(Path(path))
     kind = kind_of(path)
     if kind == "safetensors":
-        return snapshot.load(path)[0]
+        return safetensors.load(path)[0]
     if kind == "hdf5":
         stored = hdf5.read_weights(path)
         return {f"{name}/{j}": tensor(b.array()) for name, blobs in stored.items() for j, b in blobs.items()}
@@ -103,10 +102,10 @@ def load_weights(net: Net, path: str | Path) -> Found:
     Gives names of our blobs that the file lacks, and of its blobs that belong to no layer of ours.
     Raises SnapshotError for a damaged file, SpecError where numbers of blobs or shapes differ.
     """
-    path = snapshot.weights_file(Path(path))
+    path = snapshot_files.weights_file(Path(path))
     kind, file = kind_of(path), str(path)
     if kind == "safetensors":
-        return net.load_weights(snapshot.load(path)[0], file)
+        return net.load_weights(safetensors.load(path)[0], file)
     if kind == "hdf5":
         return load_layers(net, list(hdf5.read_weights(path).items()), file, partial=True)
     return load_caffemodel(net, parse_caffemodel(read_file(Path(path)), file))
@@ -212,7 +211,7 @@ def save_weights(net: Net, path: str | Path) -> None:
     """Write the weights of `net`: .caffemodel, .caffemodel.h5 (or .h5), .safetensors, by its ending."""
     target = Path(path)
     if target.suffix == ".safetensors":
-        snapshot.save(target, net.weights(), {"net": net.graph.spec.name})
+        safetensors.save(target, net.weights(), {"net": net.graph.spec.name})
     elif target.suffix in (".h5", ".hdf5"):
         hdf5.write_weights(target, owned(net))
     elif target.suffix == ".caffemodel":

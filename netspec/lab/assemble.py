@@ -7,19 +7,20 @@ from pathlib import Path
 
 import torch
 
-from netspec import model, schema
-from netspec.baselines import ByModel, Mean, Neighbours, RobustLinear, Zero
-from netspec.data.idx import Array
-from netspec.devices import choose_device
+from netspec import schema
+from netspec.data.files.idx import Array
 from netspec.draw.canvas import SUFFIXES
 from netspec.errors import DataError, did_you_mean
+from netspec.lab.baselines import ByModel, Mean, Neighbours, RobustLinear, Zero
 from netspec.lab.methods import SHIFTED, Direct, Imputed, Imputer, Method
 from netspec.lab.plot import plot
 from netspec.lab.run import SEED, circumstances, run
 from netspec.lab.settings import parse_all
 from netspec.lab.table import TABLES, Table
-from netspec.mixture import Mixture
-from netspec.model import Model
+from netspec.model import model
+from netspec.model.mixture import Mixture
+from netspec.model.model import Model
+from netspec.net.devices import choose_device
 
 IMPUTATIONS = ("zero", "mean", "mean_per_pixel", *ByModel.KINDS)
 ROBUST = 6000
@@ -41,7 +42,7 @@ def assemble(
     impute: of IMPUTATIONS, default zero and mean; expected, most_probable and sampled come from the first
     generative
     model. shifts: average over the nine translations. mixture: a row more, all generative models as one
-    (`netspec.mixture`). neighbours: k of a nearest-neighbour row (0: none).
+    (`netspec.model.mixture`). neighbours: k of a nearest-neighbour row (0: none).
     robust: (N, C)
     of rows of robust linear classifiers, which learn from the first 6,000 training images. Other baselines
     learn from all training images of the models' data set.

@@ -7,10 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from netspec.data.idx import Array
+from netspec.data.files.idx import Array
 from netspec.errors import DataError
-from netspec.mixture import Mixture
-from netspec.model import Model
+from netspec.model.mixture import Mixture
+from netspec.model.model import Model
 from netspec.queries.whitened import from_other_camera
 
 SHIFTS = [(0, 0), *((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)]

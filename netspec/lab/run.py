@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from netspec.data.idx import Array
+from netspec.data.files.idx import Array
 from netspec.errors import DataError
 from netspec.lab.methods import Method
 from netspec.lab.settings import Setting

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from netspec.data.draws import derive
-from netspec.data.idx import Array
+from netspec.data.files.idx import Array
 from netspec.data.missing import Missing
 from netspec.errors import DataError, did_you_mean
 

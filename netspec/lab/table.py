@@ -11,8 +11,8 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
+from netspec.data.files.whole import write_whole
 from netspec.errors import DataError
-from netspec.snapshot import write_whole
 
 TABLES = (".json", ".csv", ".md", ".txt")
 """Suffixes of the files that a table is written to."""

@@ -1,4 +1,4 @@
-"""Layer types, one family a file; importing this package registers all of them."""
+"""Layer types, a room per family; importing this package registers all of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pkgutil
 
 from netspec.layers.base import Layer, register, registry
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)
 
 __all__ = ["Layer", "register", "registry"]

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import torch
 from torch import Tensor, nn
 
-from netspec import fillers
 from netspec.errors import SpecError
-from netspec.spec import LayerSpec
+from netspec.layers import fillers
+from netspec.schema.spec import LayerSpec
 
 Shape = tuple[int, ...]
 """A blob's dimensions, as in Caffe: (N, C, H, W) for images, () for a scalar loss."""

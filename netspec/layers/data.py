@@ -43,12 +43,12 @@ class Dataset(DataLayer):
     param_field = "dataset_param"
 
     def source(self, seed: int) -> Source:
-        from netspec.data.named import DatasetSource
+        from netspec.data.sources.named import DatasetSource
 
         return DatasetSource(self.spec, self.phase, seed)
 
     def source_shapes(self) -> list[Shape]:
-        from netspec.data.named import shapes
+        from netspec.data.sources.named import shapes
 
         return shapes(self.spec, self.phase)
 
@@ -66,7 +66,7 @@ class Data(DataLayer):
     param_field = "data_param"
 
     def source(self, seed: int) -> Source:
-        from netspec.data.database import DatabaseSource
+        from netspec.data.sources.database import DatabaseSource
 
         return DatabaseSource(self.spec, self.phase, seed)
 
@@ -84,7 +84,7 @@ class ImageData(DataLayer):
     param_field = "image_data_param"
 
     def source(self, seed: int) -> Source:
-        from netspec.data.lists import ImageListSource
+        from netspec.data.sources.lists import ImageListSource
 
         return ImageListSource(self.spec, self.phase, seed)
 
@@ -101,7 +101,7 @@ class DenseImageData(DataLayer):
     param_field = "dense_image_data_param"
 
     def source(self, seed: int) -> Source:
-        from netspec.data.lists import DenseListSource
+        from netspec.data.sources.lists import DenseListSource
 
         return DenseListSource(self.spec, self.phase, seed)
 
@@ -121,7 +121,7 @@ class ImageSegData(DataLayer):
     param_field = "image_data_param"
 
     def source(self, seed: int) -> Source:
-        from netspec.data.label_pictures import SegListSource
+        from netspec.data.sources.label_pictures import SegListSource
 
         return SegListSource(self.spec, self.phase, seed)
 
@@ -139,7 +139,7 @@ class ImageLabelmapData(DataLayer):
     param_field = "image_data_param"
 
     def source(self, seed: int) -> Source:
-        from netspec.data.label_pictures import LabelmapSource
+        from netspec.data.sources.label_pictures import LabelmapSource
 
         return LabelmapSource(self.spec, self.phase, seed)
 
@@ -156,7 +156,7 @@ class HDF5Data(DataLayer):
     param_field = "hdf5_data_param"
 
     def source(self, seed: int) -> Source:
-        from netspec.data.hdf5 import Hdf5Source
+        from netspec.data.sources.hdf5 import Hdf5Source
 
         return Hdf5Source(self.spec, self.phase, seed)
 
@@ -172,7 +172,7 @@ class MemoryData(DataLayer):
     param_field = "memory_data_param"
 
     def source(self, seed: int) -> Source:
-        from netspec.data.memory import MemorySource
+        from netspec.data.sources.memory import MemorySource
 
         return MemorySource(self.spec, self.phase, seed)
 
@@ -190,7 +190,7 @@ class WindowData(DataLayer):
     param_field = "window_data_param"
 
     def source(self, seed: int) -> Source:
-        from netspec.data.windows import WindowSource
+        from netspec.data.sources.windows import WindowSource
 
         return WindowSource(self.spec, self.phase, seed)
 
@@ -209,7 +209,7 @@ class AnnotatedData(DataLayer):
     param_field = "data_param"
 
     def source(self, seed: int) -> Source:
-        from netspec.data.annotated import AnnotatedSource
+        from netspec.data.sources.annotated import AnnotatedSource
 
         return AnnotatedSource(self.spec, self.phase, seed)
 
@@ -219,7 +219,7 @@ class HDF5Output(Layer):
     """Nothing; its bottoms are written to a file, as rows of the data sets `data` and `label`.
 
     Shapes: two bottoms (N, ...), (N, ...); no top. `forward` writes nothing, since a walk has no side
-    effects: who runs the net calls `net.run(sinks, ...)` with a `netspec.data.sinks.Sinks`, which collects
+    effects: who runs the net calls `net.run(sinks, ...)` with a `netspec.data.writing.sinks.Sinks`, which collects
     and writes. Source: Caffe, hdf5_output_layer.cpp.
     """
 

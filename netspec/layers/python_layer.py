@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netspec.blob import Array, Blob, BlobVec
 from netspec.errors import did_you_mean
 from netspec.layers.base import Layer, Shape, at_least, register
-from netspec.spec import TRAIN
+from netspec.layers.blob import Array, Blob, BlobVec
+from netspec.schema.spec import TRAIN
 
 METHODS = ("setup", "reshape", "forward", "backward")
 _as_raised: ContextVar[bool] = ContextVar("as_raised", default=False)
@@ -68,7 +68,7 @@ class Python(Layer):
     Building and running a net with such a layer imports that module and RUNS ITS CODE: do it with files you
     trust. The module must be importable already (installed, or its folder on PYTHONPATH); no folder is added
     for it. Shapes: tops as the class's `reshape` says; blobs as its `setup` adds them, with the values it
-    writes there. The class sees blobs (netspec.blob.Blob) in main memory, in the net's floating-point type;
+    writes there. The class sees blobs (netspec.layers.blob.Blob) in main memory, in the net's floating-point type;
     bottoms are copies. NaN: as the class treats it. Gradients are the class's `backward`, for inputs and
     blobs; a blob's diff starts at 0. Runs eagerly: torch.compile breaks the graph here. `share_in_parallel`
     has no effect: each process has its own. Raises SpecError when the module or class is not there, lacks a
@@ -109,9 +109,7 @@ class Python(Layer):
         module, name = self.param.module, self.param.layer
         # Such modules import caffe: where there is none, ours stands in for it.
         if "caffe" not in sys.modules and importlib.util.find_spec("caffe") is None:
-            from netspec import pycaffe
-
-            pycaffe.install()
+            importlib.import_module("netspec.pycaffe").install()
         try:
             loaded = importlib.import_module(module)
         except Exception as error:

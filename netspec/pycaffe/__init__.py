@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from netspec.blob import Blob, BlobVec
+from netspec.layers.blob import Blob, BlobVec
 from netspec.layers.python_layer import PythonLayer as Layer
 from netspec.pycaffe import _caffe, alias, coord_map, draw, io, net_spec, proto, pycaffe
 from netspec.pycaffe.classifier import Classifier

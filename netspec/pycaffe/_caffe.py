@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netspec import schema
-from netspec.blob import Blob, BlobVec
+from netspec.layers.blob import Blob, BlobVec
 from netspec.layers.python_layer import PythonLayer as Layer
 from netspec.pycaffe.layer_types import layer_type_list
 from netspec.pycaffe.mode import (

@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from netspec.blob import Array
+from netspec.layers.blob import Array
 from netspec.pycaffe.memory import NetBlob
 
 Arrays = dict[str, Array]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from netspec.blob import Array
+from netspec.layers.blob import Array
 from netspec.pycaffe import io
 from netspec.pycaffe.mode import TEST
 from netspec.pycaffe.net import Net

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from netspec import glog
-from netspec.pycaffe import mode
+from netspec.pycaffe import glog, mode
 from netspec.pycaffe.memory import Memory, NetBlob
 
 NET = "net.cpp:1"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from netspec.blob import Array
+from netspec.layers.blob import Array
 from netspec.pycaffe import io
 from netspec.pycaffe.classifier import configured
 from netspec.pycaffe.mode import TEST

@@ -10,7 +10,7 @@ from netspec import draw as pictures
 from netspec import schema
 from netspec.draw import dot
 from netspec.draw.picture import picture
-from netspec.spec import LayerSpec, NetSpec, keeps, phase_name
+from netspec.schema.spec import LayerSpec, NetSpec, keeps, phase_name
 
 SOURCES = ("raw", "dot", "gv")
 RANKDIRS = ("TB", "BT", "LR", "RL")

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import torch
 
-from netspec.blob import Array
 from netspec.data import Feeder
-from netspec.data.hdf5 import Hdf5Writer
-from netspec.data.memory import MemorySource
+from netspec.data.sources.hdf5 import Hdf5Writer
+from netspec.data.sources.memory import MemorySource
 from netspec.layers.base import Layer
+from netspec.layers.blob import Array
 from netspec.pycaffe.memory import NetBlob
 from netspec.pycaffe.mode import CaffeError
 

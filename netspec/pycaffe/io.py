@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from netspec import schema
-from netspec.blob import Array
+from netspec.layers.blob import Array
 from netspec.pycaffe.proto import caffe_pb2
 
 __all__ = [
@@ -195,7 +195,7 @@ class Transformer:
 
 def load_image(filename: str | Path, color: bool = True) -> Array:
     """An image file as float32 in [0, 1]: (H, W, 3) in the order R, G, B, or (H, W, 1) when not `color`."""
-    from netspec.data.images import decode
+    from netspec.data.files.images import decode
 
     image: Array = decode(Path(filename), None, str(filename)).transpose(1, 2, 0)[:, :, ::-1] / np.float32(
         255

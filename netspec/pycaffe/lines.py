@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from netspec import glog
-from netspec.pycaffe import mode
+from netspec.pycaffe import glog, mode
 
 SOLVER, SGD = "solver.cpp:1", "sgd_solver.cpp:1"
 """Where Caffe writes each line; some parsers look for it."""

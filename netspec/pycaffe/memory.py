@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netspec.blob import Array, Blob
+from netspec.layers.blob import Array, Blob
 
 CPU = torch.device("cpu")
 

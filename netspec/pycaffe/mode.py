@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from netspec import glog
 from netspec.errors import NetspecError
+from netspec.pycaffe import glog
 
 TRAIN, TEST = 0, 1
 """Phases, as numbers of the enum in caffe.proto."""

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from netspec import schema, spec
-from netspec.blob import Array, BlobVec
+from netspec import schema
 from netspec.interchange import hdf5, load_weights
 from netspec.interchange.caffemodel import write_caffemodel
 from netspec.interchange.dialects import told
 from netspec.interchange.weights import owned
+from netspec.layers.blob import Array, BlobVec
 from netspec.layers.python_layer import Python
 from netspec.pycaffe.batches import Batches
 from netspec.pycaffe.feeds import Data
@@ -22,7 +22,8 @@ from netspec.pycaffe.memory import NetBlob
 from netspec.pycaffe.mode import CaffeError
 from netspec.pycaffe.running import Running
 from netspec.pycaffe.step import Step
-from netspec.spec import NetSpec
+from netspec.schema import spec
+from netspec.schema.spec import NetSpec
 
 Callback = Callable[[int], Any]
 

@@ -6,19 +6,19 @@ from typing import Any
 
 import torch
 
-from netspec import net as core
-from netspec.graph import compile
+from netspec.layers.basic.noise import DummyData
+from netspec.layers.basic.shape import Split
 from netspec.layers.data import HDF5Output
-from netspec.layers.noise import DummyData
 from netspec.layers.python_layer import Python, as_raised
-from netspec.layers.shape import Split
+from netspec.net import net as core
+from netspec.net.graph import compile
 from netspec.pycaffe import debug, feeds, mode
 from netspec.pycaffe.memory import Memory, NetBlob, zeros
 from netspec.pycaffe.need import needs
 from netspec.pycaffe.splits import insert_splits
 from netspec.pycaffe.step import Step
 from netspec.pycaffe.user_step import UserStep
-from netspec.spec import NetSpec, loss_weights
+from netspec.schema.spec import NetSpec, loss_weights
 
 
 class Running:

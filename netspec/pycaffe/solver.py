@@ -10,18 +10,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from netspec import experiment, schema, solver
+from netspec import schema, solver
 from netspec.interchange import solverstate
-from netspec.interchange.dialects import tell
-from netspec.layers.average_precision import Detections
+from netspec.layers.loss.average_precision import Detections
 from netspec.pycaffe import debug, mode
 from netspec.pycaffe.feeds import Data
 from netspec.pycaffe.lines import SGD, Log
 from netspec.pycaffe.moves import Moves
 from netspec.pycaffe.net import Net, check_file
+from netspec.run import experiment
+from netspec.run.experiment import tell
+from netspec.run.initialise import initialise
+from netspec.run.signals import Requests
 from netspec.schema import Document
-from netspec.signals import Requests
-from netspec.unsupervised import initialise
 
 
 class Solver:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from netspec import schema
-from netspec.spec import LayerSpec, NetSpec
+from netspec.schema.spec import LayerSpec, NetSpec
 
 Maker = tuple[int, int]
 """Which top of which layer."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from netspec.layers.base import Layer, Shape
-from netspec.layers.noise import DummyData
-from netspec.net import explained
+from netspec.layers.basic.noise import DummyData
+from netspec.net.net import explained
 from netspec.pycaffe.feeds import Feed, Sink
 from netspec.pycaffe.memory import NetBlob
 

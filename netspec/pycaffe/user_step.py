@@ -7,7 +7,7 @@ from typing import cast
 
 import torch
 
-from netspec.blob import BlobVec
+from netspec.layers.blob import BlobVec
 from netspec.layers.python_layer import Python
 from netspec.pycaffe.step import Step
 

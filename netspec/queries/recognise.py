@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netspec.errors import Problem, SpecError
-from netspec.graph import Step
-from netspec.layers.arithmetic import Eltwise
 from netspec.layers.base import Layer
-from netspec.layers.mex import MEX
-from netspec.layers.noise import DummyData
-from netspec.layers.powers import Power
-from netspec.layers.shape import Tile
+from netspec.layers.basic.arithmetic import Eltwise
+from netspec.layers.basic.noise import DummyData
+from netspec.layers.basic.powers import Power
+from netspec.layers.basic.shape import Tile
+from netspec.layers.simnets.mex import MEX
 from netspec.layers.tree import Inner, Leaf
-from netspec.net import Net
+from netspec.net.graph import Step
+from netspec.net.net import Net
 
 READERS = frozenset({"Accuracy", "ArgMax", "Silence", "Softmax", "SoftmaxWithLoss", "GeneralizedHingeLoss",
                      "LogLikelihoodLoss", "SumLoss", "HDF5Output"})  # fmt: skip

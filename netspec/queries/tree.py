@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from netspec.errors import NetspecError, Problem, SpecError, did_you_mean
-from netspec.graph import Step
 from netspec.layers.base import Layer, as_tuple
 from netspec.layers.tree import Choose, Inner, Leaf
-from netspec.net import Net
+from netspec.net.graph import Step
+from netspec.net.net import Net
 from netspec.queries.recognise import chain
-from netspec.spec import TEST
+from netspec.schema.spec import TEST
 
 Call = Callable[[Layer, Tensor], Tensor]
 Given = Mapping[int, Tensor]

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from netspec.errors import SpecError
 from netspec.layers.base import Layer, as_tuple
-from netspec.layers.convolution import Convolution
-from netspec.layers.similarity import Similarity
-from netspec.net import Net
+from netspec.layers.basic.convolution import Convolution
+from netspec.layers.simnets.similarity import Similarity
+from netspec.net.net import Net
 from netspec.queries.tree import Tree
 
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn.functional import conv_transpose2d, fold, one_hot
 
 from netspec.errors import SpecError
-from netspec.graph import Step
 from netspec.layers.base import Layer
-from netspec.layers.convolution import Convolution
-from netspec.layers.inner_product import InnerProduct
-from netspec.layers.pooling import MAX, Pooling
-from netspec.layers.pools import max_pool
-from netspec.net import Net
+from netspec.layers.basic.convolution import Convolution
+from netspec.layers.basic.inner_product import InnerProduct
+from netspec.layers.basic.pooling import MAX, Pooling
+from netspec.layers.basic.pools import max_pool
+from netspec.net.graph import Step
+from netspec.net.net import Net
 
 Found = TypeVar("Found", bound=Layer)
 AFTER = ("BatchNorm", "Scale", "Bias", "BN")

@@ -10,7 +10,8 @@ from netspec.schema.descriptors import descriptor, message_class
 from netspec.schema.document import Document
 from netspec.schema.lexer import END, NAME, Tokens
 from netspec.schema.parser import Parser
-from netspec.schema.upgrade import Place, UpgradeProblem, upgrade_net, upgrade_solver
+from netspec.schema.place import Place, UpgradeProblem
+from netspec.schema.upgrade import upgrade_net, upgrade_solver
 
 Unknown = Literal["error", "keep"]
 _MESSAGES = {"net": "NetParameter", "solver": "SolverParameter"}

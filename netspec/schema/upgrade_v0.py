@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netspec.schema.document import Node
-from netspec.schema.upgrade import Place, UpgradeProblem, param_specs
+from netspec.schema.place import Place, UpgradeProblem, param_specs
 
 V0_TYPES = {
     "accuracy": "Accuracy",

@@ -16,7 +16,8 @@ from netspec.errors import SnapshotError
 from netspec.schema.descriptors import descriptor, message_class
 from netspec.schema.document import Node
 from netspec.schema.encoded import BYTES, VARINT, Span, bad_strings, spans, varint
-from netspec.schema.upgrade import Place, UpgradeProblem, upgrade_net, upgrade_solver
+from netspec.schema.place import Place, UpgradeProblem
+from netspec.schema.upgrade import upgrade_net, upgrade_solver
 
 Dialect = Literal["bvlc", "simnets"]
 

@@ -250,7 +250,7 @@ def descend_(w: Tensors, lr: Number, numerator: Tensors, denominator: Tensors) -
 
 @register
 class HardEM(Rule):
-    """Nothing: this type trains rendering models without gradients, see netspec.rendering.train."""
+    """Nothing: this type trains rendering models without gradients, see netspec.run.hard_em."""
 
     slots = ()
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netspec.compiled import compile_method
 from netspec.errors import Position, Problem, SnapshotError, SpecError, did_you_mean
-from netspec.layers.average_precision import VERSIONS
-from netspec.net import Net
-from netspec.params import Param
+from netspec.layers.loss.average_precision import VERSIONS
+from netspec.net.compiling import compile_method
+from netspec.net.net import Net
+from netspec.net.params import Param
 from netspec.solver.policies import LearningRate
 from netspec.solver.regularisation import terms
 from netspec.solver.rules import Number, Rule, rules

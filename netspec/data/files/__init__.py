@@ -1,0 +1,1 @@
+"""File formats of arrays and records; nothing here is ever unpickled."""

@@ -1,0 +1,1 @@
+"""Sources of batches: what each kind of data layer reads."""

@@ -1,0 +1,229 @@
+"""HDF5: the source of HDF5Data, and the writer behind HDF5Output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netspec.data.draws import derive
+from netspec.data.files.idx import MOST_BYTES, Array
+from netspec.data.source import Order, Stream, failure, mistake
+from netspec.data.sources.database import need
+from netspec.data.transform import near
+from netspec.errors import DataError
+from netspec.schema.spec import LayerSpec
+
+MOST_ROWS = 1 << 27
+"""No file with more rows is read: their order alone would fill the memory."""
+KEEP = 1 << 29
+"""A file whose data sets have at most this many bytes is read as a whole; larger ones by rows."""
+
+
+class Hdf5File:
+    """The data sets of one file that a layer needs, with equal numbers of rows."""
+
+    def __init__(self, path: Path, names: tuple[str, ...]):
+        h5py = need("h5py")
+        self.path, self.names = path, names
+        try:
+            self.file = h5py.File(path, "r")
+        except OSError as error:
+            raise DataError(f"{path}: not a readable HDF5 file ({error})") from error
+        self.sets: list[Any] = []
+        for name in names:
+            found = self.file.get(name)
+            if not isinstance(found, h5py.Dataset) or found.ndim < 1 or found.dtype.kind not in "fiu":
+                held = ", ".join(self.file) or "nothing"
+                self.file.close()
+                raise DataError(f"{path}: has no numeric data set {name!r}; it holds {held}")
+            self.sets.append(found)
+        self.rows = int(self.sets[0].shape[0])
+        if not 0 < self.rows <= MOST_ROWS or len({int(found.shape[0]) for found in self.sets}) > 1:
+            shapes = ", ".join(f"{name} {found.shape}" for name, found in zip(names, self.sets, strict=True))
+            self.file.close()
+            raise DataError(f"{path}: the data sets have no rows, too many, or not equally many: {shapes}")
+        self.kept: list[Array] | None = None
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shape of a row of each data set."""
+        return [tuple(int(n) for n in found.shape[1:]) for found in self.sets]
+
+    def read(self, rows: Array) -> list[Array]:
+        """The given rows of each data set as float32."""
+        try:
+            if self.kept is None and sum(4 * found.size for found in self.sets) <= KEEP:
+                self.kept = [np.asarray(found[()], np.float32) for found in self.sets]
+            if self.kept is not None:
+                return [values[rows] for values in self.kept]
+            if any(4 * len(rows) * prod(shape) > MOST_BYTES for shape in self.shapes()):
+                raise DataError(
+                    f"{self.path}: {len(rows)} rows of {self.shapes()} values are too large for a batch"
+                )
+            unique, back = np.unique(rows, return_inverse=True)
+            return [np.asarray(found[unique], np.float32)[back] for found in self.sets]
+        except (OSError, RuntimeError, ValueError) as error:
+            raise DataError(f"{self.path}: cannot be read ({error})") from error
+
+    def close(self) -> None:
+        self.kept = None
+        self.file.close()
+
+
+class Hdf5Source(Stream):
+    """One top a data set of its name, from the files that a list names, one after the other.
+
+    With `shuffle` the files come in a new order each epoch, and so do the rows within each file.
+    """
+
+    def __init__(self, spec: LayerSpec, phase: str, seed: int):
+        p = spec.message.hdf5_data_param
+        super().__init__(int(p.batch_size))
+        self.spec, self.seed, self.shuffle = spec, seed, bool(p.shuffle)
+        if not p.batch_size:
+            raise mistake(spec, "needs batch_size > 0", "hdf5_data_param")
+        if spec.message.HasField("transform_param"):
+            raise mistake(spec, "HDF5 data is not transformed; remove transform_param", "transform_param")
+        self.paths = self.listed(p.source)
+        self.current: tuple[int, Hdf5File] | None = None
+        rows, shapes = [], []
+        for path in self.paths:
+            file = self.open(path)
+            rows.append(file.rows)
+            shapes.append(file.shapes())
+            file.close()
+            if shapes[-1] != shapes[0]:
+                raise failure(
+                    spec,
+                    f"{path}: rows of {shapes[-1]}, {self.paths[0]} has {shapes[0]}",
+                    "hdf5_data_param",
+                    "source",
+                )
+        self.rows = np.array(rows)
+        self.order = Order(len(rows), self.shuffle, derive(seed, "files"))
+        self.shapes = [(self.batch_size, *shape) for shape in shapes[0]]
+
+    def listed(self, source: str) -> list[Path]:
+        if not source:
+            raise mistake(self.spec, "needs a source", "hdf5_data_param")
+        path = near(self.spec, source)
+        try:
+            names = path.read_text().split()
+        except (OSError, UnicodeDecodeError) as error:
+            hint = (
+                "; the source is a text file that lists .h5 files" if path.suffix in (".h5", ".hdf5") else ""
+            )
+            raise failure(self.spec, f"{path}: {error}{hint}", "hdf5_data_param", "source") from error
+        if not names:
+            raise failure(self.spec, f"{path}: the list is empty", "hdf5_data_param", "source")
+        return [near(self.spec, name) for name in names]
+
+    def open(self, path: Path) -> Hdf5File:
+        try:
+            return Hdf5File(path, self.spec.tops)
+        except DataError as error:
+            raise failure(self.spec, str(error), "hdf5_data_param", "source") from error
+
+    def file(self, i: int) -> Hdf5File:
+        """File i, the only one that is open."""
+        if self.current is None or self.current[0] != i:
+            if self.current is not None:
+                self.current[1].close()
+            self.current = (i, self.open(self.paths[i]))
+        return self.current[1]
+
+    def make(self, positions: Array) -> tuple[Tensor, ...]:
+        epochs, places = np.divmod(positions, int(self.rows.sum()))
+        pieces: list[list[Array]] = []
+        for epoch in np.unique(epochs):
+            files = self.order(np.arange(len(self.rows)) + epoch * len(self.rows))
+            ends = self.rows[files].cumsum()
+            in_epoch = places[epochs == epoch]
+            turns = np.searchsorted(ends, in_epoch, side="right")
+            for turn in np.unique(turns):
+                i = int(files[turn])
+                inside = in_epoch[turns == turn] - (ends[turn] - self.rows[i])
+                order = Order(int(self.rows[i]), self.shuffle, derive(self.seed, "rows", i))
+                pieces.append(self.file(i).read(order(inside + epoch * self.rows[i])))
+        return tuple(torch.from_numpy(np.concatenate(parts)) for parts in zip(*pieces, strict=True))
+
+    def close(self) -> None:
+        if self.current is not None:
+            self.current[1].close()
+            self.current = None
+
+
+class Hdf5Writer:
+    """Appends rows to the data sets of a new file; an existing file is replaced at the first rows, or gone on with."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.file: Any = None
+        self.sets: dict[str, Any] = {}
+        """The file's data sets, kept open: one that is let go while the disk is full ends the process."""
+        self.rows = 0
+        """Rows that were appended, those before a `go_on` counted."""
+
+    def go_on(self, rows: int) -> None:
+        """Append behind the first `rows` rows of the file that is there; DataError where it has fewer."""
+        h5py, self.rows = need("h5py"), rows
+        if rows == 0:
+            return
+        try:
+            self.file = h5py.File(self.path, "r+")
+            for name, held in self.file.items():
+                if held.shape[0] < rows:
+                    raise DataError(
+                        f"{self.path}: {name!r} has {held.shape[0]} rows, {rows} were written before"
+                    )
+                held.resize(rows, axis=0)
+            self.file.flush()
+        except (OSError, RuntimeError, AttributeError, TypeError, ValueError, LookupError) as error:
+            self.anew()
+            raise DataError(f"{self.path}: cannot be gone on with ({error})") from error
+        except DataError:
+            self.anew()
+            raise
+
+    def anew(self) -> None:
+        """Begin a new file after all."""
+        with suppress(DataError):
+            self.close()
+        self.rows = 0
+
+    def append(self, values: Mapping[str, Tensor]) -> None:
+        """Add the rows of each tensor to the data set of its name, and let the file hold them."""
+        h5py = need("h5py")
+        try:
+            if self.file is None:
+                self.file = h5py.File(self.path, "w")
+            self.rows += len(next(iter(values.values())))
+            for name, value in values.items():
+                rows = value.detach().cpu().float().numpy()
+                if name not in self.file:
+                    most = (None, *rows.shape[1:])
+                    self.sets[name] = self.file.create_dataset(name, data=rows, maxshape=most, chunks=True)
+                    continue
+                held = self.sets.setdefault(name, self.file[name])
+                held.resize(held.shape[0] + len(rows), axis=0)
+                held[-len(rows) :] = rows
+            self.file.flush()
+        except (OSError, RuntimeError, TypeError, ValueError, LookupError) as error:
+            raise DataError(f"{self.path}: cannot be written ({error})") from error
+
+    def close(self) -> None:
+        """Finish the file."""
+        file, self.file = self.file, None
+        try:
+            if file is not None:
+                file.close()
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{self.path}: cannot be written ({error})") from error
+        finally:
+            self.sets = {}

@@ -1,0 +1,1 @@
+"""Databases, features and blobs, written."""

@@ -1,0 +1,362 @@
+"""Data sets made from others: records -> LMDB, LevelDB, HDF5; the mean image."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from netspec import schema
+from netspec.data.files import idx
+from netspec.data.files.idx import Array
+from netspec.data.files.images import decode, encode, resize
+from netspec.data.files.protos import datum, read_datum
+from netspec.data.sets import datasets
+from netspec.data.sets.catalogue import KNOWN
+from netspec.data.sources.database import need, open_database
+from netspec.data.sources.hdf5 import Hdf5Writer
+from netspec.data.sources.lists import integer
+from netspec.errors import DataError, did_you_mean
+
+COMMIT = 1000
+"""Records between commits, as Caffe's tools do."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One record to write: its key, its image (C, H, W), colour in the order B, G, R, and its label.
+
+    `encoded` holds a picture file's own bytes, written in place of the pixels.
+    """
+
+    key: str
+    image: Array
+    label: int
+    encoded: bytes = b""
+
+    def datum(self) -> bytes:
+        """The Datum's bytes."""
+        if self.encoded:
+            return bytes(schema.Datum(data=self.encoded, label=self.label, encoded=True).SerializeToString())
+        return datum(self.image, self.label)
+
+
+# Where records come from
+
+
+def from_named(name: str, split: str = "whole_train", shuffle: int | None = None) -> Iterator[Example]:
+    """The images of a named data set, keyed by their number in 8 digits. shuffle: a seed."""
+    data = datasets.load(name, split)
+    for place, i in enumerate(ordered(len(data), shuffle)):
+        yield Example(f"{place:08}", np.ascontiguousarray(data.images[i, ::-1]), int(data.labels[i]))
+
+
+def from_idx(images: Path, labels: Path | None = None, shuffle: int | None = None) -> Iterator[Example]:
+    """The images of an idx file, keyed by their number in 8 digits.
+
+    labels: their file; by default the one beside it that bears the same name with `labels` and `idx1` in
+    place of `images` and `idx3`. DataError when they do not fit each other.
+    """
+    values = idx.read(images)
+    labels = labels or images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
+    if values.ndim < 3 or values.dtype != np.uint8:
+        raise DataError(f"{images}: holds {values.dtype} of shape {values.shape}, not images of bytes")
+    if labels == images:
+        raise DataError(f"{images}: where are its labels? Give their file")
+    numbers = idx.read(labels)
+    if numbers.shape != values.shape[:1]:
+        raise DataError(f"{labels}: has shape {numbers.shape}, {images} holds {len(values)} images")
+    values = values.reshape(len(values), -1, *values.shape[-2:])
+    for place, i in enumerate(ordered(len(values), shuffle)):
+        yield Example(f"{place:08}", values[i], int(numbers[i]))
+
+
+def ordered(n: int, shuffle: int | None) -> list[int]:
+    """0 ... n - 1, shuffled with the seed where there is one."""
+    order = list(range(n))
+    if shuffle is not None:
+        random.Random(shuffle).shuffle(order)
+    return order
+
+
+def from_list(
+    source: Path,
+    root: str = "",
+    *,
+    size: tuple[int, int] | None = None,
+    color: bool = True,
+    encoded: bool | str = False,
+    same_size: bool = False,
+    shuffle: int | None = None,
+    skip: Callable[[str], None] | None = None,
+) -> Iterator[Example]:
+    """The pictures of a list `<path> <integer>`, keyed `<number in 8 digits>_<path>` as convert_imageset
+    does.
+
+    size: (height, width) to resize to. encoded: keep the files' bytes, or encode anew what is resized; a
+    word ("png") is the kind that all become. same_size: DataError at the first of another size. shuffle: a
+    seed. skip: told of each picture that cannot be read, which then is left out; without it, and where none can
+    be read, DataError.
+    """
+    lines = []
+    try:
+        for at, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
+            name, _, label = line.strip().rpartition(" ")
+            if line.strip():
+                number = integer(label)
+                if not name or number is None:
+                    raise DataError(f"{source}:{at}: expected a path and an integer, found {line!r}")
+                lines.append((name.strip(), number))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{source}: {error}") from error
+    lines = [lines[i] for i in ordered(len(lines), shuffle)]
+    first: tuple[int, ...] | None = None
+    unread = None
+    for i, (name, number) in enumerate(lines):
+        path = Path(root + name)
+        try:
+            image = decode(path, color, str(path))
+        except DataError as error:
+            if skip is None:
+                raise
+            skip(str(error))
+            unread = unread or error
+            continue
+        if size:
+            image = resize(image, *size)
+        if same_size and first not in (None, image.shape):
+            raise DataError(f"{path}: has shape {image.shape}, the first picture {first}")
+        first = first or image.shape
+        data = b""
+        if encoded:
+            kind = encoded if isinstance(encoded, str) else path.suffix[1:]
+            as_it_is = size is None and kind_of(path.suffix[1:]) == kind_of(kind)
+            data = path.read_bytes() if as_it_is else encode(image, kind, str(path))
+        yield Example(f"{i:08}_{name}", image, number, data)
+    if unread is not None and first is None:
+        raise DataError(f"{source}: none of its {len(lines)} pictures can be read; the first: {unread}")
+
+
+def kind_of(ending: str) -> str:
+    """A file's kind by its ending: jpg and jpeg are one."""
+    return {"jpeg": "jpg"}.get(ending.lower(), ending.lower())
+
+
+def from_database(path: Path, backend: str = "LMDB") -> Iterator[Example]:
+    """The records of a database, decoded."""
+    database = open_database(path, backend)
+    try:
+        i = 0
+        while database.count is None or i < database.count:
+            key, value = database.at(i)
+            if i and database.count == i:  # the end was found by going round
+                return
+            record = read_datum(value, f"{path}: record {key.decode('utf-8', 'replace')!r}")
+            yield Example(key.decode("utf-8", "replace"), record.image, record.label)
+            i += 1
+    finally:
+        database.close()
+
+
+def from_any(
+    source: str,
+    *,
+    split: str = "whole_train",
+    labels: Path | None = None,
+    root: str = "",
+    size: tuple[int, int] | None = None,
+    color: bool = True,
+    encoded: bool | str = False,
+    same_size: bool = False,
+    shuffle: int | None = None,
+    skip: Callable[[str], None] | None = None,
+) -> Iterator[Example]:
+    """The records of whatever `source` names: a database, an idx file, a list of pictures, or a data set by
+    name. See the functions above for the rest; DataError for what does not apply to its kind.
+    """
+    path = Path(source)
+    listed = path.is_file() and not is_idx(path) and path.name != "data.mdb"
+    if not listed and (root or encoded or same_size or not color):
+        raise DataError(f"{source}: is no list of pictures; root, gray, encoded and same size are for lists")
+    if listed:
+        options = {"size": size, "color": color, "encoded": encoded, "same_size": same_size, "skip": skip}
+        return from_list(path, root, shuffle=shuffle, **options)  # type: ignore[arg-type]
+    if path.is_dir() or path.name == "data.mdb":
+        if shuffle is not None:
+            raise DataError(f"{source}: a database is read in the order of its keys, not shuffled")
+        found = from_database(path, "LEVELDB" if (path / "CURRENT").is_file() else "LMDB")
+    elif path.is_file():
+        found = from_idx(path, labels, shuffle)
+    elif source in KNOWN:
+        found = from_named(source, split, shuffle)
+    else:
+        hint = did_you_mean(source, KNOWN, f"known: {', '.join(KNOWN)}")
+        raise DataError(f"{source}: no such file, and no data set of that name{hint}")
+    return (replace(one, image=resize(one.image, *size)) for one in found) if size else found
+
+
+def is_idx(path: Path) -> bool:
+    """Whether a file starts as idx files do, compressed or not."""
+    try:
+        with idx.reading(path) as file:
+            idx.header(file, path)
+    except DataError:
+        return False
+    return True
+
+
+# Writing
+
+
+class Writer(Protocol):
+    """Takes key-value pairs into a new database."""
+
+    def put(self, key: bytes, value: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class LmdbWriter:
+    """A new LMDB that grows as it fills, committed every 1000 records."""
+
+    def __init__(self, path: Path):
+        lmdb = need("lmdb")
+        if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
+            raise DataError(f"{path}: exists; remove it, or choose another name")
+        self.path, self.full = path, lmdb.MapFullError
+        try:
+            self.env = lmdb.open(str(path), map_size=1 << 24)
+        except (lmdb.Error, OSError) as error:
+            raise DataError(f"{path}: cannot be made ({error})") from error
+        self.pending: list[tuple[bytes, bytes]] = []
+
+    def put(self, key: bytes, value: bytes) -> None:
+        if len(key) > self.env.max_key_size():
+            raise DataError(
+                f"{self.path}: the key {key[:40]!r}... is longer than {self.env.max_key_size()} bytes"
+            )
+        self.pending.append((key, value))
+        if len(self.pending) >= COMMIT:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write what is pending; the map grows until it fits."""
+        while self.pending:
+            try:
+                with self.env.begin(write=True) as transaction:
+                    for key, value in self.pending:
+                        transaction.put(key, value)
+                self.pending = []
+            except self.full:
+                self.env.set_mapsize(2 * self.env.info()["map_size"])
+
+    def close(self) -> None:
+        self.commit()
+        self.env.close()
+
+
+class LevelDbWriter:
+    """A new LevelDB."""
+
+    def __init__(self, path: Path):
+        try:
+            import plyvel
+        except ImportError as error:
+            raise DataError(
+                "writing LevelDB needs plyvel; install netspec[leveldb], or write LMDB"
+            ) from error
+        try:
+            self.db = plyvel.DB(str(path), create_if_missing=True, error_if_exists=True)
+        except (plyvel.Error, OSError) as error:
+            raise DataError(f"{path}: cannot be made ({error})") from error
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.db.put(key, value)
+
+    def close(self) -> None:
+        self.db.close()
+
+
+def writer(path: Path, backend: str) -> Writer:
+    """A writer of a new database of the given kind."""
+    if backend not in ("LMDB", "LEVELDB"):
+        raise DataError(f"no backend {backend!r}; there are LMDB and LEVELDB")
+    return LmdbWriter(path) if backend == "LMDB" else LevelDbWriter(path)
+
+
+def write_database(examples: Iterable[Example], path: Path, backend: str = "LMDB") -> int:
+    """Write records as Datums into a new database; gives their number."""
+    out, n = writer(path, backend), 0
+    try:
+        for example in examples:
+            out.put(example.key.encode(), example.datum())
+            n += 1
+    finally:
+        out.close()
+    return n
+
+
+def write_hdf5(
+    examples: Iterable[Example],
+    path: Path,
+    rows: int = 10_000,
+    tops: tuple[str, str] = ("data", "label"),
+    scale: float = 1.0,
+) -> list[Path]:
+    """Write records into `<stem>_0.h5`, ... of `rows` rows each, and their names into `path`, which HDF5Data
+    reads.
+
+    Values are as in the records (0..255), times `scale`. Raises DataError when images differ in shape.
+    """
+    files: list[Path] = []
+    images: list[Array] = []
+    labels: list[int] = []
+
+    def flush() -> None:
+        if not images:
+            return
+        if len({image.shape for image in images}) > 1:
+            raise DataError(f"{path}: images differ in shape; resize them to one")
+        files.append(path.with_name(f"{path.stem}_{len(files)}.h5"))
+        out = Hdf5Writer(files[-1])
+        out.append(
+            {
+                tops[0]: torch.from_numpy(np.stack(images).astype(np.float32) * np.float32(scale)),
+                tops[1]: torch.tensor(labels, dtype=torch.float32),
+            }
+        )
+        out.close()
+        images.clear()
+        labels.clear()
+
+    for example in examples:
+        images.append(example.image)
+        labels.append(example.label)
+        if len(images) == rows:
+            flush()
+    flush()
+    path.write_text("".join(f"{file}\n" for file in files))
+    return files
+
+
+def mean_image(examples: Iterable[Example]) -> Array:
+    """The mean of the images, (C, H, W) float32; write it with `protos.write_blob` for use as a mean_file."""
+    total: Array | None = None
+    n = 0
+    for example in examples:
+        if total is None:
+            total = np.zeros(example.image.shape, np.float64)
+        if example.image.shape != total.shape:
+            raise DataError(
+                f"record {example.key!r} has shape {example.image.shape}, the first {total.shape}"
+            )
+        total += example.image
+        n += 1
+    if total is None:
+        raise DataError("no records to take a mean of")
+    return (total / n).astype(np.float32)

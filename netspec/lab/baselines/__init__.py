@@ -1,0 +1,17 @@
+"""Methods of others, for comparison: imputation, nearest neighbours, robust linear classifiers."""
+
+from netspec.lab.baselines.imputers import ByModel, Mean, Zero
+from netspec.lab.baselines.neighbours import Neighbours
+from netspec.lab.baselines.robust import Examples, RobustLinear, fit_robust, robust_objective, solve_robust
+
+__all__ = [
+    "ByModel",
+    "Examples",
+    "Mean",
+    "Neighbours",
+    "RobustLinear",
+    "Zero",
+    "fit_robust",
+    "robust_objective",
+    "solve_robust",
+]

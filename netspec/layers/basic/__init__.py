@@ -1,0 +1,1 @@
+"""Layers of ordinary networks: convolution, pooling, pointwise functions, shapes, recurrence."""

@@ -1,0 +1,1 @@
+"""Losses and measures: what compares scores with labels."""

@@ -1,0 +1,1 @@
+"""Layers of rendering mixture models."""

@@ -1,0 +1,1 @@
+"""Layers of SimNets: similarities, MEX, regions, and the likelihood of a generative net."""

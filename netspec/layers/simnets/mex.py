@@ -1,0 +1,232 @@
+"""MEX: a soft maximum over log weights plus inputs; with softmax_mode and normalised offsets, a layer of
+mixtures.
+
+Shape letters: B batch; c, h, w output grid; R regions; L cells of a region over the batch; M instances; K
+patch values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from math import log
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from netspec.errors import Problem
+from netspec.layers.base import Shape, at_least, register
+from netspec.layers.simnets.block import normalise, read_block, same_shapes
+from netspec.layers.simnets.logsumexp import (
+    entropy_gradient,
+    extremum,
+    finite,
+    fork_epsilon_gradient,
+    fork_mean,
+    inf,
+    max_plus,
+    may_look,
+    product,
+)
+from netspec.layers.simnets.regions import read_regions
+from netspec.layers.tree import Choose, Inner
+
+SPECIAL = {inf: "max", -inf: "min", 0.0: "mean", 1.0: "one"}
+"""Values of epsilon at which the formula is a limit, or needs no scaling."""
+
+
+@register("MEX")
+class MEX(Inner):
+    """y_m = (1/eps) log( (1/K) sum_k exp(eps (x_k + b_mk)) ) per patch x; `softmax_mode` leaves out the 1/K.
+
+    eps = +inf gives the maximum, -inf the minimum (every tie takes the full gradient); eps = 0 the limit: the
+    mean, or infinity in softmax_mode. With softmax_mode, eps 1 and `normalize_offsets` the offsets are log
+    probabilities and each instance is a mixture: if x are log densities, so is y (nats).
+    Shapes: bottoms (N, C, H, W); tops (N, M * c, h, w), instance slowest; blobs: epsilon (1, 1, 1, 1) and
+    offsets (R, 1, M, K), R regions of the output grid (contiguous tiles, or a repeated pattern with
+    `use_unshared_regions`). Without `epsilon_filler` epsilon is the constant 1.
+    `normalize_offsets`: rows less their own MEX; `normalize_offsets_projected`: the blob itself is
+    overwritten so in every forward and the gradient is the plain one. `use_log_space_parameters: false`: the
+    blob holds exp(b), kept at or above `linear_space_min_value`. `maximum_entropy_regularization_coeff` adds
+    its gradient once a backward.
+    NaN in a bottom spreads to its own cell; -inf drops out, and a cell of only -inf gives -inf.
+    Raises SpecError for a block or regions that do not fit, and for unsupervised_init, which no released net
+    uses.
+    Source: Cohen, Sharir and Shashua 2016 (SimNets); mex_layer.cpp of the SimNets fork.
+    """
+
+    bottoms = at_least(1)
+    tops = at_least(1)
+    paired = True
+    param_field = "mex_param"
+    looks_for = ("limit",)
+
+    def setup(self, *shapes: Shape) -> None:
+        p = self.param
+        if p.unsupervised_init.type != "none":
+            self.fail(
+                f"unsupervised_init of type {p.unsupervised_init.type!r} is read, but not run, for MEX",
+                "mex_param",
+                "unsupervised_init",
+                "type",
+            )
+        if not p.num_instances:
+            self.fail("needs num_instances > 0", "mex_param", "num_instances")
+        if not p.use_log_space_parameters and p.linear_space_min_value <= 0:
+            self.fail("linear_space_min_value must be > 0", "mex_param", "linear_space_min_value")
+        self.block = read_block(self, p.block_param, same_shapes(self, shapes), can_round_up=True)
+        self.regions = read_regions(self, p, self.block.grid)
+        self.log_k = 0.0 if p.softmax_mode else log(self.block.values)
+        self.limit = "any"
+        """What epsilon is: "one", a limit ("max", "min" or "mean"), or "any" other value."""
+        chosen = p.HasField("epsilon_filler") or self.strict
+        self.add_blob(
+            (1, 1, 1, 1),
+            p.epsilon_filler if chosen else constant_one(p.epsilon_filler),
+            1.0 if chosen else 0.0,
+        )
+        self.add_blob((self.regions.number, 1, p.num_instances, self.block.values), p.offsets_filler)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        self.look()
+        mix = self.mixer()
+        tops = []
+        for x_BCHW in bottoms:
+            y_BchwM = self.regions.join(mix(self.patches(x_BCHW)))
+            tops.append(y_BchwM.permute(0, 4, 1, 2, 3).flatten(1, 2))
+        return tuple(tops)
+
+    def mixer(self) -> Callable[[Tensor], Tensor]:
+        """The function from patches (R, L, K) to y (R, L, M), with the offsets as they are now."""
+        if self.limit in ("one", "any") and not self.strict:
+            eps, b_RMK = self.epsilon(), self.rows()
+            if self.limit == "one" and not eps.requires_grad:
+                return lambda x_RLK: product(x_RLK, b_RMK, self.normalises, self.log_k)
+            b_RMK = scale(eps, b_RMK)
+            return lambda x_RLK: product(scale(eps, x_RLK), b_RMK, self.normalises, self.log_k) / eps
+        b_RMK = self.offsets()
+        return lambda x_RLK: self.mix(x_RLK, b_RMK)
+
+    def patches(self, x_BCHW: Tensor) -> Tensor:
+        """The patches grouped by region (R, L, K); normalised where asked for."""
+        patches, p = self.block.patches(x_BCHW), self.param
+        if p.normalize_patches:
+            patches = normalise(patches, p.normalize_variance, p.normalization_fudge_factor)
+        return self.regions.split(patches)
+
+    def mix(self, x_RLK: Tensor, b_RMK: Tensor) -> Tensor:
+        """y (R, L, M) of patches x and offsets b as they count: at limits of epsilon, and as in the fork."""
+        eps = self.epsilon()
+        if self.limit == "mean" and not self.strict:
+            mean = x_RLK.mean(2).unsqueeze(2) + b_RMK.mean(2).unsqueeze(1)
+            return mean + inf if self.param.softmax_mode else mean
+        z_RLMK = x_RLK.unsqueeze(2) + b_RMK.unsqueeze(1)
+        if self.limit in ("max", "min"):
+            return extremum(z_RLMK, self.limit == "max", self.strict)
+        y_RLM = fork_mean(z_RLMK, eps.detach(), self.log_k)
+        if not eps.requires_grad:
+            return y_RLM
+        own = self.param.normalize_offsets and not self.param.normalize_offsets_projected
+        return fork_epsilon_gradient(y_RLM, z_RLMK, b_RMK.unsqueeze(1) if own else None, eps)
+
+    def epsilon(self) -> Tensor:
+        """Epsilon as a scalar tensor."""
+        return self.blob(0).view(())
+
+    def look(self) -> None:
+        """Note what epsilon is. Compiled code keeps what was seen last, outside it."""
+        eps = self.blobs[0].detach()
+        if may_look(eps) and (eps.device.type == "cpu" or self.changed(eps)):
+            self.limit = SPECIAL.get(eps.item(), "any")
+
+    def fill(self, blobs: Iterable[int], generator: torch.Generator) -> None:
+        super().fill(blobs, generator)
+        self.look()
+
+    # Offsets
+
+    @property
+    def normalises(self) -> bool:
+        """Whether rows are normalised on the fly."""
+        return bool(self.param.normalize_offsets and not self.param.normalize_offsets_projected)
+
+    def offsets(self) -> Tensor:
+        """The offsets as they count (R, M, K): logarithms, normalised where asked for."""
+        return self.normed(self.rows()) if self.normalises else self.rows()
+
+    def rows(self) -> Tensor:
+        """The offsets (R, M, K) as logarithms, before normalisation on the fly."""
+        p, blob = self.param, self.blob(1)
+        self.project_blob(blob)
+        # The clone is what log keeps for its gradient: the blob itself changes in place at the next forward.
+        b_RMK = (blob if p.use_log_space_parameters else blob.clone().log()).squeeze(1)
+        coefficient = p.maximum_entropy_regularization_coeff
+        if coefficient and p.normalize_offsets and (p.use_log_space_parameters or not self.strict):
+            return entropy_gradient(b_RMK, self.normed(b_RMK.detach()), coefficient)
+        return b_RMK
+
+    def project_blob(self, blob: Tensor) -> None:
+        """Overwrite the offsets blob by what its mode allows: values above the least one, normalised rows."""
+        p = self.param
+        least = None if p.use_log_space_parameters else p.linear_space_min_value
+        with torch.no_grad():
+            if least is not None:
+                blob.clamp_(min=least)
+            if p.normalize_offsets and p.normalize_offsets_projected:
+                normed = self.normed(blob if least is None else blob.log())
+                blob.copy_(normed if least is None else normed.exp().clamp(min=least))
+
+    def normed(self, b_RMK: Tensor) -> Tensor:
+        """Rows (last axis) less their MEX over zero inputs."""
+        eps = self.epsilon().detach() if self.strict else self.epsilon()
+        if self.limit in ("one", "any") or (self.strict and self.limit == "mean"):
+            return b_RMK - (torch.logsumexp(eps * b_RMK, -1, keepdim=True) - self.log_k) / eps
+        if self.limit == "mean":
+            return b_RMK - b_RMK.mean(-1, keepdim=True)
+        return b_RMK - extremum(b_RMK, self.limit == "max", self.strict).unsqueeze(-1)
+
+    # In a latent tree: a state at the top chooses a state at the bottom, with probability exp(offset)
+
+    def tree_problem(self) -> Problem | None:
+        p, field = self.param, "mex_param"
+        if not p.softmax_mode:
+            return self.spec.problem(
+                "gives means, not mixtures; set softmax_mode: true", field, "softmax_mode"
+            )
+        if not p.normalize_offsets:
+            return self.spec.problem(
+                "has offsets that are no log probabilities; set normalize_offsets: true",
+                field,
+                "normalize_offsets",
+            )
+        eps = float(self.blob(0).detach())
+        if eps != 1:
+            return self.spec.problem(f"has epsilon {eps:g}; a mixture has 1", field, "epsilon_filler")
+        b = self.block
+        if b.size != (b.shape[0], 1, 1) or b.stride[1:] != (1, 1) or any(b.pad) or p.normalize_patches:
+            return self.spec.problem(
+                f"has windows of {b.size} over {b.shape} (channels, rows, columns); a state belongs to one "
+                "position: use 1x1 blocks over all channels, stride 1, no padding, and pool above",
+                field, "block_param",
+            )  # fmt: skip
+        return None
+
+    def upward_max(self, below: Tensor) -> Tensor:
+        y_RLM = max_plus(self.patches(below), self.offsets())
+        return self.regions.join(y_RLM).permute(0, 4, 1, 2, 3).flatten(1, 2)
+
+    def downward(self, states: Tensor, below: Tensor, choose: Choose) -> Tensor:
+        rows_BhwK = self.offsets()[self.regions.map(states.device), states]
+        return choose(rows_BhwK + below.movedim(1, -1))
+
+
+def scale(eps: Tensor, x: Tensor) -> Tensor:
+    """eps * x; where x is -inf (left out of the sum) it gives epsilon the gradient 0, not NaN."""
+    return torch.where(x == -inf, x, eps * finite(x)) if eps.requires_grad else eps * x
+
+
+def constant_one(filler: Any) -> Any:
+    """A filler message like the given one that fills with 1."""
+    made = type(filler)()
+    made.type, made.value = "constant", 1.0
+    return made

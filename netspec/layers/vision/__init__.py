@@ -1,0 +1,1 @@
+"""Layers of detection, optical flow and augmentation."""

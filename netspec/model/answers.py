@@ -1,0 +1,65 @@
+"""What a generative model says of images in numbers: their likelihood, their class, with any pixels missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from netspec.data.files.idx import Array
+from netspec.model.model import Model
+from netspec.queries.marginals import entropy
+
+CLASSES = 3
+"""Classes that a line names, the likeliest first."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one image. Logarithms in nats; NaN bits where nothing is observed."""
+
+    image: int
+    label: int
+    observed: int
+    """Pixels that are observed, of all channels."""
+    log_likelihood: float
+    """log p(observed pixels), in the units of the net's input."""
+    bits_per_dimension: float
+    """Bits for each observed pixel in whole grey levels."""
+    posterior: tuple[float, ...]
+    """p(class | observed pixels)."""
+    entropy: float
+    """Of the class."""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"bits_per_dimension": self.bits_per_dimension if self.observed else None}
+
+
+def ask(
+    trained: Model, pixels: Array, labels: Sequence[int], observed: Array | None = None, first: int = 0
+) -> list[Answer]:
+    """An answer for each image, numbered from `first`. pixels (N, C, H, W) 0..255; observed (N, 1 or C, H, W)."""
+    x = trained.from_pixels(pixels, observed)
+    likelihood, bits = trained.log_likelihood(x).tolist(), trained.bits_per_dimension(x).tolist()
+    posterior = trained.posterior(x)
+    spread, seen = entropy(posterior).tolist(), (~x.isnan()).flatten(1).sum(1).tolist()
+    return [
+        Answer(first + i, int(labels[i]), seen[i], likelihood[i], bits[i], tuple(p), spread[i])
+        for i, p in enumerate(posterior.tolist())
+    ]
+
+
+def table(answers: Sequence[Answer]) -> str:
+    """A line an image, under a head."""
+    rows = [["image", "label", "observed", "log p", "bits", "entropy", "classes"]]
+    for a in answers:
+        order = sorted(range(len(a.posterior)), key=lambda y: -a.posterior[y])[:CLASSES]
+        classes = ", ".join(f"{y} {100 * a.posterior[y]:.1f} %" for y in order)
+        bits = f"{a.bits_per_dimension:.3f}" if a.observed else ""
+        rows.append([str(a.image), str(a.label), str(a.observed), f"{a.log_likelihood:.2f}", bits, f"{a.entropy:.3f}",
+                     classes])  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.rjust(w) for cell, w in zip(row[:-1], widths, strict=True)), row[-1]])
+        for row in rows
+    )

@@ -1,0 +1,107 @@
+"""A TEST net cut down to what classifies: data in, class scores out; no labels, no losses, no files read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from netspec import schema
+from netspec.errors import SpecError
+from netspec.layers import registry
+from netspec.layers.base import Shape
+from netspec.schema.spec import LayerSpec, NetSpec
+
+PROBABILITIES = ("Softmax", "SoftmaxWithLoss")
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A net cut down."""
+
+    spec: NetSpec
+    """The layers that the class scores need, with an Input layer in place of the data layer."""
+    scores: str
+    """The blob of class scores: log likelihoods or logits, so that their order is that of the classes."""
+    data: LayerSpec
+    """The data layer as it was written: it knows the transform and the data set."""
+    mask: bool
+    """Whether the net also reads the data layer's third top, 1 where a pixel is observed."""
+
+
+def deploy(spec: NetSpec) -> Deployed:
+    """Cut `spec` down to the class scores; SpecError where no blob of class scores is to be found.
+
+    Class scores are what the last Accuracy compares with the label, else what the last loss does, else what
+    the net's
+    last layer gives (before a Softmax).
+    """
+    data = data_layer(spec)
+    labels = {data.tops[1]} if len(data.tops) > 1 else set()
+    scores, end = scores_blob(spec, data, labels)
+    kept = needed(spec.layers[:end], scores)
+    read = {name for layer in kept for name in layer.bottoms}
+    if touching := labels & read:
+        reader = next(layer for layer in kept if set(layer.bottoms) & touching)
+        raise SpecError([reader.problem(f"through it the class scores {scores!r} depend on the label")])
+    if data.tops[0] not in read:
+        raise SpecError([data.problem(f"the class scores {scores!r} do not depend on {data.tops[0]!r}")])
+    mask = len(data.tops) > 2 and data.tops[2] in read
+    layers = tuple(_as_input(data, spec.phase, mask) if layer is data else layer for layer in kept)
+    return Deployed(replace(spec, layers=layers), scores, data, mask)
+
+
+def data_layer(spec: NetSpec) -> LayerSpec:
+    """The first layer that brings data in; SpecError when there is none."""
+    for layer in spec.layers:
+        kind = registry.get(layer.type)
+        if kind is not None and kind.is_source and layer.tops:
+            return layer
+    raise SpecError(f"{spec.file}: the net has no layer that brings data in (in phase {spec.phase})")
+
+
+def scores_blob(spec: NetSpec, data: LayerSpec, labels: set[str]) -> tuple[str, int]:
+    """(name of the blob of class scores, index of the layer before which it stands)."""
+    readers = [(i, layer) for i, layer in enumerate(spec.layers) if labels.intersection(layer.bottoms[1:])]
+    accuracies = [pair for pair in readers if pair[1].type == "Accuracy"]
+    losses = [pair for pair in readers if (kind := registry.get(pair[1].type)) is not None and kind.is_loss]
+    for found in (accuracies, losses):
+        if found:
+            end, layer = found[-1]
+            return _before_softmax(spec.layers[:end], layer.bottoms[0])
+    sinks = ("Silence", "HDF5Output", "FLOWriter", "PFMWriter", "FloatWriter", "ImgWriter")
+    makers = [
+        (i, layer) for i, layer in enumerate(spec.layers) if layer.type not in sinks and layer is not data
+    ]
+    if not makers:
+        raise SpecError(f"{spec.file}: the net has no layer that could give class scores")
+    end, last = makers[-1]
+    return _before_softmax(spec.layers[: end + 1], last.tops[0])
+
+
+def _before_softmax(layers: tuple[LayerSpec, ...], blob: str) -> tuple[str, int]:
+    for i in reversed(range(len(layers))):
+        if blob in layers[i].tops:
+            if layers[i].type in PROBABILITIES:
+                return layers[i].bottoms[0], i
+            break
+    return blob, len(layers)
+
+
+def needed(layers: tuple[LayerSpec, ...], blob: str) -> list[LayerSpec]:
+    """The layers that `blob`, as it stands after the last of them, is computed from."""
+    wanted, kept = {blob}, []
+    for layer in reversed(layers):
+        if wanted.intersection(layer.tops):
+            wanted.difference_update(layer.tops)
+            wanted.update(layer.bottoms)
+            kept.append(layer)
+    return kept[::-1]
+
+
+def _as_input(data: LayerSpec, phase: str, mask: bool) -> LayerSpec:
+    """An Input layer with the tops of a data layer that a classifier reads, of the shapes that it gives."""
+    shapes: list[Shape] = registry[data.type](data, phase).source_shapes()
+    chosen = [0, 2] if mask else [0]
+    message = schema.LayerParameter(name=data.name, type="Input", top=[data.tops[i] for i in chosen])
+    for i in chosen:
+        message.input_param.shape.add().dim.extend(shapes[i])
+    return replace(data, type="Input", tops=tuple(message.top), message=message)

@@ -1,0 +1,300 @@
+"""Model: a trained net with what one needs to ask it things: its weights, its units, its data, its latent
+tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
+from math import isnan
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netspec import schema
+from netspec.data.files.idx import Array
+from netspec.data.sets.datasets import load as load_data
+from netspec.data.transform import Transformer
+from netspec.errors import DataError, SnapshotError, SpecError
+from netspec.interchange import load_weights, snapshot_files
+from netspec.interchange.comparison import net_file
+from netspec.interchange.dialects import told
+from netspec.layers.tree import Leaf
+from netspec.model.deploy import Deployed, deploy
+from netspec.net.graph import compile
+from netspec.net.net import Net, build
+from netspec.queries import explain, likelihood, marginals, most_probable, sampling, whitened
+from netspec.queries.tree import Tree
+from netspec.queries.whitened import Whitened
+from netspec.schema import spec
+from netspec.schema.spec import TEST
+
+Weights = str | Path | Mapping[str, Tensor]
+BATCH = 100
+VALUES = ("HDF5Data", "Input")
+"""Data layers whose values are no grey levels."""
+T = TypeVar("T")
+
+
+def load(
+    path: str | Path,
+    weights: Weights | None = None,
+    stages: Collection[str] = (),
+    device: str | torch.device = "cpu",
+) -> Model:
+    """The model of a run folder, or of a prototxt with its weights; its TEST net, which needs no labels.
+
+    path: a run folder (its test net and the weights of its newest good snapshot) or a net's prototxt.
+    weights: a weight file or blobs by name; for a run folder these in place of the snapshot's. A prototxt
+    without
+    weights gives the net as its fillers make it.
+    Raises SpecError, SnapshotError or DataError that names what is missing.
+    """
+    path = Path(path)
+    file = path
+    if path.is_dir():
+        file = net_file(path)
+        if weights is None:
+            weights = snapshot_files.newest(path)[0].weights
+    net_spec = spec.net(schema.read_net(file), TEST, stages)
+    deployed = deploy(net_spec if weights is None else told(net_spec, weights))
+    net = build(compile(deployed.spec), seed=0, device=device)
+    if weights is not None:
+        take_weights(net, weights)
+    return Model(net, deployed, str(path))
+
+
+def take_weights(net: Net, weights: Weights) -> None:
+    """Copy weights into every layer of `net`; SnapshotError when one of its blobs is not among them."""
+    if isinstance(weights, Mapping):
+        source = "the given weights"
+        missing, _ = net.load_weights(weights, source)
+    else:
+        source = str(weights)
+        missing, _ = load_weights(net, weights)
+    if missing:
+        raise SnapshotError(f"{source}: has no blob {', '.join(missing)} of the net")
+
+
+class Model:
+    """A TEST net in its own units: x (N, C, H, W) is the net's input, NaN where a pixel is missing.
+
+    Every method takes any N and works through it in batches of `batch`; nothing here keeps gradients.
+    """
+
+    def __init__(self, net: Net, deployed: Deployed, name: str = "", batch: int = BATCH):
+        self.net = net.requires_grad_(False)
+        self.deployed, self.name, self.batch = deployed, name, batch
+        self.data = deployed.data
+        self.image_shape: tuple[int, int, int] = tuple(net.shapes[net.graph.inputs[0]][1:])  # type: ignore[assignment]
+        """(C, H, W) of x."""
+        self.transform = Transformer(self.data, TEST, 0)
+        self.transform.mirror = False
+        p = self.data.message.dataset_param
+        self.fill = float(p.missing.value) if p.HasField("missing") else float("nan")
+        """What a net that is told the mask sees at missing pixels."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.net.params[0].value.device if self.net.params else torch.device("cpu")
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The net as a probability model of x; SpecError that says which layer makes it none."""
+        tree, graph = Tree(self.net), self.net.graph
+        if tree.pixels != graph.inputs[0]:
+            leaf = next(step for step in graph.steps if issubclass(step.kind, Leaf))
+            why = (
+                "reads no pixels, but what other layers make of them; queries need the leaf right at the data"
+            )
+            raise SpecError([leaf.layer.problem(why, "bottom", 0)])
+        return tree
+
+    @cached_property
+    def whitened(self) -> Whitened | None:
+        """The net as a tree behind a whitening convolution, where it is one (the NORB nets)."""
+        return whitened.find(self.net)
+
+    @cached_property
+    def masked(self) -> bool:
+        """Whether masks of ones, of one batch size, stand between the layers of a tree (the original's nets)."""
+        return any(step.layer.type == "DummyData" for step in self.net.graph.steps) and self.generative
+
+    @property
+    def generative(self) -> bool:
+        """Whether `tree` can be had."""
+        try:
+            return self.tree is not None
+        except SpecError:
+            return False
+
+    # Units
+
+    @property
+    def unit(self) -> float:
+        """Size of one grey level in the units of x: a density times this is about a level's probability."""
+        return float(self.transform.scale)
+
+    def from_pixels(self, pixels: Array, observed: Array | None = None) -> Tensor:
+        """x of pixels 0..255 (N, C, H, W), uint8 or float; NaN where `observed` (N, 1 or C, H, W)
+        is false.
+        """
+        pixels = np.asarray(pixels)
+        x = self.transform(pixels, np.arange(len(pixels))).astype(np.float32)
+        if observed is not None:
+            x[np.broadcast_to(np.asarray(observed) == 0, x.shape)] = np.nan
+        return torch.from_numpy(x).to(self.device)
+
+    def to_pixels(self, x: Tensor) -> Array:
+        """The inverse of `from_pixels`, float32, NaN where missing; grey levels are clipped to 0..255."""
+        pixels = x.detach().cpu().numpy().astype(np.float32) / self.transform.scale
+        if len(self.transform.values):
+            pixels = pixels + self.transform.values[:, None, None]
+        elif self.transform.mean is not None:
+            pixels = pixels + self.transform.place(self.transform.mean[None], np.zeros(1, np.int64))
+        if self.data.type in VALUES:
+            return pixels
+        clipped: Array = np.clip(pixels, 0, 255)
+        return clipped
+
+    def images(
+        self, split: str | None = None, begin: int | None = None, end: int | None = None
+    ) -> tuple[Array, Array]:
+        """(pixels (N, C, H, W) uint8 as the net's data layer orders channels, labels (N,) int64) of the
+        named data set.
+
+        split, begin, end: by default the TEST data layer's own. Raises DataError for a net that names no
+        data set.
+        """
+        if self.data.type != "Dataset":
+            raise DataError(f"{self.data.at()}: {self.data} names no data set; give the images themselves")
+        p = self.data.message.dataset_param
+        own = split is None
+        data = load_data(p.name, p.split if own else str(split), p.stand_in)
+        begin = int(p.begin) if own and begin is None else begin
+        end = int(p.end) if own and end is None and p.HasField("end") else end
+        pixels, labels = data.images[begin:end], data.labels[begin:end].astype(np.int64)
+        if not len(labels):
+            wanted = f"{begin or 0} to {len(data) if end is None else end}"
+            raise DataError(f"data set {p.name!r} has no images {wanted} among its {len(data)}")
+        return np.ascontiguousarray(pixels[:, ::-1] if pixels.shape[1] == 3 else pixels), labels
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set, '' when the data layer names none."""
+        return str(self.data.message.dataset_param.name) if self.data.type == "Dataset" else ""
+
+    # Classes
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Class scores (N, K): log p(observed | y) of a generative net, logits of another."""
+        return self.batched(self._scores, x)
+
+    def _scores(self, x: Tensor) -> Tensor:
+        if self.whitened is not None and bool(x.isnan().any()):
+            return self.whitened.scores(x)
+        if self.masked:
+            return likelihood.class_log_likelihood(self.tree, x)
+        inputs = [x]
+        if self.deployed.mask:
+            observed = ~x.isnan()
+            shape = self.net.shapes[self.net.graph.inputs[1]]
+            mask = observed if shape[1] == x.shape[1] else observed.all(1, keepdim=True)
+            inputs = [torch.where(observed, x, self.fill), mask.to(x.dtype)]
+        scores: Tensor = self.net(*inputs)[0]
+        return scores.flatten(1)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The class of the highest score (N,)."""
+        return self.scores(x).argmax(1)
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether the net itself says what a missing pixel means: it is generative, or reads the mask."""
+        return self.generative or self.whitened is not None or (self.deployed.mask and not isnan(self.fill))
+
+    # Queries (see netspec.queries)
+
+    def batched(self, query: Callable[..., T], *tensors: Tensor | None) -> T:
+        """query(*batch) for runs of at most `batch` rows of `tensors`, joined; of tuples and lists
+        each part.
+        """
+        n = next(len(tensor) for tensor in tensors if tensor is not None)
+        found: list[Any] = []
+        with torch.no_grad():
+            for begin in range(0, max(n, 1), self.batch):
+                part = slice(begin, begin + self.batch)
+                found.append(query(*(None if t is None else t[part].to(self.device) for t in tensors)))
+        whole: Any
+        if isinstance(found[0], Tensor):
+            whole = torch.cat(found)
+        else:
+            whole = type(found[0])(torch.cat(parts) for parts in zip(*found, strict=True))
+        return cast("T", whole)
+
+    def class_log_likelihood(self, x: Tensor) -> Tensor:
+        """log p(observed | y), (N, Y), nats; see `queries.likelihood`."""
+        return self._ask(likelihood.class_log_likelihood, x)
+
+    def log_likelihood(self, x: Tensor) -> Tensor:
+        """log p(observed), (N,), nats."""
+        return self._ask(likelihood.log_likelihood, x)
+
+    def posterior(self, x: Tensor) -> Tensor:
+        """p(y | observed), (N, Y)."""
+        return self._ask(likelihood.posterior, x)
+
+    def bits_per_dimension(self, x: Tensor) -> Tensor:
+        """Bits for each observed pixel of the image in whole grey levels, (N,)."""
+        return self._ask(lambda tree, part: likelihood.bits_per_dimension(tree, part, self.unit), x)
+
+    def marginals(self, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
+        """Posterior of every latent variable, a blob (N, M, h, w) a level; keeps all of them, so mind N."""
+        return self._ask(marginals.marginals, x, y)
+
+    def expected_completion(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(mean, standard deviation) of the missing pixels given the observed ones."""
+        return self._ask(marginals.expected_completion, x, y)
+
+    def most_probable_completion(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """x with its missing pixels at the most probable explanation."""
+        return self._ask(most_probable.most_probable_completion, x, y)
+
+    def complete(
+        self, x: Tensor, y: Tensor | None = None, seed: int | None = None, noise: bool = True
+    ) -> Tensor:
+        """x with its missing pixels drawn from their distribution given the observed ones."""
+        generator = self.generator(seed)
+        return self._ask(lambda tree, a, b: sampling.complete(tree, a, b, generator, noise), x, y)
+
+    def sample(
+        self,
+        y: Tensor,
+        seed: int | None = None,
+        noise: bool = True,
+        given: Sequence[tuple[str, int, int, int]] = (),
+    ) -> Tensor:
+        """Images drawn from the classes y (N,), those with the states `given`: (layer, row, column, state) of each."""
+        generator, known = self.generator(seed), self.tree.given(given)
+        return self._ask(lambda tree, part: sampling.sample(tree, part, generator, noise, known), y)
+
+    def contributions(self, x: Tensor, y: Tensor, size: int = 1) -> Tensor:
+        """What each size x size patch adds to log p(y | x), (N, rows, columns), nats."""
+        return self._ask(lambda tree, a, b: explain.contributions(tree, a, b, size), x, y)
+
+    def information_gain(self, x: Tensor, draws: int = 8, size: int = 1, seed: int | None = None) -> Tensor:
+        """Expected fall of the class entropy from seeing each missing patch, (N, rows, columns), nats."""
+        generator = self.generator(seed)
+        return self._ask(lambda tree, part: explain.information_gain(tree, part, draws, size, generator), x)
+
+    def generator(self, seed: int | None) -> torch.Generator | None:
+        """A generator on the model's device; None (torch's own) without a seed."""
+        return None if seed is None else torch.Generator(self.device).manual_seed(seed)
+
+    def _ask(self, query: Callable[..., T], *tensors: Tensor | None) -> T:
+        tree = self.tree
+        return self.batched(lambda *parts: query(tree, *parts), *tensors)

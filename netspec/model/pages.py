@@ -1,0 +1,316 @@
+"""Pictures of a trained model: samples, completions, explanations, its neurons and latent trees; and those of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netspec import draw
+from netspec.data.files.idx import Array
+from netspec.data.files.images import decode, resize
+from netspec.errors import NetspecError, did_you_mean
+from netspec.layers.basic.pooling import Pooling
+from netspec.layers.simnets.mex import MEX
+from netspec.model import model
+from netspec.model.model import Model
+from netspec.queries import most_probable, sampling
+from netspec.run.fit import Run
+
+COLUMNS = 10
+"""Samples of each class in a grid."""
+GREY = (0, 255)
+Page = tuple[float, float] | None
+"""(width, height) in inches that a picture is fitted into; None: what its panels need."""
+
+
+def draw_run(run: Run) -> dict[str, Path]:
+    """Draw into the run's folder; gives the files by what they show. The loss plot is drawn by the training itself."""
+    found = {"graph": draw.graph(run.net, run.folder / "graph.svg").paths[0]}
+    if (loss := run.folder / "loss.png").exists():
+        found["loss plot"] = loss
+    try:
+        trained = model.load(run.folder)
+    except NetspecError:  # such as a net without an image input: it has no samples to show
+        return found
+    if trained.generative:
+        found["samples"] = sample_grid(trained, run.folder / "samples.png")
+    return found
+
+
+def check_classes(trained: Model, classes: Sequence[int]) -> None:
+    """NetspecError where one of `classes` is none of the net's."""
+    if wrong := [c for c in classes if not 0 <= c < trained.tree.classes]:
+        raise NetspecError(f"no class {wrong[0]}: the net has classes 0 to {trained.tree.classes - 1}")
+
+
+def sample_grid(
+    trained: Model,
+    path: str | Path,
+    columns: int = COLUMNS,
+    classes: Sequence[int] = (),
+    seed: int = 1,
+    noise: bool = False,
+    given: Sequence[tuple[str, int, int, int]] = (),
+    page: Page = None,
+) -> Path:
+    """A page of ancestral samples, a row a class (Sharir et al. 2018, Fig. 5); gives its path.
+
+    classes: default all of them. noise: draw pixels from the Gaussians of the leaves, instead of showing their means.
+    given: states of latent variables that all samples have, (layer, row, column, state) each.
+    """
+    chosen = list(classes) or list(range(trained.tree.classes))
+    check_classes(trained, chosen)
+    y = torch.tensor(chosen).repeat_interleave(columns)
+    pixels = trained.to_pixels(trained.sample(y, seed, noise, given))
+    return draw.grid(
+        pixels, path, columns=columns, row_labels=[str(c) for c in chosen], limits=GREY, page=page
+    )
+
+
+def completion_page(
+    trained: Model,
+    pixels: Array,
+    observed: Array,
+    path: str | Path,
+    samples: int = 3,
+    seed: int = 1,
+    page: Page = None,
+) -> Path:
+    """Images, what is seen of them, expected completion and its deviation, samples, most probable completion.
+
+    pixels: (N, C, H, W), 0..255. observed: (N, 1 or C, H, W), true where a pixel is seen.
+    """
+    x = trained.from_pixels(pixels, observed)
+    mean, deviation = trained.expected_completion(x)
+    drawn = [trained.to_pixels(trained.complete(x, None, seed + i, noise=False)) for i in range(samples)]
+    return draw.completion(
+        path,
+        trained.to_pixels(x),
+        original=pixels,
+        expected=trained.to_pixels(mean),
+        deviation=deviation.cpu() / trained.unit,
+        samples=drawn,
+        most_probable=trained.to_pixels(trained.most_probable_completion(x)),
+        limits=GREY,
+        page=page,
+    )
+
+
+def explanation_page(
+    trained: Model,
+    pixels: Array,
+    labels: Sequence[int],
+    path: str | Path,
+    size: int = 2,
+    runners_up: int = 1,
+    observed: Array | None = None,
+    seed: int = 1,
+    page: Page = None,
+) -> Path:
+    """For each image, what its patches contribute to its class and to the likeliest other classes.
+
+    observed: (N, 1 or C, H, W), true where a pixel is seen, default everywhere. Where any is missing, one map more:
+    the expected fall of the class entropy from seeing each missing patch, by draws from `seed`; its largest value, in
+    nats, is named above it and has the colour of the scale's end.
+    """
+    x = trained.from_pixels(pixels, observed)
+    posterior = trained.posterior(x).cpu()
+    order = posterior.argsort(1, descending=True)
+    heat, titles = [], []
+    for rank in range(min(1 + runners_up, order.shape[1])):
+        y = order[:, rank]
+        heat.append(spread(trained.contributions(x, y, size).cpu(), size, x.shape[2:]))
+        titles.append([f"class {int(c)}, {per_cent(float(p[c]))}" for c, p in zip(y, posterior, strict=True)])
+    if bool(x.isnan().any()):
+        gain = trained.information_gain(x, size=size, seed=seed).cpu()
+        most = gain.nan_to_num().abs().amax((1, 2), keepdim=True)
+        full = max(float(torch.stack(heat).abs().max()), 1e-6)  # gains are small: each image's fill the scale
+        heat.append(spread(gain / most.clamp_min(1e-12) * full, size, x.shape[2:]))
+        titles.append([f"gain, up to {float(m):.2g}" for m in most])
+    return draw.explain(
+        path,
+        trained.to_pixels(x),
+        torch.stack(heat, 1),
+        row_labels=[f"a {label}" for label in labels],
+        titles=[list(row) for row in zip(*titles, strict=True)],
+        limits=GREY,
+        page=page,
+    )
+
+
+def spread(values: Tensor, size: int, shape: Sequence[int]) -> Tensor:
+    """Values of size x size patches (N, h, w) at each of their pixels (N, H, W)."""
+    rows, columns = shape
+    return values.repeat_interleave(size, 1).repeat_interleave(size, 2)[:, :rows, :columns]
+
+
+def per_cent(p: float) -> str:
+    """A probability in few signs: `99.8 %`, `< 0.1 %`."""
+    return f"{100 * p:.1f} %" if p >= 0.001 else "< 0.1 %"
+
+
+# Latent variables
+
+
+def latent_blobs(trained: Model) -> dict[str, int]:
+    """Blobs whose states are latent variables of their own, by name from the leaf up: numbers as `Tree.up` counts.
+
+    A blob below a SUM pooling only repeats the states of its parents, and is left out.
+    """
+    tree = trained.tree
+    names = {tree.names[i]: i for i, layer in enumerate(tree.inner) if isinstance(layer, MEX)}
+    return {**names, tree.names[-1]: len(tree.inner)}
+
+
+def fields(trained: Model) -> list[tuple[int, int]]:
+    """(height, width) in pixels of what a state stands for, blob by blob as `Tree.up` counts."""
+    tree = trained.tree
+    above, below, left, right = tree.leaf.margins()
+    h, w = tree.grid
+    _, rows, columns = trained.image_shape
+    found = [((above + rows + below) // h, (left + columns + right) // w)]
+    for layer in tree.inner:
+        down, across = layer.frame.kernel if isinstance(layer, Pooling) else (1, 1)
+        found.append((found[-1][0] * down, found[-1][1] * across))
+    return found
+
+
+def cut(trained: Model, pixels: Array, grid: tuple[int, int], field: tuple[int, int]) -> Array:
+    """The receptive fields (N, h, w, C, ph, pw) of a level with `grid` positions, NaN beyond the image."""
+    above, _, left, _ = trained.tree.leaf.margins()
+    n, c, rows, columns = pixels.shape
+    (h, w), (down, across) = grid, field
+    frame = np.full((n, c, h * down, w * across), np.nan, np.float32)
+    frame[:, :, above : above + rows, left : left + columns] = pixels
+    cells = frame.reshape(n, c, h, down, w, across)
+    found: Array = cells.transpose(0, 2, 4, 1, 3, 5)
+    return found
+
+
+def tree_page(
+    trained: Model,
+    path: str | Path,
+    pixels: Array | None = None,
+    y: int | None = None,
+    seed: int = 1,
+    page: Page = None,
+) -> Path:
+    """One latent tree: that of a sample of class y, or the most probable one of an image (C, H, W), given y if set."""
+    tree, sizes = trained.tree, fields(trained)
+    check_classes(trained, [] if y is None else [y])
+    classes = None if y is None else torch.tensor([y], device=trained.device)
+    empty = torch.full((1, *trained.image_shape), torch.nan, device=trained.device)
+    with torch.no_grad():
+        if pixels is None:
+            states = sampling.sample_states(tree, empty, classes, trained.generator(seed))
+            title = "a sample"
+        else:
+            states, _ = most_probable.most_probable_states(tree, trained.from_pixels(pixels[None]), classes)
+            title = "the most probable tree of an image"
+        image = trained.to_pixels(tree.leaf.mean_image(tree.one_hot(states[0])))
+    levels = []
+    for name, i in reversed(latent_blobs(trained).items()):
+        grid = (states[i].shape[1], states[i].shape[2])
+        extent = (sizes[-1][0] // sizes[i][0], sizes[-1][1] // sizes[i][1])
+        patches = cut(trained, image, grid, sizes[i])[0]
+        levels.append(draw.Level(name, states[i][0].cpu().numpy(), patches, extent))
+    return draw.tree(levels, path, title=f"{title}, class {int(states[-1])}", limits=GREY, page=page)
+
+
+def neurons_page(
+    trained: Model,
+    path: str | Path,
+    level: str | None = None,
+    count: int = 16,
+    kind: str = "sample",
+    seed: int = 1,
+    page: Page = None,
+) -> Path:
+    """What the states of a level stand for, laid out by position (Sharir et al. 2018, Fig. 6).
+
+    level: name of its blob, default the one below the classes. count: states shown at each position, spread evenly.
+    kind: "sample" (a draw below the state, component means as pixels), "mean" (of 32 draws), "most_probable".
+    """
+    blobs = latent_blobs(trained)
+    name = list(blobs)[max(len(blobs) - 2, 0)] if level is None else level
+    if name not in blobs:
+        raise NetspecError(
+            f"no level is called {name!r}" + did_you_mean(name, blobs, f"there are {', '.join(blobs)}")
+        )
+    kinds = ("sample", "mean", "most_probable")
+    if kind not in kinds:
+        raise NetspecError(f"kind {kind!r} is none of {', '.join(kinds)}")
+    shape = trained.tree.up(torch.full((1, *trained.image_shape), torch.nan, device=trained.device))[
+        blobs[name]
+    ].shape
+    chosen = torch.linspace(0, shape[1] - 1, min(count, shape[1])).round().long()
+    states = chosen.to(trained.device).view(-1, 1, 1).expand(-1, *shape[2:])
+    pixels = trained.to_pixels(states_below(trained, blobs[name], states, kind, seed))
+    patches = cut(trained, pixels, (shape[2], shape[3]), fields(trained)[blobs[name]]).transpose(
+        1, 2, 0, 3, 4, 5
+    )
+    numbers = np.broadcast_to(chosen.numpy(), patches.shape[:3])
+    title = f"{name}: {len(chosen)} of {shape[1]} states at each position"
+    return draw.neurons(
+        patches,
+        path,
+        states=numbers if shape[2] * shape[3] <= 4 else None,
+        title=title,
+        limits=GREY,
+        page=page,
+    )
+
+
+def states_below(trained: Model, level: int, states: Tensor, kind: str, seed: int) -> Tensor:
+    """Images (B, C, H, W) that given states (B, h, w) of blob `level` stand for."""
+    tree, generator = trained.tree, trained.generator(seed)
+    with torch.no_grad():
+        if kind == "most_probable":
+            empty = torch.full((len(states), *trained.image_shape), torch.nan, device=trained.device)
+            leaves = tree.down(tree.up_max(empty), states, most_probable.argmax, level)[0]
+            return tree.leaf.mean_image(tree.one_hot(leaves))
+        draws = 32 if kind == "mean" else 1
+        images = [sampling.sample_from(tree, level, states, generator, noise=False) for _ in range(draws)]
+        return torch.stack(images).mean(0)
+
+
+def activation_pages(
+    trained: Model, folder: str | Path, image: str | Path | None = None, blobs: Sequence[str] = ()
+) -> list[Path]:
+    """Feature maps of blobs (default: all with places) for an image, and the filters of convolutions; gives the files.
+
+    image: a picture file, resized to the net's input; default the first image of the net's test data.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    c, h, w = trained.image_shape
+    if image is None:
+        pixels = trained.images(begin=0, end=1)[0]
+    else:
+        pixels = resize(decode(Path(image).read_bytes(), c == 3, str(image)), h, w)[None]
+    inputs = [trained.from_pixels(pixels)]
+    others = [trained.net.shapes[slot] for slot in trained.net.graph.inputs[1:]]
+    inputs += [torch.zeros((1, *shape[1:]), device=trained.device) for shape in others]
+    with torch.no_grad():
+        found = trained.net.blobs(*inputs)
+    if wrong := [name for name in blobs if name not in found]:
+        raise NetspecError(f"no blob is called {wrong[0]!r}{did_you_mean(wrong[0], found)}")
+    pages = []
+    for name in blobs or [
+        name for name, value in found.items() if value.dim() == 4 and value[0, 0].numel() > 1
+    ]:
+        pages.append(draw.feature_maps(found[name].cpu(), folder / f"{safe(name)}.png", title=name))
+    for layer in trained.net.made:
+        if "Convolution" in layer.spec.type and layer.blobs and layer.blobs[0].dim() == 4 and not blobs:
+            name = layer.spec.name
+            pages.append(draw.filters(layer.blobs[0].cpu(), folder / f"{safe(name)}_filters.png", title=name))
+    return pages
+
+
+def safe(name: str) -> str:
+    """A blob's name as a file name."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)

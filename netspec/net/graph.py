@@ -1,0 +1,206 @@
+"""compile(spec) -> Graph: layers in file order, blob names turned into slots, every wiring error at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from netspec.errors import Problem, SpecError, nearest
+from netspec.layers import Layer, registry
+from netspec.schema.forks import FORK_LAYERS
+from netspec.schema.spec import LayerSpec, NetSpec, loss_weights
+
+AUTOMATIC = "(automatic)"
+"""Name of the top of a loss layer that is written without one, as in Caffe."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One version of a blob: an in-place layer makes a new slot under the same name."""
+
+    name: str
+    maker: int
+    """Index of the layer that writes it."""
+    top: int
+    """Which top of that step it is."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer with the slots it reads and writes."""
+
+    layer: LayerSpec
+    kind: type[Layer]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    drops: tuple[int, ...]
+    """Slots that nobody reads after this step."""
+    stops: tuple[bool, ...]
+    """For each bottom, whether the gradient stops here."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A compiled net. Slots are blob versions; `inputs` are fed by a loader, `outputs` are what nobody reads."""
+
+    spec: NetSpec
+    steps: tuple[Step, ...]
+    slots: tuple[Slot, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    """Unread blobs, by name (Caffe's order of net outputs)."""
+    losses: tuple[tuple[int, float], ...]
+    """Slots that count into the objective, each with its weight."""
+
+    def name(self, slot: int) -> str:
+        return self.slots[slot].name
+
+    def find(self, name: str) -> int | None:
+        """The last slot of the blob called `name`."""
+        found = [i for i, slot in enumerate(self.slots) if slot.name == name]
+        return found[-1] if found else None
+
+
+def compile(spec: NetSpec) -> Graph:
+    """Wire the layers of `spec`; raises one SpecError that holds every wiring mistake."""
+    return _Wiring(spec).run()
+
+
+@dataclass
+class _Wiring:
+    spec: NetSpec
+    slots: list[Slot] = field(default_factory=list)
+    current: dict[str, int] = field(default_factory=dict)
+    """The newest slot of each blob name."""
+    unread: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
+    """Tops of layers of unknown type: named, so that their readers are no second error."""
+    steps: list[Step] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def run(self) -> Graph:
+        for index, layer in enumerate(self.spec.layers):
+            self.add(index, layer)
+        if self.problems:
+            raise SpecError(self.problems)
+        outputs = tuple(self.current[name] for name in sorted(self.unread))
+        return Graph(
+            self.spec,
+            with_drops(self.steps, {*outputs, *(slot for slot, _ in self.losses)}),
+            tuple(self.slots),
+            tuple(self.inputs),
+            outputs,
+            tuple(self.losses),
+        )
+
+    def add(self, index: int, layer: LayerSpec) -> None:
+        kind = registry.get(layer.type)
+        reads = [self.read(layer, i, name) for i, name in enumerate(layer.bottoms)]
+        if kind is None:
+            self.problems.append(unknown_type(layer))
+            self.broken.update(layer.tops)
+            return
+        layer = with_automatic_tops(layer, kind)
+        self.check_arity(layer, kind)
+        writes = [self.write(index, layer, i, name) for i, name in enumerate(layer.tops)]
+        weights = loss_weights(layer, kind.is_loss)
+        if len(weights) != len(layer.tops):
+            self.problem(
+                layer, f"{len(weights)} loss_weight values for {len(layer.tops)} tops", "loss_weight", 0
+            )
+        flags = list(layer.message.propagate_down)
+        if flags and len(flags) != len(layer.bottoms):
+            self.problem(
+                layer,
+                f"{len(flags)} propagate_down values for {len(layer.bottoms)} bottoms",
+                "propagate_down",
+                0,
+            )
+        if None in reads or None in writes:
+            return
+        written = [slot for slot in writes if slot is not None]
+        self.losses += [(slot, weight) for slot, weight in zip(written, weights, strict=False) if weight != 0]
+        if kind.is_source:
+            self.inputs += written
+        forced = self.spec.force_backward
+        stops = tuple(
+            not kind.differentiable or (not forced and i < len(flags) and not flags[i])
+            for i in range(len(reads))
+        )
+        self.steps.append(
+            Step(layer, kind, tuple(slot for slot in reads if slot is not None), tuple(written), (), stops)
+        )
+
+    def read(self, layer: LayerSpec, i: int, name: str) -> int | None:
+        """The slot behind bottom i."""
+        self.unread.discard(name)
+        if name not in self.current and name not in self.broken:
+            hint = ""
+            if near := nearest(name, self.current):
+                maker = self.spec.layers[self.slots[self.current[near]].maker]
+                place = maker.at("top", self.slots[self.current[near]].top)
+                hint = f"; did you mean {near!r}" + (f" (line {place.line})?" if place else "?")
+            self.problem(layer, f"bottom {name!r} is made by no earlier layer{hint}", "bottom", i)
+        return self.current.get(name)
+
+    def write(self, index: int, layer: LayerSpec, i: int, name: str) -> int | None:
+        """A new slot for top i of layer number `index`."""
+        in_place = i < len(layer.bottoms) and layer.bottoms[i] == name
+        if name in self.current and not in_place and name != AUTOMATIC:
+            maker = self.spec.layers[self.slots[self.current[name]].maker]
+            self.problem(layer, f"top {name!r} is already made by {maker}", "top", i)
+            return None
+        self.slots.append(Slot(name, index, i))
+        self.current[name] = len(self.slots) - 1
+        self.unread.add(name)
+        return self.current[name]
+
+    def check_arity(self, layer: LayerSpec, kind: type[Layer]) -> None:
+        for word, arity, names in (("bottom", kind.bottoms, layer.bottoms), ("top", kind.tops, layer.tops)):
+            if not arity.allows(len(names)):
+                plural = "" if arity.least == arity.most == 1 else "s"
+                found = f"{len(names)}: {', '.join(names)}" if names else "none"
+                self.problem(layer, f"takes {arity} {word}{plural}, found {found}", word, 0)
+        if kind.paired and len(layer.bottoms) != len(layer.tops):
+            self.problem(
+                layer,
+                f"needs as many tops as bottoms, found {len(layer.tops)} and {len(layer.bottoms)}",
+                "top",
+                0,
+            )
+
+    def problem(self, layer: LayerSpec, message: str, *path: str | int) -> None:
+        self.problems.append(layer.problem(message, *path))
+
+
+def unknown_type(layer: LayerSpec) -> Problem:
+    """That there is no such layer, with what is known of it."""
+    near = nearest(layer.type, registry, cutoff=0.75)
+    if layer.type in FORK_LAYERS:
+        hint = f", {FORK_LAYERS[layer.type]}; netspec does not have it: netspec.register makes a layer of yours known"
+    elif near:
+        hint = f"; did you mean {near!r}?"
+    else:
+        hint = "; a layer of your own is made known by netspec.register"
+    return layer.problem(f"unknown layer type {layer.type!r}{hint}", "type")
+
+
+def with_automatic_tops(layer: LayerSpec, kind: type[Layer]) -> LayerSpec:
+    """A loss layer written without a top gets one (src/caffe/net.cpp, AutoTopBlobs)."""
+    if not kind.is_loss or len(layer.tops) >= kind.tops.least:
+        return layer
+    return replace(layer, tops=layer.tops + (AUTOMATIC,) * (kind.tops.least - len(layer.tops)))
+
+
+def with_drops(steps: list[Step], kept: set[int]) -> tuple[Step, ...]:
+    """Each step with the slots that can be let go after it."""
+    last: dict[int, int] = {}
+    for i, step in enumerate(steps):
+        for slot in (*step.reads, *step.writes):
+            last[slot] = i
+    drops: dict[int, list[int]] = {}
+    for slot, i in last.items():
+        if slot not in kept:
+            drops.setdefault(i, []).append(slot)
+    return tuple(replace(step, drops=tuple(drops.get(i, ()))) for i, step in enumerate(steps))

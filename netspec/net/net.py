@@ -1,0 +1,237 @@
+"""Net: a graph with its layers made, its shapes known and its weights filled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netspec.errors import SpecError
+from netspec.layers.base import Layer, Shape, as_tuple
+from netspec.net.graph import Graph
+from netspec.net.memory import check_memory
+from netspec.net.params import Param, freeze, materialise, numbered, share_by_name
+from netspec.net.shapes import shape_pass
+from netspec.schema.spec import TRAIN
+
+Call = Callable[..., tuple[Tensor, ...]]
+"""How one layer is applied during a walk: (layer, *bottoms) -> tops."""
+
+
+def plain(layer: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
+    """The ordinary call of a walk: the layer's forward."""
+    return as_tuple(layer(*bottoms))
+
+
+def explained(layer: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
+    """`plain`, and an error of the layer's forward gains a note with its place and its bottoms' shapes."""
+    try:
+        return as_tuple(layer(*bottoms))
+    except Exception as error:
+        place = layer.spec.at()
+        shapes = ", ".join(str(tuple(bottom.shape)) for bottom in bottoms) or "none"
+        error.add_note(f"{f'{place}: ' if place else ''}{layer.spec}, bottoms {shapes}")
+        raise
+
+
+class Net(nn.Module):
+    """The executor: a loop over the graph's steps. Call it with the graph's inputs in order, get its outputs."""
+
+    def __init__(self, graph: Graph, layers: Sequence[Layer], shapes: Sequence[Shape]):
+        super().__init__()
+        self.graph = graph
+        self.layers = nn.ModuleList(layers)
+        self.made = list(layers)
+        """The layers again, typed; one a step."""
+        self.shapes = tuple(shapes)
+        """Shape of every slot."""
+        self.params: list[Param] = []
+        self._plan = [
+            (step, layer) for step, layer in zip(graph.steps, layers, strict=True) if not step.kind.is_source
+        ]
+
+    # Walking
+
+    def run(self, call: Call, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Walk the steps with `call` in place of each layer's forward; gives outputs, then losses, in graph order."""
+        if len(inputs) != len(self.graph.inputs):
+            raise ValueError(
+                f"{len(inputs)} inputs given, the net takes {len(self.graph.inputs)}: {self.input_names}"
+            )
+        slots: list[Any] = [None] * len(self.graph.slots)
+        for slot, value in zip(self.graph.inputs, inputs, strict=True):
+            slots[slot] = value
+        for step, layer in self._plan:
+            bottoms = [
+                slots[slot].detach() if stop else slots[slot]
+                for slot, stop in zip(step.reads, step.stops, strict=True)
+            ]
+            for slot, top in zip(step.writes, call(layer, *bottoms), strict=True):
+                slots[slot] = top
+            for slot in step.drops:
+                slots[slot] = None
+        return tuple(slots[slot] for slot in (*self.graph.outputs, *(slot for slot, _ in self.graph.losses)))
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The net's outputs (blobs that no layer reads, by name), then its loss blobs."""
+        return self.run(plain if torch.compiler.is_compiling() else explained, *inputs)
+
+    def objective(self, tops: Sequence[Tensor]) -> Tensor:
+        """The weighted sum of the loss blobs among `tops` (what `forward` returned): the scalar that is trained."""
+        losses = tops[len(self.graph.outputs) :]
+        total = torch.zeros((), device=tops[0].device if tops else None)
+        for value, (_, weight) in zip(losses, self.graph.losses, strict=True):
+            total = total + weight * value.sum()
+        return total
+
+    def outputs(self, tops: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The named outputs among `tops` (what `forward` returned)."""
+        return {self.graph.name(slot): top for slot, top in zip(self.graph.outputs, tops, strict=False)}
+
+    def blobs(self, *inputs: Tensor, until: str | None = None) -> dict[str, Tensor]:
+        """Every blob by name, as it stands at the end (or after layer `until`)."""
+        return {self.graph.name(slot): value for slot, value in self.slots(*inputs, until=until).items()}
+
+    def slots(self, *inputs: Tensor, until: str | None = None) -> dict[int, Tensor]:
+        """Every slot's value; the walk ends after the layer called `until`."""
+        values: dict[int, Tensor] = dict(zip(self.graph.inputs, inputs, strict=True))
+        walk = iter(self._plan)
+
+        def watching(layer: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
+            step, _ = next(walk)
+            tops = explained(layer, *bottoms)
+            values.update(zip(step.writes, tops, strict=True))
+            if layer.spec.name == until:
+                raise _Stop
+            return tops
+
+        try:
+            self.run(watching, *inputs)
+        except _Stop:
+            return values
+        if until is not None:
+            raise KeyError(f"no layer is called {until!r}")
+        return values
+
+    @property
+    def input_names(self) -> list[str]:
+        return [self.graph.name(slot) for slot in self.graph.inputs]
+
+    @property
+    def output_names(self) -> list[str]:
+        return [self.graph.name(slot) for slot in self.graph.outputs]
+
+    def shape(self, blob: str) -> Shape:
+        """The shape of the blob called `blob` (its last version); KeyError when there is none."""
+        slot = self.graph.find(blob)
+        if slot is None:
+            raise KeyError(blob)
+        return self.shapes[slot]
+
+    def layer(self, name: str) -> Layer:
+        """The first layer called `name`; KeyError when there is none."""
+        for layer in self.made:
+            if layer.spec.name == name:
+                return layer
+        raise KeyError(name)
+
+    # What layers note of their blobs' values, for compiled and exported code
+
+    def look(self) -> None:
+        """Let every layer note what its forward branches on in its blobs' values. Plain walks do so themselves;
+        after a change of values this is for compiled code, which goes by what was noted last.
+        """
+        for layer in self.made:
+            layer.look()
+
+    def noted(self) -> dict[str, Any]:
+        """What layers have noted, by "<step>/<attribute>", as JSON can hold it."""
+        found = ((i, layer, name) for i, layer in enumerate(self.made) for name in layer.looks_for)
+        return {f"{i}/{name}": getattr(layer, name) for i, layer, name in found}
+
+    def recall(self, noted: Mapping[str, Any]) -> None:
+        """Let layers go by what `noted` gave, until they look again."""
+        for i, layer in enumerate(self.made):
+            layer.versions = ()
+            for name in layer.looks_for:
+                setattr(layer, name, noted.get(f"{i}/{name}", getattr(layer, name)))
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """`nn.Module.compile`, for the values that the blobs have now."""
+        self.look()
+        super().compile(*args, **options)
+
+    # Weights
+
+    def weights(self) -> dict[str, Tensor]:
+        """Every owned blob, detached, by '<layer>/<index>'. A blob shared by name appears once, under its owner."""
+        return {param.name: param.value.detach() for param in self.params}
+
+    def load_weights(
+        self, weights: Mapping[str, Tensor], source: str = "weights"
+    ) -> tuple[list[str], list[str]]:
+        """Copy blobs in by name; gives (names of ours not found, names of theirs not used).
+
+        Raises SpecError at the layer when a shape differs, naming both. Nothing is copied then.
+        """
+        problems, copies, missing = [], [], []
+        used: set[str] = set()
+        places_of = numbered(self.graph)
+        for param in self.params:
+            places = [f"{name}/{j}" for i, j in param.users for name, k in (places_of[i],) if k == 1]
+            used.update((param.name, *places))
+            name = next((name for name in (param.name, *places) if name in weights), None)
+            if name is None:
+                missing.append(param.name)
+                continue
+            theirs, ours = tuple(weights[name].shape), tuple(param.value.shape)
+            if theirs != ours:
+                layer = self.graph.steps[param.users[0][0]].layer
+                problems.append(layer.problem(f"blob {param.name} has shape {ours}, {source} holds {theirs}"))
+            else:
+                copies.append((param.value, weights[name]))
+        if problems:
+            raise SpecError(problems)
+        with torch.no_grad():
+            for value, new in copies:
+                value.copy_(new)
+        self.look()
+        return missing, [name for name in weights if name not in used]
+
+
+class _Stop(Exception):
+    """Ends a walk early."""
+
+
+def build(
+    graph: Graph,
+    *,
+    seed: int | None = None,
+    device: str | torch.device = "cpu",
+    share: Net | None = None,
+    input_shapes: Mapping[str, Shape] | None = None,
+    history: int = 0,
+) -> Net:
+    """Make a Net: layers, shapes (found on the meta device), memory check, then weights.
+
+    seed: of the fillers; None takes one from torch's default generator.
+    device: "meta" stops after the shapes, with nothing allocated.
+    share: a net whose parameters are used for layers of the same name (TRAIN and TEST nets of one model).
+    input_shapes: shapes of source blobs by name, in place of what their layers say.
+    history: tensors that a solver will keep beside each weight; the memory check counts them.
+    Raises SpecError with every shape mistake, each at its layer; or when the blobs would not fit in memory.
+    """
+    layers, shapes = shape_pass(graph, input_shapes or {})
+    others = {} if share is None else dict(zip(numbered(share.graph), share.made, strict=True))
+    net = Net(graph, layers, shapes)
+    net.params = params = share_by_name(graph, layers, others)
+    if torch.device(device).type != "meta":
+        new = [param.value for param in params if param.value.is_meta]
+        check_memory(graph, shapes, new, torch.device(device), history)
+        materialise(params, layers, seed)
+        net.to(device)
+    if graph.spec.phase == TRAIN:
+        freeze(params, graph)
+    return net

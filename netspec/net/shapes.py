@@ -1,0 +1,75 @@
+"""Shapes: every blob's, found from the sources on, on the meta device, with nothing allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from netspec.errors import Problem, SpecError
+from netspec.layers.base import Layer, Shape
+from netspec.net.graph import Graph, Step
+
+
+def shape_pass(graph: Graph, given: Mapping[str, Shape]) -> tuple[list[Layer], list[Shape]]:
+    """The layers, one a step, set up, and the shape of every slot; `given`: of source blobs, by name.
+
+    Raises SpecError with every mistake, each at its layer.
+    """
+    shapes: list[Any] = [None] * len(graph.slots)
+    layers: list[Layer] = []
+    problems: list[Problem] = []
+    for step in graph.steps:
+        try:
+            layer = step.kind(step.layer, step.layer.phase(graph.spec.phase))
+            layers.append(layer)
+            if any(shapes[slot] is None for slot in step.reads):
+                continue  # a mistake above is reported already
+            for slot, shape in zip(step.writes, top_shapes(layer, step, graph, shapes, given), strict=True):
+                shapes[slot] = shape
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(problems)
+    return layers, shapes
+
+
+def top_shapes(
+    layer: Layer, step: Step, graph: Graph, shapes: list[Any], given: Mapping[str, Shape]
+) -> Iterable[Shape]:
+    """Shapes of a step's tops, from `shapes` of the slots that it reads; a layer that is no source is set up."""
+    names = [graph.name(slot) for slot in step.writes]
+    if step.kind.is_source:
+        if all(name in given for name in names):
+            return [tuple(given[name]) for name in names]
+        own = [
+            tuple(given.get(name, shape)) for name, shape in zip(names, layer.source_shapes(), strict=True)
+        ]
+        for name, shape in zip(names, own, strict=True):
+            if any(size < 0 for size in shape):
+                raise SpecError([step.layer.problem(f"top {name!r} would have shape {shape}")])
+        return own
+    bottoms = [shapes[slot] for slot in step.reads]
+    layer.setup(*bottoms)
+    try:
+        with torch.no_grad():
+            tops = layer.infer(*(torch.empty(shape, device="meta") for shape in bottoms))
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise SpecError(
+            [step.layer.problem(f"bottom shapes {bottoms} do not fit: {_first_line(error)}")]
+        ) from error
+    for name, top in zip(names, tops, strict=True):
+        if any(size < 1 for size in top.shape):
+            raise SpecError(
+                [
+                    step.layer.problem(
+                        f"top {name!r} would have shape {tuple(top.shape)} from bottoms {bottoms}"
+                    )
+                ]
+            )
+    return [tuple(top.shape) for top in tops]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

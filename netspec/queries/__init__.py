@@ -1,0 +1,1 @@
+"""Questions to a generative net: pure functions of a tree and its inputs."""

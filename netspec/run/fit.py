@@ -1,0 +1,162 @@
+"""fit: train what a solver file describes, with tests, snapshots and exact resumption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from netspec.data import Source
+from netspec.errors import NetspecError, SpecError
+from netspec.interchange.snapshot_files import states, weights_file
+from netspec.interchange.solverstate import SUFFIXES
+from netspec.interchange.weights import kind_of
+from netspec.net.devices import choose_device
+from netspec.run import experiment
+from netspec.run.experiment import Experiment, tell
+from netspec.run.folder import METRICS, new_folder
+from netspec.run.progress import Progress
+from netspec.run.signals import Requests
+from netspec.run.tests import average
+from netspec.run.trainer import Run, Trainer, Weights
+from netspec.run.watch import Diverged
+from netspec.schema import Document
+
+__all__ = ["Diverged", "Run", "average", "choose_device", "fit"]
+
+
+def fit(
+    source: str | Path | Document | Experiment,
+    *,
+    weights: Weights | Sequence[Weights] | None = None,
+    resume: str | Path | None = None,
+    device: str | torch.device | None = None,
+    seed: int | None = None,
+    iterations: int | None = None,
+    overrides: Mapping[str, str] | Sequence[str] = (),
+    out: str | Path | None = None,
+    progress: bool = True,
+    compiled: bool | None = None,
+    given: Mapping[str, Source] | None = None,
+    sigint: str = "stop",
+    sighup: str = "snapshot",
+) -> Run:
+    """Train; gives the run with its nets. Files go to `out`, or to a new folder runs/<name of the file>.
+
+    source: a solver file, or a net file with <stem>_solver.prototxt beside it.
+    weights: weight files, run folders, or blobs by name, copied into layers of equal name before the start; those of
+    test nets too.
+    resume: a run folder (its newest good snapshot) or a state file; the run goes on as if never stopped, with its
+    seed. Snapshots in the folder that are newer than the one resumed are moved to abandoned/<n> in it. A
+    .solverstate of Caffe (.solverstate.h5) brings the weights that it names, found there or beside it.
+    device: by default the GPU where there is one and solver_mode is not CPU.
+    seed: of fillers, data order and masks; by default the solver's random_seed, or a new one.
+    iterations: in place of max_iter. overrides: `field=value` settings, see netspec.run.settings.
+    compiled: whether to compile the step; by default from 2000 iterations on, if the solver allows.
+    given: sources of Input layers (or in place of data layers) by layer name.
+    sigint, sighup: what the signals do, "stop" (after a snapshot), "snapshot" or "none"; SIGTERM as SIGINT.
+    A solver that names another as `pretraining` has that run first, into the folder pretraining of its own run's,
+    and starts from its weights, unless `weights` are given; overrides and iterations are for the solver itself.
+    Raises SpecError, DataError, SnapshotError, or Diverged when loss or gradients stop being finite.
+    """
+    plan = source if isinstance(source, Experiment) else experiment.load(source, overrides)
+    if iterations is not None:
+        plan.solver.max_iter = iterations
+    if plan.solver.pretraining and weights is None and not begun(resume):
+        common = {"device": device, "seed": seed, "progress": progress, "compiled": compiled, "given": given}
+        first = pretrain(plan, out, resume, {**common, "sigint": sigint, "sighup": sighup})
+        if first.interrupted:
+            both = first.folder.parent
+            Progress(0, quiet=not progress).line(
+                f"this run, and the one after it, go on with --resume {both}"
+            )
+            return first
+        if resume is not None:  # of a second run that was killed before its first snapshot
+            (first.folder.parent / METRICS).unlink(missing_ok=True)
+        resume, out, weights = None, first.folder.parent, first.net.weights()
+    weights = chosen(plan, weights, resume)
+    tell(plan, weights if resume is None else [*weights, resume])
+    with Requests(sigint, sighup, patient=False) as requests:
+        trainer = trainer_of(plan.solver.type)(
+            plan, device, seed, out, resume, progress, given or {}, requests
+        )
+        try:
+            try:
+                trainer.prepare(weights, compiled)
+            except BaseException:
+                trainer.discard()
+                raise
+            return trainer.train()
+        finally:
+            trainer.close()
+
+
+def chosen(
+    plan: Experiment, weights: Weights | Sequence[Weights] | None, resume: str | Path | None
+) -> list[Weights]:
+    """The weights to start from: those given, or those that the solver names, each file seen to be there.
+
+    What is resumed has its own, as in Caffe, where a restored state comes after the solver's `weights`.
+    """
+    if weights is not None and resume is not None and not str(resume).endswith(SUFFIXES):
+        raise NetspecError(f"{resume}: a resumed run has its weights; give either a snapshot or weights")
+    found: list[Weights]
+    if weights is None:
+        named = [path for entry in plan.solver.weights for path in entry.split(",")] if resume is None else []
+        found = [experiment.find_file(path, plan.file) or path for path in named]
+    else:
+        found = [weights] if isinstance(weights, str | Path | Mapping) else list(weights)
+    for one in found:
+        if not isinstance(one, Mapping):
+            kind_of(weights_file(Path(one)))  # a name that is wrong is said before any data is fetched
+    return found
+
+
+def begun(resume: str | Path | None) -> bool:
+    """Whether `resume` is a state of the run itself, and not of the pretraining before it."""
+    return resume is not None and (not Path(resume).is_dir() or bool(states(Path(resume))))
+
+
+def pretrain(
+    plan: Experiment, out: str | Path | None, resume: str | Path | None, options: Mapping[str, Any]
+) -> Run:
+    """The run that comes before the plan's, in a folder inside of the one for the plan's; `resume`: it goes on."""
+    source = experiment.find_file(plan.solver.pretraining, plan.file)
+    if source is None:
+        raise SpecError(f"pretraining {plan.solver.pretraining!r}: no such file", plan.at("pretraining"))
+    refuse_circle(plan, source)
+    if resume is not None:
+        return fit(source, resume=Path(resume) / "pretraining", **options)
+    folder = new_folder(plan.stem, out)
+    try:
+        return fit(source, out=folder / "pretraining", **options)
+    except BaseException:
+        with suppress(OSError):  # holds something: then it stays
+            folder.rmdir()
+        raise
+
+
+def refuse_circle(plan: Experiment, source: Path) -> None:
+    """Raise SpecError where the pretraining in `source` has one before it, and so on, that leads back."""
+    seen, before = {Path(plan.file).resolve()}, source
+    while before.resolve() not in seen:
+        seen.add(before.resolve())
+        earlier = experiment.load(before)
+        found = earlier.solver.pretraining and experiment.find_file(earlier.solver.pretraining, earlier.file)
+        if not found:
+            return
+        before = found
+    text = f"pretraining {plan.solver.pretraining!r}: leads back to {before.name}"
+    raise SpecError(text, plan.at("pretraining"))
+
+
+def trainer_of(kind: str) -> type[Trainer]:
+    """The trainer of a solver type: "HardEM" has its own, all others go along gradients."""
+    if kind == "HardEM":
+        from netspec.run.hard_em import HardEMTrainer
+
+        return HardEMTrainer
+    return Trainer

@@ -1,0 +1,186 @@
+"""Run folder: what was run, with what, and what came of it.
+
+net.prototxt, solver.prototxt     the resolved experiment, settings from the command line written in
+run.json                          seed, device, versions, command, notes, and each resumption
+metrics.jsonl                     a line a display or test, see Metrics
+snapshots/iter_N.safetensors, snapshots/iter_N.state.safetensors
+loss.png
+abandoned/N/                      what a run wrote after the snapshot from which it was resumed another way
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from netspec.data.files.whole import clean, write_whole
+from netspec.errors import NetspecError
+from netspec.interchange.snapshot_files import STATE, iteration_of, states
+from netspec.run.experiment import Experiment
+
+METRICS = "metrics.jsonl"
+
+
+def refuse_taken(out: Path) -> None:
+    """Raise NetspecError where `out` cannot be the folder of a new run: it holds one, or is no folder."""
+    if (out / METRICS).exists():
+        remedy = f"resume it (--resume {out})" if states(out) else "remove it, it has no snapshot to resume"
+        raise NetspecError(f"{out} already holds a run: {remedy} or give another --out")
+    if out.exists() and not out.is_dir():
+        raise NetspecError(f"{out}: is a file; a run needs a folder (--out)")
+
+
+def new_folder(stem: str, out: str | Path | None) -> Path:
+    """Make the folder of a new run: `out`, or runs/<stem> with the first number that is free."""
+    if out is not None:
+        refuse_taken(Path(out))
+        Path(out).mkdir(parents=True, exist_ok=True)
+        return Path(out)
+    for n in range(1, 10**6):
+        folder = Path("runs") / (stem if n == 1 else f"{stem}-{n}")
+        try:
+            folder.mkdir(parents=True)  # two runs that start at once get a folder each
+            return folder
+        except FileExistsError:
+            continue
+    raise NetspecError(f"runs/{stem}: all names with numbers are taken")
+
+
+class Folder:
+    """A run folder being written."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.snapshots = path / "snapshots"
+        self.snapshots.mkdir(parents=True, exist_ok=True)
+        clean(path)
+        clean(self.snapshots)
+        self.metrics = Metrics(path / METRICS)
+
+    def discard(self) -> None:
+        """Remove the folder if nothing was written to it."""
+        for folder in (self.snapshots, self.path):
+            with suppress(OSError):  # holds something: then it stays
+                folder.rmdir()
+
+    def set_aside(self, iteration: int) -> Path | None:
+        """Move snapshots past `iteration` to abandoned/<n>, with the metrics so far; gives that folder, if any were.
+
+        A run that goes on from an older snapshot is another branch: what the first one wrote later must not be
+        taken for it. The folder is a run folder of its own.
+        """
+        later = [path for path in self.snapshots.iterdir() if iteration_of(path) > iteration]
+        if not later:
+            return None
+        aside = next(p for n in range(1, 10**6) if not (p := self.path / "abandoned" / str(n)).exists())
+        (aside / "snapshots").mkdir(parents=True)
+        for path in (*self.path.glob("*.prototxt"), *self.path.glob("run.json"), *self.path.glob(METRICS)):
+            shutil.copy2(path, aside)
+        for path in sorted(later, key=lambda path: not path.name.endswith(STATE)):
+            path.rename(aside / "snapshots" / path.name)
+        return aside
+
+    def describe(self, experiment: Experiment, facts: Mapping[str, Any]) -> None:
+        """Write the resolved experiment and run.json; on a resumption the latter gains an entry."""
+        for name, text in experiment.texts().items():
+            write_whole(self.path / name, text.encode())
+        entry = {**facts, **circumstances()}
+        known = self.facts()
+        if known:
+            known.setdefault("resumed", []).append(entry)
+        write_whole(self.path / "run.json", (json.dumps(known or entry, indent=2) + "\n").encode())
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json says; empty for a new run. Raises NetspecError when it cannot be read."""
+        path = self.path / "run.json"
+        if not path.exists():
+            return {}
+        try:
+            return dict(json.loads(path.read_text()))
+        except (ValueError, TypeError, OSError) as error:
+            raise NetspecError(f"{path}: cannot be read: {error}") from None
+
+
+def circumstances() -> dict[str, Any]:
+    """When, where and with which versions this process runs."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    for name in ("netspec", "numpy", "protobuf"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(sys.argv),
+        "versions": versions,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+class Metrics:
+    """JSON lines; each has `kind`, `iteration` (updates done before it) and `seconds` of training so far.
+
+    kind "train": lr, loss (averaged over `average_loss`), outputs {blob: value}.
+    kind "test": net (its number), outputs averaged over its batches.
+    Values are numbers, lists of numbers for outputs of several values, or null for what is not finite.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def write(self, kind: str, iteration: int, **values: Any) -> None:
+        """Append a line."""
+        line = json.dumps({"kind": kind, "iteration": iteration, **plain(values)}, allow_nan=False)
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:  # a full disk does not say whose write it refuses
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole lines; one cut short by a kill is left out."""
+        return [] if not self.path.exists() else [*parse_lines(self.path.read_text(encoding="utf-8"))]
+
+    def rewind(self, iteration: int) -> None:
+        """Forget lines from `iteration` on: a run resumed there writes them again."""
+        kept = [line for line in self.read() if line["iteration"] < iteration]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_whole(self.path, text.encode())
+
+
+def parse_lines(text: str) -> list[dict[str, Any]]:
+    """The JSON lines of a metrics file."""
+    lines = []
+    for line in text.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue  # the line being written when the run was killed
+    return lines
+
+
+def plain(value: Any) -> Any:
+    """Tensors as numbers or lists, floats that JSON cannot hold as null."""
+    if isinstance(value, torch.Tensor):
+        value = value.item() if value.numel() == 1 else value.flatten().tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return os.fspath(value) if isinstance(value, Path) else value

@@ -1,0 +1,195 @@
+"""Unsupervised initialisation: templates and whitening fitted to patches of the data, before training starts.
+
+`initialise` walks the layers that carry `unsupervised_init`, feeds each with mini-batches of what reaches it,
+and writes the result into its blobs. Formulas: the SimNets fork (kmeans, gmm of Similarity; pca of
+Convolution). Where the fork is wrong, a layer with `strict` follows it, any other does what was meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from math import isnan
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import unfold
+
+from netspec.layers.base import Layer, as_tuple
+from netspec.layers.basic.convolution import Convolution
+from netspec.layers.simnets.block import normalise
+from netspec.layers.simnets.marginalize import Marginalize
+from netspec.layers.simnets.similarity import Similarity
+from netspec.net.net import Net
+from netspec.run.clusters import Patches, kmeans, mixture, spread
+
+
+def initialise(
+    net: Net,
+    batches: Callable[[], tuple[Tensor, ...]],
+    *,
+    seed: int = 0,
+    skip: Collection[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Fit every layer that asks for it, in net order; gives their names.
+
+    batches: the next mini-batch, one tensor for each input of the net.
+    seed: of the random starts. skip: names of layers that have their weights already.
+    progress: told in a few words what is being fitted.
+    Random marginalisation is off meanwhile, and incomplete patches (NaN in them) are left out.
+    """
+    done = []
+    generator = torch.Generator().manual_seed(seed)
+    for layer in net.made:
+        wanted = getattr(layer.param, "unsupervised_init", None)
+        if wanted is None or wanted.type == "none" or layer.spec.name in skip or layer.spec.name in done:
+            continue
+        if progress:
+            progress(f"{layer.spec}: {wanted.type} initialisation")
+        stream = _stream(net, layer, batches)
+        with torch.no_grad():
+            if isinstance(layer, Similarity):
+                fit_similarity(layer, wanted, stream, generator)
+            elif wanted.type == "pca":
+                fit_convolution(layer, wanted, stream)
+            else:
+                layer.fail(f"knows no unsupervised_init of type {wanted.type!r}", str(layer.param_field))
+            clip(net, layer)
+        done.append(layer.spec.name)
+    return done
+
+
+class _Reached(Exception):
+    """Carries the bottoms of the layer where a walk ends."""
+
+    def __init__(self, bottoms: tuple[Tensor, ...]):
+        super().__init__()
+        self.bottoms = bottoms
+
+
+def _stream(net: Net, layer: Layer, batches: Callable[[], tuple[Tensor, ...]]) -> Patches:
+    def call(current: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        if current is layer:
+            raise _Reached(bottoms)
+        return bottoms if isinstance(current, Marginalize) else as_tuple(current(*bottoms))
+
+    def following() -> Tensor:
+        try:
+            with torch.no_grad():
+                net.run(call, *batches())
+        except _Reached as reached:
+            rows = torch.cat([patches_of(layer, bottom) for bottom in reached.bottoms]).double()
+            return rows[~rows.isnan().any(1)]
+        raise KeyError(f"the walk never came to {layer.spec}")
+
+    return following
+
+
+def patches_of(layer: Layer, bottom: Tensor) -> Tensor:
+    """The patches (n, K) that a layer compares or filters, normalised where it does so."""
+    if isinstance(layer, Similarity):
+        if layer.strict:  # the fork cuts patches at stride 1, and takes missing padding for 0
+            bottom = bottom.nan_to_num(nan=0.0)
+        return layer.patches(bottom).flatten(0, -2)
+    p = layer.param
+    if not isinstance(layer, Convolution) or len(layer.window.kernel) != 2:
+        layer.fail("unsupervised_init needs filters of two spatial axes", str(layer.param_field))
+    kernel, stride, dilation = (
+        (axes[0], axes[1]) for axes in (layer.window.kernel, layer.window.stride, layer.window.dilation)
+    )
+    rows = unfold(bottom, kernel, dilation=dilation, stride=stride).transpose(1, 2).flatten(0, 1)
+    if p.normalize_patches:
+        return normalise(rows, p.normalize_variance, p.normalization_fudge_factor)
+    return rows
+
+
+def clip(net: Net, layer: Layer) -> None:
+    """Bring the layer's blobs within their min_value and max_value."""
+    for param in net.params:
+        if any(net.made[i] is layer for i, _ in param.users):
+            low = None if isnan(param.min_value) else param.min_value
+            high = None if isnan(param.max_value) else param.max_value
+            if low is not None or high is not None:
+                param.value.clamp_(low, high)
+
+
+# Similarity
+
+
+def fit_similarity(layer: Similarity, p: Any, stream: Patches, generator: torch.Generator) -> None:
+    """Templates, and where they are part of the fit weights and bias, from k-means or a Gaussian mixture."""
+    instances = layer.param.num_instances
+    if p.type == "kmeans":
+        centres = kmeans(
+            stream,
+            instances,
+            p.max_iterations,
+            generator,
+            p.use_kmeans_plus_plus,
+            p.prob_choose_centroid,
+            layer.strict,
+        )
+        var = None
+        if layer.strict or p.use_centroids_variance:
+            var = spread(stream, centres, p.num_batches, layer.strict) + p.fudge_factor
+        layer.blob(0).copy_(centres.view(layer.blob_shapes[0]))
+        if var is not None and p.use_centroids_variance:
+            write_weights(layer, var)
+        return
+    found = mixture(stream, instances, p, generator, layer.strict)
+    layer.blob(0).copy_(found.means.view(layer.blob_shapes[0]))
+    write_weights(layer, found.variances)
+    if layer.param.bias_term:
+        bias = found.weights.log()
+        if not layer.param.normalization_term:  # then the bias carries the Gaussian's constant too
+            bias = bias + found.constants()
+        layer.blob(2).copy_(bias.view(layer.blob_shapes[2]))
+
+
+def write_weights(layer: Similarity, variance: Tensor) -> None:
+    """Weights from variances: 1 / var with normalization_term, 1 / (2 var) for bare L2, var for others."""
+    p, weights = layer.param, variance
+    if layer.kind == "L2":
+        weights = (1.0 if p.normalization_term else 0.5) / variance
+        if p.use_log_space_weight_param:
+            weights = (weights + p.normalization_term_fudge).log()
+    layer.blob(1).copy_(weights.view(layer.blob_shapes[1]))
+
+
+# Convolution
+
+
+def fit_convolution(layer: Layer, p: Any, stream: Patches) -> None:
+    """Filters = principal components of the patches, whitening them where asked for; bias = -filters * mean.
+
+    `num_batches` mini-batches for the mean, as many again for the covariance. The sign of a component is
+    free: the entry of largest magnitude is made positive.
+    """
+    at = (str(layer.param_field), "unsupervised_init")
+    filters, size = layer.blob_shapes[0][0], layer.blob(0)[0].numel()
+    if len(layer.blobs) < 2 or layer.param.group != 1:
+        layer.fail("unsupervised_init of type 'pca' needs bias_term and group 1", *at)
+    if filters > size or (p.zca_whitening and filters != size):
+        layer.fail(
+            f"'pca' finds {'just' if p.zca_whitening else 'at most'} {size} filters, not {filters}", *at
+        )
+    count, total = 0, torch.zeros(size, dtype=torch.float64, device=layer.blob(0).device)
+    for _ in range(p.num_batches):
+        x = stream()
+        count, total = count + len(x), total + x.sum(0)
+    mean = total / count
+    count, covariance = 0, torch.zeros(size, size, dtype=torch.float64, device=mean.device)
+    for _ in range(p.num_batches):
+        x = stream() - mean
+        count, covariance = count + len(x), covariance + x.t() @ x
+    values, vectors = torch.linalg.eigh(covariance / (count - 1))
+    values, rows = values.flip(0)[:filters], vectors.t().flip(0)[:filters]
+    rows = rows * rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
+    scale = (values + p.fudge_factor).rsqrt().unsqueeze(1)
+    if p.zca_whitening:
+        rows = rows.t() @ (scale * rows)
+    elif p.apply_whitening:
+        rows = scale * rows
+    layer.blob(0).copy_(rows.view(layer.blob_shapes[0]))
+    layer.blob(1).copy_(-(rows @ mean).view(layer.blob_shapes[1]))

@@ -1,0 +1,135 @@
+"""Checkpoint: all that a resumed run needs to go on as if never stopped, into a snapshot and out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from netspec.data import Feeder
+from netspec.errors import SnapshotError
+from netspec.interchange import save_weights, snapshot_files
+from netspec.interchange.solverstate import SolverState, to_state_dict, write_solverstate
+from netspec.net.net import Net
+from netspec.net.random_state import random_state, set_random_state
+from netspec.solver import Solver
+
+
+class Part(Protocol):
+    """Something of a run with a state of its own."""
+
+    def state_dict(self) -> dict[str, int | Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, int | Tensor], /) -> None: ...
+
+
+@dataclass
+class Checkpoint:
+    """The parts of a run that change from iteration to iteration."""
+
+    net: Net
+    tests: Sequence[Net]
+    solver: Solver
+    feeder: Feeder
+    device: torch.device
+    more: dict[str, Part] = field(default_factory=dict)
+    """What else a kind of trainer keeps, by name."""
+
+    def save(self, folder: Path, stem: str, info: Mapping[str, Any]) -> Path:
+        """Write the two files of a snapshot, `info` among what they hold; gives the state file."""
+        own_parts = {name: part.state_dict() for name, part in self.more.items()}
+        parts = {"solver": self.solver.state_dict(), "data": self.feeder.state(), **own_parts}
+        tensors, numbers = separated(parts)
+        for name, value in zip(("cpu", "cuda"), random_state(self.device), strict=False):
+            tensors[f"random/{name}"] = value
+        tensors |= {f"buffer/{name}": value for name, value in self.net.named_buffers()}
+        own = list(self.own_of_tests())
+        tensors |= {f"test/{i}/{name}": value for i, name, value in own}
+        weights = {name: value for _, name, value in reversed(own) if not name.startswith("buffer/")}
+        facts = {
+            **info,
+            **self.circumstances(),
+            "iteration": self.solver.iteration,
+            "type": self.solver.message.type,
+            "numbers": numbers,
+        }
+        return snapshot_files.save_pair(folder, stem, {**weights, **self.net.weights()}, tensors, facts)
+
+    def own_of_tests(self) -> Iterator[tuple[int, str, Tensor]]:
+        """(number of the net, name, value) of what test nets hold for themselves: blobs of layers that the training
+        net has not, and buffers.
+        """
+        shared = {id(param.value) for param in self.net.params}
+        for i, net in enumerate(self.tests):
+            if any(net is earlier for earlier in self.tests[:i]):
+                continue
+            yield from ((i, p.name, p.value.detach()) for p in net.params if id(p.value) not in shared)
+            yield from ((i, f"buffer/{name}", value) for name, value in net.named_buffers())
+
+    def circumstances(self) -> dict[str, Any]:
+        """What must be as it was for a resumed run to be equal to the bit."""
+        return {
+            "threads": torch.get_num_threads(), "device": self.device.type, "torch": torch.__version__,
+        }  # fmt: skip
+
+    def restore(self, saved: snapshot_files.Snapshot) -> list[str]:
+        """Take up a snapshot: weights, solver, data, random numbers; gives what is not as it was, in words."""
+        missing, _ = self.net.load_weights(saved.weights, str(saved.path))
+        if missing:
+            raise SnapshotError(f"{saved.path}: its weights lack {missing[0]!r}")
+        self.solver.load_state_dict(taken("solver", saved), str(saved.path))
+        self.feeder.load_state(taken("data", saved))
+        for name, part in self.more.items():
+            part.load_state_dict(taken(name, saved))
+        buffers = dict(self.net.named_buffers())
+        for name, value in saved.tensors.items():
+            if name.startswith("buffer/") and (own := buffers.get(name.removeprefix("buffer/"))) is not None:
+                put(own, value, f"{saved.path}: {name}")
+        for i, name, mine in self.own_of_tests():
+            theirs = saved.tensors.get(f"test/{i}/{name}", mine)
+            put(mine, theirs, f"{saved.path}: {name} of test net {i}")
+        kinds = ["cpu"] + (["cuda"] if self.device.type == "cuda" and "random/cuda" in saved.tensors else [])
+        set_random_state(self.device, [saved.tensors[f"random/{kind}"] for kind in kinds])
+        return [
+            f"{fact} was {saved.info[fact]}, now {current}: equal to rounding, not to the bit"
+            for fact, current in self.circumstances().items()
+            if saved.info[fact] != current
+        ]
+
+    def save_for_caffe(self, ours: Path, hdf5: bool) -> None:
+        """The snapshot in `ours` as Caffe's two files, beside it; a solver asks for it by snapshot_format."""
+        ending = ".h5" if hdf5 else ""
+        stem = str(ours).removesuffix(snapshot_files.STATE)
+        save_weights(self.net, f"{stem}.caffemodel{ending}")
+        write_solverstate(self.solver, f"{stem}.solverstate{ending}", f"{stem}.caffemodel{ending}")
+
+    def take_up(self, state: SolverState) -> int:
+        """History and iteration of a solver of Caffe's own, and its place in the data; gives the batches passed."""
+        self.solver.load_state_dict(to_state_dict(state, self.solver), state.file)
+        batches = int(state.iteration * self.solver.message.iter_size)
+        self.feeder.skip(batches)
+        return batches
+
+
+def separated(parts: Mapping[str, Mapping[str, int | Tensor]]) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Tensors and numbers of several states, their names led by the part's."""
+    entries = {f"{part}/{key}": value for part, state in parts.items() for key, value in state.items()}
+    tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
+    return tensors, {key: int(value) for key, value in entries.items() if not isinstance(value, Tensor)}
+
+
+def taken(part: str, saved: snapshot_files.Snapshot) -> dict[str, int | Tensor]:
+    """The state of one part of a snapshot, as `separated` was given it."""
+    entries: dict[str, int | Tensor] = {**saved.tensors, **saved.info["numbers"]}
+    return {key[len(part) + 1 :]: value for key, value in entries.items() if key.startswith(part + "/")}
+
+
+def put(own: Tensor, value: Tensor, what: str) -> None:
+    """Copy a tensor of a snapshot in; SnapshotError where its shape is another."""
+    if value.shape != own.shape:
+        raise SnapshotError(f"{what} has shape {tuple(value.shape)}, the net's is {tuple(own.shape)}")
+    own.copy_(value)

@@ -1,0 +1,94 @@
+"""Test nets during training: the same batches and random numbers in every test, outputs averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from netspec import schema
+from netspec.data import Feeder
+from netspec.data.writing.sinks import Sinks
+from netspec.layers.loss.average_precision import Detections
+from netspec.net.compiling import compile_net
+from netspec.net.net import Net, explained
+from netspec.net.random_state import random_state, set_random_state
+from netspec.run.folder import plain
+
+
+class TestNets:
+    """The nets that a solver tests, each with its data at the start of a test and its number of batches."""
+
+    __test__ = False  # not for pytest
+
+    def __init__(
+        self,
+        nets: Sequence[Net],
+        feeders: Sequence[Feeder],
+        batches: Sequence[int],
+        seed: int,
+        solver: Any = None,
+    ):
+        """solver: the SolverParameter, for how detections are scored."""
+        self.nets, self.feeders, self.batches, self.seed = list(nets), list(feeders), list(batches), seed
+        self.solver = solver
+        self.starts = [feeder.state() for feeder in feeders]
+
+    def run(self, device: torch.device) -> Iterable[dict[str, Any]]:
+        """The averaged outputs of each net, one after another; the random numbers of training stay as they are."""
+        after = random_state(device)
+        for i, net in enumerate(self.nets):
+            torch.manual_seed(self.seed + i)
+            self.feeders[i].load_state(self.starts[i])
+            net.look()
+            outputs = average(net, self.feeders[i], self.batches[i], self.solver)
+            set_random_state(device, after)
+            yield plain(outputs)
+
+    def compile(self) -> list[int]:
+        """Compile every net; gives the numbers of those that had to be left as they are."""
+        failed = []
+        for i, net in enumerate(self.nets):
+            if any(net is earlier for earlier in self.nets[:i]):
+                continue
+            with torch.no_grad():
+                if compile_net(net, self.feeders[i].next()) is not None:
+                    failed.append(i)
+            self.feeders[i].load_state(self.starts[i])
+        return failed
+
+
+def average(net: Net, feeder: Feeder, batches: int, solver: Any = None) -> dict[str, Tensor]:
+    """Outputs of `net`, each averaged over so many batches; its HDF5Output layers write anew what they get.
+
+    An output of a DetectionEvaluate layer becomes the mean average precision over all batches, by `solver`'s
+    ap_version (default Integral); with its show_per_class_result, that of each label too, as <output>/<label>.
+    """
+    sums: dict[str, Tensor] = {}
+    message = schema.SolverParameter() if solver is None else solver
+    detections = {name: Detections(message.ap_version) for name in detected(net)}
+    with torch.no_grad(), Sinks(net, call=explained) as sinks:
+        for _ in range(batches):
+            batch = feeder.next()
+            tops = net.run(sinks, *batch) if sinks else net(*batch)
+            for name, value in net.outputs(tops).items():
+                if name in detections:
+                    detections[name].add(value)
+                    continue
+                sums[name] = sums[name] + value if name in sums else value.clone()
+    found = {name: value / batches for name, value in sums.items()}
+    for name, gathered in detections.items():
+        found[name] = torch.tensor(gathered.mean())
+        if message.show_per_class_result:
+            found |= {f"{name}/{label}": torch.tensor(ap) for label, ap in gathered.by_label().items()}
+    return found
+
+
+def detected(net: Net) -> list[str]:
+    """Names of the outputs that DetectionEvaluate layers make."""
+    made = {
+        slot for step in net.graph.steps if step.layer.type == "DetectionEvaluate" for slot in step.writes
+    }
+    return [net.graph.name(slot) for slot in net.graph.outputs if slot in made]

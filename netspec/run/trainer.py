@@ -1,0 +1,420 @@
+"""Trainer: the loop over iterations, with its tests, snapshots, and checks of what is not finite."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from netspec import data
+from netspec.data import Feeder, Source
+from netspec.data.writing.sinks import Sinks, refuse_shared_files
+from netspec.errors import SnapshotError, SpecError
+from netspec.interchange import load_weights, snapshot_files
+from netspec.interchange.solverstate import (
+    SolverState,
+)
+from netspec.net.compiling import compile_net
+from netspec.net.devices import choose_device
+from netspec.net.graph import compile
+from netspec.net.net import Net, build, explained
+from netspec.net.random_state import random_state
+from netspec.run import watch
+from netspec.run.experiment import Experiment
+from netspec.run.folder import Folder, new_folder, plain, refuse_taken
+from netspec.run.initialise import initialise
+from netspec.run.progress import Progress
+from netspec.run.resume import begin
+from netspec.run.signals import Requests
+from netspec.run.snapshot import Checkpoint
+from netspec.run.tests import TestNets
+from netspec.run.watch import Alarm, Diverged
+from netspec.solver import Solver, history_of
+
+COMPILE_FROM = 2000
+"""Iterations from which compiling (half a minute or more) pays."""
+
+LOOK_EVERY = 100
+"""Iterations after which compiled code asks anew what it goes by in the weights (it costs a wait for the GPU)."""
+
+Weights = str | Path | Mapping[str, Tensor]
+
+
+@dataclass
+class Run:
+    """What `fit` leaves behind."""
+
+    folder: Path
+    net: Net
+    tests: list[Net]
+    solver: Solver
+    results: list[dict[str, Any]] = field(default_factory=list)
+    """Outputs of the last test, a dict a test net."""
+    seconds: float = 0.0
+    """Time of training, resumed parts included."""
+    interrupted: bool = False
+
+    @property
+    def iteration(self) -> int:
+        """Updates done."""
+        return self.solver.iteration
+
+
+class Trainer:
+    """One run: its nets, data, solver and folder, and the loop over iterations."""
+
+    def __init__(
+        self,
+        plan: Experiment,
+        device: str | torch.device | None,
+        seed: int | None,
+        out: str | Path | None,
+        resume: str | Path | None,
+        progress: bool,
+        given: Mapping[str, Source],
+        requests: Requests,
+    ):
+        self.plan, self.message, self.given, self.requests = plan, plan.solver, given, requests
+        if self.message.max_iter <= 0:
+            raise SpecError(
+                f"the solver needs max_iter > 0, found {self.message.max_iter}", plan.at("max_iter")
+            )
+        specs = {id(test.spec): test.spec for test in plan.tests}
+        refuse_shared_files((plan.train, *specs.values()))
+        self.device = choose_device(self.message, device)
+        self.beginning = begin(resume, seed, self.message)
+        self.seed = self.beginning.seed
+        torch.manual_seed(self.seed)
+        self.net = build(
+            compile(plan.train), seed=self.seed, device=self.device, history=history_of(self.message.type)
+        )
+        # Equal test nets are one: each test begins at the same place in the data anyway.
+        distinct = {
+            key: build(compile(one), seed=self.seed, device=self.device, share=self.net)
+            for key, one in specs.items()
+        }
+        tests = [distinct[id(test.spec)] for test in plan.tests]
+        self.feeders: list[Feeder] = []
+        self.feeder = self.open(self.net)
+        self.sinks = Sinks(self.net, call=explained)
+        batches = [test.iterations for test in plan.tests]
+        fed = {key: self.open(net) for key, net in distinct.items()}
+        feeders = [fed[id(test.spec)] for test in plan.tests]
+        self.tests = TestNets(tests, feeders, batches, self.seed, self.message)
+        self.solver = Solver(self.net, self.message, at=plan.at)
+        self.checkpoint = Checkpoint(self.net, tests, self.solver, self.feeder, self.device)
+        self.alarm = Alarm(self.net, self.device)
+        self.out, self.own = out, self.beginning.own_folder(out)
+        if self.own is None and out is not None:
+            refuse_taken(Path(out))
+        self.progress = Progress(self.message.max_iter, quiet=not progress)
+        self.losses: deque[Any] = deque(maxlen=max(1, self.message.average_loss))
+        self.seconds = 0.0
+        self.compiled = False
+        self.results: list[dict[str, Any]] = []
+
+    def open(self, net: Net) -> Feeder:
+        mine = {step.layer.name for step in net.graph.steps}
+        feeder = data.feeder(
+            net, self.seed, device=self.device, given={k: v for k, v in self.given.items() if k in mine}
+        )
+        self.feeders.append(feeder)
+        return feeder
+
+    def close(self) -> None:
+        """Let data go."""
+        for feeder in self.feeders:
+            feeder.close()
+        self.sinks.close()
+
+    def discard(self) -> None:
+        """Remove the folder of a run that came to nothing before it was described."""
+        if self.own is None and hasattr(self, "folder"):
+            self.folder.discard()
+
+    # Before the first iteration
+
+    def prepare(self, weights: Sequence[Weights], compiled: bool | None) -> None:
+        """Weights: from the snapshot, or given, or fitted to data; then the bounds, and the compiled step."""
+        start = self.beginning
+        for reason in start.refused:
+            self.progress.line(f"passed over: {reason}")
+        if start.saved is not None:
+            self.restore(start.saved)
+        elif start.foreign is not None:
+            self.take_up(start.foreign, weights)
+        loaded = set() if start.resumes else {name for one in weights for name in self.load(one)}
+        self.folder = Folder(self.own or new_folder(self.plan.stem, self.out))
+        if not start.resumes:
+            initialise(
+                self.net,
+                self.feeder.next,
+                seed=self.seed,
+                skip={name.rpartition("/")[0].partition("#")[0] for name in loaded},
+                progress=self.progress.line,
+            )
+        self.solver.clip()
+        if self.wants_compile(compiled):
+            self.compile()
+        notes = [note for feeder in self.feeders for note in feeder.notes]
+        warnings = [str(problem) for problem in self.plan.warnings]
+        if lack := self.lacks_loss():
+            warnings.append(lack)
+        for warning in warnings:
+            self.progress.warn(warning)
+        notes += warnings
+        if start.picked and self.own and (aside := self.folder.set_aside(self.solver.iteration)):
+            notes.append(f"what was beyond iteration {self.solver.iteration} is another branch now: {aside}")
+            self.progress.line(notes[-1])
+        self.folder.describe(
+            self.plan,
+            {
+                "file": self.plan.file,
+                "seed": self.seed,
+                "device": str(self.device),
+                "iteration": self.solver.iteration,
+                "compiled": self.compiled,
+                "parameters": sum(param.value.numel() for param in self.net.params),
+                "notes": notes,
+            },
+        )
+        self.folder.metrics.rewind(self.solver.iteration)
+
+    def lacks_loss(self) -> str:
+        """Why nothing would be learnt, in words; "" where gradients reach a weight."""
+        name = repr(self.net.graph.spec.name or self.plan.stem)
+        if not self.net.graph.losses:
+            return f"net {name} has no loss (no layer with a loss_weight other than 0): nothing is learnt"
+        if self.net.params and not any(param.value.requires_grad for param in self.net.params):
+            return f"no weight of net {name} reaches a loss with an lr_mult other than 0: nothing is learnt"
+        return ""
+
+    def load(self, weights: Weights) -> list[str]:
+        """Copy weights in, into test nets too; gives the names of the training net's blobs that were found."""
+        if isinstance(weights, Mapping):
+            source = "the given weights"
+            missing, unused = self.net.load_weights(weights, source)
+        else:
+            source = str(weights)
+            missing, unused = load_weights(self.net, weights)
+        for i in {i for i, _, _ in self.checkpoint.own_of_tests()}:
+            if isinstance(weights, Mapping):
+                self.tests.nets[i].load_weights(weights, source)
+            else:
+                load_weights(self.tests.nets[i], weights)
+        found = [param.name for param in self.net.params if param.name not in missing]
+        self.progress.line(f"{source}: {len(found)} blobs taken, {len(missing)} of ours not there")
+        if not found:
+            raise SnapshotError(
+                f"{source}: has no blob of this net; its first is {next(iter(unused), 'none')!r}"
+            )
+        return found
+
+    def wants_compile(self, compiled: bool | None) -> bool:
+        """As asked; else the run's own choice when it is resumed, or by length."""
+        if self.beginning.saved is not None:
+            before = bool(self.beginning.saved.info["compiled"])
+            if compiled not in (None, before):
+                changed = "was compiled, now is not" if before else "was not compiled, now is"
+                self.progress.line(f"the step {changed}: equal to rounding, not to the bit")
+            return before if compiled is None else compiled
+        if compiled is not None:
+            return compiled
+        long = self.message.max_iter >= COMPILE_FROM
+        return bool(self.message.compile and long and not self.message.debug_info)
+
+    def compile(self) -> None:
+        """Compile nets and update; where the training net cannot be, stay with the plain one and say why."""
+        if self.sinks:
+            self.progress.line("not compiled, running layer by layer: HDF5Output writes in every iteration")
+            return
+        self.progress.line("compiling the training step")
+        started = time.monotonic()
+        start = self.feeder.state()
+        reason = compile_net(self.net, self.feeder.next())
+        self.feeder.load_state(start)
+        if reason is not None:
+            self.progress.line(f"not compiled, running layer by layer: {reason}")
+            if self.beginning.saved is not None:
+                self.progress.line(
+                    "the run so far was compiled: what follows is equal to rounding, not to the bit"
+                )
+            return
+        self.compiled = True
+        if self.beginning.saved is not None:  # as at the look before the snapshot, not as at the snapshot
+            self.net.recall(self.beginning.saved.info.get("noted", {}))
+        self.solver.compile()
+        for i in self.tests.compile():
+            self.progress.line(f"test net {i} not compiled")
+        self.progress.line(f"compiled in {time.monotonic() - started:.0f} s")
+
+    # The loop
+
+    def train(self) -> Run:
+        """Iterate to max_iter or until a signal says stop."""
+        m, stop = self.message, False
+        self.progress.done = self.progress.first = self.solver.iteration
+        started, before = time.monotonic(), self.seconds
+        self.requests.patient = True
+        with self.progress:
+            while self.solver.iteration < m.max_iter and not stop:
+                t = self.solver.iteration
+                if m.test_interval and t % m.test_interval == 0 and (t > 0 or m.test_initialization):
+                    self.test()
+                self.iterate(t)
+                self.seconds = before + time.monotonic() - started
+                self.progress.advance(t + 1)
+                wanted, stop = self.requests.take()
+                if wanted or stop or (m.snapshot and (t + 1) % m.snapshot == 0):
+                    self.save()
+            self.alarm.check(self.solver.iteration - 1)
+            if not stop:
+                saved = m.snapshot and m.max_iter % m.snapshot == 0
+                if m.snapshot_after_train and not saved and self.solver.iteration > self.progress.first:
+                    self.save()
+                self.test()
+        self.draw()
+        word = "stopped" if stop else "done"
+        self.progress.line(f"{word} at iteration {self.solver.iteration}, files in {self.folder.path}")
+        return Run(self.folder.path, self.net, self.tests.nets, self.solver, self.results, self.seconds, stop)
+
+    def iterate(self, t: int) -> None:
+        """One iteration: forward and backward iter_size times, then the update."""
+        if self.compiled and t % LOOK_EVERY == 0:
+            self.net.look()
+        rate = self.solver.rate()
+        shown = self.shows(t)
+        loss = torch.zeros((), device=self.device)
+        for _ in range(self.message.iter_size):
+            batch = self.feeder.next()
+            before = random_state(self.device)
+            if self.message.debug_info:
+                seen = watch.walk(self.net, batch)
+                part = seen.loss
+                outputs = {self.net.graph.name(slot): seen.slots[slot] for slot in self.net.graph.outputs}
+                self.sinks.record(seen.slots)
+                for line in watch.statistics(seen, t):
+                    self.progress.line(line)
+            else:
+                tops = self.net.run(self.sinks, *batch) if self.sinks else self.net(*batch)
+                part, outputs = self.net.objective(tops), self.net.outputs(tops)
+                if part.requires_grad:
+                    part.backward()  # type: ignore[no-untyped-call]
+            loss += part.detach()
+            self.alarm.look(t, part.detach(), batch, before)
+        loss = loss / self.message.iter_size
+        self.losses.append(float(loss) if self.device.type == "cpu" else loss)
+        if shown:
+            self.display(t, rate, outputs)
+        self.solver.step()
+
+    def shows(self, t: int) -> bool:
+        """Whether iteration t is displayed and recorded."""
+        every = self.message.display or max(1, self.message.max_iter // 100)
+        return bool(t % every == 0)
+
+    def display(self, t: int, rate: float, outputs: Mapping[str, Tensor]) -> None:
+        self.alarm.check(t)
+        loss = self.smoothed()
+        values = plain(outputs)
+        self.folder.metrics.write(
+            "train", t, lr=rate, loss=loss, outputs=values, seconds=round(self.seconds, 3)
+        )
+        self.progress.show({"loss": loss})
+        if self.message.display and self.progress.plain:
+            speed = self.progress.speed()
+            several = len(self.net.graph.losses) > 1
+            self.progress.line(
+                f"iteration {t}/{self.message.max_iter}{f' ({speed})' if speed else ''}: "
+                f"{'total ' if several else ''}loss {loss:.6g}, lr {rate:.4g}{listed(values, not several)}"
+            )
+
+    def smoothed(self) -> float:
+        """Mean loss of the last `average_loss` iterations."""
+        return sum(float(loss) for loss in self.losses) / len(self.losses)
+
+    # Tests and snapshots
+
+    def test(self) -> None:
+        """Average the outputs of every test net; data order and random numbers of training stay."""
+        started = time.monotonic()
+        self.alarm.check(self.solver.iteration)
+        self.results = []
+        for i, outputs in enumerate(self.tests.run(self.device)):
+            self.results.append(outputs)
+            self.folder.metrics.write(
+                "test", self.solver.iteration, net=i, outputs=outputs, seconds=round(self.seconds, 3)
+            )
+            self.progress.show({k: v for k, v in outputs.items() if "accuracy" in k and isinstance(v, float)})
+            name = f"test net {i}" if len(self.tests.nets) > 1 else "test"
+            self.progress.line(f"{name} at iteration {self.solver.iteration}{listed(outputs, False)}")
+        self.progress.idle += time.monotonic() - started
+
+    def save(self) -> None:
+        """Write a snapshot; a net that is not finite is not saved."""
+        started = time.monotonic()
+        self.alarm.check(self.solver.iteration)
+        if bad := watch.unsound(self.net):
+            done = self.solver.iteration
+            raise Diverged(f"parameter {bad[0]} is not finite after iteration {done}; no snapshot taken")
+        m = self.message
+        prefix = Path(m.snapshot_prefix).name
+        path = self.checkpoint.save(
+            self.folder.snapshots,
+            f"{prefix}_iter_{self.solver.iteration}" if prefix else f"iter_{self.solver.iteration}",
+            {
+                "net": self.plan.train.name,
+                "seed": self.seed,
+                "compiled": self.compiled,
+                "noted": self.net.noted(),
+                "seconds": self.seconds,
+                "losses": [float(loss) for loss in self.losses],
+                "written": self.sinks.state(),
+            },
+        )
+        if m.HasField("snapshot_format"):
+            self.checkpoint.save_for_caffe(path, hdf5=m.snapshot_format == m.HDF5)
+        self.progress.line(f"snapshot {path}")
+        self.progress.idle += time.monotonic() - started
+
+    def take_up(self, state: SolverState, weights: Sequence[Weights]) -> None:
+        """Go on where a solver of Caffe's own stopped: its weights (or those given), its history, the batch
+        that came next in the same data.
+        """
+        for one in weights or [state.weights()]:
+            self.load(one)
+        batches = self.checkpoint.take_up(state)
+        self.progress.line(f"resumed from {state.file}, data from batch {batches} on")
+
+    def restore(self, saved: snapshot_files.Snapshot) -> None:
+        """Take up a snapshot; what will not be as it was is said."""
+        for warning in self.checkpoint.restore(saved):
+            self.progress.line(warning)
+        self.losses.extend(saved.info["losses"])
+        self.seconds = float(saved.info["seconds"])
+        self.progress.line(f"resumed from {saved.path}")
+        for problem in self.sinks.load_state(saved.info.get("written", [])):
+            self.progress.line(problem)
+        for change in self.beginning.changes(self.message):
+            self.progress.line(f"{change}: not the run that was stopped")
+
+    def draw(self) -> None:
+        """The loss plot of the run folder."""
+        from netspec.draw import curves
+
+        if self.folder.metrics.read():
+            curves(self.folder.metrics.path, self.folder.path / "loss.png")
+
+
+def listed(outputs: Mapping[str, Any], hide_loss: bool) -> str:
+    """`, accuracy 0.98, loss 0.07` of the outputs that are single numbers."""
+    shown = {name: value for name, value in outputs.items() if isinstance(value, int | float)}
+    if hide_loss:
+        shown.pop("loss", None)
+    return "".join(f", {name} {value:.6g}" for name, value in shown.items())

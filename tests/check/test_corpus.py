@@ -1,0 +1,258 @@
+"""Texts as people have them: every syntax and trap gives a result, or a report with a place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from netspec import schema
+from netspec.check import Report, check, trial
+from netspec.errors import SpecError
+from netspec.net.graph import compile
+from netspec.run.settings import override
+from netspec.schema import spec
+from tests.places import CORPUS
+
+RUNS = {
+    "v0": ("v0", "input"),
+    "v1_train_val": ("v1", "transform"),
+    "input_dim": ("input",),
+    "resnet_block": ("input", "batch_norm"),
+    "mobile": (),
+    "ssd_train": (),
+    "segnet_train": (),
+    "pairs": (),
+    "captions": (),
+    "tasks": (),
+    "sharper": (),
+    "volumes": (),
+    "stages": (),
+    "v1_forks": ("v1", "input"),
+    "ambiguous_bn": ("input",),
+    "gains_elsewhere": (),
+    "gains_third": (),
+    "stages_together": (),
+    "large_regions": ("input",),
+    "edges_train": (),
+    "shrunk_labels": ("v1",),
+    "text_lines": ("input",),
+    "flow": ("input",),
+    "disparity_train": (),
+    "text_train": (),
+    "domains": (),
+    "yolo_tiny": ("input",),
+}
+"""Files whose every layer runs, with the old syntaxes found in each."""
+
+
+def report(name: str) -> Report:
+    return check(CORPUS / f"{name}.prototxt", run=name in RUNS and name != "v1_train_val")
+
+
+def test_every_file_is_expected() -> None:
+    others = {"python_data", "unknown_fork", "old_solver", "duplicates", "regions_train", "label_map"}
+    others |= {"not_caffe", "solver_elsewhere", "values", "several_gpus", "places"}
+    assert {path.stem for path in CORPUS.glob("*.prototxt")} == set(RUNS) | others
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_runs(name: str) -> None:
+    found = report(name)
+    assert found.ok, str(found)
+    assert set(RUNS[name]) >= set(found.legacy) - {"batch_norm"}
+    assert max(phase["layers"] for phase in found.phases.values()) > 1
+
+
+def test_what_is_assumed_is_said() -> None:
+    found = report("v1_train_val")
+    assert found.phases["TRAIN"]["assumed"]["data"] == [256, 3, 227, 227]
+    assert "data/ilsvrc12/imagenet_mean.binaryproto" in str(found)
+    assert found.needs
+    found = report("ssd_train")
+    assert any("is not for phase TEST" in warning.message for warning in found.warnings)
+    assert report("segnet_train").phases["TRAIN"]["assumed"]["label"] == [4, 1, 360, 480]
+
+
+def test_a_fork_that_nobody_knows() -> None:
+    found = report("unknown_fork")
+    texts = {p.position.line: p.message.split(": ")[1] for p in found.problems if p.position}
+    assert list(texts) == [2, 4]
+    assert texts[2].startswith("unknown layer type 'VideoData', clips of frames")
+    assert texts[4].startswith("unknown layer type 'RegionLoss', the loss of YOLO version 2")
+    assert "unknown field 'weight_rand_scale'" in " ".join(warning.message for warning in found.warnings)
+    strict = check(CORPUS / "unknown_fork.prototxt", strict=True)
+    assert len(strict.problems) == 6
+
+
+def test_python_layers_name_their_module() -> None:
+    problem, *others = report("python_data").problems
+    assert all("rpn." in other.message for other in others)
+    assert "roi_data_layer.layer" in problem.message
+    assert problem.position is not None
+    assert problem.position.line == 3
+
+
+def test_solvers() -> None:
+    found = report("old_solver")
+    assert found.legacy == ("solver_type",)
+    assert found.needs == ["models/x/train_val.prototxt"]
+
+
+def assumed(name: str, phase: str = "TRAIN") -> dict[str, list[int]]:
+    found: dict[str, list[int]] = report(name).phases[phase]["assumed"]
+    return found
+
+
+def test_inputs_are_what_their_readers_need() -> None:
+    assert assumed("pairs") == {"pair": [32, 2, 224, 224], "same": [32]}
+    words = {name: [5, 6] for name in ("cont", "words", "next")}
+    assert assumed("captions") == {"image": [6, 3, 20, 20], "number": [6]} | words
+    assert assumed("tasks") == {"data": [4, 3, 224, 224], "label": [4, 15]}
+    assert assumed("sharper") == {"data": [2, 3, 224, 224], "label": [2, 1, 216, 216]}
+    assert assumed("volumes") == {"data": [1, 3, 64, 64, 64], "label": [1, 1, 8, 8, 8]}
+
+
+def test_stages_are_tried_where_the_phase_alone_has_no_data() -> None:
+    found = report("stages")
+    assert set(found.phases) == {"TRAIN train", "TEST train", "TRAIN val", "TEST val"}
+    assert found.phases["TRAIN val"]["assumed"]["label"] == [4]
+    assert any("with stage deploy" in warning.message for warning in found.warnings)
+    assert found.needs
+
+
+def test_what_feeds_a_net_may_be_missing() -> None:
+    found = report("regions_train")
+    (problem,) = found.problems
+    assert "'nowhere.to_be_found' cannot be imported" in problem.message
+    assert found.phases["TRAIN"]["assumed"] == {
+        "data": [1, 3, 224, 224], "rois": [2, 5], "labels": [2], "targets": [2, 12], "inside": [2, 12],
+        "outside": [2, 12],
+    }  # fmt: skip
+    assert check(CORPUS / "regions_train.prototxt", run=True).phases["TRAIN"]["run"] == "forward and backward"
+
+
+def test_other_files_that_bear_the_name() -> None:
+    assert report("label_map").kind == "label map"
+    assert report("label_map").ok
+    (problem,) = report("not_caffe").problems
+    assert "no field of a net or a solver is in this file, but 'node'" in str(problem)
+
+
+def test_solvers_of_others() -> None:
+    found = report("solver_elsewhere")
+    assert [problem.message.split(";")[0] for problem in found.problems] == ["unknown solver type 'AdamW'"]
+    assert ["larc" in warning.message for warning in found.warnings].count(True) == 2
+
+
+def test_a_walk_that_fails_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "failing.py").write_text(
+        "class Layer:\n"
+        "    def setup(self, bottom, top): pass\n"
+        "    def reshape(self, bottom, top): top[0].reshape(*bottom[0].shape)\n"
+        "    def forward(self, bottom, top): raise ValueError('not today')\n"
+        "    def backward(self, top, propagate_down, bottom): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        'input: "x" input_shape { dim: 64 dim: 3 }\n'
+        'layer { name: "p" type: "Python" bottom: "x" top: "y" '
+        'python_param { module: "failing" layer: "Layer" } }'
+    )
+    assert check(net).ok
+    problem = check(net, run=True).problems[0]
+    assert "ValueError: not today" in problem.message
+    assert "net.prototxt:2:1: layer 'p' (Python), bottoms (2, 3)" in problem.message
+
+
+def test_windows_texts(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    text = 'name: "n" # 数据\r\ninput: "x" input_shape { dim: 2 dim: 3 }\r\n'
+    text += 'layer { name: "p" type: "ReLU" bottom: "x" top: "y" }\r\n'
+    for encoding in ("utf-16", "utf-8-sig", "gbk"):
+        net.write_bytes(text.encode(encoding))
+        assert check(net).ok, encoding
+
+
+def test_gains_in_a_file_that_is_not_here() -> None:
+    found = report("gains_elsewhere")
+    assert found.needs == ["lmdb", "gains.binaryproto"] or found.needs == ["gains.binaryproto", "lmdb"]
+    (warning,) = [w for w in found.warnings if "gains file" in w.message]
+    assert warning.position is not None
+    assert warning.position.line == 3
+
+
+def test_dialects() -> None:
+    net = CORPUS / "ambiguous_bn.prototxt"
+    found = {name: check(net, dialect=name) for name in ("", "pspnet", "segnet", "yjxiong")}
+    sizes = {name: one.phases["TRAIN"]["parameters"] for name, one in found.items()}
+    assert sizes == {"": 12, "pspnet": 12, "segnet": 6, "yjxiong": 12}
+    assert found[""].dialects == ["PSPNet"]
+    assert found["segnet"].dialects == ["segnet"]
+    (problem,) = check(net, dialect="seg").problems
+    assert problem.message == "unknown dialect 'seg'; there are segnet, pspnet, yjxiong"
+    assert report("segnet_train").dialects == ["SegNet"]
+    assert report("ssd_train").dialects == ["SSD"]
+    assert report("v1_forks").dialects == ["DeepLab", "DeconvNet", "SegNet"]
+    assert report("resnet_block").dialects == ["BVLC"]
+    assert report("solver_elsewhere").dialects == []
+
+
+def test_dialect_is_a_setting_of_the_nets() -> None:
+    net = schema.read_net(CORPUS / "ambiguous_bn.prototxt").message
+    override(schema.SolverParameter(), [net], ["dialect=segnet"])
+    assert net.dialect == "segnet"
+
+
+def test_duplicates_are_refused_at_the_second() -> None:
+    (problem,) = report("duplicates").problems
+    assert problem.position is not None
+    assert (problem.position.line, problem.position.column) == (2, 97)
+
+
+def test_stages_are_tried_together_where_none_alone_is_enough() -> None:
+    found = check(CORPUS / "stages_together.prototxt", run=True)
+    assert {name: phase["run"] for name, phase in found.phases.items()} == {
+        "TRAIN frozen one": "forward and backward"
+    }
+
+
+def test_values_that_decide_numbers_must_be_known() -> None:
+    found = check(CORPUS / "values.prototxt", run=True)
+    assert [problem.position.line for problem in found.problems if problem.position] == [3, 4, 5]
+    assert "expects one of TRAIN, TEST, found test" in found.problems[2].message
+    assert ["FPGA" in warning.message for warning in found.warnings] == [True]
+
+
+def test_gains_from_a_data_layer() -> None:
+    assert assumed("gains_third") == {"x": [4, 3, 8, 8], "label": [4], "gains": [1, 1, 3, 3]}
+
+
+def test_a_list_of_gpus_has_no_effect() -> None:
+    found = report("several_gpus")
+    assert found.ok, str(found)
+    assert [warning.position.line for warning in found.warnings if warning.position] == [3, 4, 1]
+    assert "takes one value, found a list, as multi-GPU forks do" in found.warnings[0].message
+    with pytest.raises(SpecError, match="device_id"):
+        schema.read_solver(CORPUS / "several_gpus.prototxt")
+
+
+def test_a_template_is_called_one() -> None:
+    (problem,) = report("places").problems
+    assert "is this a template" in problem.message
+    assert problem.position is not None
+    assert (problem.position.line, problem.position.column) == (2, 87)
+
+
+def test_a_trial_fits_into_memory() -> None:
+    net = compile(spec.net(schema.read_net(CORPUS / "large_regions.prototxt"), "TEST"))
+    shapes = trial.small(net, {})
+    assert shapes == {"data": (2, 3, 800, 800), "rois": (1, 5, 1, 1)}
+
+
+def test_deeplabs_own_field_of_the_softmax_loss_counts() -> None:
+    document = schema.read_net(CORPUS / "shrunk_labels.prototxt", unknown="keep")
+    assert [unknown.name for unknown in document.unknown] == ["strict_dim"]
+    assert document.message.layer[3].loss_param.ignore_label == 9
+    assert document.at("layer", 3, "loss_param", "ignore_label").line == 5

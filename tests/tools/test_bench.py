@@ -1,0 +1,43 @@
+"""The nets that tools/bench/nets.py --caffe times are their twins in plain PyTorch, and its figures are complete."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.places import ROOT
+from tools.bench import caffe as bench_caffe
+from tools.bench.plain_nets import PLAIN
+
+
+@pytest.mark.parametrize("name", ["lenet", "cifar10_full", "googlenet", "caffenet"])
+def test_twins_give_the_same(name: str) -> None:
+    """In double precision: in single, a maximum of a pooling window may fall to a neighbour, and its gradient too."""
+    net, module, (x, label) = bench_caffe.twins(name, batch=2)
+    net, module, x = net.double(), module.double(), x.double()
+    for layer in net.made:
+        layer.phase = "TEST"  # no dropout
+    module.apply(lambda one: one.eval() if isinstance(one, nn.Dropout) else None)
+    found = net.objective(net(x, label))
+    expected = module(x, label.long())
+    assert found.item() == pytest.approx(expected.item(), rel=1e-7)  # loss_weight is a single-precision 0.3
+    theirs = torch.autograd.grad(expected, list(module.parameters()))
+    ours = torch.autograd.grad(found, [param.value for param in net.params])
+    for param, mine, other in zip(net.params, ours, theirs, strict=True):
+        assert (mine - other).abs().max() <= 1e-6 * other.abs().max(), param.name
+
+
+def test_figures() -> None:
+    entry = bench_caffe.measure("lenet", 2, compiled=False)
+    assert set(PLAIN) == set(bench_caffe.CAFFE)
+    assert entry["batch"] == 64
+    assert entry["forward_eager_over_plain"] > 0
+    row = bench_caffe.table({"lenet": entry}).splitlines()[-1]
+    assert row.startswith("| lenet | 64 | 15.7 / 32 |")
+    assert row.count("|") == 9
+
+
+def test_the_page_says_whose_figures_are_given() -> None:
+    page = ROOT / "docs" / "results" / "bench_caffe.md"
+    assert bench_caffe.ORIGIN in page.read_text()

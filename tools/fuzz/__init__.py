@@ -1,0 +1,1 @@
+"""Damaged and random inputs for every reader."""

@@ -1,0 +1,120 @@
+"""Fig. 3 of Sharir et al. 2018: LeNets trained on one missingness, tested on others.
+
+    python -m tools.results.fig3 [--quick] [--only a|b] [--iterations N]
+
+(a) i.i.d.: trained with each p, with random p, and with random rectangles; tested on each p.
+(b) rectangles: trained with each N and W and tested on the same, against training with random N and W.
+Trainings lie in runs/fig3/ and are gone on with when interrupted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from netspec.lab import Cell, Direct, Table, circumstances, parse_all, plot, run
+from netspec.model import model
+from tools.results.reproduction import Results, markdown, page, parser, trained
+
+P = ("0.25", "0.5", "0.75", "0.9", "0.95", "0.99")
+RECTS = tuple(f"{n}x{w}" for n in (1, 2, 3) for w in (7, 11, 15))
+PUBLISHED = {
+    "0.25": (98.9, 97.8, 78.9, 32.4, 17.6, 11.0),
+    "0.5": (99.1, 98.6, 94.6, 68.1, 37.9, 12.9),
+    "0.75": (98.9, 98.7, 97.2, 83.9, 56.4, 16.7),
+    "0.9": (97.6, 97.5, 96.7, 89.0, 71.0, 21.3),
+    "0.95": (95.7, 95.6, 94.8, 88.3, 74.0, 30.5),
+    "0.99": (87.3, 86.7, 85.0, 78.2, 66.2, 31.3),
+    "iid (rand)": (98.7, 98.4, 97.0, 87.6, 70.6, 29.6),
+    "rects (rand)": (98.2, 95.7, 83.2, 54.7, 35.8, 17.5),
+}
+"""Fig. 3 (a) as printed; (b) is a plot only."""
+IID, RECT = "nets/lenet_iid_mnist.prototxt", "nets/lenet_rects_mnist.prototxt"
+FIELD = "data.dataset_param.missing"
+
+
+def nets(only: str, quick: bool) -> dict[str, tuple[str, list[str]]]:
+    """Row: (net, overrides) of every training."""
+    found: dict[str, tuple[str, list[str]]] = {"iid (rand)": (IID, []), "rects (rand)": (RECT, [])}
+    if only in ("", "a"):
+        found |= {p: (IID, [f"{FIELD}.probability={p}"]) for p in (P[1::2] if quick else P)}
+    if only in ("", "b"):
+        for name in RECTS[::4] if quick else RECTS:
+            count, width = name.split("x")
+            found[name] = (RECT, [f"{FIELD}.count={count}", f"{FIELD}.width={width}"])
+    return found
+
+
+def measured(folder: Path, row: str, args: Any, n: int | None) -> dict[str, list[int]]:
+    """Right answers and images of one training in all settings of (a) and (b)."""
+    net = model.load(folder, device=args.device)
+    pixels, labels = net.images("test", 0, n)
+    table = run([Direct(net, row)], parse_all(P, RECTS), pixels, labels, seed=args.seed)
+    return {setting: [cell.right, cell.images] for setting, cell in table.cells[row].items()}
+
+
+def main() -> None:
+    """Train and test what is missing, print and write."""
+    options = parser(__doc__, "docs/results/fig3")
+    options.add_argument("--only", default="", choices=("", "a", "b"))
+    options.add_argument(
+        "--iterations",
+        type=int,
+        help="in place of the 20,000 of nets/lenet_*_solver.prototxt; the schedule shrinks alike",
+    )
+    args = options.parse_args()
+    iterations = args.iterations or (100 if args.quick else None)
+    n = 500 if args.quick else None
+    settings = {"iterations": iterations or 20000, "images": n or 10000, "seed": args.seed}
+    results = Results(args.out.with_suffix(".json"), settings, args.device)
+    table = Table(facts={**settings, **circumstances(args.device)})
+    schedule = [f"stepvalue={iterations // 2},{iterations * 3 // 4},{iterations}"] if iterations else []
+    for row, (net, missing) in nets(args.only, args.quick).items():
+        overrides = missing + schedule
+        folder = (
+            args.runs
+            / "fig3"
+            / (row.replace(" ", "_").strip("()") + (f"_{iterations}" if iterations else ""))
+        )
+
+        def compute(
+            net: str = net, overrides: list[str] = overrides, folder: Path = folder, row: str = row
+        ) -> Any:
+            return measured(trained(net, folder, iterations, overrides, args.device), row, args, n)
+
+        for setting, (right, images) in results.get(row, compute).items():
+            table.put(row, setting, Cell(right, images))
+    write(table, args.out)
+    print(table.text())
+
+
+def write(table: Table, out: Path) -> None:
+    """The page with both parts, and the plot of the rows with random parameters."""
+    ours = table.cells
+    rows = []
+    for row in [name for name in PUBLISHED if name in ours]:
+        rows.append([row, *(100 * ours[row][f"iid:{p}"].accuracy for p in P)])
+        rows.append([f"{row}, published", *PUBLISHED[row]])
+    part_a = markdown(("trained with", *P), rows)
+    rows_b: list[list[object]] = [["the same N and W", *(_own(table, name) for name in RECTS)]]
+    for row in ("rects (rand)", "iid (rand)"):
+        rows_b.append([row, *(100 * ours[row][f"rects:{name}"].accuracy for name in RECTS)])
+    part_b = markdown(("trained with", *RECTS), rows_b)
+    parts = ["(a) Accuracy in per cent by the p of the test.", part_a,
+             "(b) The same by the N x W of the test (published as a plot only).", part_b]  # fmt: skip
+    page(
+        out.with_suffix(".md"),
+        "Fig. 3: LeNets trained on one missingness, tested on others",
+        parts,
+        table.facts,
+    )
+    plot(table, out.with_suffix(".png"), page=(12, 5))
+
+
+def _own(table: Table, name: str) -> float | None:
+    row = table.cells.get(name)
+    return None if row is None else 100 * row[f"rects:{name}"].accuracy
+
+
+if __name__ == "__main__":
+    main()
