@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=2 python -m tools.bench.nets --caffe [--rounds 30] [--no-compiled] [--out FILE.json]
 
 The nets are those of nets/caffe, their twins those of tools/bench/plain_nets.py, with equal weights and inputs.
-forward is the training net without gradients; forward and backward gives the gradient of every weight. eager is the net layer by
-layer, compiled the same net after `net.compile`, plain the twin, layer by layer too. All three are timed in turns,
-round after round; a ratio is the median over the rounds of ratios within a round, `..._cpu` in processor time. Caffe's
-figures (the original program on 2 processor cores of the same kind) are in ms.
+forward is the training net without gradients; forward and backward gives the gradient of every weight. eager is the
+net layer by layer, compiled the same net after `net.compile`, plain the twin, layer by layer too. All three are timed
+in turns, round after round; a ratio is the median over the rounds of ratios within a round, `..._cpu` in processor
+time. Caffe's figures (the original program on 2 processor cores of the same kind) are in ms.
 """
 
 from __future__ import annotations
