@@ -18,6 +18,8 @@ COLOURS = {
     "pointwise": "#fdf0b0",
     "normalisation": "#dcc9ee",
     "similarity, MEX": "#b4e0b4",
+    "latent": "#cfe3a0",
+    "rendering": "#e8d8b8",
     "shape": "#e9ecef",
     "detection": "#f3c6dd",
     "loss": "#f2aaaa",
@@ -25,34 +27,6 @@ COLOURS = {
     "other": "#ffffff",
 }
 """Fill colour of each family, in the legend's order; light enough for black text."""
-
-_TYPES = {
-    "data": (
-        "AnnotatedData Data DataSet Dataset DenseImageData DummyData HDF5Data ImageData ImageLabelmapData "
-        "ImageSegData Input MemoryData Parameter WindowData"
-    ),
-    "convolution, linear": (
-        "Convolution ConvolutionDepthwise Deconvolution DepthwiseConvolution Embed Im2col InnerProduct "
-        "Correlation Correlation1D Local LocallyConnected MarginInnerProduct"
-    ),
-    "recurrent": "ContinuationIndicator LSTM LSTMUnit Lstm RNN Recurrent",
-    "pooling": "Pooling PSROIPooling ROIAlign ROIPooling SPP UnPooling Unpooling Upsample",
-    "pointwise": (
-        "AbsVal Axpy BNLL CReLU ChannelNorm Clip Dropout ELU Eltwise Exp GradientReversal GradientScaler HSigmoid "
-        "HSwish HardSigmoid HardSwish Log Marginalize Mean Mish NegReLU Noise PReLU Power ReLU ReLU6 Sigmoid "
-        "Softmax SpatialDropout Swish TanH Threshold"
-    ),
-    "normalisation": "BN BatchNorm Bias LRN MVN Normalize Scale",
-    "similarity, MEX": "MEX Similarity",
-    "shape": (
-        "BatchReindex Concat Crop DataAugmentation Downsample Filter Flatten FlowWarp Interp OneHot Permutation "
-        "Permute Reduction Reorg Resample Reshape Reverse ShuffleChannel Silence Slice "
-        "SpatialTransformer Split Tile Translation Transpose"
-    ),
-    "detection": "DetectionOutput MultiBoxLoss PriorBox Proposal YoloDetectionOutput Yolov3DetectionOutput",
-    "accuracy": "Accuracy ArgMax SegAccuracy",
-}
-_FAMILY = {name: family for family, names in _TYPES.items() for name in names.split()}
 
 _SHORT = {
     "kernel_size": "kernel",
@@ -90,16 +64,13 @@ _MOST = 7
 
 
 def family(layer: LayerSpec) -> str:
-    """The family of a layer, by its type; unknown types by what their class says of itself."""
-    known = _FAMILY.get(layer.type)
-    if known:
-        return known
+    """The family of a layer, as its class says; of a type that is not here, what its name suggests."""
     kind = registry.get(layer.type)
-    if layer.type.lower().endswith("loss") or (kind is not None and kind.is_loss):
+    if kind is not None:
+        return kind.family
+    if layer.type.lower().endswith("loss"):
         return "loss"
-    if layer.type.lower().endswith("data") or (kind is not None and kind.is_source) or not layer.bottoms:
-        return "data"
-    return "other"
+    return "data" if layer.type.lower().endswith("data") or not layer.bottoms else "other"
 
 
 def options(layer: LayerSpec) -> list[str]:

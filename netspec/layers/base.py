@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from netspec.errors import SpecError
 from netspec.layers import fillers
+from netspec.layers.traits import Field
 from netspec.schema.spec import LayerSpec
 
 Shape = tuple[int, ...]
@@ -89,6 +91,21 @@ class Layer(nn.Module):
     looks_for: ClassVar[tuple[str, ...]] = ()
     """Attributes that `look` sets, with values that JSON can hold."""
 
+    # What a subclass says of itself to drawings, `netspec check`, the summary and the queries
+
+    family: ClassVar[str] = "other"
+    """What kind of layer it is, one of `traits.FAMILIES`: its colour in a drawing."""
+    roles: ClassVar[tuple[str, ...]] = ()
+    """What each bottom is, in words of `traits.ROLES`; further bottoms have the last one's role."""
+    alike: ClassVar[bool] = False
+    """All bottoms have one shape."""
+    carries: ClassVar[bool] = False
+    """A label or an image that is its bottom still is one at its top, with the same values or others."""
+    resizes: ClassVar[bool] = False
+    """Carries pictures of labels into another size."""
+    mixes: ClassVar[bool] = False
+    """A value depends on other places than its own, or on all of them: it has no receptive field to speak of."""
+
     def __init__(self, spec: LayerSpec, phase: str):
         super().__init__()
         self.spec = spec
@@ -130,6 +147,57 @@ class Layer(nn.Module):
         state = {name: buffer.to("meta") for name, buffer in self.named_buffers()}
         return as_tuple(torch.func.functional_call(self, state, bottoms))
 
+    # What a subclass says of itself, where it is not the same for all layers of the type
+
+    @classmethod
+    def role(cls, i: int, count: int) -> str:
+        """What bottom i of `count` is: a word of `traits.ROLES`, "" where the class says nothing."""
+        return cls.roles[min(i, len(cls.roles) - 1)] if cls.roles else ""
+
+    @classmethod
+    def classes_along(cls, spec: LayerSpec) -> int:
+        """The axis of the bottom of scores along which the classes lie, perhaps negative."""
+        return 1
+
+    @classmethod
+    def needs(cls, spec: LayerSpec, i: int, known: Sequence[Shape | None], image: Shape) -> Shape | None:
+        """The shape of bottom i beside the `known` ones, where its role alone does not tell; None: it does.
+
+        image: the shape of pictures in this net.
+        """
+        return None
+
+    @classmethod
+    def bottom_for(cls, spec: LayerSpec, tops: Mapping[int, Shape]) -> Shape:
+        """For a layer that `carries`: the bottom's shape for which the tops of these numbers have these shapes."""
+        return next(iter(tops.values()))
+
+    @classmethod
+    def likely_shapes(cls, spec: LayerSpec, image: Shape) -> list[Shape] | None:
+        """For a source whose data is not here: its tops' shapes, if they do not depend on what reads them."""
+        return None
+
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int | None:
+        """Products that a forward pass adds up, over the batch; None where nobody knows.
+
+        By default what torch's counter finds in matrix products and convolutions of `forward` on the meta device.
+        """
+        if type(self).infer is not Layer.infer:
+            return None
+        state = {name: value.to("meta") for name, value in (*self.named_parameters(), *self.named_buffers())}
+        inputs = tuple(torch.empty(shape, device="meta") for shape in bottoms)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            torch.func.functional_call(self, state, inputs)
+        return int(counter.get_total_flops()) // 2
+
+    def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+        """What a value of the tops sees, from what one of the bottoms sees; None where that has no meaning.
+
+        By default `below`, where the top has the first bottom's places and the layer does not mix them.
+        """
+        same = len(tops[0]) == len(bottoms[0]) and tops[0][2:] == bottoms[0][2:]
+        return below if same and not self.mixes else None
+
     # What a subclass uses
 
     def add_blob(self, shape: Shape, filler: Any = None, lr_mult: float = 1.0) -> int:
@@ -170,8 +238,19 @@ class Layer(nn.Module):
     def project(self) -> None:
         """Change blobs in place before a training step where the layer's definition says so (default: nothing)."""
 
+    def require(self, condition: object, field: str | tuple[str | int, ...], message: str) -> None:
+        """`fail` at `field`, a name or a path of names and indices, unless `condition` holds."""
+        if not condition:
+            self.fail(message, *((field,) if isinstance(field, str) else field))
+
     def fail(self, message: str, *path: str | int) -> NoReturn:
-        """Raise a SpecError at field `path` of this layer, e.g. fail("must be > 0", self.param_field, "stride")."""
+        """Raise a SpecError at field `path` of this layer's own parameters (of `param_field`), else of the layer.
+
+        For example fail("must be > 0", "stride"), fail("has no such axis", "bottom", 0), fail("cannot be made").
+        """
+        own = self.param.DESCRIPTOR.fields_by_name if self.param is not None else ()
+        if path and path[0] in own and self.param_field is not None:
+            path = (self.param_field, *path)
         raise SpecError([self.spec.problem(message, *path)])
 
     def axis(self, axis: int, rank: int, *path: str | int) -> int:

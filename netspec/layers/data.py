@@ -13,6 +13,7 @@ from netspec.layers.base import Layer, Shape, at_least, between, exactly, regist
 class DataLayer(Layer):
     """A layer that no walk runs: `source` opens its data, `source_shapes` asks the data for its shape."""
 
+    family, roles = "data", ()
     bottoms = exactly(0)
     tops = between(1, 2)
     is_source = True
@@ -223,6 +224,7 @@ class HDF5Output(Layer):
     and writes. Source: Caffe, hdf5_output_layer.cpp.
     """
 
+    family, roles = "data", ("values", "label")
     bottoms = exactly(2)
     tops = exactly(0)
     differentiable = False

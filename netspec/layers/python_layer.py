@@ -75,6 +75,8 @@ class Python(Layer):
     method, or fails in setup or reshape. Source: Caffe, python_layer.hpp.
     """
 
+    family, roles = "other", ()
+    mixes = True
     bottoms = at_least(0)
     tops = at_least(0)
     param_field = "python_param"

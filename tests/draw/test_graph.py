@@ -320,7 +320,7 @@ def test_a_page_size_is_kept(tmp_path: Path) -> None:
 
 def test_svg_needs_no_matplotlib(tmp_path: Path) -> None:
     code = (
-        "import sys; from netspec import draw, schema, spec; "
+        "import sys; from netspec import draw, schema; from netspec.schema import spec; "
         's = spec.net(schema.parse_net(\'layer { name: "x" type: "Quux" top: "x" }\')); '
         "draw.graph(s, sys.argv[1], use_dot=False); assert 'matplotlib' not in sys.modules"
     )

@@ -17,6 +17,9 @@ class Mish(Layer):
     mish_layer.cpp of YOLOv4 forks.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         return F.mish(bottoms[0])
 
@@ -29,6 +32,9 @@ class HardSwish(Layer):
     forks.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         return F.hardswish(bottoms[0])
 
@@ -39,6 +45,9 @@ class HSigmoid(Layer):
 
     NaN stays NaN. Source: Howard et al. 2019, "MobileNetV3"; hsigmoid_layer.cpp of its forks.
     """
+
+    family, roles = "pointwise", ("values",)
+    carries = True
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return F.hardsigmoid(bottoms[0])
@@ -52,6 +61,9 @@ class HardSigmoid(Layer):
     without it, as MobileNetV3's forks, alpha = 1 / 6 and beta = 1 / 2. NaN stays NaN. Source:
     hard_sigmoid_layer.cpp of Synopsys' Caffe; hardsigmoid_layer.cpp of MobileNetV3 forks.
     """
+
+    family, roles = "pointwise", ("values",)
+    carries = True
 
     def setup(self, *shapes: Shape) -> None:
         message = self.spec.message
@@ -73,6 +85,7 @@ class CReLU(Layer):
     Source: Shang et al. 2016; crelu_layer.cpp of Cambricon's Caffe.
     """
 
+    family, roles = "pointwise", ("values",)
     param_field = "crelu_param"
 
     def setup(self, *shapes: Shape) -> None:

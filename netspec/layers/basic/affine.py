@@ -11,6 +11,7 @@ from netspec.layers.base import Layer, Shape, between, register
 class Broadcast(Layer):
     """What Scale and Bias share: which axes of the bottom their operand runs along."""
 
+    family, roles = "normalisation", ("values", "values")
     bottoms = between(1, 2)
 
     start: int

@@ -23,6 +23,8 @@ class Eltwise(Layer):
     eltwise_layer.cpp.
     """
 
+    family, roles = "pointwise", ("values",)
+    alike = carries = True
     bottoms = at_least(1)
     param_field = "eltwise_param"
 
@@ -65,6 +67,7 @@ class Axpy(Layer):
     that do not fit. Source: Hu et al. 2018, "Squeeze-and-excitation networks", its Caffe.
     """
 
+    family, roles = "pointwise", ("values", "image", "image")
     bottoms = exactly(3)
 
     def setup(self, *shapes: Shape) -> None:
@@ -88,6 +91,7 @@ class Reduction(Layer):
     reduction_layer.cpp.
     """
 
+    family, roles = "shape", ("values",)
     param_field = "reduction_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -115,6 +119,7 @@ class ArgMax(Layer):
     argmax_layer.cpp.
     """
 
+    family, roles = "accuracy", ("scores",)
     param_field = "argmax_param"
     differentiable = False
 
@@ -160,6 +165,7 @@ class BatchReindex(Layer):
     Source: Caffe, batch_reindex_layer.cpp.
     """
 
+    family, roles = "shape", ("values", "row index")
     bottoms = exactly(2)
 
     def setup(self, *shapes: Shape) -> None:
@@ -181,6 +187,7 @@ class Filter(Layer):
     filter_layer.cpp.
     """
 
+    family, roles = "shape", ("values", "row index")
     bottoms = at_least(2)
     tops = at_least(1)
 

@@ -54,6 +54,7 @@ class BatchNorm(Layer):
     Ioffe and Szegedy 2015.
     """
 
+    family, roles = "normalisation", ("image",)
     param_field = "batch_norm_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -161,6 +162,7 @@ class BN(Layer):
     statistics. Source: bn_layer.cpp of these forks.
     """
 
+    family, roles = "normalisation", ("image",)
     param_field = "bn_param"
 
     def setup(self, *shapes: Shape) -> None:

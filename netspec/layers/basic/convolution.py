@@ -28,6 +28,7 @@ TRANSPOSE: dict[int, Callable[..., Tensor]] = {
 class Windowed(Layer):
     """What layers with a convolution_param share: the channel axis, the window, folding of leading axes."""
 
+    family, roles = "convolution, linear", ("image",)
     bottoms = at_least(1)
     tops = at_least(1)
     paired = True

@@ -19,6 +19,8 @@ class InnerProduct(Layer):
     SpecError when num_output is missing. Source: Caffe, inner_product_layer.cpp.
     """
 
+    family, roles = "convolution, linear", ("values",)
+    mixes = True
     param_field = "inner_product_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -47,6 +49,7 @@ class Embed(Layer):
     Source: Caffe, embed_layer.cpp.
     """
 
+    family, roles = "convolution, linear", ("index",)
     param_field = "embed_param"
 
     def setup(self, *shapes: Shape) -> None:

@@ -86,6 +86,7 @@ class Input(Layer):
     Source: Caffe, input_layer.cpp.
     """
 
+    family, roles = "data", ()
     bottoms = exactly(0)
     tops = at_least(1)
     is_source = True
@@ -103,6 +104,7 @@ class Parameter(Layer):
     Shapes: top and blob as `shape`; it starts at 0. Source: Caffe, parameter_layer.cpp.
     """
 
+    family, roles = "data", ()
     bottoms = exactly(0)
     param_field = "parameter_param"
 
@@ -125,6 +127,7 @@ class DummyData(Layer):
     cannot fill its shape. Source: Caffe, dummy_data_layer.cpp; fillers of the SimNets fork.
     """
 
+    family, roles = "data", ()
     bottoms = exactly(0)
     tops = at_least(1)
     param_field = "dummy_data_param"
@@ -175,6 +178,9 @@ class Noise(Layer):
     `strict` the mean of a filler with `to_log` is log(mean + fudge_factor), though the values drawn are not
     logarithms (bernoulli's are, in both ways).
     """
+
+    family, roles = "pointwise", ("values",)
+    carries = True
 
     def setup(self, *shapes: Shape) -> None:
         (shape,) = shapes

@@ -92,6 +92,7 @@ class LRN(Layer):
     local_size or a bottom of fewer axes. Source: Caffe, lrn_layer.cpp; Krizhevsky et al. 2012, section 3.3.
     """
 
+    family, roles = "normalisation", ("image",)
     param_field = "lrn_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -121,6 +122,8 @@ class MVN(Layer):
     spreads over its plane. Raises SpecError for a bottom of one axis. Source: Caffe, mvn_layer.cpp.
     """
 
+    family, roles = "normalisation", ("image",)
+    mixes = True
     param_field = "mvn_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -153,6 +156,7 @@ class Normalize(Layer):
     Liu et al. 2015, ParseNet.
     """
 
+    family, roles = "normalisation", ("image",)
     param_field = "norm_param"
 
     def setup(self, *shapes: Shape) -> None:

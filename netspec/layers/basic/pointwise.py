@@ -21,6 +21,8 @@ class ReLU(Layer):
     Source: Caffe, relu_layer.cpp.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
     param_field = "relu_param"
 
     def forward(self, *bottoms: Tensor) -> Tensor:
@@ -35,6 +37,9 @@ class ReLU6(Layer):
     Source: the ReLU6 layer of MobileNet forks of Caffe.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         return F.relu6(bottoms[0])
 
@@ -48,6 +53,8 @@ class PReLU(Layer):
     Source: He et al. 2015, "Delving deep into rectifiers"; Caffe, prelu_layer.cpp.
     """
 
+    family, roles = "pointwise", ("image",)
+    carries = True
     param_field = "prelu_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -73,6 +80,8 @@ class ELU(Layer):
     Source: Clevert et al. 2016, "Fast and accurate deep network learning by exponential linear units".
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
     param_field = "elu_param"
 
     def forward(self, *bottoms: Tensor) -> Tensor:
@@ -86,6 +95,9 @@ class Sigmoid(Layer):
     Source: Caffe, sigmoid_layer.cpp.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].sigmoid()
 
@@ -96,6 +108,9 @@ class TanH(Layer):
 
     Source: Caffe, tanh_layer.cpp.
     """
+
+    family, roles = "pointwise", ("values",)
+    carries = True
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].tanh()
@@ -108,6 +123,9 @@ class BNLL(Layer):
     Source: Caffe, bnll_layer.cpp.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         return -F.logsigmoid(-bottoms[0])
 
@@ -118,6 +136,9 @@ class AbsVal(Layer):
 
     Source: Caffe, absval_layer.cpp.
     """
+
+    family, roles = "pointwise", ("values",)
+    carries = True
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].abs()
@@ -130,6 +151,8 @@ class Threshold(Layer):
     A missing value (NaN) is not above the threshold, so it gives 0. Source: Caffe, threshold_layer.cpp.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
     param_field = "threshold_param"
     differentiable = False
 
@@ -145,6 +168,8 @@ class Clip(Layer):
     NaN into `min`; here it stays NaN).
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
     param_field = "clip_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -164,6 +189,8 @@ class Swish(Layer):
     Source: Ramachandran et al. 2017, "Searching for activation functions"; Caffe, swish_layer.cpp.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
     param_field = "swish_param"
 
     def forward(self, *bottoms: Tensor) -> Tensor:
@@ -180,6 +207,8 @@ class Dropout(Layer):
     Source: Srivastava et al. 2014; Caffe, dropout_layer.cpp.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
     param_field = "dropout_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -212,6 +241,8 @@ class SpatialDropout(Layer):
     Caffe, spatial_dropout_layer.cu.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
     param_field = "spatial_dropout_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -237,6 +268,7 @@ class Softmax(Layer):
     such axis. Source: Caffe, softmax_layer.cpp.
     """
 
+    family, roles = "pointwise", ("scores",)
     param_field = "softmax_param"
 
     def setup(self, *shapes: Shape) -> None:

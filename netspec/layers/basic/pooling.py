@@ -39,6 +39,8 @@ class Pooling(Inner):
     pooling_layer.cpp.
     """
 
+    family, roles = "pooling", ("image",)
+    carries = resizes = True
     tops = between(1, 2)
     param_field = "pooling_param"
 
@@ -171,6 +173,8 @@ class SPP(Layer):
     Source: Caffe, spp_layer.cpp; He et al. 2014, Spatial Pyramid Pooling.
     """
 
+    family, roles = "pooling", ("image",)
+    mixes = True
     param_field = "spp_param"
 
     def setup(self, *shapes: Shape) -> None:

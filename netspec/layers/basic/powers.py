@@ -21,6 +21,8 @@ class Power(Layer):
     there. Source: Caffe, power_layer.cpp.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
     param_field = "power_param"
 
     def forward(self, *bottoms: Tensor) -> Tensor:
@@ -46,6 +48,8 @@ class Exp(Layer):
     Source: Caffe, exp_layer.cpp.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
     param_field = "exp_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -66,6 +70,8 @@ class Log(Layer):
     Raises SpecError for another base that is not positive, or is 1. Source: Caffe, log_layer.cpp.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
     param_field = "log_param"
 
     def setup(self, *shapes: Shape) -> None:

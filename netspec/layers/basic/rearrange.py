@@ -20,6 +20,8 @@ class Permute(Layer):
     Source: the Permute layer of SSD (W. Liu's fork of Caffe).
     """
 
+    family, roles = "shape", ("values",)
+    mixes = True
     param_field = "permute_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -44,6 +46,8 @@ class Transpose(Layer):
     transpose_layer.cpp.
     """
 
+    family, roles = "shape", ("values",)
+    mixes = True
     param_field = "transpose_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -65,6 +69,8 @@ class Reverse(Layer):
     forks.
     """
 
+    family, roles = "shape", ("values",)
+    mixes = True
     param_field = "reverse_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -82,6 +88,7 @@ class ShuffleChannel(Layer):
     Source: Zhang et al. 2018, "ShuffleNet"; its layer in forks of Caffe.
     """
 
+    family, roles = "shape", ("image",)
     param_field = "shuffle_channel_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -111,6 +118,8 @@ class Reorg(Layer):
     forks of Caffe.
     """
 
+    family, roles = "shape", ("image",)
+    mixes = True
     param_field = "reorg_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -146,6 +155,8 @@ class Translation(Layer):
     fork of Caffe, translation_layer.cpp.
     """
 
+    family, roles = "shape", ("image",)
+    mixes = True
     bottoms = at_least(1)
     tops = at_least(1)
     paired = True
@@ -193,6 +204,8 @@ class Permutation(Layer):
     Caffe, permutation_layer.cpp.
     """
 
+    family, roles = "shape", ("image",)
+    mixes = True
     param_field = "permutation_param"
     order: Tensor
 

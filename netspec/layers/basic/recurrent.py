@@ -32,6 +32,7 @@ class Recurrent(Layer):
     forwards.
     """
 
+    family, roles = "recurrent", ("sequence", "continuation", "static")
     bottoms, tops = at_least(2), at_least(1)
     param_field = "recurrent_param"
     states: Sequence[str] = ()
@@ -178,6 +179,7 @@ class LSTMUnit(Layer):
     Source: Caffe, lstm_unit_layer.cpp.
     """
 
+    family, roles = "recurrent", ("sequence", "sequence", "continuation")
     bottoms, tops = exactly(3), exactly(2)
 
     def setup(self, *shapes: Shape) -> None:
@@ -230,6 +232,7 @@ class OhLstm(Layer):
     lstm_layer.cpp, whose gradient of V also counts states that clip cuts off.
     """
 
+    family, roles = "recurrent", ("sequence", "continuation")
     bottoms = between(1, 2)
     param_field = "lstm_param"
 
@@ -284,6 +287,7 @@ class ContinuationIndicator(Layer):
     Source: continuation_indicator_layer.cpp of Intel's Caffe and of OCR forks.
     """
 
+    family, roles = "recurrent", ()
     bottoms = exactly(0)
     param_field = "continuation_indicator_param"
 

@@ -28,6 +28,7 @@ def even(taps: list[dict[int, float]]) -> Taps:
 class Resize(Layer):
     """What Resample and Downsample share: weighted sums along rows and columns."""
 
+    family, roles = "shape", ("image", "like")
     bottoms = between(1, 2)
     size: tuple[int, int]
 

@@ -22,6 +22,8 @@ class Interp(Layer):
     pad, when nothing is left, or no size is given. Source: DeepLab, interp_layer.cpp.
     """
 
+    family, roles = "shape", ("image", "like")
+    carries = resizes = True
     bottoms = between(1, 2)
     param_field = "interp_param"
 
@@ -84,6 +86,8 @@ class SpatialTransformer(Layer):
     st_layer.cpp.
     """
 
+    family, roles = "shape", ("image", "affine map")
+    mixes = True
     bottoms = exactly(2)
     param_field = "st_param"
 
@@ -134,6 +138,7 @@ class Upsample(Layer):
     "SegNet" (mask); the Upsample layer of YOLOv3 forks of Caffe (blocks).
     """
 
+    family, roles = "pooling", ("image", "switches")
     bottoms = between(1, 2)
     param_field = "upsample_param"
 

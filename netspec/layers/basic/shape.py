@@ -22,6 +22,8 @@ class Concat(Layer):
     Raises SpecError when other axes differ. Source: Caffe, concat_layer.cpp.
     """
 
+    family, roles = "shape", ("values",)
+    carries = True
     bottoms = at_least(1)
     param_field = "concat_param"
 
@@ -47,6 +49,8 @@ class Slice(Layer):
     equal parts do not come out even. `slice_dim` is the axis's old name. Source: Caffe, slice_layer.cpp.
     """
 
+    family, roles = "shape", ("values",)
+    carries = True
     tops = at_least(1)
     param_field = "slice_param"
 
@@ -93,6 +97,8 @@ class Split(Layer):
     Only old files need it: any number of layers may read one blob. Source: Caffe, split_layer.cpp.
     """
 
+    family, roles = "shape", ("values",)
+    carries = True
     tops = at_least(1)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -106,6 +112,7 @@ class Silence(Layer):
     Source: Caffe, silence_layer.cpp.
     """
 
+    family, roles = "shape", ("ignored",)
     bottoms = at_least(1)
     tops = exactly(0)
 
@@ -120,6 +127,8 @@ class Flatten(Layer):
     Raises SpecError for axes outside the bottom, or the wrong way round. Source: Caffe, flatten_layer.cpp.
     """
 
+    family, roles = "shape", ("values",)
+    carries = True
     param_field = "flatten_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -144,6 +153,8 @@ class Reshape(Layer):
     is outside. Source: Caffe, reshape_layer.cpp.
     """
 
+    family, roles = "shape", ("values",)
+    carries = mixes = True
     param_field = "reshape_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -190,6 +201,7 @@ class Tile(Layer):
     Raises SpecError when tiles is not positive. Source: Caffe, tile_layer.cpp.
     """
 
+    family, roles = "shape", ("values",)
     param_field = "tile_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -212,6 +224,7 @@ class Crop(Layer):
     outside. Source: Caffe, crop_layer.cpp.
     """
 
+    family, roles = "shape", ("image", "like")
     bottoms = exactly(2)
     param_field = "crop_param"
 
@@ -250,6 +263,7 @@ class OneHot(Layer):
     Caffe, one_hot_layer.cpp.
     """
 
+    family, roles = "shape", ("label",)
     param_field = "one_hot_param"
     differentiable = False
 

@@ -28,6 +28,7 @@ class UnPooling(Layer):
     forward for a mask that points outside. Source: DeconvNet (Noh et al. 2015), unpooling_layer.cpp.
     """
 
+    family, roles = "pooling", ("image", "switches")
     bottoms = between(1, 2)
     param_field = "unpooling_param"
 

@@ -21,6 +21,7 @@ class Accuracy(Layer):
     Caffe, accuracy_layer.cpp.
     """
 
+    family, roles = "accuracy", ("scores", "label")
     bottoms, tops, differentiable = exactly(2), between(1, 2), False
     param_field = "accuracy_param"
 
@@ -69,6 +70,7 @@ class SegAccuracy(Layer):
     do not fit. Source: DeepLab, seg_accuracy_layer.cpp.
     """
 
+    family, roles = "accuracy", ("scores", "label")
     bottoms, differentiable = exactly(2), False
     param_field = "seg_accuracy_param"
 

@@ -63,6 +63,7 @@ class CTCLoss(Layer):
     warp_ctc_loss_layer.cpp of ChWick's Caffe.
     """
 
+    family, roles = "loss", ("sequence", "label rows")
     bottoms, is_loss = between(2, 4), True
     param_field = "ctc_loss_param"
 

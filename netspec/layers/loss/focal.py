@@ -30,6 +30,7 @@ class FocalLoss(Layer):
     (classes) and of R-FCN forks (targets).
     """
 
+    family, roles = "loss", ("scores", "label")
     bottoms, tops, is_loss = exactly(2), between(1, 2), True
     param_field = "focal_loss_param"
     alphas: Tensor

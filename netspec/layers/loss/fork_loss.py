@@ -37,6 +37,8 @@ class SmoothL1Loss(Layer):
     Source: Girshick 2015 (Fast R-CNN), smooth_L1_loss_layer; SSD's has the inside weights only.
     """
 
+    family, roles = "loss", ("values", "target", "weights")
+    alike = True
     bottoms, is_loss = between(2, 4), True
     param_field = "smooth_l1_loss_param"
 
@@ -69,6 +71,8 @@ class L1Loss(Layer):
     al. 2015), l1_loss_layer.
     """
 
+    family, roles = "loss", ("values", "target")
+    alike = True
     bottoms, is_loss = between(1, 2), True
     param_field = "l1_loss_param"
 
@@ -106,6 +110,8 @@ class SigmoidCrossEntropyBalanceLoss(Layer):
     and Tu 2015 (HED), sigmoid_cross_entropy_loss_layer.
     """
 
+    family, roles = "loss", ("scores", "binary label")
+    alike = True
     bottoms, is_loss = exactly(2), True
 
     def setup(self, *shapes: Shape) -> None:
@@ -131,6 +137,8 @@ class TripletLoss(Layer):
     with three bottoms (forks that find triplets by labels, or weigh them, have a layer of the same name).
     """
 
+    family, roles = "loss", ("features",)
+    alike = True
     bottoms, is_loss = exactly(3), True
     param_field = "triplet_loss_param"
 
@@ -187,6 +195,7 @@ class CenterLoss(Layer):
     al. 2016, center_loss_layer.cpp.
     """
 
+    family, roles = "loss", ("features", "row label")
     bottoms, is_loss = exactly(2), True
     param_field = "center_loss_param"
 

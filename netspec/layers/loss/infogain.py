@@ -37,6 +37,7 @@ class InfogainLoss(Layer):
     cannot be read. Source: Caffe, infogain_loss_layer.cpp.
     """
 
+    family, roles = "loss", ("scores", "label", "gains")
     bottoms, tops, is_loss = between(2, 3), between(1, 2), True
     param_field = "infogain_loss_param"
 

@@ -42,6 +42,7 @@ class SoftmaxWithLoss(Layer):
     Source: Caffe, softmax_loss_layer.cpp.
     """
 
+    family, roles = "loss", ("scores", "label")
     bottoms, tops, is_loss = exactly(2), between(1, 2), True
     param_field = "softmax_param"
 
@@ -87,6 +88,8 @@ class SigmoidCrossEntropyLoss(Layer):
     Caffe, sigmoid_cross_entropy_loss_layer.cpp.
     """
 
+    family, roles = "loss", ("scores", "binary label")
+    alike = True
     bottoms, is_loss = exactly(2), True
 
     def setup(self, *shapes: Shape) -> None:
@@ -113,6 +116,8 @@ class EuclideanLoss(Layer):
     Source: Caffe, euclidean_loss_layer.cpp.
     """
 
+    family, roles = "loss", ("values", "target")
+    alike = True
     bottoms, is_loss = exactly(2), True
 
     def setup(self, *shapes: Shape) -> None:
@@ -132,6 +137,7 @@ class HingeLoss(Layer):
     counts in N. Raises SpecError when there is not one label a row. Source: Caffe, hinge_loss_layer.cpp.
     """
 
+    family, roles = "loss", ("scores", "row label")
     bottoms, is_loss = exactly(2), True
     param_field = "hinge_loss_param"
 
@@ -158,6 +164,7 @@ class ContrastiveLoss(Layer):
     Chopra, LeCun 2006; Caffe, contrastive_loss_layer.cpp.
     """
 
+    family, roles = "loss", ("features", "features", "row label")
     bottoms, is_loss = exactly(3), True
     param_field = "contrastive_loss_param"
 
@@ -191,6 +198,7 @@ class MultinomialLogisticLoss(Layer):
     not one label a row. Source: Caffe, multinomial_logistic_loss_layer.cpp.
     """
 
+    family, roles = "loss", ("scores", "row label")
     bottoms, is_loss = exactly(2), True
 
     def setup(self, *shapes: Shape) -> None:

@@ -40,6 +40,8 @@ class MarginInnerProduct(Layer):
     Liu et al. 2017 (SphereFace), margin_inner_product_layer.cpp.
     """
 
+    family, roles = "convolution, linear", ("features", "row label")
+    mixes = True
     bottoms, tops = exactly(2), between(1, 2)
     param_field = "margin_inner_product_param"
     iteration: Tensor

@@ -44,6 +44,8 @@ class SmoothL1LossOHEM(Layer):
     when sizes differ. Source: Dai et al. 2016 (R-FCN), smooth_L1_loss_ohem.
     """
 
+    family, roles = "loss", ("values", "target", "weights")
+    alike = True
     bottoms, tops, is_loss = between(2, 3), between(1, 2), True
 
     def setup(self, *shapes: Shape) -> None:
@@ -74,6 +76,7 @@ class BoxAnnotatorOHEM(Layer):
     Source: Dai et al. 2016 (R-FCN), box_annotator_ohem.
     """
 
+    family, roles = "detection", ("regions", "values", "label", "weights")
     bottoms, tops, differentiable = exactly(4), exactly(2), False
     param_field = "box_annotator_ohem_param"
 

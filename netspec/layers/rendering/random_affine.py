@@ -24,6 +24,8 @@ class RandomAffine(Layer):
     options. Source: the usual augmentation, as RandomAffine of torchvision.
     """
 
+    family, roles = "rendering", ("image",)
+    mixes = True
     param_field = "random_affine_param"
 
     def setup(self, *shapes: Shape) -> None:

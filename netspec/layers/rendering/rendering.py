@@ -38,6 +38,7 @@ class Unpooling(Layer):
     code.
     """
 
+    family, roles = "rendering", ("image", "switches", "like")
     bottoms = between(1, 3)
     param_field = "unpool_param"
 
@@ -100,6 +101,7 @@ class RenderingMask(Layer):
     et al. 2016, M_a of appendix B; leak 0.1 belongs to leaky ReLUs.
     """
 
+    family, roles = "rendering", ("values",)
     param_field = "rendering_mask_param"
     differentiable = False
 
@@ -120,6 +122,7 @@ class ArgMaxOneHot(Layer):
     2016, equation 8: the class that the top-down pass starts from.
     """
 
+    family, roles = "rendering", ("scores", "label")
     bottoms = between(1, 2)
     param_field = "argmax_one_hot_param"
     differentiable = False
@@ -152,6 +155,7 @@ class PriorKLLoss(Layer):
     section 4; minhtannguyen/drmm-tensorflow for the sign.
     """
 
+    family, roles = "loss", ("scores",)
     is_loss = True
     param_field = "prior_kl_param"
 
@@ -185,6 +189,7 @@ class NonNegativityLoss(Layer):
     Patel et al. 2016, definition B.2; the square and the mean are those of the authors' code.
     """
 
+    family, roles = "loss", ("values",)
     is_loss = True
     param_field = "non_negativity_param"
 
@@ -209,6 +214,7 @@ class SignedPooling(Layer):
     shapes that do not fit. Source: Patel et al. 2016, appendix B (general DRMM).
     """
 
+    family, roles = "rendering", ("image", "image")
     bottoms, tops = exactly(2), between(1, 2)
     param_field = "signed_pooling_param"
 
@@ -243,6 +249,7 @@ class RenderStats(Layer):
     such averages with momentum 0.99.
     """
 
+    family, roles = "rendering", ("mask", "switches")
     bottoms, tops = exactly(2), between(0, 3)
     param_field = "render_stats_param"
     differentiable = False

@@ -35,6 +35,7 @@ class GeneralizedHingeLoss(Layer):
     do not fit. Source: SimNets fork, generalized_hinge_loss_layer.cpp.
     """
 
+    family, roles = "loss", ("scores", "row label")
     bottoms, tops, is_loss = between(2, 3), between(1, 2), True
     param_field = "generalized_hinge_loss_param"
 
@@ -89,6 +90,7 @@ class LogLikelihoodLoss(Layer):
     bottoms).
     """
 
+    family, roles = "loss", ("scores", "row label")
     bottoms, is_loss = between(1, 2), True
     param_field = "log_likelihood_loss_param"
 
@@ -131,6 +133,7 @@ class SumLoss(Layer):
     SimNets fork, sum_loss_layer.cpp (which takes exactly 2 bottoms).
     """
 
+    family, roles = "loss", ("scores", "row label")
     bottoms, is_loss = between(1, 2), True
     param_field = "sum_loss_param"
 

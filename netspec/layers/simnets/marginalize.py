@@ -28,6 +28,7 @@ class Marginalize(Inner):
     Source: the masks rm0 to rm3 of the nets of Sharir, Tamari, Cohen and Shashua 2018 (appendix F).
     """
 
+    family, roles = "pointwise", ("image",)
     param_field = "marginalize_param"
 
     def setup(self, *shapes: Shape) -> None:

@@ -55,6 +55,7 @@ class MEX(Inner):
     Source: Cohen, Sharir and Shashua 2016 (SimNets); mex_layer.cpp of the SimNets fork.
     """
 
+    family, roles = "similarity, MEX", ("image",)
     bottoms = at_least(1)
     tops = at_least(1)
     paired = True

@@ -39,6 +39,7 @@ class Similarity(Leaf):
     Source: Cohen, Sharir and Shashua 2016 (SimNets); similarity_layer.cpp of the SimNets fork.
     """
 
+    family, roles = "similarity, MEX", ("image",)
     bottoms = at_least(1)
     tops = at_least(1)
     paired = True

@@ -18,6 +18,9 @@ class GradientReversal(Layer):
     its forks.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].detach() - only_gradient(bottoms[0])
 
@@ -33,6 +36,8 @@ class GradientScaler(Layer):
     "Unsupervised domain adaptation by backpropagation", gradient_scaler_layer.cpp.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
     bottoms = tops = at_least(1)
     paired = True
     param_field = "gradient_scaler_param"

@@ -28,6 +28,7 @@ class DataAugmentation(Resize):
     FlowNet's Caffe, data_augmentation_layer.cu.
     """
 
+    family, roles = "shape", ("image", "affine map")
     bottoms = tops = between(1, 2)
     param_field = "augmentation_param"
     spreads = (1,)

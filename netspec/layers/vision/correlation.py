@@ -20,6 +20,8 @@ class Correlation(Layer):
     and window do not fit. Source: Dosovitskiy et al. 2015 (FlowNet), correlation_layer.cu.
     """
 
+    family, roles = "convolution, linear", ("image", "image")
+    alike = True
     bottoms = exactly(2)
     param_field = "correlation_param"
 

@@ -26,6 +26,7 @@ class PriorBox(Layer):
     steps that are missing or contradict each other. Source: Liu et al. 2016 (SSD), prior_box_layer.
     """
 
+    family, roles = "detection", ("image", "image")
     bottoms, differentiable = exactly(2), False
     param_field = "prior_box_param"
 
@@ -117,6 +118,7 @@ class DetectionOutput(Layer):
     Source: Liu et al. 2016 (SSD), detection_output_layer.
     """
 
+    family, roles = "detection", ("offsets", "scores", "priors")
     bottoms, differentiable = exactly(3), False
     param_field = "detection_output_param"
 
@@ -207,6 +209,7 @@ class DetectionEvaluate(Layer):
     gradient. Raises SpecError when shapes do not fit. Source: SSD, detection_evaluate_layer.
     """
 
+    family, roles = "detection", ("detections", "boxes")
     bottoms, differentiable = exactly(2), False
     param_field = "detection_evaluate_param"
 

@@ -25,6 +25,8 @@ class FlowWarp(Layer):
     flow_warp_layer.cpp.
     """
 
+    family, roles = "shape", ("image", "flow")
+    mixes = True
     bottoms = exactly(2)
     param_field = "flow_warp_param"
 
@@ -64,6 +66,8 @@ class ChannelNorm(Layer):
     without channels. Source: Ilg et al. 2017 (FlowNet 2), channel_norm_layer.cu.
     """
 
+    family, roles = "pointwise", ("image",)
+
     def setup(self, *shapes: Shape) -> None:
         if len(shapes[0]) < 2:
             self.fail(f"needs a bottom (N, C, ...), found {shapes[0]}", "bottom", 0)
@@ -80,6 +84,8 @@ class NegReLU(Layer):
     NaN stays NaN. Source: FlowNet's Caffe, neg_relu_layer.cu.
     """
 
+    family, roles = "pointwise", ("values",)
+    carries = True
     param_field = "relu_param"
 
     def forward(self, *bottoms: Tensor) -> Tensor:
@@ -97,6 +103,7 @@ class Mean(Layer):
     FlowNet's Caffe, mean_layer.cpp.
     """
 
+    family, roles = "pointwise", ("image",)
     bottoms = tops = at_least(1)
     paired = True
     param_field = "mean_param"
@@ -137,6 +144,7 @@ class Writer(Layer):
     by its name (`netspec features`). NaN is legal. Source: FlowNet's Caffe, flowriter_layer.cpp and its like.
     """
 
+    family, roles = "data", ("image",)
     bottoms = at_least(1)
     tops = exactly(0)
     param_field = "writer_param"

@@ -19,6 +19,7 @@ class Local(Layer):
     padded image. Source: Taigman et al. 2014 (DeepFace); local_layer.cpp of face forks.
     """
 
+    family, roles = "convolution, linear", ("image",)
     param_field = "local_param"
 
     def setup(self, *shapes: Shape) -> None:

@@ -87,6 +87,7 @@ class MultiBoxLoss(Layer):
     leaves undefined. Source: Liu et al. 2016 (SSD), multibox_loss_layer and bbox_util.
     """
 
+    family, roles = "loss", ("offsets", "scores", "priors", "boxes")
     bottoms, is_loss = exactly(4), True
     param_field = "multibox_loss_param"
 

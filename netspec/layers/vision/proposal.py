@@ -53,6 +53,8 @@ class Proposal(Layer):
     (Faster R-CNN), proposal_layer.
     """
 
+    family, roles = "detection", ("scores", "offsets", "picture size")
+    mixes = True
     bottoms, tops, differentiable = exactly(3), between(1, 2), False
     param_field = "proposal_param"
 

@@ -41,6 +41,7 @@ def half_up(x: Tensor) -> Tensor:
 class Regional(Layer):
     """What the layers of this file share: two bottoms, the map and the regions, which have no gradient."""
 
+    family, roles = "pooling", ("image", "regions")
     bottoms = exactly(2)
 
     scale: float

@@ -15,6 +15,7 @@ from netspec.layers.vision.boxes import suppress
 class YoloOutput(Layer):
     """What both versions share: cells' numbers as boxes, and which of all boxes stay."""
 
+    family, roles = "detection", ("image",)
     bottoms, differentiable = at_least(1), False
     every_class = False
     """Each class of a box counts by itself, not its best alone."""
