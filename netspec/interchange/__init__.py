@@ -21,10 +21,10 @@ from netspec.interchange.weights import load_weights, read_weights, save_weights
 if TYPE_CHECKING:
     from netspec.interchange.comparison import compare, compare_files, compare_onnx
     from netspec.interchange.conversion import convert
-    from netspec.interchange.from_torch.convert import from_torch
     from netspec.interchange.onnx import export_onnx, save_program
     from netspec.interchange.readers import blob_from_image, read_net_from_caffe
     from netspec.interchange.solverstate import read_solverstate, restore, write_solverstate
+    from netspec.interchange.torch_modules.convert import from_torch
 
 _HOMES = {
     "blob_from_image": "readers",
@@ -33,7 +33,7 @@ _HOMES = {
     "compare_onnx": "comparison",
     "convert": "conversion",
     "export_onnx": "onnx",
-    "from_torch": "torch_modules",
+    "from_torch": "torch_modules.convert",
     "read_net_from_caffe": "readers",
     "read_solverstate": "solverstate",
     "restore": "solverstate",

@@ -31,8 +31,8 @@ from netspec.interchange.comparison import (
     values_of,
 )
 from netspec.interchange.dialects import told
-from netspec.interchange.from_torch.convert import from_program, from_torch
 from netspec.interchange.onnx import OPSET, Outward, export_onnx, first_line, quiet, save_program
+from netspec.interchange.torch_modules.convert import from_program, from_torch
 from netspec.interchange.weights import kind_of, load_weights, read_weights, save_weights, today
 from netspec.net.graph import compile
 from netspec.net.net import Net, build

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from netspec import schema
 from netspec.errors import NetspecError, SpecError
 from netspec.interchange.comparison import open_net
-from netspec.interchange.from_torch.convert import Converted, from_torch
+from netspec.interchange.torch_modules.convert import Converted, from_torch
 
 
 class Calls(nn.Module):

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from netspec.interchange.from_torch.base import Blob, Conversion, Unsupported, handles
-from netspec.interchange.from_torch.ops import each
-from netspec.interchange.from_torch.shapes import reshaped
+from netspec.interchange.torch_modules.base import Blob, Conversion, Unsupported, handles
+from netspec.interchange.torch_modules.ops import each
+from netspec.interchange.torch_modules.shapes import reshaped
 
 
 @handles("max_pool2d", "max_pool2d_with_indices")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from netspec.interchange.blobs import Array
-from netspec.interchange.from_torch.base import Blob, Conversion, Unsupported, handles
-from netspec.interchange.from_torch.ops import power
-from netspec.interchange.from_torch.shapes import reshaped
+from netspec.interchange.torch_modules.base import Blob, Conversion, Unsupported, handles
+from netspec.interchange.torch_modules.ops import power
+from netspec.interchange.torch_modules.shapes import reshaped
 
 
 @handles("add", "add_")

@@ -21,9 +21,9 @@ from netspec.errors import NetspecError
 from netspec.interchange.blobs import Array
 from netspec.interchange.caffemodel import encode_net
 from netspec.interchange.comparison import TOLERANCE, Report, Value, report, values_of
-from netspec.interchange.from_torch import arithmetic, ops, planes, shapes  # noqa: F401 - these fill OPERATORS
-from netspec.interchange.from_torch.base import Conversion
 from netspec.interchange.onnx import first_line, quiet
+from netspec.interchange.torch_modules import arithmetic, ops, planes, shapes  # noqa: F401 - these fill OPERATORS
+from netspec.interchange.torch_modules.base import Conversion
 from netspec.net.graph import compile
 from netspec.net.net import Net, build
 from netspec.schema import spec

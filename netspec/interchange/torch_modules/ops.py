@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from netspec.interchange.blobs import Array
-from netspec.interchange.from_torch.base import Blob, Conversion, Handler, Unsupported, handles
+from netspec.interchange.torch_modules.base import Blob, Conversion, Handler, Unsupported, handles
 
 
 def each(value: Any, n: int) -> list[int]:

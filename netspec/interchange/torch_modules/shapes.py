@@ -7,7 +7,7 @@ from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
 
-from netspec.interchange.from_torch.base import Blob, Conversion, Unsupported, handles
+from netspec.interchange.torch_modules.base import Blob, Conversion, Unsupported, handles
 
 
 def reshaped(c: Conversion, x: Blob, shape: Sequence[int]) -> Blob:
