@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import importlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ from netspec.interchange.comparison import (
     values_of,
 )
 from netspec.interchange.dialects import told
-from netspec.interchange.onnx import OPSET, Outward, export_onnx, first_line, quiet, save_program
-from netspec.interchange.torch_modules.convert import from_program, from_torch
+from netspec.interchange.onnx import OPSET, Outward, encode_program, export_onnx, quiet
+from netspec.interchange.torch_modules.convert import from_torch
 from netspec.interchange.weights import kind_of, load_weights, read_weights, save_weights, today
 from netspec.net.graph import compile
 from netspec.net.net import Net, build
@@ -42,6 +43,8 @@ from netspec.schema.wire import Dialect
 
 WEIGHTS = (".caffemodel", ".h5", ".hdf5", ".safetensors")
 TARGETS = (*WEIGHTS, ".prototxt", ".onnx", ".pt2")
+PROGRAMS = (".pt2", ".pt", ".pth", ".pkl", ".pickle")
+"""Endings of files that torch, or Python, would unpickle."""
 
 
 def convert(
@@ -59,8 +62,8 @@ def convert(
     """Write the model in `source` as the kind of file that the ending of `target` names; gives the differences.
 
     source: a prototxt (with `weights`), a run folder (its test net and newest snapshot), a weight file (with
-    `net`, its prototxt, where the target needs one), a torch.export program (.pt2), or "package.module:name" of a
-    PyTorch module or of a function that makes one (with `inputs`, the shapes it takes).
+    `net`, its prototxt, where the target needs one), or "package.module:name" of a PyTorch module or of a function
+    that makes one (with `inputs`, the shapes it takes), whose code is run. A torch.export program (.pt2) is refused.
     target: .safetensors, .caffemodel (the prototxt is written beside it where the net is known), .h5, .onnx, .pt2,
     or .prototxt alone.
     Raises SpecError, SnapshotError or NetspecError with what is missing, or has no form in the target.
@@ -68,7 +71,8 @@ def convert(
     path = Path(target)
     if path.suffix not in TARGETS:
         raise NetspecError(f"{target}: cannot write {path.suffix or 'that'}; there are {', '.join(TARGETS)}")
-    if Path(source).suffix == ".pt2" or ":" in str(source):
+    refuse_program(Path(source))
+    if ":" in str(source) and not Path(source).exists():
         return torch_to_caffe(str(source), path, inputs)
     if Path(source).suffix in WEIGHTS and net is None and path.suffix in WEIGHTS:
         return weights_to_weights(Path(source), path, dialect)
@@ -76,6 +80,16 @@ def convert(
         return net_of_weights(Path(source), path)
     model = opened(Path(source), net, weights, phase)
     return write_net(model, path, dialect, opset, dynamic_batch)
+
+
+def refuse_program(source: Path) -> None:
+    """NetspecError for a program or a pickle of torch's: to read one may run whatever code is in it."""
+    if source.suffix.lower() in PROGRAMS:
+        raise NetspecError(
+            f"{source}: {source.suffix} files are written, never read: torch keeps pickles in them, and to load those "
+            "may run any code; give the module it was made from (package.module:name, with --shape N,C,H,W), or its "
+            "net's prototxt with weights as .safetensors or .caffemodel"
+        )
 
 
 def opened(source: Path, net: str | Path | None, weights: str | Path | None, phase: str) -> Net:
@@ -107,8 +121,9 @@ def write_net(
         export_onnx(net, path, opset=opset, dynamic_batch=dynamic_batch)
         return compare_onnx(net)
     if path.suffix == ".pt2":
-        save_program(net, path, dynamic_batch)
-        return compare_program(net, path)
+        data = encode_program(net, dynamic_batch)
+        whole.write_whole(path, data)
+        return compare_program(net, data, path)
     if path.suffix == ".prototxt":
         write_text(net, path)
         return Report((), (name_of(net), str(path)))
@@ -151,11 +166,11 @@ def compare_weights(
     return Report(tuple(rows), names, unmatched=unmatched)
 
 
-def compare_program(net: Net, path: Path) -> Report:
-    """The outputs of the program in a .pt2 against the net's."""
+def compare_program(net: Net, data: bytes, path: Path) -> Report:
+    """The outputs of the program that was just made for the .pt2 `path` against the net's; no file is read."""
     values = sample_inputs(net)
     with torch.no_grad(), quiet():
-        outputs = torch.export.load(path).module()(*values)
+        outputs = torch.export.load(io.BytesIO(data)).module()(*values)
     ours = values_of(net, dict(zip(net.input_names, values, strict=True)))
     makers = {value.key[0]: value for value in ours}
     names = [net.graph.name(slot) for slot in Outward(net).slots()]
@@ -252,26 +267,10 @@ def net_of_weights(source: Path, path: Path) -> Report:
 
 
 def torch_to_caffe(source: str, path: Path, inputs: Sequence[Sequence[int]]) -> Report:
-    """A PyTorch module, or a program, as caffemodel and prototxt (or through these as any other kind)."""
-    if source.endswith(".pt2"):
-        try:
-            with quiet():
-                program = torch.export.load(source)
-        except Exception as error:  # torch raises errors of every kind here
-            raise NetspecError(
-                f"{source}: cannot be read as a torch.export program: {first_line(error)}"
-            ) from error
-        if inputs:
-            values = samples(inputs)
-        elif program.example_inputs is not None:
-            values = [value for value in program.example_inputs[0] if isinstance(value, Tensor)]
-        else:
-            raise NetspecError(f"{source}: names no inputs; give their shapes")
-        found = from_program(program, values, Path(source).stem)
-    else:
-        if not inputs:
-            raise NetspecError(f"{source}: give the shapes of its inputs")
-        found = from_torch(module_called(source), samples(inputs), source.rpartition(":")[2])
+    """A PyTorch module as caffemodel and prototxt (or through these as any other kind)."""
+    if not inputs:
+        raise NetspecError(f"{source}: give the shapes of its inputs")
+    found = from_torch(module_called(source), samples(inputs), source.rpartition(":")[2])
     if path.suffix == ".caffemodel":
         found.save(path)
     else:

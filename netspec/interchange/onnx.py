@@ -165,13 +165,18 @@ def quiet() -> Iterator[None]:
 
 def save_program(net: Net, path: str | Path, dynamic_batch: bool = False) -> None:
     """Write the net as a torch.export program (.pt2): `torch.export.load(path).module()` runs it."""
+    from netspec.data.files.whole import write_whole
+
+    write_whole(Path(path), encode_program(net, dynamic_batch))
+
+
+def encode_program(net: Net, dynamic_batch: bool = False) -> bytes:
+    """The bytes of a .pt2 file of the net."""
     program = program_of(net, dynamic_batch=dynamic_batch)
     buffer = io.BytesIO()
     with quiet():
         torch.export.save(program, buffer)
-    from netspec.data.files.whole import write_whole
-
-    write_whole(Path(path), buffer.getvalue())
+    return buffer.getvalue()
 
 
 def to_onnx(
