@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,3 +44,47 @@ def render(
         print(made.text, end="")
     if check:
         made.parse(str(out) if out is not None else "")
+
+
+@app.command()
+def sweep(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[TEMPLATE] PLAN", help="A plan (YAML or JSON), before it a template for its runs."
+        ),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs and what they would cost.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the sweep.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Runs at a time; by default one per core or GPU."),
+    ] = None,
+    timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Time a step in a dry run.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a dry run as JSON lines.")] = False,
+) -> None:
+    """Make the runs of a plan, or list them. A sweep that was stopped, however, goes on with the same command."""
+    from netspec.experiments.plans import read_plan
+
+    if len(files) > 2:
+        raise typer.BadParameter("give a plan, or a template and a plan")
+    plan = read_plan(files[-1], files[0] if len(files) == 2 else None, out)
+    if dry_run:
+        show(plan, jobs or 1, timing, as_json)
+        return
+
+
+def show(plan: Any, jobs: int, timing: bool, as_json: bool) -> None:
+    """Print the runs of a plan."""
+    from netspec.experiments.preview import adaptive_lines, is_adaptive, lines, previews
+
+    if is_adaptive(plan):
+        print("\n".join(adaptive_lines(plan)))
+        return
+    found = list(previews(plan, timing))
+    for line in [json.dumps(one.as_json()) for one in found] if as_json else lines(plan, found, jobs, timing):
+        print(line)
+    if any(one.error for one in found):
+        raise typer.Exit(1)

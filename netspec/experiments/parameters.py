@@ -102,7 +102,7 @@ class Parameter:
 
 
 def permutation(kind: str, shape: tuple[int, ...], chance: np.random.Generator) -> str:
-    """Of a grid's cells in row order, as layer Permutation takes it: the number of the cell that moves to each place."""
+    """Of a grid's cells in row order, as layer Permutation takes it: the number of the cell at each place."""
     height, width, *by = shape
     cells = np.arange(height * width).reshape(height, width)
     if kind == "cyclic_shift_permute":
@@ -148,18 +148,13 @@ def from_object(entry: Any, search: str) -> Parameter:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or not entry["name"]:
         raise SpecError("a parameter needs a name, a text")
     name, kind = entry["name"], entry.get("type")
+    known: tuple[str, ...] = ("preset", "sample", *PERMUTATIONS)
+    what = "type"
     if kind == "sample":
-        kind = entry.get("sample_type")
-        if kind not in ("choice", *RANGES):
-            known = ("choice", *RANGES)
-            raise SpecError(
-                f"parameter {name!r}: unknown sample_type {kind!r}{did_you_mean(str(kind), known)} (known: {', '.join(known)})"
-            )
-    elif kind not in ("preset", *PERMUTATIONS):
-        known = ("preset", "sample", *PERMUTATIONS)
-        raise SpecError(
-            f"parameter {name!r}: unknown type {kind!r}{did_you_mean(str(kind), known)} (known: {', '.join(known)})"
-        )
+        kind, what, known = entry.get("sample_type"), "sample_type", ("choice", *RANGES)
+    if kind not in known:
+        hint = did_you_mean(str(kind), known)
+        raise SpecError(f"parameter {name!r}: unknown {what} {kind!r}{hint} (known: {', '.join(known)})")
     fields = {
         "values": entry.get("values"),
         "low": entry.get("min"),
@@ -193,7 +188,11 @@ def from_short(name: str, entry: Any, search: str) -> Parameter:
     if len(kinds) != 1:
         raise SpecError(f"parameter {name!r}: needs one of {', '.join(KINDS)}")
     kind, given = ("preset" if kinds[0] == "values" else kinds[0]), entry[kinds[0]]
-    fields: dict[str, Any] = {"count": entry.get("count"), "cast": entry.get("type") or "", "when": entry.get("when")}
+    fields: dict[str, Any] = {
+        "count": entry.get("count"),
+        "cast": entry.get("type") or "",
+        "when": entry.get("when"),
+    }
     if kind in LISTS:
         fields["values"] = given if isinstance(given, list) else [given]
     elif kind in PERMUTATIONS:
@@ -223,14 +222,21 @@ def checked(name: str, kind: str, search: str, fields: Mapping[str, Any]) -> Par
             raise fail("needs a count of values, as it is part of a grid")
         count = 1
     low, high = bounds(kind, fields, fail)
-    shape = tuple(whole(entry) for entry in fields.get("shape") or ())
-    if kind in PERMUTATIONS and (
-        len(shape) != len(shape_keys(kind)) or any(entry is None for entry in shape) or min(shape[:2]) < 1  # type: ignore[type-var]
-    ):
-        raise fail(f"needs whole numbers {', '.join(shape_keys(kind))}, found {fields.get('shape')!r}")
-    sizes = tuple(entry for entry in shape if entry is not None)
+    sizes = [whole(entry) for entry in fields.get("shape") or ()]
+    shape = tuple(size for size in sizes if size is not None)
+    keys = shape_keys(kind)
+    if keys and (len(shape) != len(keys) or len(sizes) != len(keys) or min(shape[:2]) < 1):
+        raise fail(f"needs whole numbers {', '.join(keys)}, found {fields.get('shape')!r}")
     return Parameter(
-        name, kind, tuple(values or ()) if kind in LISTS else (), low, high, count, cast, condition(fields, fail), sizes
+        name,
+        kind,
+        tuple(values or ()) if kind in LISTS else (),
+        low,
+        high,
+        count,
+        cast,
+        condition(fields, fail),
+        shape,
     )
 
 

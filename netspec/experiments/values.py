@@ -45,7 +45,9 @@ def parse_value(text: str, what: str = "") -> Any:
         return None
     if NUMBER.fullmatch(text):
         return int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
-    if text[:1] not in "[{'\"" and not re.fullmatch(r"(?i)true|false|null|~|[-+]?\.inf|\.nan", text):
+    if not text.startswith(("[", "{", "'", '"')) and not re.fullmatch(
+        r"(?i)true|false|null|~|[-+]?\.inf|\.nan", text
+    ):
         return text
     try:
         return yaml.load(text, Loader)

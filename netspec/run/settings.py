@@ -65,6 +65,15 @@ def override(solver: Any, nets: Sequence[Any], settings: Mapping[str, str] | Seq
             assign(message, inner, value, setting)
 
 
+def settable(value: Any) -> str:
+    """A value of a plan as it is written behind `--set NAME=`."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return ",".join(settable(entry) for entry in value)
+    return str(value)
+
+
 def split(setting: str) -> tuple[str, str]:
     path, equals, value = setting.partition("=")
     if not equals or not path.strip():

@@ -323,7 +323,9 @@ def disguised(text: str, random: random.Random) -> str:
 @pytest.mark.slow
 def test_two_thousand_hostile_templates(trap: Path) -> None:
     chance = random.Random(1)
-    quick = [text for text in ALL if text not in ENDLESS and "set a" not in text]  # those cost a new process each
+    quick = [
+        text for text in ALL if text not in ENDLESS and "set a" not in text
+    ]  # those cost a new process each
     for text in itertools.islice(itertools.cycle(quick), 2000):
         assert refused(disguised(text, chance), trap) < 5
 

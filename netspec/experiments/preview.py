@@ -1,0 +1,122 @@
+"""The runs of a plan before any of them is made: what `netspec sweep --dry-run` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from netspec.errors import NetspecError
+from netspec.experiments.cost import Stopwatch, seconds
+from netspec.experiments.plans import ADAPTIVE, Plan
+from netspec.experiments.points import PlannedRun, differing, runs_of, settings_of, text_of
+from netspec.experiments.weights import pattern_of
+from netspec.run import experiment
+from netspec.run.progress import clock
+
+
+@dataclass
+class Preview:
+    """A run that would be made."""
+
+    run: str
+    values: dict[str, Any]
+    iterations: int | None = None
+    step: float | None = None
+    """Seconds of one step."""
+    seconds: float | None = None
+    """An estimate for all of it."""
+    after: str = ""
+    weights: str = ""
+    error: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def loaded(run: PlannedRun, plan: Plan) -> experiment.Experiment:
+    """What a run trains, with its settings made. Raises SpecError."""
+    text = text_of(run, plan)
+    source: Any = run.stage.file if text is None else text.parse(f"{run.id}.prototxt")
+    if text is not None:
+        own_folder(source, run.stage.source)
+    return experiment.load(source, settings_of(run))
+
+
+def own_folder(document: Any, template: Path) -> None:
+    """Let a rendered solver's net files be found beside its template, too."""
+    message = document.message
+    for name in ("net", "train_net"):
+        if document.kind == "solver" and message.HasField(name):
+            setattr(message, name, beside(getattr(message, name), template))
+    if document.kind == "solver":
+        message.test_net[:] = [beside(entry, template) for entry in message.test_net]
+
+
+def beside(name: str, template: Path) -> str:
+    """A file's name, from the template's folder where it lies there and not in the working directory."""
+    there = template.parent / name
+    return str(there) if not Path(name).is_file() and there.is_file() else name
+
+
+def previews(plan: Plan, timing: bool = True) -> Iterator[Preview]:
+    """Each run of the plan, its file read and a step of it timed."""
+    watch = Stopwatch()
+    for run in runs_of(plan):
+        found = Preview(run.id, dict(run.values), after=run.parent.id if run.parent else "")
+        try:
+            made = loaded(run, plan)
+            found.iterations = made.solver.max_iter if run.stage.task == "train" else 0
+            found.weights, missing = pattern_of(run, plan)
+            if missing:
+                found.notes.append(f"{found.weights} is not there yet")
+            step = watch.step(made) if timing else None
+            if step is not None:
+                found.step, found.seconds = step.train, seconds(made, step, run.stage.task)
+        except NetspecError as error:
+            found.error = str(error).splitlines()[0]
+        yield found
+
+
+def lines(plan: Plan, found: list[Preview], jobs: int, timing: bool = True) -> Iterator[str]:
+    """The previews as text: a line per run, then the sum."""
+    names = differing(runs_of(plan))
+    for one in found:
+        parts = [one.run, *(f"{name}={one.values[name]}" for name in names if name in one.values)]
+        parts += [f"{one.iterations} iterations"] if one.iterations else []
+        parts += [f"{one.step * 1000:.3g} ms a step, about {clock(one.seconds or 0)}"] if one.step else []
+        parts += [f"after {one.after}"] if one.after else []
+        parts += one.notes
+        yield "  ".join(parts) + (f"  error: {one.error}" if one.error else "")
+    total = sum(one.seconds or 0 for one in found)
+    unknown = sum(one.seconds is None for one in found) if timing else 0
+    cost = (
+        f", about {clock(total)} of one process, {clock(total / jobs)} with {jobs} at a time" if total else ""
+    )
+    lack = f"; what {unknown} of them cost cannot be told, as their data is not here" if unknown else ""
+    yield f"{len(found)} runs in {plan.folder}{cost}{lack}"
+
+
+def adaptive_lines(plan: Plan) -> Iterator[str]:
+    """What can be said of a plan whose runs are found one by one."""
+    group = plan.stages[0].groups[0]
+    aim = f"{plan.metric.mode} {plan.metric.output}"
+    yield f"{plan.points} runs in {plan.folder}, found one by one by {plan.search} for {aim}"
+    for parameter in group.parameters:
+        yield f"  {parameter.name}: {describe(parameter)}"
+
+
+def describe(parameter: Any) -> str:
+    """A parameter's range in words."""
+    if parameter.values:
+        text = ", ".join(map(str, parameter.values))
+    else:
+        text = f"{parameter.low:g} to {parameter.high:g}"
+    when = " and ".join(f"{name} is {' or '.join(map(str, allowed))}" for name, allowed in parameter.when)
+    return f"{parameter.kind} {text}" + (f", where {when}" if when else "")
+
+
+def is_adaptive(plan: Plan) -> bool:
+    return plan.search in ADAPTIVE
