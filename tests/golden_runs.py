@@ -10,7 +10,7 @@ from netspec.layers import fillers
 from netspec.net.net import Net, build
 from netspec.run.initialise import initialise
 from netspec.solver import LearningRate, Solver
-from tests.golden_case import STEPS, Case, Check, blob_of, pixels, set_parameters, tensor
+from tests.golden_case import STEPS, Case, Check, blob_of, pixels, set_parameters, tensor, with_rounding
 
 
 def make_solver(case: Case, net: Net) -> Solver:
@@ -23,7 +23,9 @@ def batch_shapes(case: Case) -> dict[str, tuple[int, ...]]:
     return {name: value.shape[1:] for name, value in case.group("batches").items()}
 
 
-def train_step(case: Case, net: Net, solver: Solver, iteration: int) -> dict[str, torch.Tensor]:
+def train_step(
+    case: Case, net: Net, solver: Solver, iteration: int, dtype: torch.dtype = torch.float32
+) -> dict[str, torch.Tensor]:
     """iter_size forwards and backwards, then the update; gives the outputs of the last forward."""
     tops: tuple[torch.Tensor, ...] = ()
     iter_size = int(case.meta.get("iter_size", 1))
@@ -31,7 +33,7 @@ def train_step(case: Case, net: Net, solver: Solver, iteration: int) -> dict[str
         batch = {name: value[k % len(value)] for name, value in case.group("batches").items()}
         if batch["data"].dtype == np.uint8:
             batch["data"] = pixels(batch["data"])
-        tops = net(*(tensor(batch[name]).reshape(net.shape(name)) for name in net.input_names))
+        tops = net(*(tensor(batch[name]).to(dtype).reshape(net.shape(name)) for name in net.input_names))
         net.objective(tops).backward()  # type: ignore[no-untyped-call]
     solver.step()
     return net.outputs(tops)
@@ -39,13 +41,18 @@ def train_step(case: Case, net: Net, solver: Solver, iteration: int) -> dict[str
 
 def check_solver(case: Case, check: Check) -> None:
     """20 steps of a solver: every parameter after every step, the losses and the rates."""
+    with_rounding(case, check, walk_solver)
+
+
+def walk_solver(case: Case, check: Check, dtype: torch.dtype) -> None:
     net = case.net("TRAIN", batch_shapes(case))
     steps = case.group("steps")
     set_parameters(net, {name: tensor(values[0]) for name, values in steps.items()})
+    net.to(dtype)
     solver = make_solver(case, net)
     for t in range(case.meta["steps"]):
         check.compare("rate", f"lr[{t}]", solver.rate(), case.arrays["lr"][t], 1e-6)
-        outputs = train_step(case, net, solver, t)
+        outputs = train_step(case, net, solver, t, dtype)
         loss = next(iter(outputs.values()))
         check.compare("step", f"loss[{t}]", loss, case.arrays["loss_last_forward"][t], STEPS)
         for name, values in steps.items():

@@ -8,30 +8,27 @@ import numpy as np
 import torch
 
 from netspec.net.net import Net
-from tests.golden_case import FORWARD, GRADIENT, Array, Case, Check, blob_of, set_parameters, tensor
+from tests.golden_case import (
+    FORWARD,
+    GRADIENT,
+    Array,
+    Case,
+    Check,
+    blob_of,
+    set_parameters,
+    tensor,
+    with_rounding,
+)
 
 
 def check_layer(case: Case, check: Check) -> None:
     """One layer or a small net: outputs, gradients of inputs and parameters, parameters changed by the pass.
 
-    Where a gradient misses its tolerance, the float64 run shows how far the original's own float32 rounding took it
-    from the exact value; as long as that is rounding (at most twice the tolerance), it is added to the tolerance.
-    A gradient that is exactly 0 (terms that cancel) is rounding alone in the original: it counts relative to the
-    largest gradient.
+    Where something misses its tolerance, the float64 run gives the exact values, from which the rounding of each
+    element is known (Check.beyond_rounding). A gradient that is exactly 0 (terms that cancel) is rounding alone in the
+    original: it counts relative to the largest gradient.
     """
-    walk_layer(case, check, torch.float32)
-    if check.failures:
-        exact = Check()
-        walk_layer(case, exact, torch.float64)
-        check.rounding = {
-            name: error
-            for name, error in exact.errors.items()
-            if name.startswith("d ") and error <= 2 * GRADIENT  # outputs keep their tolerance
-        }
-        check.cancelled = exact.vanishing
-        check.failures.clear()
-        check.worst.clear()
-        walk_layer(case, check, torch.float32)
+    with_rounding(case, check, walk_layer)
 
 
 def walk_layer(case: Case, check: Check, dtype: torch.dtype) -> None:

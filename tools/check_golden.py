@@ -103,7 +103,8 @@ def report(case: Case, check: Check | None, verbose: bool) -> str:
         return "needs " + (", ".join(sorted(missing_types(case))) or f"kind {case.kind!r}")
     errors = "  ".join(f"{kind} {error:.1e} (<= {limit:g})" for kind, (error, limit) in check.worst.items())
     shown = check.failures if verbose else check.failures[:1]
-    return errors + "".join(f"\n{'':12}{failure}" for failure in shown)
+    granted = "".join(f"\n{'':12}{name}: rounding grants {most:.2g}" for name, most in check.granted.items())
+    return errors + "".join(f"\n{'':12}{failure}" for failure in shown) + granted
 
 
 if __name__ == "__main__":
