@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "fit": "netspec.run.fit",
     "Run": "netspec.run.fit",

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from netspec.cli import asking, exchanging, experimenting, looking, preparing, running
+from netspec.cli import asking, exchanging, experimenting, looking, preparing, running, serving
 from netspec.errors import NetspecError
 
 NARROW = 80
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (running, experimenting, looking, asking, preparing, exchanging):
+for group in (running, experimenting, looking, asking, serving, preparing, exchanging):
     app.add_typer(group.app)
 
 

@@ -29,6 +29,8 @@ FLAGS = {
     "summary": "level phase stage",
     "draw": "level phase rankdir stage",
     "report": "",
+    "render": "check engine no-check out set values",
+    "serve": "allow-host body-mb device host open port waiting weights",
     "activations": "blob image weights",
     "sample": "class columns given no-noise noise out page seed weights",
     "complete": "images missing out page samples seed weights",

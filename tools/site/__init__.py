@@ -1,0 +1,1 @@
+"""The documentation site: its pictures of pages, and its command blocks, run."""
