@@ -60,14 +60,14 @@ def test_misconv_with_nothing_missing_is_the_ordinary_layer() -> None:
 def test_misconv_is_the_mean_over_drawn_images() -> None:
     given = density(n=1)
     net, y = misconv(given)
-    generator, total, count = torch.Generator().manual_seed(5), torch.zeros_like(y), 40
+    generator, total, count = torch.Generator().manual_seed(5), torch.zeros_like(y), 8
     for _ in range(count):
         e = torch.randn(5000, 2, 1, 1, 1, generator=generator, dtype=torch.float64)
         noise = torch.randn(5000, 2, 5, 6, generator=generator, dtype=torch.float64)
         drawn = given["mu"] + (e * given["a"].reshape(1, 2, 2, 5, 6)).sum(1) + given["d"].sqrt() * noise
         image = torch.where(given["m"] > 0, given["x"], drawn)
         total += functional.conv2d(image, *filters(net), padding=1).relu().mean(0, keepdim=True)
-    torch.testing.assert_close(y, total / count, rtol=0, atol=0.02)
+    torch.testing.assert_close(y, total / count, rtol=0, atol=0.03)
 
 
 def test_misconv_of_a_mixture_is_the_mixture_of_misconvs() -> None:
