@@ -32,15 +32,16 @@ class DataLayer(Layer):
 
 @register("Dataset")
 class Dataset(DataLayer):
-    """data = (x - mean) * scale of a named data set (mnist, fashion-mnist, cifar10, digits); label; mask.
+    """data = (x - mean) * scale of a named data set (mnist, fashion-mnist, cifar10, digits); label; mask; clean.
 
     Shapes: data (N, C, H, W) of raw values 0..255 before `transform_param`; label (N,); mask (N, 1, H, W), or
-    (N, C, H, W) with `missing.per_channel`, is 1 where observed. Colour is in the order B, G, R.
-    NaN is written at missing pixels (`dataset_param.missing`). Order: of the file, or with `shuffle` a new
-    permutation each epoch; batches run over the end of an epoch into the next.
+    (N, C, H, W) with `missing.per_channel`, is 1 where observed; clean is data before pixels were taken away,
+    such as the target of a net that restores it. Colour is in the order B, G, R. `binarize` makes grey levels
+    black or white. NaN is written at missing pixels (`dataset_param.missing`). Order: of the file, or with
+    `shuffle` a new permutation each epoch; batches run over the end of an epoch into the next.
     """
 
-    tops = between(1, 3)
+    tops = between(1, 4)
     param_field = "dataset_param"
 
     def source(self, seed: int) -> Source:

@@ -19,7 +19,7 @@ from netspec.layers.base import Layer, as_tuple
 from netspec.layers.latent.observation import ObservationLogProb
 from netspec.layers.latent.prior import PriorLogProb
 from netspec.layers.latent.sampling import Sampler
-from netspec.net import Net
+from netspec.net.net import Net
 
 AT_ONCE = 1 << 24
 """Values of the observations that one pass may decode; more draws are made in several passes."""

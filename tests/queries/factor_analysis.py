@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from netspec import schema, spec
-from netspec.graph import compile
-from netspec.net import Net, build
+from netspec import schema
+from netspec.net.graph import compile
+from netspec.net.net import Net, build
+from netspec.schema import spec
 
 D, P = 2, 5
 W = torch.tensor([[1.0, 0.5, -0.7, 0.2, 0.9], [0.3, -0.8, 0.4, 1.1, -0.05]]).double()

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from netspec.data.binarising import KINDS as BINARY
+from netspec.data.binarising import binarised
 from netspec.data.draws import derive
 from netspec.data.files.idx import Array
 from netspec.data.missing import Missing
@@ -13,7 +15,7 @@ from netspec.data.sets.catalogue import Known
 from netspec.data.sets.datasets import SPLITS, Labelled, load, named
 from netspec.data.source import Order, Shape, Stream, failure, mistake
 from netspec.data.transform import Transformer
-from netspec.errors import DataError
+from netspec.errors import DataError, did_you_mean
 from netspec.schema.spec import TRAIN, LayerSpec
 
 
@@ -32,11 +34,12 @@ def known(spec: LayerSpec) -> Known:
 
 
 def shapes(spec: LayerSpec, phase: str) -> list[Shape]:
-    """Shapes of data, label and mask, from the catalogue: no file is read."""
+    """Shapes of data, label, mask and clean data, from the catalogue: no file is read."""
     entry, p = known(spec), spec.message.dataset_param
     c, h, w = Transformer(spec, phase, 0).shape(entry.shape)
     masks = c if p.missing.per_channel else 1
-    return [(p.batch_size, c, h, w), (p.batch_size,), (p.batch_size, masks, h, w)][: len(spec.tops)]
+    data = (p.batch_size, c, h, w)
+    return [data, (p.batch_size,), (p.batch_size, masks, h, w), data][: len(spec.tops)]
 
 
 def balanced(labels: Array, count: int, seed: int) -> Array:
@@ -58,7 +61,9 @@ def balanced(labels: Array, count: int, seed: int) -> Array:
 
 
 class DatasetSource(Stream):
-    """data = transformed images, `missing.value` (NaN) at missing pixels; label; mask, 1 where observed."""
+    """data = transformed images, `missing.value` (NaN) at missing pixels; label; mask, 1 where observed; data
+    before pixels were taken away.
+    """
 
     def __init__(self, spec: LayerSpec, phase: str, seed: int):
         p = spec.message.dataset_param
@@ -77,6 +82,13 @@ class DatasetSource(Stream):
             )
         self.order = Order(end - self.begin, p.shuffle, seed)
         self.transform = Transformer(spec, phase, seed)
+        if p.binarize and p.binarize not in BINARY:
+            hint = did_you_mean(p.binarize, BINARY, f"known: {', '.join(BINARY)}")
+            raise mistake(
+                spec, f"no way to binarize is called {p.binarize!r}{hint}", "dataset_param", "binarize"
+            )
+        drawn = int(p.binarize_seed) if p.HasField("binarize_seed") else seed
+        self.binary_seed = derive(drawn, p.name, p.split)
         self.missing: Missing | None = None
         if p.HasField("missing"):
             try:
@@ -112,9 +124,12 @@ class DatasetSource(Stream):
     def make(self, positions: Array) -> tuple[Tensor, ...]:
         chosen = self.order(positions) + self.begin
         raw = self.data.images[chosen]
+        if binary := self.spec.message.dataset_param.binarize:
+            raw = binarised(raw, binary, self.binary_seed, chosen, positions)
         data = self.transform(raw, positions)
         labels = torch.from_numpy(self.data.labels[chosen].astype(np.float32))
         mask = np.ones((len(data), *self.shapes[2][1:]), bool) if len(self.shapes) > 2 else None
+        clean = data.copy() if len(self.shapes) > 3 else None
         if self.missing is not None:
             seen = self.transform.place(raw, positions)
             mask = self.missing.mask(seen, chosen if self.fixed else positions)
@@ -122,4 +137,6 @@ class DatasetSource(Stream):
         tops = [torch.from_numpy(data), labels]
         if mask is not None:
             tops.append(torch.from_numpy(mask.astype(np.float32)))
+        if clean is not None:
+            tops.append(torch.from_numpy(clean))
         return tuple(tops[: len(self.shapes)])

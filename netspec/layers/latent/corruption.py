@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, between, register
-from netspec.spec import TRAIN
+from netspec.schema.spec import TRAIN
 
 
 @register("SaltPepper")

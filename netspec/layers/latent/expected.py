@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from netspec.layers.base import Shape, between, exactly, register
-from netspec.layers.convolution import Filtering
+from netspec.layers.basic.convolution import Filtering
 from netspec.layers.latent.fill import check_mask, observed
 
 LEAST_VARIANCE = 1e-12

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, between, exactly, register
 from netspec.layers.latent.density import DEVIATION, deviation_of, normal, student
-from netspec.spec import TRAIN
+from netspec.schema.spec import TRAIN
 
 SAMPLE, MEAN = range(2)
 """LatentSampleParameter.Mode."""

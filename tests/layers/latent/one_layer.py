@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from netspec import schema, spec
-from netspec.graph import compile
-from netspec.net import Net, build
+from netspec import schema
+from netspec.net.graph import compile
+from netspec.net.net import Net, build
+from netspec.schema import spec
 from tests.cases.rendering import inputs, layer
 
 

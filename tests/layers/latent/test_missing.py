@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from netspec.errors import SpecError
 from netspec.layers.latent.expected import expected_relu
-from netspec.net import Net
+from netspec.net.net import Net
 from tests.layers.latent.one_layer import net_of, normal, tops_of
 
 FILTERS = 'convolution_param { num_output: 3 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } }'
