@@ -22,6 +22,7 @@ class ImportanceBound(Layer):
     """
 
     bottoms, tops, is_loss = between(1, 3), between(1, 3), True
+    family, roles, alike = "loss", ("values",), True
 
     def setup(self, *shapes: Shape) -> None:
         if len(shapes) == 2:
@@ -40,6 +41,7 @@ class Weighted(Layer):
     """A layer of log weights (K, n) and values (K n, ...)."""
 
     bottoms = exactly(2)
+    family, roles = "latent", ("values",)
 
     def setup(self, *shapes: Shape) -> None:
         weights, values = shapes

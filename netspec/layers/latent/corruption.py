@@ -20,6 +20,7 @@ class SaltPepper(Layer):
     outside [0, 1]. Source: Bengio et al. 2014 (generative stochastic networks).
     """
 
+    family, roles = "pointwise", ("values",)
     param_field = "salt_and_pepper_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -48,6 +49,7 @@ class BernoulliSample(Layer):
     device. Source: Bengio et al. 2014.
     """
 
+    family, roles = "pointwise", ("values",)
     param_field = "bernoulli_sample_param"
 
     def forward(self, *bottoms: Tensor) -> Tensor:
@@ -69,6 +71,7 @@ class OrderlessMask(Layer):
     """
 
     tops = between(1, 2)
+    family, roles = "latent", ("like",)
     differentiable = False
     param_field = "orderless_mask_param"
 

@@ -26,6 +26,7 @@ def at(table: Tensor, t: Tensor, rank: int) -> Tensor:
 class OfDiffusion(Layer):
     """What both ends share: the steps' variances beta and the shares of the signal that are left."""
 
+    family, roles = "latent", ("values",)
     param_field = "diffusion_forward_param"
     beta: Tensor
     left: Tensor
@@ -113,6 +114,7 @@ class TemporalReadout(Layer):
     """
 
     bottoms = exactly(2)
+    family, roles = "latent", ("values",)
     param_field = "temporal_readout_param"
     basis: Tensor
 

@@ -20,6 +20,7 @@ class KLGaussian(Layer):
     """
 
     bottoms, is_loss = exactly(2), True
+    family, roles, alike = "loss", ("values",), True
 
     def setup(self, *shapes: Shape) -> None:
         if shapes[0] != shapes[1] or not shapes[0]:
@@ -41,6 +42,7 @@ class GaussianKLLoss(Layer):
     """
 
     bottoms, is_loss = exactly(4), True
+    family, roles = "loss", ("values",)
     param_field = "gaussian_kl_param"
 
     def setup(self, *shapes: Shape) -> None:

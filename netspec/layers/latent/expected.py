@@ -31,6 +31,10 @@ class OfImages(Filtering):
 
     paired = False
 
+    @classmethod
+    def role(cls, i: int, count: int) -> str:
+        return "mask" if i == 1 else "image"
+
     def read_images(self, shapes: tuple[Shape, ...]) -> None:
         if len(shapes[0]) != 4 or self.param.axis != 1:
             self.fail(f"needs a bottom (N, C, H, W) and axis 1, found shape {shapes[0]}", "bottom", 0)

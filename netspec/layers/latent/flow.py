@@ -19,6 +19,7 @@ class Dequantize(Layer):
     Krueger and Bengio 2014, section 5.1.
     """
 
+    family, roles = "pointwise", ("values",)
     param_field = "dequantize_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -46,6 +47,7 @@ class DiagonalScale(Layer):
     """
 
     tops = between(1, 2)
+    family, roles = "latent", ("values",)
     param_field = "diagonal_scale_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -71,6 +73,7 @@ class LogisticPriorLoss(Layer):
     """
 
     bottoms, tops, is_loss = at_least(1), between(1, 2), True
+    family, roles = "loss", ("values",)
 
     def setup(self, *shapes: Shape) -> None:
         for i, shape in enumerate(shapes[1:], 1):

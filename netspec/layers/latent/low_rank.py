@@ -25,6 +25,7 @@ class LowRankGaussianNLL(Layer):
     """
 
     bottoms, tops, is_loss = between(5, 6), between(1, 2), True
+    family, roles = "loss", ("image", "mask", "image")
     param_field = "low_rank_gaussian_param"
 
     def setup(self, *shapes: Shape) -> None:

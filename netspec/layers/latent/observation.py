@@ -31,13 +31,14 @@ class ObservationLogProb(Layer):
     """
 
     bottoms = between(2, 5)
+    family, roles = "latent", ("values",)
     param_field = "observation_log_prob_param"
 
     def setup(self, *shapes: Shape) -> None:
-        self.family = int(self.param.family)
-        self.given = PARAMETERS[self.family]
+        self.law = int(self.param.family)
+        self.given = PARAMETERS[self.law]
         if not self.given < len(shapes) <= self.given + 2:
-            name = self.param.Family.Name(self.family)
+            name = self.param.Family.Name(self.law)
             text = f"{name} takes {self.given} bottoms of parameters, then data and perhaps a mask"
             self.fail(f"{text}; found {len(shapes)} bottoms", "bottom", 0)
         data = shapes[self.given]
@@ -79,28 +80,28 @@ class ObservationLogProb(Layer):
 
     def one(self) -> float:
         """A spread that stands at missing values, where anything finite will do."""
-        return 0.0 if self.family == GAUSSIAN and self.param.spread == 0 else 1.0
+        return 0.0 if self.law == GAUSSIAN and self.param.spread == 0 else 1.0
 
     def density(self, x: Tensor, held: Sequence[Tensor]) -> Tensor:
         """Log density value by value."""
         floor = float(self.param.floor)
-        if self.family == BERNOULLI:
+        if self.law == BERNOULLI:
             return bernoulli(x, held[0])
-        if self.family == GAUSSIAN:
+        if self.law == GAUSSIAN:
             return normal(x, held[0], variance_of(held[1], self.param.spread) + floor)
         return student(x, held[0], held[1] + floor, held[2])
 
     def mean(self, parameters: Sequence[Tensor]) -> Tensor:
         """The expected value of an observation, in the shape of the parameters."""
-        return parameters[0].sigmoid() if self.family == BERNOULLI else parameters[0]
+        return parameters[0].sigmoid() if self.law == BERNOULLI else parameters[0]
 
     def draw(self, parameters: Sequence[Tensor]) -> Tensor:
         """One draw of an observation, in the shape of the parameters."""
         first, floor = parameters[0], float(self.param.floor)
-        if self.family == BERNOULLI:
+        if self.law == BERNOULLI:
             return (torch.rand_like(first) < first.sigmoid()).to(first.dtype)
         noise = torch.randn_like(first)
-        if self.family == GAUSSIAN:
+        if self.law == GAUSSIAN:
             if floor:
                 return first + (variance_of(parameters[1], self.param.spread) + floor).sqrt() * noise
             return first + deviation_of(parameters[1], self.param.spread) * noise

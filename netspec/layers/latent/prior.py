@@ -27,6 +27,7 @@ class PriorLogProb(Layer):
     """
 
     bottoms = between(1, 2)
+    family, roles = "latent", ("features", "like")
     param_field = "prior_log_prob_param"
 
     def setup(self, *shapes: Shape) -> None:

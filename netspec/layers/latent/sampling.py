@@ -19,6 +19,7 @@ class Sampler(Layer):
     """What both have: K draws for each row, K-major, and their log density; `draw` and `log_prob` for queries."""
 
     tops = between(1, 2)
+    family, roles, alike = "latent", ("values",), True
     param_field = "latent_sample_param"
 
     def setup(self, *shapes: Shape) -> None:
