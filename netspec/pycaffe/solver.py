@@ -164,6 +164,7 @@ class Solver:
             if shown and m.debug_info:
                 debug.total(self.net._running.diffs.values(), self.net._running.device)
         self._average(loss / m.iter_size)
+        self._core.observe(self.smoothed_loss)
         if shown:
             self._log.iteration(now, self.smoothed_loss, self.outputs(self.net), self.lr)
         for call in self._on_gradients:

@@ -288,7 +288,6 @@ class Trainer:
         """One iteration: forward and backward iter_size times, then the update."""
         if self.compiled and t % LOOK_EVERY == 0:
             self.net.look()
-        rate = self.solver.rate()
         shown = self.shows(t)
         loss = torch.zeros((), device=self.device)
         for _ in range(self.message.iter_size):
@@ -310,8 +309,10 @@ class Trainer:
             self.alarm.look(t, part.detach(), batch, before)
         loss = loss / self.message.iter_size
         self.losses.append(float(loss) if self.device.type == "cpu" else loss)
+        if self.solver.schedule.observes:
+            self.solver.observe(self.smoothed())
         if shown:
-            self.display(t, rate, outputs)
+            self.display(t, self.solver.rate(), outputs)
         self.solver.step()
 
     def shows(self, t: int) -> bool:

@@ -1,7 +1,8 @@
 """Learning-rate policies: the global rate of each iteration as an exact float32.
 
 Source: Caffe, src/caffe/solvers/sgd_solver.cpp (GetLearningRate), and the same file of the SimNets fork for
-`step_lr` and `step_policy`. Where the original computes in float32, so is done here, operation by operation.
+`step_lr` and `step_policy`, of SSD for "plateau", of Intel's for `warmup_iter`, of NVIDIA's for `rampup_interval` and
+`min_lr`. Where the original computes in float32, so is done here, operation by operation. "cosine" is ours.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
 from netspec.errors import Position, Problem, SpecError, did_you_mean
 
@@ -27,12 +29,19 @@ def policy(function: Policy) -> Policy:
 
 
 class LearningRate:
-    """The schedule of a SolverParameter. `current_step` counts drops so far; it is saved."""
+    """The schedule of a SolverParameter. `current_step` counts drops so far; it is saved.
+
+    Policy "plateau" needs `observe` in every iteration, before its rate is asked for.
+    """
 
     def __init__(self, message: Any, at: Callable[..., Position | None] | None = None):
         """`at` gives the place of a field of `message` (a Document's `at`), for errors."""
         self.message = message
         self.current_step = 0
+        self.lowest = torch.full((), math.inf, dtype=torch.float64)
+        """Policy "plateau": the lowest loss so far."""
+        self.last_event = 0
+        """Policy "plateau": the iteration of the last new low, or of the last drop."""
         problems = [Problem(text, at(*path) if at else None) for text, *path in self.problems()]
         if problems:
             raise SpecError(problems)
@@ -45,11 +54,25 @@ class LearningRate:
             if not name:
                 yield f"the solver needs lr_policy, one of {', '.join(policies)}", "lr_policy"
             else:
-                yield f"unknown lr_policy {name!r}{did_you_mean(name, policies)}", "lr_policy"
+                known = f"; known: {', '.join(policies)}"
+                yield f"unknown lr_policy {name!r}{did_you_mean(name, policies)}{known}", "lr_policy"
         if name == "step" and message.stepsize <= 0:
             yield f"lr_policy 'step' needs stepsize > 0, found {message.stepsize}", "stepsize"
-        if name == "poly" and message.max_iter <= 0:
-            yield f"lr_policy 'poly' needs max_iter > 0, found {message.max_iter}", "max_iter"
+        if name in ("poly", "cosine") and message.max_iter <= 0:
+            yield f"lr_policy {name!r} needs max_iter > 0, found {message.max_iter}", "max_iter"
+        if name in ("poly", "cosine") and message.min_lr > message.base_lr:
+            yield f"min_lr {message.min_lr:g} is above base_lr {message.base_lr:g}", "min_lr"
+        if name == "plateau" and (not message.plateau_winsize or min(message.plateau_winsize) <= 0):
+            found = ", ".join(map(str, message.plateau_winsize)) or "none"
+            yield (
+                f"lr_policy 'plateau' needs plateau_winsize > 0, one per drop, found {found}",
+                "plateau_winsize",
+            )
+        if message.warmup_iter and message.rampup_interval:
+            yield "warmup_iter and rampup_interval are two warm-ups; give one of them", "rampup_interval"
+        for field in ("warmup_iter", "rampup_interval", "min_lr"):
+            if getattr(message, field) < 0:
+                yield f"{field} must be at least 0, found {getattr(message, field):g}", field
         if message.step_lr and len(message.step_lr) != len(message.stepvalue):
             found = f"{len(message.step_lr)} step_lr values for {len(message.stepvalue)} stepvalue entries"
             yield found, "step_lr", 0
@@ -61,14 +84,42 @@ class LearningRate:
 
     def next(self, iteration: int) -> float:
         """The rate of `iteration`; ask in order (multistep takes at most one step in an iteration)."""
-        return float(F(policies[self.message.lr_policy](self, iteration)))
+        climbing = warm_up(self.message, iteration)
+        rate = F(policies[self.message.lr_policy](self, iteration)) if climbing is None else climbing
+        return float(max(rate, F(self.message.min_lr)))
 
     def peek(self, iteration: int) -> float:
         """The rate that `next` would give, without counting a step."""
-        before = self.current_step
+        before = self.current_step, self.last_event
         rate = self.next(iteration)
-        self.current_step = before
+        self.current_step, self.last_event = before
         return rate
+
+    def observe(self, iteration: int, loss: float) -> None:
+        """Take note of the loss of `iteration`, averaged over `average_loss`; only "plateau" goes by it."""
+        if self.message.lr_policy == "plateau" and loss < float(self.lowest):
+            self.lowest.fill_(loss)
+            self.last_event = iteration
+
+    @property
+    def observes(self) -> bool:
+        """Whether the rate goes by the loss."""
+        return bool(self.message.lr_policy == "plateau")
+
+
+def warm_up(message: Any, iteration: int) -> np.float32 | None:
+    """The rate at the start of a run: on the way to base_lr, evenly (Intel's) or as the square (NVIDIA's).
+
+    None where the policy has its say. As in both, the policy then goes by the iteration, warm-up included.
+    """
+    base = F(message.base_lr)
+    if iteration < message.warmup_iter:
+        count, start = message.warmup_iter, F(message.warmup_start_lr)
+        return F((F(iteration) * base + F(count - iteration) * start) / F(count))
+    if iteration < message.rampup_interval:
+        alpha, start = F(iteration) / F(message.rampup_interval), F(message.rampup_lr)
+        return F(start + (base - start) * alpha * alpha)
+    return None
 
 
 def power(base: float, exponent: int) -> float:
@@ -138,10 +189,32 @@ def between_steps(m: Any, i: int, iteration: int) -> float:
 
 @policy
 def poly(schedule: LearningRate, iteration: int) -> float:
-    """base_lr * (1 - iteration / max_iter)^power; 0 from max_iter on"""
+    """min_lr + (base_lr - min_lr) * (1 - iteration / max_iter)^power; min_lr from max_iter on"""
     m = schedule.message
     left = max(F(1) - F(iteration) / F(m.max_iter), F(0))
-    return float(F(m.base_lr) * power32(left, F(m.power)))
+    return float((F(m.base_lr) - F(m.min_lr)) * power32(left, F(m.power)) + F(m.min_lr))
+
+
+@policy
+def cosine(schedule: LearningRate, iteration: int) -> float:
+    """min_lr + (base_lr - min_lr) * (1 + cos(pi * share)) / 2, share of the iterations after the warm-up that are done
+
+    Loshchilov and Hutter, "SGDR: Stochastic gradient descent with warm restarts" (2017), without restarts.
+    """
+    m = schedule.message
+    first = max(m.warmup_iter, m.rampup_interval)
+    share = min(1.0, (iteration - first) / max(1, m.max_iter - first))
+    return float(m.min_lr + (m.base_lr - m.min_lr) * (1 + math.cos(math.pi * share)) / 2)
+
+
+@policy
+def plateau(schedule: LearningRate, iteration: int) -> float:
+    """base_lr * gamma^d; drop d comes plateau_winsize[d - 1] iterations after the last new low of the loss, or drop"""
+    m, step = schedule.message, schedule.current_step
+    if step < len(m.plateau_winsize) and iteration >= schedule.last_event + m.plateau_winsize[step]:
+        schedule.current_step += 1
+        schedule.last_event = iteration
+    return float(m.base_lr * power(m.gamma, schedule.current_step))
 
 
 @policy

@@ -101,6 +101,11 @@ class Solver:
         """The global learning rate of the coming step."""
         return self.schedule.peek(self.iteration)
 
+    def observe(self, loss: float | Tensor) -> None:
+        """Take note of the coming step's loss, averaged over `average_loss`; policy "plateau" needs it."""
+        if self.schedule.observes:
+            self.schedule.observe(self.iteration, float(loss))
+
     def step(self, gradients: Sequence[Tensor | None] | None = None) -> None:
         """One update. `gradients` are in the order of `params`; by default the `.grad`s, which are let go."""
         if gradients is None:
@@ -193,6 +198,8 @@ class Solver:
             "stage": self.stages.index,
             "stage_iteration": self.stages.iteration,
         }
+        if self.schedule.observes:
+            state |= {"last_event": self.schedule.last_event, "lowest_loss": self.schedule.lowest}
         for slot, tensors in zip(self.rule.slots, self.history, strict=True):
             state |= {f"history/{slot}/{p.name}": h for p, h in zip(self.active, tensors, strict=True)}
         return state
@@ -217,6 +224,7 @@ class Solver:
                 mine.copy_(theirs)
         self.iteration = int(state["iteration"])
         self.schedule.current_step = int(state["current_step"])
+        self.schedule.last_event = int(state.get("last_event", 0))
         self.stages.index, self.stages.iteration = int(state["stage"]), int(state["stage_iteration"])
 
 
