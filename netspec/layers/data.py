@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 from torch import Tensor
 
@@ -21,6 +22,14 @@ class DataLayer(Layer):
     @abstractmethod
     def source(self, seed: int) -> Source:
         """Open the data; raises DataError at the field whose file is missing or damaged."""
+
+    def settle(self, earlier: Any = None) -> list[str]:
+        """Write into the layer's message what its data say of themselves, so that the message alone tells it; gives
+        what is to be said of it. By default: nothing.
+
+        earlier: the settled message of the layer that a net before this one has in its place.
+        """
+        return []
 
     def source_shapes(self) -> list[Shape]:
         source = self.source(0)
@@ -51,6 +60,67 @@ class Dataset(DataLayer):
 
     def source_shapes(self) -> list[Shape]:
         from netspec.data.sources.named import shapes
+
+        return shapes(self.spec, self.phase)
+
+
+@register("Table")
+class Table(DataLayer):
+    """data = (cell - mean) / deviation of a table's columns (CSV, TSV, Parquet, a named set); label; mask.
+
+    Shapes: data (N, 1, 1, D), a cell a column, in the order of the file without the target and what is left out;
+    with `one_hot` K cells of 0 and 1 for a column of K categories, else the category's number from 0. label (N,): the
+    target's class, or its standardised number; mask (N, 1, 1, D) is 1 where observed. NaN stands in data and label
+    where a cell is missing, or holds a category not seen in training. What the columns are is found from the
+    training part of the data and written into the run folder's net. Raises DataError at a line with another number of
+    cells, and at a word among numbers.
+    """
+
+    tops = between(1, 3)
+    param_field = "table_param"
+
+    def source(self, seed: int) -> Source:
+        from netspec.data.sources.table import TableSource
+
+        return TableSource(self.spec, self.phase, seed)
+
+    def settle(self, earlier: Any = None) -> list[str]:
+        from netspec.data.sources.table import settle
+
+        return settle(self.spec, earlier)
+
+    def source_shapes(self) -> list[Shape]:
+        from netspec.data.sources.table import shapes
+
+        return shapes(self.spec)
+
+
+@register("Pictures")
+class Pictures(DataLayer):
+    """data = (x - mean) * scale of pictures of one's own (folder, list, .npz, .npy, idx, HDF5, LMDB); label; mask.
+
+    Shapes: data (N, C, H, W) of raw values 0..255 before `transform_param`, C 3 (order B, G, R) or 1; label (N,), the
+    number of the picture's sub-folder among the classes, NaN without one; mask (N, 1, H, W) is 1 where observed. NaN is
+    written at missing pixels (`pictures_param.missing`). Order: as they lie, or with `shuffle` a new permutation each
+    epoch. Size, colour and the names of the classes are written into the run folder's net. Raises DataError at a
+    picture that cannot be read.
+    """
+
+    tops = between(1, 3)
+    param_field = "pictures_param"
+
+    def source(self, seed: int) -> Source:
+        from netspec.data.sources.pictures import PicturesSource
+
+        return PicturesSource(self.spec, self.phase, seed)
+
+    def settle(self, earlier: Any = None) -> list[str]:
+        from netspec.data.sources.pictures import settle
+
+        return settle(self.spec, earlier)
+
+    def source_shapes(self) -> list[Shape]:
+        from netspec.data.sources.pictures import shapes
 
         return shapes(self.spec, self.phase)
 

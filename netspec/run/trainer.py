@@ -31,6 +31,7 @@ from netspec.run.folder import Folder, new_folder, plain, refuse_taken
 from netspec.run.initialise import initialise
 from netspec.run.progress import Progress
 from netspec.run.resume import begin
+from netspec.run.settling import settle
 from netspec.run.signals import Requests
 from netspec.run.snapshot import Checkpoint
 from netspec.run.tests import TestNets
@@ -87,6 +88,7 @@ class Trainer:
             )
         specs = {id(test.spec): test.spec for test in plan.tests}
         refuse_shared_files((plan.train, *specs.values()))
+        self.told = settle((plan.train, *specs.values()), given)
         self.device = choose_device(self.message, device)
         self.beginning = begin(resume, seed, self.message)
         self.seed = self.beginning.seed
@@ -162,7 +164,7 @@ class Trainer:
         self.solver.clip()
         if self.wants_compile(compiled):
             self.compile()
-        notes = [note for feeder in self.feeders for note in feeder.notes]
+        notes = [*self.told, *(note for feeder in self.feeders for note in feeder.notes)]
         warnings = [str(problem) for problem in self.plan.warnings]
         if lack := self.lacks_loss():
             warnings.append(lack)

@@ -1,0 +1,133 @@
+"""The source of the Pictures layer: images of one's own, transformed, with missing pixels if asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netspec.data.draws import derive
+from netspec.data.files.idx import Array
+from netspec.data.missing import Missing
+from netspec.data.pictures import Pictures, open_pictures
+from netspec.data.source import Order, Shape, Stream, failure, mistake
+from netspec.data.tables.split import ALL, Split
+from netspec.data.transform import Transformer, near
+from netspec.errors import DataError
+from netspec.schema.spec import TRAIN, LayerSpec
+
+FIELD = "pictures_param"
+
+
+def opened(spec: LayerSpec) -> Pictures:
+    """The pictures that the layer names; DataError at its source where they are not there."""
+    p = spec.message.pictures_param
+    check(spec)
+    try:
+        return open_pictures(
+            near(spec, p.source),
+            size=(int(p.new_height), int(p.new_width)) if p.new_height else None,
+            color=p.is_color if p.HasField("is_color") else None,
+            classes=tuple(p.class_name),
+        )
+    except DataError as error:
+        raise failure(spec, str(error), FIELD, "source") from error
+
+
+def check(spec: LayerSpec) -> None:
+    """SpecError at the field of a Pictures layer that is wrong whatever the data are."""
+    p = spec.message.pictures_param
+    if not p.source:
+        raise mistake(spec, "needs a source: a folder, a list, or a file of pictures", FIELD)
+    if not p.batch_size:
+        raise mistake(spec, "needs batch_size > 0", FIELD)
+    if bool(p.new_height) != bool(p.new_width):
+        raise mistake(spec, "new_height and new_width must both be set, or none", FIELD)
+    try:
+        Split.of(p.split)
+    except DataError as error:
+        raise mistake(spec, str(error), FIELD, "split") from error
+
+
+def shapes(spec: LayerSpec, phase: str, own: tuple[int, int, int] | None = None) -> list[Shape]:
+    """Shapes of data, label and mask; no file is read where the layer says the pictures' size and colour."""
+    check(spec)
+    p = spec.message.pictures_param
+    if own is None and p.new_height and p.HasField("is_color"):
+        own = (3 if p.is_color else 1, int(p.new_height), int(p.new_width))
+    if own is None:
+        own = opened(spec).shape
+    c, h, w = Transformer(spec, phase, 0).shape(own)
+    masks = c if p.missing.per_channel else 1
+    return [(p.batch_size, c, h, w), (p.batch_size,), (p.batch_size, masks, h, w)][: len(spec.tops)]
+
+
+class PicturesSource(Stream):
+    """data = transformed pictures, `missing.value` (NaN) at missing pixels; label; mask, 1 where observed."""
+
+    def __init__(self, spec: LayerSpec, phase: str, seed: int):
+        p: Any = spec.message.pictures_param
+        self.pictures = opened(spec)
+        super().__init__(int(p.batch_size))
+        self.spec = spec
+        self.shapes = shapes(spec, phase, self.pictures.shape)
+        try:
+            split = Split.of(p.split, phase)
+            count, labels = len(self.pictures), self.pictures.labels
+            self.chosen = split.rows(count, labels) if split.part != ALL else np.arange(count)
+        except DataError as error:
+            raise failure(spec, str(error), FIELD, "split") from error
+        if len(spec.tops) > 1 and np.isnan(self.pictures.labels[self.chosen]).all():
+            self.notes.append(f"{spec}: the pictures of {p.source} have no labels")
+        self.order = Order(len(self.chosen), p.shuffle, seed)
+        self.transform = Transformer(spec, phase, seed)
+        self.missing: Missing | None = None
+        if p.HasField("missing"):
+            try:
+                self.missing = Missing.of(p.missing, derive(seed, "missing"))
+            except DataError as error:
+                raise mistake(spec, str(error), FIELD, "missing") from error
+        self.fixed = p.missing.fixed if p.missing.HasField("fixed") else phase != TRAIN
+        self.notes += self.pictures.notes
+
+    def make(self, positions: Array) -> tuple[Tensor, ...]:
+        chosen = self.chosen[self.order(positions)]
+        try:
+            raw = self.pictures.block(chosen)
+        except DataError as error:
+            raise failure(self.spec, str(error), FIELD, "source") from error
+        data = self.transform(raw, positions, True)
+        labels = torch.from_numpy(self.pictures.labels[chosen])
+        mask = np.ones((len(data), *self.shapes[2][1:]), bool) if len(self.shapes) > 2 else None
+        if self.missing is not None:
+            seen = self.transform.place(raw, positions)
+            mask = self.missing.mask(seen, chosen if self.fixed else positions)
+            np.copyto(data, np.float32(self.missing.value), where=~mask)
+        tops = [torch.from_numpy(data), labels]
+        if mask is not None:
+            tops.append(torch.from_numpy(mask.astype(np.float32)))
+        return tuple(tops[: len(self.shapes)])
+
+
+def settle(spec: LayerSpec, earlier: Any = None) -> list[str]:
+    """Write the size, the colour and the classes of the pictures into the layer's message, where it lacks them.
+
+    earlier: the message of the training net's layer of this name, whose classes and size hold here too.
+    """
+    p = spec.message.pictures_param
+    if earlier is not None:
+        first = earlier.pictures_param
+        if not p.new_height and first.new_height:
+            p.new_height, p.new_width = first.new_height, first.new_width
+        if not p.HasField("is_color") and first.HasField("is_color"):
+            p.is_color = first.is_color
+        if not len(p.class_name):
+            p.class_name.extend(first.class_name)
+    found = opened(spec)
+    channels, height, width = found.shape
+    p.new_height, p.new_width, p.is_color = height, width, channels == 3
+    if not len(p.class_name):
+        p.class_name.extend(found.class_names)
+    return []
