@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 from netspec.errors import SpecError
-from netspec.layers import registry
 from netspec.layers.base import Shape
 from netspec.net.graph import Graph, Step
 from netspec.net.shapes import top_shapes
 
 SIZES = ((3, 224, 224), (1, 28, 28), (3, 227, 227), (3, 32, 32), (3, 256, 256), (3, 300, 300), (3, 512, 512))
 """Image shapes to try where a data layer does not tell: the commonest first."""
-
-LABELLED = (
-    "SoftmaxWithLoss",
-    "SoftmaxWithLossOHEM",
-    "Accuracy",
-    "InfogainLoss",
-    "SegAccuracy",
-    "FocalLoss",
-    "SoftmaxFocalLoss",
-)
-"""Types whose second bottom holds one label for each prediction of the first."""
-NUMBERED = ("MultinomialLogisticLoss", "HingeLoss", "CenterLoss", "MarginInnerProduct")
-"""Types whose second bottom holds one label for each row of the first."""
-ALIKE = (
-    "EuclideanLoss", "SigmoidCrossEntropyLoss", "SigmoidCrossEntropyBalanceLoss", "L1Loss", "SmoothL1Loss",
-    "SmoothL1LossOHEM", "Eltwise", "Correlation", "Correlation1D", "TripletLoss",
-)  # fmt: skip
-"""Types whose bottoms have one shape."""
-REGIONS = ("ROIPooling", "PSROIPooling", "ROIAlign")
-SEQUENCES = ("CTCLoss", "CtcLoss", "WarpCTCLoss")
-"""Types whose last bottom holds rows of labels."""
-RECURRENT = ("LSTM", "RNN", "Lstm")
-PASSING = (
-    "Power", "AbsVal", "Split", "Sigmoid", "TanH", "Threshold", "Exp", "Log", "ReLU", "Dropout", "Flatten",
-    "Reshape", "Slice",
-)  # fmt: skip
-"""Types that a label or an image goes through on its way to the layer that tells what it is."""
-SHRINKING = ("Interp", "Pooling")
-"""Types that a picture of labels goes through in another size."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +22,36 @@ class Demand:
 
     shape: Shape
     soft: bool = False
+
+
+def labels(step: Step, scores: Shape) -> Shape:
+    """One label for each place of `scores` outside the axis of classes."""
+    axis = step.kind.classes_along(step.layer) % len(scores)
+    outer, inner = scores[:axis], scores[axis + 1 :]
+    if prod(inner) == 1:
+        return outer or (1,)
+    return (*outer, 1, *inner) if axis == 1 else (*outer, *inner)
+
+
+def gains(step: Step, scores: Shape) -> Shape:
+    """A matrix of gains for `scores`."""
+    classes = scores[step.kind.classes_along(step.layer) % len(scores)]
+    return 1, 1, classes, classes
+
+
+BESIDE_SCORES: dict[str, Callable[[Step, Shape], Shape]] = {
+    "label": labels,
+    "row label": lambda _, scores: scores[:1] if len(scores) > 1 else (1,),
+    "row index": lambda _, first: first[:1],
+    "gains": gains,
+}
+"""The shape of a bottom by its role, from that of the first."""
+
+
+def carries(step: Step) -> bool:
+    """Whether a layer's top is what its first bottom is, whatever its other bottoms hold."""
+    count = len(step.reads)
+    return step.kind.carries and all(step.kind.role(i, count) == "like" for i in range(1, count))
 
 
 Size = tuple[int, int, int]
@@ -78,32 +78,23 @@ def input_shapes(
     return _Search(graph, list(steps), size, batch).run()
 
 
+RANDOM = {
+    "label": "label", "row label": "label", "binary label": "label", "label rows": "label",
+    "index": "index", "row index": "index", "lengths": "index", "regions": "regions", "continuation": "continuation",
+}  # fmt: skip
+"""What random values of a bottom must be, by its role; anything else is free."""
+
+
 def roles(graph: Graph) -> dict[int, str]:
     """What each input is to its readers: "label", "regions", "index", "continuation" or "" (anything else)."""
-    found: dict[int, str] = {}
+    by_slot: dict[int, str] = {}
     for step in reversed(graph.steps):
         for i, slot in enumerate(step.reads):
-            role = _role(step.layer.type, i, len(step.reads))
-            if step.layer.type in (*PASSING, *SHRINKING, "Concat"):
-                role = next((found[top] for top in step.writes if found.get(top)), role)
-            found[slot] = role or found.get(slot, "")
-    return {slot: found.get(slot, "") for slot in graph.inputs}
-
-
-def _role(kind: str, i: int, count: int) -> str:
-    if (kind in (*LABELLED, *NUMBERED) and i == 1) or (kind == "ContrastiveLoss" and i == 2):
-        return "label"
-    if kind in ("SigmoidCrossEntropyLoss", "SigmoidCrossEntropyBalanceLoss") and i == 1:
-        return "label"
-    if kind in REGIONS and i == 1:
-        return "regions"
-    if kind in SEQUENCES and i > 0:
-        return "label" if i == count - 1 else "continuation" if count == 3 else "index"
-    if (kind in RECURRENT and i == 1) or (kind == "LSTMUnit" and i == 2):
-        return "continuation"
-    if kind == "Embed" or (kind == "BatchReindex" and i == 1) or (kind == "Filter" and i == count - 1):
-        return "index"
-    return ""
+            role = RANDOM.get(step.kind.role(i, len(step.reads)), "")
+            if step.kind.carries:
+                role = next((by_slot[top] for top in step.writes if by_slot.get(top)), role)
+            by_slot[slot] = role or by_slot.get(slot, "")
+    return {slot: by_slot.get(slot, "") for slot in graph.inputs}
 
 
 @dataclass
@@ -119,8 +110,8 @@ class _Search:
     def run(self) -> dict[str, Shape]:
         wanted = [slot for step in self.steps for slot in step.writes]
         for step in self.steps:
-            if step.layer.type == "AnnotatedData":
-                self.given.update(zip(step.writes, self.annotated(step), strict=False))
+            likely = step.kind.likely_shapes(step.layer, self.image(step))
+            self.given.update(zip(step.writes, likely or (), strict=False))
         for _ in wanted:
             found = self.walk()
             new = {slot: found[slot].shape for slot in wanted if slot in found and slot not in self.given}
@@ -150,9 +141,7 @@ class _Search:
                 continue
             unknown = [slot for slot in step.reads if slot not in shapes]
             if unknown and all(slot in roots for slot in unknown):
-                kind = step.layer.type
-                scaled = kind == "Eltwise" and len(step.reads) == 1
-                if kind in PASSING or scaled or (kind in SHRINKING and self.is_label(unknown[0])):
+                if carries(step) and (not step.kind.resizes or self.is_label(unknown[0])):
                     roots.update((top, roots[unknown[0]]) for top in step.writes)
                     passed.append(step)
                     continue
@@ -186,47 +175,33 @@ class _Search:
                 needs[slot] = demand
 
     def demand(self, step: Step, i: int, known: list[Shape | None], maker: Step) -> Demand | None:
-        kind, first = step.layer.type, known[0]
-        if kind in (*LABELLED, *NUMBERED) and i == 1:
-            return None if first is None else Demand(labels(step, first, kind in NUMBERED))
-        if kind in ALIKE:
+        kind, first, role = step.kind, known[0], step.kind.role(i, len(known))
+        image = self.image(maker, step)
+        own = kind.needs(step.layer, i, known, image)
+        if own is not None:
+            return Demand(own)
+        if i and role in BESIDE_SCORES:
+            return None if first is None else Demand(BESIDE_SCORES[role](step, first))
+        if kind.alike:
             like = next((shape for shape in known if shape is not None), None)
             # Where nothing is known yet a bottom in front may still be an image.
-            return Demand(like) if like is not None else None if i else Demand(self.image(maker), True)
-        if kind == "ContrastiveLoss" and i == 2:
-            return None if first is None else Demand(first[:1])
-        if kind == "InfogainLoss" and i == 2:
-            return None if first is None else Demand((1, 1, *gains(step, first)))
-        if kind in REGIONS and i == 1:
+            return Demand(like) if like is not None else None if i else Demand(image, True)
+        if role == "regions" and i:
             return Demand((2, 5))
-        if kind in RECURRENT:
+        if kind.role(0, len(known)) == "sequence":
             return self.sequence(i, known, maker)
-        if kind in SEQUENCES and i > 0:
-            return None if first is None else Demand(self.label_rows(first, i, len(known)))
-        if kind == "Embed":
+        if role == "index":
             return Demand((self.rows(maker), self.columns()))
-        if kind in ("Filter", "BatchReindex") and i == len(known) - 1:
-            return None if first is None else Demand(first[:1])
-        if kind == "Silence":
+        if role == "ignored":
             return None
-        if kind == "Downsample" and i == 0 and known[1:]:
-            other, image = known[1], self.image(maker)
-            return None if other is None else Demand((*other[:2], *image[2:]))
-        images = i == 0 or kind == "Concat" or (kind in registry and registry[kind].paired)
-        return Demand(self.image(maker, step), True) if images else None
+        several = kind.bottoms.most is None and role in ("values", "image")
+        return Demand(image, True) if i == 0 or several else None
 
     def sequence(self, i: int, known: list[Shape | None], maker: Step) -> Demand | None:
         if i == 1:
             return Demand(known[0][:2]) if known[0] is not None else None
-        time = known[1] or (self.rows(maker), self.columns())
+        time = (known[1] if len(known) > 1 else None) or (self.rows(maker), self.columns())
         return Demand((*time, 64) if i == 0 else (time[1], 64), True)
-
-    def label_rows(self, scores: Shape, i: int, count: int) -> Shape:
-        """The shape of a CTC loss's bottom i of `count`, for scores (T, N, C)."""
-        time, number = scores[:2]
-        if count == 2:
-            return (number, max(time // 2, 1))
-        return (number,) if count == 4 and i < 3 else (time, number)
 
     def trace(self, step: Step, roots: Mapping[int, Step], needs: dict[int, Demand]) -> None:
         """Carry what is needed of a passing layer's tops to its bottom."""
@@ -235,13 +210,13 @@ class _Search:
         if not parts or (bottom in needs and not needs[bottom].soft):
             return
         first = next(iter(parts.values()))
-        if step.layer.type == "Slice":
-            needs[bottom] = Demand(unsliced(step, parts), first.soft)
-        elif step.layer.type in SHRINKING:
+        if step.kind.resizes:
             image = self.image(roots[bottom])
             needs[bottom] = Demand((first.shape[0], 1, *image[2:]))
-        else:
-            needs[bottom] = first
+            return
+        shapes = {i: demand.shape for i, demand in parts.items()}
+        sure = [i for i, demand in parts.items() if not demand.soft]
+        needs[bottom] = Demand(step.kind.bottom_for(step.layer, shapes, sure), first.soft)
 
     def is_label(self, slot: int) -> bool:
         return any(word in self.graph.name(slot).lower() for word in ("label", "gt", "target"))
@@ -253,7 +228,7 @@ class _Search:
 
     def columns(self) -> int:
         """The sequences beside each other: as many as there are images."""
-        return next((self.rows(step) for step in self.steps if step.layer.type != "HDF5Data"), 2)
+        return next((self.rows(step) for step in self.steps if step.kind.of_images), 2)
 
     def image(self, maker: Step, reader: Step | None = None) -> Shape:
         """The shape of the images of a data layer, for `reader` (a 3-D convolution takes volumes)."""
@@ -262,46 +237,6 @@ class _Search:
         if len(kernel) == 3:
             return (self.rows(maker), channels, 64, 64, 64)
         return (self.rows(maker), channels, height, width)
-
-    def annotated(self, step: Step) -> tuple[Shape, Shape]:
-        image = self.image(step)
-        return image, (1, 1, image[0] * step.layer.message.annotated_data_param.boxes_per_image, 8)
-
-
-def labels(step: Step, scores: Shape, flat: bool) -> Shape:
-    """One label for each place of `scores` outside the axis of classes."""
-    message = step.layer.message
-    has_accuracy = step.layer.type == "Accuracy"
-    axis = (message.accuracy_param.axis if has_accuracy else message.softmax_param.axis) % len(scores)
-    outer, inner = scores[:axis], scores[axis + 1 :]
-    if flat or not inner or prod(inner) == 1:
-        return outer or (1,)
-    return (*outer, 1, *inner) if axis == 1 else (*outer, *inner)
-
-
-def gains(step: Step, scores: Shape) -> tuple[int, int]:
-    """The sides of the matrix of gains for `scores`."""
-    classes = scores[step.layer.message.infogain_loss_param.axis % len(scores)]
-    return classes, classes
-
-
-def unsliced(step: Step, parts: Mapping[int, Demand]) -> Shape:
-    """The shape that Slice must cut for its tops to have the shapes that are asked for."""
-    p, count = step.layer.message.slice_param, len(step.writes)
-    shape = max((demand.shape for demand in parts.values()), key=len)
-    axis = p.slice_dim if p.HasField("slice_dim") else p.axis
-    axis = axis % len(shape) if axis < 0 else axis
-    shape = shape + (1,) * (axis + 1 - len(shape))
-    points = list(p.slice_point)
-    if not points:
-        sizes = [demand.shape[axis] if axis < len(demand.shape) else 1 for demand in parts.values()]
-        return (*shape[:axis], count * max(sizes), *shape[axis + 1 :])
-    last = parts.get(count - 1)
-    if last is not None and not last.soft:
-        rest = last.shape[axis] if axis < len(last.shape) else 1
-    else:  # as large as the one before
-        rest = points[-1] - (points[-2] if len(points) > 1 else 0)
-    return (*shape[:axis], points[-1] + rest, *shape[axis + 1 :])
 
 
 def batch_size(step: Step) -> int:

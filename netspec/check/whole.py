@@ -7,14 +7,13 @@ from typing import Any
 
 from netspec.check import assume
 from netspec.errors import SpecError
+from netspec.layers.traits import Field
 from netspec.net.graph import Graph, Step
 from netspec.net.shapes import top_shapes
-from netspec.net.summary import Field, field_of
+from netspec.net.summary import field_of
 
 LARGE = 2048
 """Side of the images through which the windows are followed: large enough for each to fit."""
-READERS = (*assume.LABELLED, *assume.NUMBERED, "LogLikelihoodLoss", "GeneralizedHingeLoss")
-"""Types whose first bottom holds scores."""
 
 
 def whole_sizes(graph: Graph, steps: Sequence[Step]) -> Iterator[assume.Size]:
@@ -38,7 +37,8 @@ def scores(graph: Graph, steps: Sequence[Step]) -> Iterator[tuple[Step, Field]]:
         bottoms = [shapes[slot] for slot in step.reads]
         if None in bottoms:
             continue
-        if step.layer.type in READERS and (field := fields.get(step.reads[0])) is not None:
+        role, field = step.kind.role(0, len(step.reads)), fields.get(step.reads[0]) if step.reads else None
+        if role in ("scores", "features") and field is not None:
             yield step, field
         try:
             layer = step.kind(step.layer, step.layer.phase(graph.spec.phase))

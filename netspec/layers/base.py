@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
@@ -83,6 +84,8 @@ class Layer(nn.Module):
     """The first top counts into the objective with weight 1 unless `loss_weight` says otherwise."""
     is_source: ClassVar[bool] = False
     """Its tops are inputs of the graph, fed by a loader; it is never run (see `source_shapes`)."""
+    of_images: ClassVar[bool] = True
+    """For a source: its first top holds images; False: arrays of any meaning."""
     differentiable: ClassVar[bool] = True
     """False for layers without a gradient (ArgMax, Accuracy): they get detached bottoms."""
     param_field: ClassVar[str | None] = None
@@ -105,6 +108,8 @@ class Layer(nn.Module):
     """Carries pictures of labels into another size."""
     mixes: ClassVar[bool] = False
     """A value depends on other places than its own, or on all of them: it has no receptive field to speak of."""
+    products: ClassVar[int | None] = None
+    """Products that a value of the first top adds up, for layers without matrix products and convolutions."""
 
     def __init__(self, spec: LayerSpec, phase: str):
         super().__init__()
@@ -156,8 +161,8 @@ class Layer(nn.Module):
 
     @classmethod
     def classes_along(cls, spec: LayerSpec) -> int:
-        """The axis of the bottom of scores along which the classes lie, perhaps negative."""
-        return 1
+        """The axis of the bottom of scores along which the classes lie, perhaps negative: `axis`, by default 1."""
+        return int(getattr(getattr(spec.message, cls.param_field or "", None), "axis", 1))
 
     @classmethod
     def needs(cls, spec: LayerSpec, i: int, known: Sequence[Shape | None], image: Shape) -> Shape | None:
@@ -168,8 +173,11 @@ class Layer(nn.Module):
         return None
 
     @classmethod
-    def bottom_for(cls, spec: LayerSpec, tops: Mapping[int, Shape]) -> Shape:
-        """For a layer that `carries`: the bottom's shape for which the tops of these numbers have these shapes."""
+    def bottom_for(cls, spec: LayerSpec, tops: Mapping[int, Shape], sure: Sequence[int]) -> Shape:
+        """For a layer that `carries`: the bottom's shape for which the tops of these numbers have these shapes.
+
+        sure: the numbers of those whose shape is certain; of others only the rank is.
+        """
         return next(iter(tops.values()))
 
     @classmethod
@@ -180,8 +188,13 @@ class Layer(nn.Module):
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int | None:
         """Products that a forward pass adds up, over the batch; None where nobody knows.
 
-        By default what torch's counter finds in matrix products and convolutions of `forward` on the meta device.
+        By default `products` for each value of the first top, else what torch's counter finds in the matrix
+        products and convolutions of `forward` on the meta device.
         """
+        if self.is_source:
+            return 0
+        if self.products is not None:
+            return self.products * sum(prod(top) for top in tops[:1])
         if type(self).infer is not Layer.infer:
             return None
         state = {name: value.to("meta") for name, value in (*self.named_parameters(), *self.named_buffers())}

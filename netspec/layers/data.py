@@ -9,6 +9,7 @@ from torch import Tensor
 
 from netspec.data.source import Source
 from netspec.layers.base import Layer, Shape, at_least, between, exactly, register
+from netspec.schema.spec import LayerSpec
 
 
 class DataLayer(Layer):
@@ -225,6 +226,7 @@ class HDF5Data(DataLayer):
     """
 
     tops = at_least(1)
+    of_images = False
     param_field = "hdf5_data_param"
 
     def source(self, seed: int) -> Source:
@@ -279,6 +281,10 @@ class AnnotatedData(DataLayer):
     """
 
     param_field = "data_param"
+
+    @classmethod
+    def likely_shapes(cls, spec: LayerSpec, image: Shape) -> list[Shape]:
+        return [image, (1, 1, image[0] * spec.message.annotated_data_param.boxes_per_image, 8)]
 
     def source(self, seed: int) -> Source:
         from netspec.data.sources.annotated import AnnotatedSource

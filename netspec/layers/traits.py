@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 
 FAMILIES = (
@@ -34,6 +34,7 @@ ROLES = {
     "binary label": "0 or 1 for each value of the first bottom",
     "label rows": "a row of class numbers per sequence",
     "target": "what the first bottom is compared with, in its shape",
+    "operand": "numbers that meet the first bottom along some of its axes",
     "weights": "a factor for each value of the first bottom",
     "gains": "a matrix with a number for each pair of classes",
     "mask": "1 where a value counts or is observed, 0 elsewhere",
@@ -48,6 +49,7 @@ ROLES = {
     "sequence": "(time, sequences, ...): a step of each sequence per row",
     "continuation": "(time, sequences): 0 where a sequence begins, 1 where it goes on",
     "lengths": "the number of steps of each sequence",
+    "state": "what a recurrent layer hands from one step to the next",
     "static": "what all steps of a sequence share (sequences, D)",
     "switches": "where in its window each maximum came from",
     "flow": "a displacement (u, v) for each pixel, in pixels",
@@ -60,32 +62,56 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Field:
-    """How much of the input one value of a blob sees, along each spatial axis.
+    """How much of the input one value of a blob sees, along each spatial axis, and where.
 
-    Both are empty for constants. A step below 1 is that of an enlarged map.
+    Empty for constants. A step below 1 is that of an enlarged map.
     """
 
     size: tuple[float, ...]
     """Cells of the input that take part in one value."""
     stride: tuple[float, ...]
     """Cells of the input from one value to the next."""
+    first: tuple[float, ...] = field(default=(), compare=False)
+    """Where the middle of what the first value sees lies, in cells of the input from the centre of its first."""
 
-    def grown(self, extent: Sequence[int], stride: Sequence[int]) -> Field | None:
-        """Under a sliding window of `extent` cells with steps `stride`; None where the number of axes differs."""
+    def grown(self, extent: Sequence[int], stride: Sequence[int], pad: Sequence[int] = ()) -> Field | None:
+        """Under a sliding window of `extent` cells with steps `stride`; None where the number of axes differs.
+
+        pad: cells before the first of the map that the first window covers (none given: 0).
+        """
         if len(extent) != len(self.size):
             return None
         size = tuple(f + (e - 1) * s for f, e, s in zip(self.size, extent, self.stride, strict=True))
-        return Field(size, tuple(a * b for a, b in zip(self.stride, stride, strict=True)))
+        steps = tuple(a * b for a, b in zip(self.stride, stride, strict=True))
+        return Field(
+            size,
+            steps,
+            self.at([(e - 1) / 2 - p for e, p in zip(extent, pad or [0] * len(extent), strict=True)]),
+        )
 
-    def enlarged(self, extent: Sequence[int], stride: Sequence[int]) -> Field | None:
+    def enlarged(self, extent: Sequence[int], stride: Sequence[int], pad: Sequence[int] = ()) -> Field | None:
         """Under a transposed window: a value gathers ceil(extent / stride) values below, and the step shrinks."""
         if len(extent) != len(self.size):
             return None
-        size = (
+        size = tuple(
             f + (ceil(e / s) - 1) * j
             for f, e, s, j in zip(self.size, extent, stride, self.stride, strict=True)
         )
-        return Field(tuple(size), tuple(j / s for j, s in zip(self.stride, stride, strict=True)))
+        steps = tuple(j / s for j, s in zip(self.stride, stride, strict=True))
+        before = pad or [0] * len(extent)
+        return Field(
+            size,
+            steps,
+            self.at([(p - (e - 1) / 2) / s for e, s, p in zip(extent, stride, before, strict=True)]),
+        )
+
+    def at(self, place: Sequence[float]) -> tuple[float, ...]:
+        """Where in the input lies what a value at `place`, in cells of this blob, sees; () where that is not known."""
+        return (
+            tuple(f + j * x for f, j, x in zip(self.first, self.stride, place, strict=True))
+            if self.first
+            else ()
+        )
 
 
 NOTHING = Field((), ())

@@ -6,12 +6,13 @@ up. Comparisons, plain additions, exponentials and divisions count nothing, as i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, prod
-from typing import TYPE_CHECKING, Any
+from math import prod
+from typing import TYPE_CHECKING
 
 from netspec.layers.base import Layer, Shape
+from netspec.layers.traits import NOTHING, Field
 from netspec.net.graph import Graph, Step
 from netspec.net.net import Net
 
@@ -23,26 +24,10 @@ Shapes = Sequence[Shape]
 
 
 @dataclass(frozen=True)
-class Field:
-    """How much of the input one value of a blob sees, along each spatial axis.
-
-    Both are empty for constants. A step below 1 is that of an enlarged map.
-    """
-
-    size: tuple[float, ...]
-    """Cells of the input that take part in one value."""
-    stride: tuple[float, ...]
-    """Cells of the input from one value to the next."""
-
-
-NOTHING = Field((), ())
-
-
-@dataclass(frozen=True)
 class Row:
     """One layer. `parameters` counts blobs owned here, `shared` those of another layer that it uses.
 
-    `multiply_adds` is None where no formula is known (a layer of the user's own with parameters).
+    `multiply_adds` is None where nobody knows (a layer of the user's own that does not run on the meta device).
     `activation_bytes` counts the tops in float32, nothing for tops computed in place.
     `field` is None where it has no meaning (after an InnerProduct, for labels).
     """
@@ -86,7 +71,7 @@ def rows(net: Net) -> list[Row]:
         found.append(
             Row(
                 step.layer.name, step.layer.type, bottoms, tops, own, used - own,
-                multiply_adds(layer, bottoms, tops), _top_bytes(net.graph, step, net.shapes), seen,
+                layer.multiply_adds(bottoms, tops), _top_bytes(net.graph, step, net.shapes), seen,
             )
         )  # fmt: skip
     return found
@@ -105,91 +90,6 @@ def total(net: Net, found: Sequence[Row]) -> Total:
     )
 
 
-# Multiply-adds
-
-
-def multiply_adds(layer: Layer, bottoms: Shapes, tops: Shapes) -> int | None:
-    """Products that a layer adds up in a forward pass over the batch; None when its type is not known."""
-    formula = _FORMULAS.get(layer.spec.type)
-    if formula is not None:
-        return formula(layer, bottoms, tops)
-    return None if layer.blobs or layer.spec.type == "Python" else 0
-
-
-def _filters(layer: Layer, bottoms: Shapes, tops: Shapes) -> int:
-    """Every output position uses every weight once."""
-    return sum(prod(top) for top in tops) // layer.blob_shapes[0][0] * prod(layer.blob_shapes[0])
-
-
-def _spread(layer: Layer, bottoms: Shapes, tops: Shapes) -> int:
-    """Every input position uses every weight once."""
-    return sum(prod(bottom) for bottom in bottoms) // layer.blob_shapes[0][0] * prod(layer.blob_shapes[0])
-
-
-def _inner(layer: Layer, bottoms: Shapes, tops: Shapes) -> int:
-    outputs = int(layer.param.num_output)
-    return prod(tops[0]) // outputs * prod(layer.blob_shapes[0])
-
-
-def _patches(products: int) -> Callable[[Any, Shapes, Shapes], int]:
-    """Every output value runs over its patch, with so many products a value of it."""
-    return lambda layer, bottoms, tops: sum(prod(top) for top in tops) * layer.block.values * products
-
-
-def _similarity(layer: Any, bottoms: Shapes, tops: Shapes) -> int:
-    """The weighted square distance is a sum over x^2 and x (two products), the others over x or |t - x|."""
-    return _patches(2 if layer.kind == "L2" else 1)(layer, bottoms, tops)
-
-
-def _recurrent(layer: Layer, bottoms: Shapes, tops: Shapes) -> int:
-    """Every step of every sequence uses every matrix once."""
-    steps, sequences = bottoms[0][:2]
-    return steps * sequences * sum(prod(shape) for shape in layer.blob_shapes if len(shape) == 2)
-
-
-def _each(layer: Layer, bottoms: Shapes, tops: Shapes) -> int:
-    """One for each value."""
-    return prod(tops[0])
-
-
-def _neighbours(layer: Any, bottoms: Shapes, tops: Shapes) -> int:
-    """A sum of squares over neighbours for each value, in the layer's own region."""
-    neighbours: int = layer.size if layer.across else layer.size**2
-    return prod(tops[0]) * neighbours
-
-
-def _eltwise(layer: Layer, bottoms: Shapes, tops: Shapes) -> int:
-    """A product for each further bottom, or each coefficient; a maximum and a plain sum have none."""
-    p = layer.param
-    if p.operation == p.PROD:
-        return prod(tops[0]) * (len(bottoms) - 1)
-    return prod(tops[0]) * len(bottoms) if p.operation == p.SUM and len(p.coeff) else 0
-
-
-_FORMULAS: dict[str, Callable[[Any, Shapes, Shapes], int]] = {
-    "Convolution": _filters,
-    "ConvolutionDepthwise": _filters,
-    "DepthwiseConvolution": _filters,
-    "Deconvolution": _spread,
-    "InnerProduct": _inner,
-    "Embed": lambda layer, bottoms, tops: 0,
-    "Bias": lambda layer, bottoms, tops: 0,
-    "Parameter": lambda layer, bottoms, tops: 0,
-    "Similarity": _similarity,
-    "MEX": _patches(1),
-    "LSTM": _recurrent,
-    "RNN": _recurrent,
-    "BatchNorm": _each,
-    "BN": _each,
-    "Scale": _each,
-    "Axpy": _each,
-    "PReLU": _each,
-    "Normalize": _each,
-    "LRN": _neighbours,
-    "Eltwise": _eltwise,
-}
-
-
 def _top_bytes(graph: Graph, step: Step, shapes: Shapes) -> int:
     names = {graph.name(slot) for slot in step.reads}
     return sum(FLOAT_BYTES * prod(shapes[slot]) for slot in step.writes if graph.name(slot) not in names)
@@ -197,44 +97,18 @@ def _top_bytes(graph: Graph, step: Step, shapes: Shapes) -> int:
 
 # Receptive fields
 
-_MIXING = {
-    "InnerProduct",
-    "MVN",
-    "Permutation",
-    "Permute",
-    "Proposal",
-    "Python",
-    "Reorg",
-    "Reshape",
-    "SPP",
-    "SpatialTransformer",
-}
-"""Types that look at other places than their top's own, though shapes may suggest otherwise."""
-
 
 def field_of(
-    step: Step, layer: Any, bottoms: Shapes, tops: Shapes, seen: Sequence[Field | None]
+    step: Step, layer: Layer, bottoms: Shapes, tops: Shapes, seen: Sequence[Field | None]
 ) -> Field | None:
     """The field of a layer's tops from those of its bottoms."""
     if step.kind.is_source:
         axes = len(tops[0]) - 2
-        return Field((1.0,) * axes, (1.0,) * axes) if axes > 0 else None
-    before = _merge(seen)
-    if before is None or layer.spec.type in _MIXING or not tops:
+        return Field((1.0,) * axes, (1.0,) * axes, (0.0,) * axes) if axes > 0 else None
+    below = _merge(seen)
+    if below is None or layer.mixes or not tops:
         return None
-    if before == NOTHING:
-        return NOTHING
-    if step.layer.type == "Deconvolution":
-        return _enlarged(before, layer.window.extent, layer.window.stride)
-    window = _window(layer)
-    if window is not None:
-        extent, stride = window
-        if len(extent) != len(before.size):
-            return None
-        size = tuple(f + (e - 1) * s for f, e, s in zip(before.size, extent, before.stride, strict=True))
-        return Field(size, tuple(a * b for a, b in zip(before.stride, stride, strict=True)))
-    same = len(tops[0]) == len(bottoms[0]) and tops[0][2:] == bottoms[0][2:]
-    return before if same else None
+    return NOTHING if below == NOTHING else layer.field(below, bottoms, tops)
 
 
 def _merge(seen: Sequence[Field | None]) -> Field | None:
@@ -246,31 +120,8 @@ def _merge(seen: Sequence[Field | None]) -> Field | None:
         return None
     if not known:
         return NOTHING
-    return Field(tuple(max(sizes) for sizes in zip(*(f.size for f in known), strict=True)), known[0].stride)
-
-
-def _window(layer: Any) -> tuple[Sequence[int], Sequence[int]] | None:
-    """Cells spanned and step along each spatial axis, for a layer that slides a window."""
-    if hasattr(layer, "window"):
-        return layer.window.extent, layer.window.stride
-    if hasattr(layer, "frame"):
-        return layer.frame.kernel, layer.frame.stride
-    if hasattr(layer, "block"):
-        return layer.block.size[1:], layer.block.stride[1:]
-    if layer.spec.type == "LRN" and not layer.across:
-        return (layer.size,) * 2, (1, 1)
-    return None
-
-
-def _enlarged(before: Field, extent: Sequence[int], stride: Sequence[int]) -> Field | None:
-    """After a transposed window: a value gathers ceil(extent / stride) values below, and the step shrinks."""
-    if len(extent) != len(before.size):
-        return None
-    size = (
-        f + (ceil(e / s) - 1) * j
-        for f, e, s, j in zip(before.size, extent, stride, before.stride, strict=True)
-    )
-    return Field(tuple(size), tuple(j / s for j, s in zip(before.stride, stride, strict=True)))
+    size = tuple(max(sizes) for sizes in zip(*(f.size for f in known), strict=True))
+    return Field(size, known[0].stride, known[0].first)
 
 
 # The table

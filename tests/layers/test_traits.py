@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from netspec import schema
 from netspec.draw.families import COLOURS
 from netspec.layers import registry
 from netspec.layers.base import Layer, exactly
 from netspec.layers.traits import FAMILIES, ROLES
+from netspec.net.graph import compile
+from netspec.net.net import build
+from netspec.schema import spec
+from tests.cases import Case, all_cases
 
 OURS = {name: kind for name, kind in registry.items() if kind.__module__.startswith("netspec.")}
 
@@ -32,3 +37,33 @@ def test_every_type_says_its_family_and_the_roles_of_its_bottoms(name: str) -> N
 
 def test_drawings_have_a_colour_for_every_family() -> None:
     assert tuple(COLOURS) == FAMILIES
+
+
+def first_cases() -> dict[str, Case]:
+    """For each type a case, the first with the most bottoms."""
+    found: dict[str, Case] = {}
+    counts: dict[str, int] = {}
+    for case in all_cases():
+        for layer in schema.parse_net(case.text).message.layer:
+            if len(layer.bottom) > counts.get(layer.type, -1):
+                found[layer.type], counts[layer.type] = case, len(layer.bottom)
+    return found
+
+
+CASES = first_cases()
+
+
+@pytest.mark.parametrize("name", sorted(set(OURS) & set(CASES)))
+def test_a_type_with_weights_or_two_maps_says_how_many_products_it_adds_up(name: str) -> None:
+    case = CASES[name]
+    net = build(compile(spec.net(schema.parse_net(case.text), case.phase)), device="meta")
+    for step, layer in zip(net.graph.steps, net.made, strict=True):
+        if step.layer.type != name:
+            continue
+        maps = [i for i in range(len(step.reads)) if layer.role(i, len(step.reads)) == "image"]
+        if layer.blobs or (len(maps) > 1 and not layer.paired):
+            number = layer.multiply_adds(
+                [net.shapes[slot] for slot in step.reads], [net.shapes[slot] for slot in step.writes]
+            )
+            assert number is not None
+            assert number > 0 or says(type(layer), "products") or says(type(layer), "multiply_adds")

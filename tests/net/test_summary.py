@@ -182,3 +182,83 @@ def test_counts_have_three_digits(n: int, text: str) -> None:
 
 def test_sizes_are_in_powers_of_1024() -> None:
     assert [summary.size(n) for n in (12, 1024, 3 * 2**20)] == ["12 B", "1 KiB", "3 MiB"]
+
+
+def test_a_correlation_counts_its_products_and_sees_as_far_as_it_moves() -> None:
+    """FlowNetC's: 441 displacements of 48 x 64 maps with 256 channels, up to 20 pixels to each side."""
+    maps = "".join(
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" '
+        "input_param { shape { dim: 1 dim: 256 dim: 48 dim: 64 } } }\n"
+        for name in "ab"
+    )
+    text = maps + (
+        'layer { name: "c" type: "Correlation" bottom: "a" bottom: "b" top: "c" correlation_param '
+        "{ pad: 20 kernel_size: 1 max_displacement: 20 stride_1: 1 stride_2: 2 } }"
+    )
+    made = net.build(compile(spec.net(schema.parse_net(text))), device="meta")
+    row = by_name(made)["c"]
+    assert row.tops == ((1, 441, 48, 64),)
+    assert row.multiply_adds == 441 * 48 * 64 * 256
+    assert row.field == summary.Field((41, 41), (1, 1))
+    assert row.field.first == (0, 0)
+    assert summary.cells(row)[4:8] == ["347 M", "5.17 MiB", "41", "1"]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "Convolution" convolution_param { num_output: 2 kernel_h: 5 kernel_w: 2 stride: 2 pad: 1 }',
+        'type: "Pooling" pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 round_mode: FLOOR }',
+        'type: "Deconvolution" convolution_param { num_output: 2 kernel_size: 4 stride: 2 pad: 1 }',
+        'type: "Deconvolution" convolution_param { num_output: 2 kernel_size: 2 stride: 2 }',
+        'type: "LRN" lrn_param { local_size: 3 norm_region: WITHIN_CHANNEL }',
+        'type: "Local" local_param { num_output: 2 kernel_size: 3 stride: 2 pad: 1 }',
+        'type: "UnPooling" unpooling_param { unpool: AVE kernel_size: 2 stride: 2 }',
+        'type: "Upsample" upsample_param { scale: 3 }',
+        'type: "Unpooling" unpool_param { mode: REPEAT kernel_size: 2 }',
+        'bottom: "like" type: "Crop" crop_param { offset: 3 offset: 5 }',
+    ],
+)
+def test_fields_are_where_the_gradient_reaches_of_other_layers(layer: str) -> None:
+    like = 'layer { name: "l" type: "Input" top: "like" input_param { shape { dim: 2 dim: 4 dim: 9 dim: 8 } } }\n'
+    made = built(f'{DATA}{like if "like" in layer else ""}layer {{ name: "y" bottom: "x" {layer} top: "y" }}')
+    for param in made.params:
+        param.value.data.fill_(1.0)
+    field = by_name(made)["y"].field
+    assert field is not None
+    inputs = [torch.rand(made.shapes[slot]) for slot in made.graph.inputs]
+    x = inputs[0].requires_grad_()
+    top = made.blobs(*inputs, until="y")["y"]
+    h, w = top.shape[2] // 2, top.shape[3] // 2
+    edges = []
+    for down, right in ((0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (0, 2), (0, 3)):
+        (gradient,) = torch.autograd.grad(top[0, :, h + down, w + right].sum(), x, retain_graph=True)
+        rows, columns = gradient[0].abs().sum(0).nonzero(as_tuple=True)
+        edges.append([(int(a.min()), int(a.max())) for a in (rows, columns)])
+    for axis, _place in ((0, h), (1, w)):
+        low, high = edges[0][axis]
+        assert field.size[axis] in (
+            high - low + 1,
+            high - low + 2,
+        )  # a map grown by fractions sees one more or less
+        far = edges[3 if axis == 0 else 6][axis]
+        assert abs((sum(far) - low - high) / 2 - 3 * field.stride[axis]) < 1
+        assert abs(field.at((h, w))[axis] - (low + high) / 2) <= 0.5
+
+
+def test_what_comes_first_agrees_with_the_maps_of_coordinates_of_pycaffe() -> None:
+    from netspec.pycaffe import coord_map
+    from netspec.pycaffe.net_spec import NetSpec, layers
+
+    n = NetSpec()
+    n.data = layers.Input(input_param={"shape": {"dim": [1, 3, 64, 64]}})
+    n.conv = layers.Convolution(n.data, num_output=4, kernel_size=5, pad=30, stride=2)
+    n.pool = layers.Pooling(n.conv, pool=0, kernel_size=3, stride=2)
+    n.up = layers.Deconvolution(n.pool, convolution_param={"num_output": 2, "kernel_size": 7, "stride": 4})
+    n.out = coord_map.crop(n.up, n.data)
+    field = by_name(built(str(n.to_proto())))["out"].field
+    _, a, b = coord_map.coord_map_from_to(n.up, n.data)
+    (offset,) = set(n.out.fn.params["crop_param"]["offset"])
+    assert field is not None
+    assert field.stride == (a, a) == (1, 1)
+    assert field.first == (b + offset, b + offset) == (0, 0)

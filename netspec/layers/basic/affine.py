@@ -11,7 +11,7 @@ from netspec.layers.base import Layer, Shape, between, register
 class Broadcast(Layer):
     """What Scale and Bias share: which axes of the bottom their operand runs along."""
 
-    family, roles = "normalisation", ("values", "values")
+    family, roles = "normalisation", ("values", "operand")
     bottoms = between(1, 2)
 
     start: int
@@ -57,6 +57,7 @@ class Scale(Broadcast):
     bottom. Source: Caffe, scale_layer.cpp.
     """
 
+    products = 1
     param_field = "scale_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -85,6 +86,7 @@ class Bias(Broadcast):
     Raises SpecError for axes outside the bottom. Source: Caffe, bias_layer.cpp.
     """
 
+    products = 0
     param_field = "bias_param"
 
     def setup(self, *shapes: Shape) -> None:

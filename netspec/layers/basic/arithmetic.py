@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -58,6 +59,13 @@ class Eltwise(Layer):
             y = torch.where(x > y, x, y)
         return y
 
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """A product for each further bottom, or each coefficient; a maximum and a plain sum have none."""
+        p = self.param
+        if p.operation == p.PROD:
+            return prod(tops[0]) * (len(bottoms) - 1)
+        return prod(tops[0]) * len(bottoms) if p.operation == p.SUM and len(p.coeff) else 0
+
 
 @register("Axpy")
 class Axpy(Layer):
@@ -67,7 +75,8 @@ class Axpy(Layer):
     that do not fit. Source: Hu et al. 2018, "Squeeze-and-excitation networks", its Caffe.
     """
 
-    family, roles = "pointwise", ("values", "image", "image")
+    family, roles = "pointwise", ("operand", "image", "image")
+    products = 1
     bottoms = exactly(3)
 
     def setup(self, *shapes: Shape) -> None:
@@ -188,8 +197,13 @@ class Filter(Layer):
     """
 
     family, roles = "shape", ("values", "row index")
+    products = 0
     bottoms = at_least(2)
     tops = at_least(1)
+
+    @classmethod
+    def role(cls, i: int, count: int) -> str:
+        return "row index" if i == count - 1 else "values"
 
     def setup(self, *shapes: Shape) -> None:
         *blobs, selector = shapes

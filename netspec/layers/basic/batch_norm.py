@@ -55,6 +55,7 @@ class BatchNorm(Layer):
     """
 
     family, roles = "normalisation", ("image",)
+    products = 1
     param_field = "batch_norm_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -163,6 +164,7 @@ class BN(Layer):
     """
 
     family, roles = "normalisation", ("image",)
+    products = 1
     param_field = "bn_param"
 
     def setup(self, *shapes: Shape) -> None:

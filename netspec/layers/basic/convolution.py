@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from netspec.layers.base import Layer, Shape, at_least, register
 from netspec.layers.basic.windows import Window, columns, convolution_window, spread
+from netspec.layers.traits import Field
 
 CONVOLVE: dict[int, Callable[..., Tensor]] = {
     1: functional.conv1d,
@@ -81,6 +82,9 @@ class Windowed(Layer):
     def one(self, x: Tensor) -> Tensor:
         """The top of one bottom (B, C, *sizes)."""
         raise NotImplementedError
+
+    def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+        return below.grown(self.window.extent, self.window.stride, self.window.pad)
 
 
 class Filtering(Windowed):
@@ -259,6 +263,9 @@ class Deconvolution(Filtering):
             self.sizes(tuple(x.shape[2:])),
         )
         return y if bias is None else y + bias.reshape(-1, *(1,) * n)
+
+    def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+        return below.enlarged(self.window.extent, self.window.stride, self.window.pad)
 
 
 @register("Im2col")

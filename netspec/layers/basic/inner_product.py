@@ -50,6 +50,7 @@ class Embed(Layer):
     """
 
     family, roles = "convolution, linear", ("index",)
+    products = 0
     param_field = "embed_param"
 
     def setup(self, *shapes: Shape) -> None:

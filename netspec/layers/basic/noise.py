@@ -105,6 +105,7 @@ class Parameter(Layer):
     """
 
     family, roles = "data", ()
+    products = 0
     bottoms = exactly(0)
     param_field = "parameter_param"
 

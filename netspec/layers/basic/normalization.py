@@ -7,6 +7,8 @@ take.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, register
 from netspec.layers.basic.pools import Frame, sum_pool
+from netspec.layers.traits import Field
 
 ACROSS_CHANNELS, WITHIN_CHANNEL = range(2)
 """LRNParameter.NormRegion."""
@@ -111,6 +114,13 @@ class LRN(Layer):
         apply = local_response if torch.compiler.is_compiling() else LocalResponse.apply
         return apply(bottoms[0], self.size, self.scale, self.beta, self.k, self.across)[0]
 
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """A sum of squares over neighbours for each value."""
+        return prod(tops[0]) * (self.size if self.across else self.size**2)
+
+    def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+        return below if self.across else below.grown((self.size,) * 2, (1, 1), (self.size // 2,) * 2)
+
 
 @register("MVN")
 class MVN(Layer):
@@ -157,6 +167,7 @@ class Normalize(Layer):
     """
 
     family, roles = "normalisation", ("image",)
+    products = 1
     param_field = "norm_param"
 
     def setup(self, *shapes: Shape) -> None:

@@ -54,6 +54,7 @@ class PReLU(Layer):
     """
 
     family, roles = "pointwise", ("image",)
+    products = 1
     carries = True
     param_field = "prelu_param"
 

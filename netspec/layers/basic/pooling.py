@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from netspec.layers.basic.pools import (
     stochastic_pool,
     sum_pool,
 )
+from netspec.layers.traits import Field
 from netspec.layers.tree import Choose, Inner
 
 MAX, AVE, STOCHASTIC, SUM, PROD = range(5)
@@ -161,6 +164,9 @@ class Pooling(Inner):
     def downward(self, states: Tensor, below: Tensor, choose: Choose) -> Tensor:
         spread = states.repeat_interleave(self.frame.kernel[0], 1).repeat_interleave(self.frame.kernel[1], 2)
         return spread[:, : below.shape[2], : below.shape[3]]
+
+    def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+        return below.grown(self.frame.kernel, self.frame.stride, self.frame.pad)
 
 
 @register("SPP")

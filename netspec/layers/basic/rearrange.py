@@ -70,7 +70,6 @@ class Reverse(Layer):
     """
 
     family, roles = "shape", ("values",)
-    mixes = True
     param_field = "reverse_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -156,7 +155,6 @@ class Translation(Layer):
     """
 
     family, roles = "shape", ("image",)
-    mixes = True
     bottoms = at_least(1)
     tops = at_least(1)
     paired = True

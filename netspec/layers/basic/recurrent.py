@@ -179,7 +179,7 @@ class LSTMUnit(Layer):
     Source: Caffe, lstm_unit_layer.cpp.
     """
 
-    family, roles = "recurrent", ("sequence", "sequence", "continuation")
+    family, roles = "recurrent", ("state", "values", "continuation")
     bottoms, tops = exactly(3), exactly(2)
 
     def setup(self, *shapes: Shape) -> None:

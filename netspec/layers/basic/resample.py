@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from math import ceil, copysign, floor
+from collections.abc import Sequence
+from math import ceil, copysign, floor, prod
 
 import torch
 from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, between, register
+from netspec.schema.spec import LayerSpec
 
 Taps = tuple[list[list[int]], list[list[float]]]
 """For each pixel of an axis of the top the pixels of the bottom's axis that it sees, and their weights."""
@@ -32,6 +34,11 @@ class Resize(Layer):
     bottoms = between(1, 2)
     size: tuple[int, int]
 
+    def __init__(self, spec: LayerSpec, phase: str):
+        super().__init__(spec, phase)
+        self.seen = {"rows": 0, "columns": 0}
+        """Pixels that the sums along an axis add up, over all pixels of the top's axis."""
+
     def read_size(self, shapes: tuple[Shape, ...], height: int, width: int, names: tuple[str, str]) -> None:
         """Set `size`, of the second bottom or as written."""
         for i, shape in enumerate(shapes):
@@ -43,6 +50,7 @@ class Resize(Layer):
 
     def keep(self, axis: str, taps: list[dict[int, float]]) -> None:
         """Make the taps of "rows" or "columns" buffers."""
+        self.seen[axis] = sum(map(len, taps))
         places, weights = even(taps)
         self.register_buffer(f"{axis}_places", torch.tensor(places), persistent=False)
         self.register_buffer(f"{axis}_weights", torch.tensor(weights), persistent=False)
@@ -56,6 +64,11 @@ class Resize(Layer):
             weights = weights.to(x.dtype).view(*weights.shape, *(1,) * (3 - dim))
             x = torch.where(weights == 0, 0.0, weights * seen).sum(dim + 1)  # NaN at weight 0 has no part
         return x
+
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """A product for each pixel that a sum along columns, then along rows, sees."""
+        *lead, height, _ = bottoms[0]
+        return prod(lead) * (height * self.seen["columns"] + tops[0][-1] * self.seen["rows"])
 
 
 def cubic(x: float) -> float:
@@ -129,6 +142,11 @@ class Downsample(Resize):
     """
 
     param_field = "downsample_param"
+
+    @classmethod
+    def needs(cls, spec: LayerSpec, i: int, known: Sequence[Shape | None], image: Shape) -> Shape | None:
+        like = known[1] if len(known) > 1 and i == 0 else None
+        return (*like[:2], *image[2:]) if like else None
 
     def setup(self, *shapes: Shape) -> None:
         p, have = self.param, shapes[0][2:]

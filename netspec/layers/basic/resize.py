@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from netspec.layers.base import Layer, Shape, between, exactly, register
+from netspec.layers.traits import Field
 
 
 @register("Interp")
@@ -23,6 +25,7 @@ class Interp(Layer):
     """
 
     family, roles = "shape", ("image", "like")
+    products = 4
     carries = resizes = True
     bottoms = between(1, 2)
     param_field = "interp_param"
@@ -87,6 +90,7 @@ class SpatialTransformer(Layer):
     """
 
     family, roles = "shape", ("image", "affine map")
+    products = 4
     mixes = True
     bottoms = exactly(2)
     param_field = "st_param"
@@ -139,6 +143,7 @@ class Upsample(Layer):
     """
 
     family, roles = "pooling", ("image", "switches")
+    products = 0
     bottoms = between(1, 2)
     param_field = "upsample_param"
 
@@ -170,3 +175,7 @@ class Upsample(Layer):
             return blocks.reshape(n, c, height, width)
         empty = x.new_zeros(n, c, height * width)
         return empty.scatter(2, bottoms[1].long().flatten(2), x.flatten(2)).view(n, c, height, width)
+
+    def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+        factors = [-(-top // bottom) for top, bottom in zip(self.size, bottoms[0][2:], strict=True)]
+        return below.enlarged(factors, factors)

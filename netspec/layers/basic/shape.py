@@ -5,6 +5,8 @@ NaN (a missing value) moves like any other value. Gradients move back the same w
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 
@@ -12,6 +14,8 @@ import torch
 from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, at_least, exactly, register
+from netspec.layers.traits import Field
+from netspec.schema.spec import LayerSpec
 
 
 @register("Concat")
@@ -74,6 +78,25 @@ class Slice(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return torch.split(bottoms[0], self.sizes, self.along)
+
+    @classmethod
+    def bottom_for(cls, spec: LayerSpec, tops: Mapping[int, Shape], sure: Sequence[int]) -> Shape:
+        """The shape that is cut into these; the last of several cuts is as large as the one before it if not sure."""
+        p, count = spec.message.slice_param, len(spec.tops)
+        shape = max(tops.values(), key=len)
+        axis = p.slice_dim if p.HasField("slice_dim") else p.axis
+        axis = axis % len(shape) if axis < 0 else axis
+        shape = shape + (1,) * (axis + 1 - len(shape))
+        points = list(p.slice_point)
+        sizes = {i: top[axis] if axis < len(top) else 1 for i, top in tops.items()}
+        if not points:
+            return (*shape[:axis], count * max(sizes.values()), *shape[axis + 1 :])
+        rest = points[-1] - (points[-2] if len(points) > 1 else 0)
+        return (
+            *shape[:axis],
+            points[-1] + (sizes[count - 1] if count - 1 in sure else rest),
+            *shape[axis + 1 :],
+        )
 
 
 def named_axis(layer: Layer, old: str, rank: int) -> int:
@@ -251,6 +274,11 @@ class Crop(Layer):
         for i, offset in enumerate(self.offsets, self.start):
             x = x.narrow(i, offset, like.shape[i])
         return x
+
+    def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+        """As below, with the first value at the offset."""
+        offsets = [0] * self.start + self.offsets
+        return replace(below, first=below.at(offsets[2:]))
 
 
 @register("OneHot")

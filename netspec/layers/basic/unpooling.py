@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 from netspec.layers.base import Layer, Shape, between, register
 from netspec.layers.basic.pools import Frame, window_sizes
 from netspec.layers.basic.windows import Window, spread
+from netspec.layers.traits import Field
 
 MAX, AVE, TILE = range(3)
 """UnPoolingParameter.UnPoolMethod."""
@@ -29,6 +31,7 @@ class UnPooling(Layer):
     """
 
     family, roles = "pooling", ("image", "switches")
+    products = 0
     bottoms = between(1, 2)
     param_field = "unpooling_param"
 
@@ -94,3 +97,6 @@ class UnPooling(Layer):
         return functional.pad(
             whole, (-left, width - self.whole[1] + left, -top, height - self.whole[0] + top)
         )
+
+    def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+        return below.enlarged(self.frame.kernel, self.frame.stride, self.frame.pad)

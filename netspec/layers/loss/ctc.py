@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, between, register
 from netspec.layers.loss.labels import from_start, value_with_gradient_of
+from netspec.schema.spec import LayerSpec
 
 
 @torch.library.custom_op("netspec::ctc", mutates_args=())
@@ -63,9 +65,28 @@ class CTCLoss(Layer):
     warp_ctc_loss_layer.cpp of ChWick's Caffe.
     """
 
-    family, roles = "loss", ("sequence", "label rows")
+    family, roles = "loss", ("scores", "label rows")
     bottoms, is_loss = between(2, 4), True
     param_field = "ctc_loss_param"
+
+    @classmethod
+    def classes_along(cls, spec: LayerSpec) -> int:
+        return 2
+
+    @classmethod
+    def role(cls, i: int, count: int) -> str:
+        if i in (0, count - 1):
+            return cls.roles[bool(i)]
+        return "continuation" if count == 3 else "lengths"
+
+    @classmethod
+    def needs(cls, spec: LayerSpec, i: int, known: Sequence[Shape | None], image: Shape) -> Shape | None:
+        if i == 0 or known[0] is None:
+            return None
+        time, number = known[0][:2]
+        if len(known) == 2:
+            return number, max(time // 2, 1)
+        return (number,) if cls.role(i, len(known)) == "lengths" else (time, number)
 
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]

@@ -12,6 +12,7 @@ from torch.nn.functional import log_softmax
 from netspec.layers.base import Layer, Shape, between, exactly, register
 from netspec.layers.loss.labels import check_labels, classes, floor_through, ignored, normalization, rows
 from netspec.layers.loss.loss import FLT_MIN
+from netspec.schema.spec import LayerSpec
 
 
 @register("FocalLoss", "SoftmaxFocalLoss")
@@ -34,6 +35,11 @@ class FocalLoss(Layer):
     bottoms, tops, is_loss = exactly(2), between(1, 2), True
     param_field = "focal_loss_param"
     alphas: Tensor
+
+    @classmethod
+    def classes_along(cls, spec: LayerSpec) -> int:
+        p = spec.message.focal_loss_param
+        return int(p.axis if p.HasField("axis") else spec.message.softmax_param.axis)
 
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]

@@ -3,6 +3,7 @@ centres (faces)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -216,3 +217,7 @@ class CenterLoss(Layer):
         # A program that is written for others computes no gradients, and they lack the operator.
         apply = distance if torch.compiler.is_exporting() else to_centers
         return apply(bottoms[0].flatten(1), self.blob(0), label)
+
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """A square for each feature."""
+        return prod(bottoms[0])

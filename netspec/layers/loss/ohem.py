@@ -77,6 +77,7 @@ class BoxAnnotatorOHEM(Layer):
     """
 
     family, roles = "detection", ("regions", "values", "label", "weights")
+    products = 0
     bottoms, tops, differentiable = exactly(4), exactly(2), False
     param_field = "box_annotator_ohem_param"
 

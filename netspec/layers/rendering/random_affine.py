@@ -25,7 +25,6 @@ class RandomAffine(Layer):
     """
 
     family, roles = "rendering", ("image",)
-    mixes = True
     param_field = "random_affine_param"
 
     def setup(self, *shapes: Shape) -> None:

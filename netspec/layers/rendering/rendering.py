@@ -7,7 +7,8 @@ weights.
 
 from __future__ import annotations
 
-from math import log
+from collections.abc import Sequence
+from math import log, prod
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from netspec.layers.base import Layer, Shape, between, exactly, register
 from netspec.layers.basic.batch_norm import refuse_learning
 from netspec.layers.basic.pools import Frame, max_pool, window_sizes
 from netspec.layers.loss.labels import classes, ignored
+from netspec.layers.traits import Field
 from netspec.schema.spec import TRAIN
 
 SWITCH, REPEAT, MEAN = range(3)
@@ -39,6 +41,7 @@ class Unpooling(Layer):
     """
 
     family, roles = "rendering", ("image", "switches", "like")
+    products = 0
     bottoms = between(1, 3)
     param_field = "unpool_param"
 
@@ -91,6 +94,9 @@ class Unpooling(Layer):
         if self.mode == MEAN:
             return functional.pad(up, (0, extra[1], 0, extra[0]))
         return functional.pad(up, (0, extra[1], 0, extra[0]), mode="replicate")
+
+    def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+        return below.enlarged(self.kernel, self.kernel)
 
 
 @register("RenderingMask")
@@ -215,6 +221,7 @@ class SignedPooling(Layer):
     """
 
     family, roles = "rendering", ("image", "image")
+    products = 2
     bottoms, tops = exactly(2), between(1, 2)
     param_field = "signed_pooling_param"
 
@@ -235,6 +242,9 @@ class SignedPooling(Layer):
         spread = s.repeat_interleave(k, 2).repeat_interleave(k, 3)[:, :, : u.shape[2], : u.shape[3]]
         largest: Any = max_pool((spread * u).relu(), self.frame, True)
         return (s * largest[0], largest[1])[: len(self.spec.tops)]
+
+    def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+        return below.grown(self.frame.kernel, self.frame.stride)
 
 
 @register("RenderStats")
@@ -283,3 +293,7 @@ class RenderStats(Layer):
         weight = self.blob(3).detach()
         inverse = torch.where(weight == 0, 0.0, 1 / torch.where(weight == 0, 1.0, weight))
         return tuple(self.blob(i).detach() * inverse for i in range(3))
+
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """A product for each unit, that of the two switches."""
+        return prod(bottoms[0])

@@ -7,8 +7,8 @@ patch values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from math import log
+from collections.abc import Callable, Iterable, Sequence
+from math import log, prod
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from netspec.layers.simnets.logsumexp import (
     product,
 )
 from netspec.layers.simnets.regions import read_regions
+from netspec.layers.traits import Field
 from netspec.layers.tree import Choose, Inner
 
 SPECIAL = {inf: "max", -inf: "min", 0.0: "mean", 1.0: "one"}
@@ -219,6 +220,13 @@ class MEX(Inner):
     def downward(self, states: Tensor, below: Tensor, choose: Choose) -> Tensor:
         rows_BhwK = self.offsets()[self.regions.map(states.device), states]
         return choose(rows_BhwK + below.movedim(1, -1))
+
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """A product for each value of a patch and each instance (of exponentials)."""
+        return sum(prod(top) for top in tops) * self.block.values
+
+    def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+        return below.grown(self.block.size[1:], self.block.stride[1:], self.block.pad[1:])
 
 
 def scale(eps: Tensor, x: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ Shape letters: B batch; c, h, w grid of windows; K values of a patch; M instance
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import isnan, log, pi
+from collections.abc import Iterable, Sequence
+from math import isnan, log, pi, prod
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from netspec.errors import Problem
 from netspec.layers.base import Shape, at_least, register
 from netspec.layers.simnets.block import normalise, read_block, same_shapes
 from netspec.layers.simnets.logsumexp import may_look
+from netspec.layers.traits import Field
 from netspec.layers.tree import Leaf
 
 LOG_2PI = log(2 * pi)
@@ -226,3 +227,10 @@ class Similarity(Leaf):
 
     def scale_image(self, weights: Tensor) -> Tensor:
         return self.block.image(weights.movedim(1, -1) @ self.variances().sqrt())
+
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """The weighted square distance is a sum over x^2 and x (two products), the others over x or |t - x|."""
+        return sum(prod(top) for top in tops) * self.block.values * (2 if self.kind == "L2" else 1)
+
+    def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+        return below.grown(self.block.size[1:], self.block.stride[1:], self.block.pad[1:])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from netspec.layers.base import Layer, Shape, exactly, register
+from netspec.layers.traits import Field
 
 
 @register("Correlation")
@@ -76,6 +80,16 @@ class Correlation(Layer):
     def compared(self, a: Tensor, b: Tensor) -> Tensor:
         p = self.param
         return (a - b).abs() if p.correlation_type == p.SUBTRACT else a * b
+
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """A product for each value of the top, channel and cell of the window; SUBTRACT has none."""
+        p = self.param
+        return 0 if p.correlation_type == p.SUBTRACT else prod(tops[0]) * bottoms[0][1] * self.kernel**2
+
+    def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+        """The window in the second map, which may lie as far as the largest displacement to either side."""
+        extent = [2 * reach + self.kernel for reach in self.reach]
+        return below.grown(extent, (self.stride,) * 2, self.pad)
 
 
 @register("Correlation1D")

@@ -26,7 +26,8 @@ class PriorBox(Layer):
     steps that are missing or contradict each other. Source: Liu et al. 2016 (SSD), prior_box_layer.
     """
 
-    family, roles = "detection", ("image", "image")
+    family, roles = "detection", ("like", "like")
+    products = 0
     bottoms, differentiable = exactly(2), False
     param_field = "prior_box_param"
 
@@ -119,6 +120,7 @@ class DetectionOutput(Layer):
     """
 
     family, roles = "detection", ("offsets", "scores", "priors")
+    products = 0
     bottoms, differentiable = exactly(3), False
     param_field = "detection_output_param"
 
@@ -210,6 +212,7 @@ class DetectionEvaluate(Layer):
     """
 
     family, roles = "detection", ("detections", "boxes")
+    products = 0
     bottoms, differentiable = exactly(2), False
     param_field = "detection_evaluate_param"
 

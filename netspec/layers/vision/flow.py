@@ -26,6 +26,7 @@ class FlowWarp(Layer):
     """
 
     family, roles = "shape", ("image", "flow")
+    products = 4
     mixes = True
     bottoms = exactly(2)
     param_field = "flow_warp_param"

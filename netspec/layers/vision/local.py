@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from netspec.layers.base import Layer, Shape, register
+from netspec.layers.traits import Field
 
 
 @register("Local")
@@ -49,6 +52,10 @@ class Local(Layer):
         if p.bias_term:
             y_NMP = y_NMP + self.blob(1)[0]
         return y_NMP.reshape(*y_NMP.shape[:2], *self.grid)
+
+    def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
+        p = self.param
+        return below.grown((p.kernel_size,) * 2, (p.stride,) * 2, (p.pad,) * 2)
 
 
 @register("LocallyConnected")

@@ -54,6 +54,7 @@ class Proposal(Layer):
     """
 
     family, roles = "detection", ("scores", "offsets", "picture size")
+    products = 0
     mixes = True
     bottoms, tops, differentiable = exactly(3), between(1, 2), False
     param_field = "proposal_param"

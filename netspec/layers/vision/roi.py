@@ -6,6 +6,7 @@ Shape legend: N images, C channels, H x W map, R regions, G cells of a region's 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from math import prod
 from typing import NamedTuple
@@ -351,3 +352,7 @@ class ROIAlign(Regional):
         share = at - low
         pixels = torch.cat((low, (low + 1).clamp(max=size - 1)), -1).long()
         return pixels, torch.cat(((1 - share) * inside, share * inside), -1)
+
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """Four pixels for each sample of a cell."""
+        return 4 * self.samples**2 * prod(tops[0])

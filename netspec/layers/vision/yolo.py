@@ -16,6 +16,7 @@ class YoloOutput(Layer):
     """What both versions share: cells' numbers as boxes, and which of all boxes stay."""
 
     family, roles = "detection", ("image",)
+    products = 0
     bottoms, differentiable = at_least(1), False
     every_class = False
     """Each class of a box counts by itself, not its best alone."""
