@@ -38,6 +38,7 @@ class LearnableFill(Layer):
 
     bottoms = between(1, 2)
     family, roles = "latent", ("values", "mask")
+    products = 0
     param_field = "learnable_fill_param"
 
     def setup(self, *shapes: Shape) -> None:

@@ -48,6 +48,7 @@ class DiagonalScale(Layer):
 
     tops = between(1, 2)
     family, roles = "latent", ("values",)
+    products = 1
     param_field = "diagonal_scale_param"
 
     def setup(self, *shapes: Shape) -> None:
