@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+from typing import Annotated, Any
 
 import typer
 
-from netspec.cli import asking, exchanging, experimenting, looking, preparing, running, serving
+import netspec
+from netspec.cli import asking, exchanging, experimenting, looking, preparing, running, serving, starting
 from netspec.errors import NetspecError
 
 NARROW = 80
@@ -19,12 +21,42 @@ app = typer.Typer(
     rich_markup_mode="rich" if shutil.get_terminal_size().columns >= NARROW else None,
     help="Networks and solvers as prototxt: compiled, trained, drawn and asked on PyTorch.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (running, experimenting, looking, asking, serving, preparing, exchanging):
+for group in (starting, running, experimenting, looking, asking, serving, preparing, exchanging):
     app.add_typer(group.app)
+
+
+def print_version(asked: bool) -> None:
+    """The answer to --version."""
+    if asked:
+        print(f"netspec {netspec.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Networks and solvers as prototxt: compiled, trained, drawn and asked on PyTorch."""
+
+
+def refuse_foreign(arguments: list[str]) -> None:
+    """NetspecError that names what is meant by an option of another program, such as --lr."""
+    from typer.main import get_command
+
+    from netspec.cli.hints import hint
+    from netspec.schema import descriptor
+
+    group: Any = get_command(app)
+    known = {"": {"--debug", "--help", "--version", "--install-completion", "--show-completion"}}
+    for name, command in group.commands.items():
+        known[name] = {word for one in command.params for word in (*one.opts, *one.secondary_opts)}
+    if text := hint(arguments, known, descriptor("SolverParameter").fields_by_name):
+        raise NetspecError(text)
 
 
 def main() -> None:
@@ -36,6 +68,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 gets ? for what it cannot show
     try:
+        if any(word.startswith("--") for word in sys.argv[1:]) and "caffe" not in sys.argv[1:2]:
+            refuse_foreign(sys.argv[1:])
         app()
     except BrokenPipeError:  # the reader of our output is gone, as with `| head`
         sys.stderr.close()

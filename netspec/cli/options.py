@@ -7,9 +7,44 @@ from typing import Annotated
 
 import typer
 
-NetFile = Annotated[Path, typer.Argument(metavar="FILE", help="A net's prototxt, or a run folder.")]
+
+def files_and_names(incomplete: str) -> list[str]:
+    """What a shell may put in place of the beginning of a file: files that are there, and nets that are shipped."""
+    from netspec.schema import shipped
+
+    folder, _, begin = incomplete.rpartition("/")
+    lead = incomplete[: len(incomplete) - len(begin)]
+    try:
+        entries = sorted(Path(lead or ".").iterdir())
+    except OSError:
+        entries = []
+    here = [f"{lead}{entry.name}{'/' if entry.is_dir() else ''}" for entry in entries]
+    names = [] if folder else shipped.names()
+    return [name for name in (*here, *names) if name.startswith(incomplete)]
+
+
+NetFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="A net's prototxt, its shipped name, or a run folder.",
+        autocompletion=files_and_names,
+    ),
+]
 ModelFile = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run folder, or a net's prototxt with --weights.")
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run folder, or a net's prototxt with --weights.",
+        autocompletion=files_and_names,
+    ),
+]
+SolverFile = Annotated[
+    Path,
+    typer.Argument(
+        help="A solver, or a net with its solver beside it as <stem>_solver.prototxt; or a shipped net's name.",
+        autocompletion=files_and_names,
+    ),
 ]
 Weights = Annotated[
     Path | None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from netspec.cli.options import Device, Seed, Weights
+from netspec.cli.options import Device, Seed, SolverFile, Weights
 
 app = typer.Typer()
 Dialect = Annotated[
@@ -19,9 +19,7 @@ Dialect = Annotated[
 
 @app.command()
 def train(
-    file: Annotated[
-        Path, typer.Argument(help="A solver, or a net with its solver beside it as <stem>_solver.prototxt.")
-    ],
+    file: SolverFile,
     weights: Annotated[
         list[Path] | None, typer.Option("--weights", "-w", help="Weights to start from; may be given again.")
     ] = None,

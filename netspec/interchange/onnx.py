@@ -286,7 +286,7 @@ def need_onnx() -> None:
     """NetspecError with the remedy when the libraries for ONNX are not installed."""
     for name in ("onnx", "onnxscript"):
         if importlib.util.find_spec(name) is None:
-            raise NetspecError(f"ONNX needs the library {name}: pip install 'netspec[onnx]'")
+            raise NetspecError(f"ONNX needs the library {name}: pip install onnx onnxscript")
 
 
 def table() -> dict[Callable[..., Any], Callable[..., Any]]:

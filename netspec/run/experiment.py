@@ -158,7 +158,10 @@ def read_solver_beside(document: Document) -> Document:
     path = Path(document.file)
     beside = path.with_name(f"{path.stem}_solver{path.suffix or '.prototxt'}")
     if not beside.is_file():
-        raise SpecError(f"{path} is a net; its solver is looked for in {beside}, which is not there")
+        raise SpecError(
+            f"{path} is a net; its solver is looked for in {beside}, which is not there; "
+            f"netspec new --solver {path} writes one to begin with"
+        )
     return schema.read_solver(beside)
 
 

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+import netspec
 from netspec.data.files.whole import clean, write_whole
 from netspec.errors import NetspecError
 from netspec.interchange.snapshot_files import STATE, iteration_of, states
@@ -117,7 +118,8 @@ class Folder:
 def circumstances() -> dict[str, Any]:
     """When, where and with which versions this process runs."""
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    for name in ("netspec", "numpy", "protobuf"):
+    versions["netspec"] = netspec.__version__
+    for name in ("numpy", "protobuf"):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

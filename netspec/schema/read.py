@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from netspec.errors import SpecError, did_you_mean
+from netspec.schema import shipped
 from netspec.schema.descriptors import descriptor, message_class
 from netspec.schema.document import Document
 from netspec.schema.lexer import END, NAME, Tokens
@@ -89,6 +90,7 @@ def guess_kind(text: str, file: str = "") -> str:
 
 
 def _read(path: str | Path, kind: str | None, unknown: Unknown) -> Document:
+    path = shipped.find(path)
     file = str(path)
     text = load_text(path)
     return parse(kind or guess_kind(text, file), text, file, unknown)
@@ -132,4 +134,9 @@ def _near_file(path: Path) -> str:
         names = [entry.name for entry in path.parent.iterdir()]
     except OSError:
         return f" (nor the directory {path.parent})"
-    return did_you_mean(path.name, names)
+    if path.name != str(path):
+        return did_you_mean(path.name, names)
+    near = did_you_mean(
+        path.name, [*names, *(name for name in shipped.names() if not name.endswith("_solver"))]
+    )
+    return near or ("" if path.suffix else "; netspec list names the nets that come with netspec")

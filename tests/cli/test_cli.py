@@ -30,6 +30,8 @@ FLAGS = {
     "draw": "level phase rankdir stage",
     "report": "",
     "render": "check engine no-check out set values",
+    "list": "json",
+    "new": "caffe images solver",
     "serve": "allow-host body-mb device host open port waiting weights",
     "activations": "blob image weights",
     "sample": "class columns given no-noise noise out page seed weights",

@@ -26,11 +26,10 @@ from netspec.schema.spec import LayerSpec
 
 def need(module: str) -> Any:
     """An optional library, imported; DataError with the remedy when it is not installed."""
-    extra = "leveldb" if module == "plyvel" else "caffe"
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise DataError(f"this needs the library {module}: pip install 'netspec[{extra}]'") from error
+        raise DataError(f"this needs the library {module}: pip install {module}") from error
 
 
 class Database(ABC):

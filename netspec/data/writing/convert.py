@@ -268,7 +268,7 @@ class LevelDbWriter:
             import plyvel
         except ImportError as error:
             raise DataError(
-                "writing LevelDB needs plyvel; install netspec[leveldb], or write LMDB"
+                "writing LevelDB needs the library plyvel: pip install plyvel, or write LMDB"
             ) from error
         try:
             self.db = plyvel.DB(str(path), create_if_missing=True, error_if_exists=True)
