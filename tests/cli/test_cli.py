@@ -31,6 +31,7 @@ FLAGS = {
     "report": "",
     "render": "check engine no-check out set values",
     "list": "json",
+    "sweep": "dry-run jobs json no-timing out timing",
     "new": "caffe images solver",
     "serve": "allow-host body-mb device host open port waiting weights",
     "activations": "blob image weights",

@@ -120,3 +120,12 @@ def test_completion(tmp_path: Path) -> None:
         env=environment,
     )
     assert {"ht_cac_digits", "ht_cac_dear.prototxt"} <= set(done.stdout.split()), done.stderr
+
+
+def test_no_message_names_the_distribution_of_others() -> None:
+    """`pip install netspec[...]` would install another project."""
+    for folder in ("netspec", "docs", "nets", "proto"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".md", ".html", ".prototxt", ".proto"):
+                assert "netspec[" not in path.read_text(encoding="utf-8"), path
+    assert "install netspec" not in (ROOT / "README.md").read_text(encoding="utf-8")
