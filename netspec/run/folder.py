@@ -136,8 +136,10 @@ def circumstances() -> dict[str, Any]:
 class Metrics:
     """JSON lines; each has `kind`, `iteration` (updates done before it) and `seconds` of training so far.
 
-    kind "train": lr, loss (averaged over `average_loss`), outputs {blob: value}.
+    kind "train": lr, loss (averaged over `average_loss`), outputs {blob: value}; with the solver's gradient_norms also
+    gradient_norm, of all gradients together, and gradient_norms {parameter: norm}.
     kind "test": net (its number), outputs averaged over its batches.
+    kind "best": at the end, with keep_best: of (the iteration of its weights), output, results of each test net.
     Values are numbers, lists of numbers for outputs of several values, or null for what is not finite.
     """
 

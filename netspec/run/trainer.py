@@ -34,6 +34,7 @@ from netspec.run.resume import begin
 from netspec.run.settling import settle
 from netspec.run.signals import Requests
 from netspec.run.snapshot import Checkpoint
+from netspec.run.stopping import Best, Stopping
 from netspec.run.tests import TestNets
 from netspec.run.watch import Alarm, Diverged
 from netspec.solver import Solver, history_of
@@ -60,6 +61,10 @@ class Run:
     seconds: float = 0.0
     """Time of training, resumed parts included."""
     interrupted: bool = False
+    ended: str = ""
+    """Why the run ended before max_iter, by a rule of `early_stop`."""
+    best: dict[str, Any] | None = None
+    """With `keep_best`: its iteration and value, and `results`, the outputs of each test net with those weights."""
 
     @property
     def iteration(self) -> int:
@@ -116,6 +121,10 @@ class Trainer:
         if self.own is None and out is not None:
             refuse_taken(Path(out))
         self.progress = Progress(self.message.max_iter, quiet=not progress)
+        self.stopping = Stopping(self.message)
+        self.stopping.check(tests, plan.at)
+        if self.message.keep_best:
+            Best(self.message, Path()).aim.check(tests, plan.at, "keep_best")
         self.losses: deque[Any] = deque(maxlen=max(1, self.message.average_loss))
         self.seconds = 0.0
         self.compiled = False
@@ -187,6 +196,9 @@ class Trainer:
             },
         )
         self.folder.metrics.rewind(self.solver.iteration)
+        self.stopping.replay(self.folder.metrics.read())
+        self.best = Best(self.message, self.folder.path)
+        self.best.resume(self.solver.iteration)
 
     def lacks_loss(self) -> str:
         """Why nothing would be learnt, in words; "" where gradients reach a weight."""
@@ -260,15 +272,18 @@ class Trainer:
 
     def train(self) -> Run:
         """Iterate to max_iter or until a signal says stop."""
-        m, stop = self.message, False
+        m, stop, tested = self.message, False, -1
         self.progress.done = self.progress.first = self.solver.iteration
         started, before = time.monotonic(), self.seconds
         self.requests.patient = True
         with self.progress:
-            while self.solver.iteration < m.max_iter and not stop:
+            while self.solver.iteration < m.max_iter and not stop and not self.stopping.over():
                 t = self.solver.iteration
                 if m.test_interval and t % m.test_interval == 0 and (t > 0 or m.test_initialization):
                     self.test()
+                    tested = t
+                    if self.stopping.over():
+                        break
                 self.iterate(t)
                 self.seconds = before + time.monotonic() - started
                 self.progress.advance(t + 1)
@@ -277,14 +292,45 @@ class Trainer:
                     self.save()
             self.alarm.check(self.solver.iteration - 1)
             if not stop:
-                saved = m.snapshot and m.max_iter % m.snapshot == 0
+                saved = m.snapshot and self.solver.iteration % m.snapshot == 0
                 if m.snapshot_after_train and not saved and self.solver.iteration > self.progress.first:
                     self.save()
-                self.test()
+                if tested != self.solver.iteration:
+                    self.test()
+        ended = "" if stop or self.solver.iteration >= m.max_iter else self.stopping.reason
+        best = None if stop else self.test_best()
         self.draw()
-        word = "stopped" if stop else "done"
+        word = "stopped" if stop else f"ended, as {ended}," if ended else "done"
         self.progress.line(f"{word} at iteration {self.solver.iteration}, files in {self.folder.path}")
-        return Run(self.folder.path, self.net, self.tests.nets, self.solver, self.results, self.seconds, stop)
+        return Run(
+            self.folder.path,
+            self.net,
+            self.tests.nets,
+            self.solver,
+            self.results,
+            self.seconds,
+            stop,
+            ended,
+            best,
+        )
+
+    def test_best(self) -> dict[str, Any] | None:
+        """Test the weights that `keep_best` kept; the net keeps its own."""
+        kept = self.best.weights()
+        if not kept:
+            return None
+        own = {name: value.clone() for name, value in self.net.weights().items()}
+        self.net.load_weights(kept, str(self.best.path))
+        try:
+            results = list(self.tests.run(self.device))
+        finally:
+            self.net.load_weights(own, "the run's own weights")
+        aim = self.best.aim
+        self.folder.metrics.write(
+            "best", self.solver.iteration, of=aim.at, output=aim.output, results=results
+        )
+        self.progress.line(f"best {aim.output} {aim.best:.6g} at iteration {aim.at}: {self.best.path}")
+        return {"iteration": aim.at, "output": aim.output, "value": aim.best, "results": results}
 
     def iterate(self, t: int) -> None:
         """One iteration: forward and backward iter_size times, then the update."""
@@ -326,9 +372,11 @@ class Trainer:
         self.alarm.check(t)
         loss = self.smoothed()
         values = plain(outputs)
+        norms = watch.gradient_norms(self.net, self.message.iter_size) if self.message.gradient_norms else {}
         self.folder.metrics.write(
-            "train", t, lr=rate, loss=loss, outputs=values, seconds=round(self.seconds, 3)
+            "train", t, lr=rate, loss=loss, outputs=values, seconds=round(self.seconds, 3), **norms
         )
+        self.stopping.displayed(t, loss)
         self.progress.show({"loss": loss})
         if self.message.display and self.progress.plain:
             speed = self.progress.speed()
@@ -357,6 +405,10 @@ class Trainer:
             self.progress.show({k: v for k, v in outputs.items() if "accuracy" in k and isinstance(v, float)})
             name = f"test net {i}" if len(self.tests.nets) > 1 else "test"
             self.progress.line(f"{name} at iteration {self.solver.iteration}{listed(outputs, False)}")
+        if len(self.results) > self.stopping.aim.net:
+            self.stopping.tested(self.solver.iteration, self.results[self.stopping.aim.net])
+        if self.message.keep_best and not watch.unsound(self.net):
+            self.best.tested(self.solver.iteration, self.results, self.net.weights)
         self.progress.idle += time.monotonic() - started
 
     def save(self) -> None:

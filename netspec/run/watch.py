@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -179,6 +180,17 @@ def statistics(seen: Pass, iteration: int) -> Iterator[str]:
         gradient = param.value.grad
         line = f"  parameter {param.name} {tuple(param.value.shape)} mean |w| {mean_abs(param.value)}"
         yield line + (f", |gradient| {mean_abs(gradient)}" if gradient is not None else "")
+
+
+def gradient_norms(net: Net, parts: int) -> dict[str, Any]:
+    """L2 norms of the gradients, summed over `parts` passes and divided by them: of all, and of each parameter."""
+    found = {
+        param.name: float(torch.linalg.vector_norm(param.value.grad)) / parts
+        for param in net.params
+        if param.value.grad is not None
+    }
+    total = sum(norm**2 for norm in found.values()) ** 0.5
+    return {"gradient_norm": total, "gradient_norms": found}
 
 
 def mean_abs(value: Tensor) -> str:
