@@ -24,6 +24,7 @@ _HOMES = {
     "Net": "netspec.net.net",
     "Layer": "netspec.layers.base",
     "register": "netspec.layers.base",
+    "allow_python": "netspec.layers.consent",
     "read_net_from_caffe": "netspec.interchange.readers",
     "blob_from_image": "netspec.interchange.readers",
     "SpecError": "netspec.errors",

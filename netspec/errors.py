@@ -59,6 +59,18 @@ class SpecError(NetspecError):
         super().__init__("\n".join(lines))
 
 
+MOST_TEXT = 300
+"""Characters of another program's message that are passed on."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of another library says, on one line and not without end; its type where it says nothing."""
+    text = " ".join(str(error).split())
+    if len(text) > MOST_TEXT:
+        text = f"{text[:MOST_TEXT]} ..."
+    return text or type(error).__name__
+
+
 def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The candidate most like `name` (case-insensitive), or None when none is close."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from netspec.data.sets.catalogue import KNOWN
 from netspec.data.sets.datasets import lack
 from netspec.errors import DataError, Position, Problem, SnapshotError, SpecError
 from netspec.interchange import load_weights
+from netspec.layers import consent
 from netspec.layers.base import Shape
 from netspec.net.graph import Graph, Step, compile
 from netspec.net.net import Net, build
@@ -30,15 +31,22 @@ def check_phase(
 ) -> dict[str, Any]:
     """What is in one phase. `known` are the places of mistakes that are reported already."""
     net, assumed = shaped(graph, report, known)
+    whole = net is not None and all(map(net.is_known, range(len(graph.slots))))
     if net is None:
         return {"layers": len(graph.steps), "parameters": None, "inputs": {}, "outputs": {}, "assumed": {}}
     result: dict[str, Any] = {
         "layers": len(graph.steps),
-        "parameters": sum(param.value.numel() for param in net.params),
-        "inputs": {graph.name(slot): list(net.shapes[slot]) for slot in graph.inputs},
-        "outputs": {graph.name(slot): list(net.shapes[slot]) for slot in graph.outputs},
+        "parameters": sum(param.value.numel() for param in net.params) if whole else None,
+        "inputs": shapes_of(net, graph.inputs),
+        "outputs": shapes_of(net, graph.outputs),
         "assumed": {name: list(shape) for name, shape in assumed.items()},
     }
+    if not whole:
+        if wanted.weights is not None or wanted.run:
+            text = "with shapes unknown the net is not run, nor are weights compared"
+            if text not in [warning.message for warning in report.warnings]:
+                report.warnings.append(Problem(text))
+        return result
     if wanted.weights is not None:
         missing, unused = load_weights(net, wanted.weights)  # on the meta device: shapes alone
         taken = len(net.params) - len(missing)
@@ -51,6 +59,12 @@ def check_phase(
     return result
 
 
+def shapes_of(net: Net, slots: Sequence[int]) -> dict[str, list[int] | None]:
+    """Shapes of blobs by name, None where they are unknown."""
+    return {net.graph.name(slot): list(net.shapes[slot]) if net.is_known(slot) else None for slot in slots}
+
+
+@consent.withheld()
 def shaped(
     graph: Graph, report: Report, known: Collection[Position | None] = ()
 ) -> tuple[Net | None, dict[str, Shape]]:
@@ -82,7 +96,7 @@ def shaped(
     for size in chain(assume.sizes(graph), whole_sizes(graph, open_steps)):
         shapes = assume.input_shapes(graph, open_steps, size)
         try:
-            return build(graph, device="meta", input_shapes=shapes), shapes
+            return build(graph, device="meta", input_shapes=shapes, unknown=[]), shapes
         except SpecError as error:
             if all(problem.position in known for problem in error.problems):
                 return None, shapes

@@ -37,11 +37,15 @@ def print_version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Networks and solvers as prototxt: compiled, trained, drawn and asked on PyTorch."""
+    from netspec.layers import consent
+
+    context.with_resource(consent.command())
 
 
 def refuse_foreign(arguments: list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from netspec.cli.options import Weights
+from netspec.cli.options import AllowPython, Weights, consent_to
 
 app = typer.Typer()
 
@@ -31,10 +31,12 @@ def convert(
         list[str] | None, typer.Option(metavar="N,C,H,W", help="Shape of an input of a torch module.")
     ] = None,
     dynamic_batch: Annotated[bool, typer.Option(help="Leave the batch size of an export open.")] = False,
+    allow_python: AllowPython = False,
 ) -> None:
     """Write a model as another kind of file; reports the differences layer by layer."""
     from netspec.interchange import convert as write
 
+    consent_to(allow_python)
     shapes = [[int(size) for size in text.split(",")] for text in shape or ()]
     print(write(source, target, net=net, weights=weights, inputs=shapes, dynamic_batch=dynamic_batch))
     print(target)
@@ -65,4 +67,5 @@ def caffe(context: typer.Context) -> None:
     """Caffe's own command: train, test, time, device_query, with its flags and its log lines."""
     from netspec.pycaffe.command import main
 
-    raise typer.Exit(main(context.args))
+    consent_to("--allow-python" in context.args)
+    raise typer.Exit(main([word for word in context.args if word != "--allow-python"]))

@@ -58,5 +58,19 @@ Stages = Annotated[list[str] | None, typer.Option("--stage", help="A stage that 
 Level = Annotated[
     int | None, typer.Option(help="The level of the net's state; by default 0, or the solver's.")
 ]
+AllowPython = Annotated[
+    bool,
+    typer.Option(
+        "--allow-python", help="Import and run the Python modules that the net names: files you trust."
+    ),
+]
 SEED_MAX = 2**63 - 1
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", min=0, max=SEED_MAX)]
+
+
+def consent_to(allow_python: bool) -> None:
+    """Take up `--allow-python`, for the command that runs."""
+    from netspec.layers import consent
+
+    if allow_python:
+        consent.allow_python()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from netspec.cli.options import Device, Seed, SolverFile, Weights
+from netspec.cli.options import AllowPython, Device, Seed, SolverFile, Weights, consent_to
 
 app = typer.Typer()
 Dialect = Annotated[
@@ -38,11 +38,13 @@ def train(
         bool | None, typer.Option("--compile/--no-compile", help="Compile the step; by default in long runs.")
     ] = None,
     dialect: Dialect = "",
+    allow_python: AllowPython = False,
 ) -> None:
     """Train a net. Ctrl-C saves a snapshot and stops; SIGHUP saves one and goes on."""
     from netspec.model.pages import draw_run
     from netspec.run.fit import fit
 
+    consent_to(allow_python)
     run = fit(
         file,
         weights=list(weights or []) or None,
@@ -80,10 +82,12 @@ def evaluate_nets(
     device: Device = None,
     seed: Seed = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a test net.")] = False,
+    allow_python: AllowPython = False,
 ) -> None:
     """Average the outputs of the test nets over batches of their data."""
     from netspec.run.evaluate import evaluate
 
+    consent_to(allow_python)
     found = evaluate(
         file,
         weights,

@@ -83,7 +83,8 @@ def picture(what: Net | Graph | NetSpec, shapes: Mapping[int, Shape] | None = No
     A NetSpec is drawn as it is written, even where it would not compile (layers of unknown type).
     """
     if isinstance(what, Net):
-        shapes = dict(enumerate(what.shapes)) if shapes is None else shapes
+        if shapes is None:
+            shapes = {slot: shape for slot, shape in enumerate(what.shapes) if what.is_known(slot)}
         what = what.graph
     wires = _compiled(what) if isinstance(what, Graph) else _written(what)
     return _Folding(wires, shapes or {}).run()

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netspec.errors import did_you_mean
+from netspec.errors import SpecError, did_you_mean, one_line
+from netspec.layers import consent
 from netspec.layers.base import Layer, Shape, at_least, register
 from netspec.layers.blob import Array, Blob, BlobVec
 from netspec.schema.spec import TRAIN
@@ -65,14 +66,15 @@ class PythonLayer:
 class Python(Layer):
     """y = what the class `layer` of the Python module `module` computes.
 
-    Building and running a net with such a layer imports that module and RUNS ITS CODE: do it with files you
-    trust. The module must be importable already (installed, or its folder on PYTHONPATH); no folder is added
-    for it. Shapes: tops as the class's `reshape` says; blobs as its `setup` adds them, with the values it
-    writes there. The class sees blobs (netspec.layers.blob.Blob) in main memory, in the net's floating-point type;
-    bottoms are copies. NaN: as the class treats it. Gradients are the class's `backward`, for inputs and
-    blobs; a blob's diff starts at 0. Runs eagerly: torch.compile breaks the graph here. `share_in_parallel`
-    has no effect: each process has its own. Raises SpecError when the module or class is not there, lacks a
-    method, or fails in setup or reshape. Source: Caffe, python_layer.hpp.
+    Building and running a net with such a layer imports that module and RUNS ITS CODE: it is done with the user's
+    consent alone (netspec.layers.consent), else NoConsent is raised, and readers take the shapes as unknown. The
+    module must be importable already (installed, or its folder on PYTHONPATH); no folder is added for it. Shapes:
+    tops as the class's `reshape` says; blobs as its `setup` adds them, with the values it writes there. The class
+    sees blobs (netspec.layers.blob.Blob) in main memory, in the net's floating-point type; bottoms are copies. NaN:
+    as the class treats it. Gradients are the class's `backward`, for inputs and blobs; a blob's diff starts at 0.
+    Runs eagerly: torch.compile breaks the graph here. `share_in_parallel` has no effect: each process has its own.
+    Raises SpecError when the module or class is not there, lacks a method, or fails in setup or reshape. Source:
+    Caffe, python_layer.hpp.
     """
 
     family, roles = "other", ()
@@ -91,14 +93,8 @@ class Python(Layer):
         self.bottom = [Blob(*shape) if shape else Blob.over(np.zeros((), np.float32)) for shape in shapes]
         self.top = [Blob() for _ in self.spec.tops]
         for step in (self.user.setup, self.user.reshape):
-            try:
+            with self.running(step.__qualname__, _as_raised.get()):
                 step(self.bottom, self.top)
-            except Exception as error:
-                text = f"{step.__qualname__} raised {type(error).__name__}: {error}"
-                if _as_raised.get():
-                    error.add_note(str(self.spec.problem(text, "python_param", "layer")))
-                    raise
-                self.fail(text, "python_param", "layer")
         self.top_shapes = [blob.shape for blob in self.top]
         self.held = self.user.blobs
         """The class's blobs while this layer runs it; pycaffe's nets put theirs in their place."""
@@ -109,14 +105,18 @@ class Python(Layer):
     def make(self) -> Any:
         """An object of the user's class."""
         module, name = self.param.module, self.param.layer
+        if not consent.given():
+            text = f"the Python module {module!r} (class {name!r}) is not imported: that runs its code"
+            problem = self.spec.problem(f"{text}; {consent.REMEDY}", "python_param", "module")
+            raise consent.NoConsent([problem])
         # Such modules import caffe: where there is none, ours stands in for it.
         if "caffe" not in sys.modules and importlib.util.find_spec("caffe") is None:
             importlib.import_module("netspec.pycaffe").install()
         try:
             loaded = importlib.import_module(module)
-        except Exception as error:
+        except BaseException as error:  # SystemExit and whatever else a module may raise
             self.fail(
-                f"module {module!r} cannot be imported ({type(error).__name__}: {error}); "
+                f"module {module!r} cannot be imported ({type(error).__name__}: {one_line(error)}); "
                 "is its folder on PYTHONPATH?",
                 "python_param", "module",
             )  # fmt: skip
@@ -133,7 +133,21 @@ class Python(Layer):
             self.fail(
                 f"class {name} of {module!r} has no {' and no '.join(missing)}", "python_param", "layer"
             )
-        return kind(self.spec.message) if issubclass(kind, PythonLayer) else kind()
+        with self.running(f"{name}()", _as_raised.get()):
+            return kind(self.spec.message) if issubclass(kind, PythonLayer) else kind()
+
+    @contextmanager
+    def running(self, what: str, as_raised: bool) -> Iterator[None]:
+        """The user's code runs: its errors become SpecErrors at this layer, or keep their type and gain a note."""
+        try:
+            yield
+        except BaseException as error:
+            text = f"{what} raised {type(error).__name__}: {one_line(error)}"
+            problem = self.spec.problem(text, "python_param", "layer")
+            if as_raised:
+                error.add_note(str(problem))
+                raise
+            raise SpecError([problem]) from error
 
     def fill(self, blobs: Any, generator: torch.Generator) -> None:
         with torch.no_grad():
@@ -155,10 +169,12 @@ class Python(Layer):
     def compute(self, bottoms: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Array]:
         """Let the class compute its tops; gives their data."""
         self.lend(bottoms, parameters)
-        self.user.reshape(self.bottom, self.top)
+        with self.running(self.user.reshape.__qualname__, False):
+            self.user.reshape(self.bottom, self.top)
         for top in self.top:  # as in Caffe, a top keeps its values until the class writes others
             top.hold(top.data.astype(numpy(self.anchor).dtype, copy=not top.data.flags.writeable))
-        self.user.forward(self.bottom, self.top)
+        with self.running(self.user.forward.__qualname__, False):
+            self.user.forward(self.bottom, self.top)
         for parameter, blob in zip(parameters, self.user.blobs, strict=True):
             if parameter.device.type != "cpu":  # on the CPU the class has written into the parameter itself
                 parameter.copy_(torch.from_numpy(blob.data))
@@ -182,7 +198,8 @@ class Python(Layer):
         self.lend(bottoms, parameters)
         for blob, tensor, diff in zip(self.top, tops, diffs, strict=True):
             blob.hold(np.array(numpy(tensor)), np.array(numpy(diff)))
-        self.user.backward(self.top, list(wanted), self.bottom)
+        with self.running(self.user.backward.__qualname__, False):
+            self.user.backward(self.top, list(wanted), self.bottom)
         return [blob.diff for blob in (*self.bottom, *self.user.blobs)]
 
 

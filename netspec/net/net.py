@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netspec.errors import SpecError
+from netspec.errors import Problem, SpecError
 from netspec.layers.base import Layer, Shape, as_tuple
 from netspec.net.graph import Graph
 from netspec.net.memory import check_memory
@@ -123,6 +123,11 @@ class Net(nn.Module):
     def output_names(self) -> list[str]:
         return [self.graph.name(slot) for slot in self.graph.outputs]
 
+    def is_known(self, slot: int) -> bool:
+        """Whether the shape of a slot is known: not behind a Python layer that was not imported (see `build`)."""
+        shape: Shape | None = self.shapes[slot]
+        return shape is not None
+
     def shape(self, blob: str) -> Shape:
         """The shape of the blob called `blob` (its last version); KeyError when there is none."""
         slot = self.graph.find(blob)
@@ -213,6 +218,7 @@ def build(
     share: Net | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
     history: int = 0,
+    unknown: list[Problem] | None = None,
 ) -> Net:
     """Make a Net: layers, shapes (found on the meta device), memory check, then weights.
 
@@ -220,10 +226,11 @@ def build(
     device: "meta" stops after the shapes, with nothing allocated.
     share: a net whose parameters are used for layers of the same name (TRAIN and TEST nets of one model).
     input_shapes: shapes of source blobs by name, in place of what their layers say.
+    unknown: for a net on the meta device: gains what Python layers hinder, in place of an error (see `shape_pass`).
     history: tensors that a solver will keep beside each weight; the memory check counts them.
     Raises SpecError with every shape mistake, each at its layer; or when the blobs would not fit in memory.
     """
-    layers, shapes = shape_pass(graph, input_shapes or {})
+    layers, shapes = shape_pass(graph, input_shapes or {}, unknown)
     others = {} if share is None else dict(zip(numbered(share.graph), share.made, strict=True))
     net = Net(graph, layers, shapes)
     net.params = params = share_by_name(graph, layers, others)

@@ -9,12 +9,17 @@ import torch
 
 from netspec.errors import Problem, SpecError
 from netspec.layers.base import Layer, Shape
+from netspec.layers.consent import NoConsent
 from netspec.net.graph import Graph, Step
 
 
-def shape_pass(graph: Graph, given: Mapping[str, Shape]) -> tuple[list[Layer], list[Shape]]:
+def shape_pass(
+    graph: Graph, given: Mapping[str, Shape], unknown: list[Problem] | None = None
+) -> tuple[list[Layer], list[Shape]]:
     """The layers, one a step, set up, and the shape of every slot; `given`: of source blobs, by name.
 
+    unknown: a list for Python layers whose module may not be imported; the shapes of their tops, and of what comes
+    after them, are None then, and those layers are not set up.
     Raises SpecError with every mistake, each at its layer.
     """
     shapes: list[Any] = [None] * len(graph.slots)
@@ -28,6 +33,8 @@ def shape_pass(graph: Graph, given: Mapping[str, Shape]) -> tuple[list[Layer], l
                 continue  # a mistake above is reported already
             for slot, shape in zip(step.writes, top_shapes(layer, step, graph, shapes, given), strict=True):
                 shapes[slot] = shape
+        except NoConsent as error:
+            (problems if unknown is None else unknown).extend(error.problems)
         except SpecError as error:
             problems += error.problems
     if problems:

@@ -41,6 +41,8 @@ class Row:
     multiply_adds: int | None
     activation_bytes: int
     field: Field | None
+    known: bool = True
+    """False where a Python layer that is not imported hides the shapes: then all the rest is left out."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Total:
     """Layers whose multiply-adds are not known."""
     activation_bytes: int
     batch: int
+    unknown: int = 0
+    """Layers whose shapes are not known, so that nothing of them is counted."""
 
 
 def rows(net: Net) -> list[Row]:
@@ -62,6 +66,9 @@ def rows(net: Net) -> list[Row]:
     owned = {place: param for param in net.params for place in param.users[:1]}
     found = []
     for i, (step, layer) in enumerate(zip(net.graph.steps, net.made, strict=True)):
+        if not all(net.is_known(slot) for slot in (*step.reads, *step.writes)):
+            found.append(Row(step.layer.name, step.layer.type, (), (), 0, 0, None, 0, None, known=False))
+            continue
         bottoms = tuple(net.shapes[slot] for slot in step.reads)
         tops = tuple(net.shapes[slot] for slot in step.writes)
         own = sum(layer.blobs[j].numel() for j in range(len(layer.blobs)) if (i, j) in owned)
@@ -79,7 +86,7 @@ def rows(net: Net) -> list[Row]:
 
 def total(net: Net, found: Sequence[Row]) -> Total:
     """The sums of a net's rows."""
-    inputs = [net.shapes[slot] for slot in net.graph.inputs]
+    inputs = [net.shapes[slot] for slot in net.graph.inputs if net.is_known(slot)]
     return Total(
         sum(param.value.numel() for param in net.params),
         sum(param.value.numel() for param in net.params if param.value.requires_grad and param.lr_mult != 0),
@@ -87,6 +94,7 @@ def total(net: Net, found: Sequence[Row]) -> Total:
         sum(row.multiply_adds is None for row in found),
         sum(row.activation_bytes for row in found),
         inputs[0][0] if inputs and inputs[0] else 1,
+        sum(not row.known for row in found),
     )
 
 
@@ -156,8 +164,10 @@ def remarks(sums: Total) -> list[str]:
         lines.append(
             f"a batch of {sums.batch}: {count(sums.multiply_adds // sums.batch)} multiply-adds a sample"
         )
-    if sums.uncounted:
-        lines.append(f"multiply-adds of {sums.uncounted} layers are not known")
+    if sums.unknown:
+        lines.append(f"shapes of {sums.unknown} layers are not known: nothing of them is in the totals")
+    if uncounted := sums.uncounted - sums.unknown:
+        lines.append(f"multiply-adds of {uncounted} layers are not known")
     return lines
 
 
@@ -171,7 +181,7 @@ def cells(row: Row) -> list[str]:
         field, step = _cells(row.field.size), _cells(row.field.stride)
     adds = "?" if row.multiply_adds is None else count(row.multiply_adds) if row.multiply_adds else ""
     memory = size(row.activation_bytes) if row.activation_bytes else "in place" if row.tops else ""
-    shapes = " ".join("×".join(map(str, top)) or "scalar" for top in row.tops)
+    shapes = " ".join("×".join(map(str, top)) or "scalar" for top in row.tops) if row.known else "unknown"
     return [row.name, row.type, shapes, parameters, adds, memory, field, step]
 
 

@@ -1,13 +1,15 @@
 """pycaffe's interface on netspec: scripts that `import caffe` run with `import netspec.pycaffe as caffe`.
 
 Where such scripts, or Python layers that a net names, cannot be changed, `netspec.pycaffe.install()` makes
-this package known as `caffe`, and `python -m netspec.pycaffe script.py` does it for a whole program.
+this package known as `caffe`, and `python -m netspec.pycaffe script.py` does it for a whole program. To import it is
+to consent to the Python layers of nets (netspec.layers.consent).
 """
 
 from __future__ import annotations
 
 import sys
 
+from netspec.layers import consent
 from netspec.layers.blob import Blob, BlobVec
 from netspec.layers.python_layer import PythonLayer as Layer
 from netspec.pycaffe import _caffe, alias, coord_map, draw, io, net_spec, proto, pycaffe
@@ -60,6 +62,7 @@ def install(name: str = "caffe") -> None:
 
 
 alias.register()
+consent.imported_pycaffe()
 
 __all__ = [
     "NCCL",

@@ -46,7 +46,8 @@ flags, with one dash or two, as -flag value or -flag=value:
   -sigint_effect, -sighup_effect stop|snapshot|none
                        what a signal does; default stop and snapshot (train)
   -log_dir DIR         also write the log to DIR/caffe.INFO
-  -minloglevel N       log from level N on: 0 info, 1 warnings, 2 errors"""
+  -minloglevel N       log from level N on: 0 info, 1 warnings, 2 errors
+  --allow-python       import and run the Python modules that the net names"""
 
 
 @dataclass

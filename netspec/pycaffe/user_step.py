@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 
+from netspec.layers import consent
 from netspec.layers.blob import BlobVec
 from netspec.layers.python_layer import Python
 from netspec.pycaffe.step import Step
@@ -35,16 +36,22 @@ class UserStep(Step):
     def reshape(self) -> None:
         """Let the object give its tops their shapes."""
         self.lend()
-        self.python.user.reshape(self.bottoms, self.tops)
+        user = self.python.user
+        with self.python.running(user.reshape.__qualname__, not consent.commanded()):
+            user.reshape(self.bottoms, self.tops)
 
     def forward(self, device: torch.device) -> float:
         """reshape and forward of the object; gives what the tops add to the loss."""
         self.reshape()
-        self.python.user.forward(self.bottoms, self.tops)
+        user = self.python.user
+        with self.python.running(user.forward.__qualname__, not consent.commanded()):
+            user.forward(self.bottoms, self.tops)
         return self.loss(device)
 
     def backward(self, device: torch.device) -> None:
         """backward of the object, which leaves its gradients in the blobs."""
         if self.need:
             self.lend()
-            self.python.user.backward(self.tops, list(self.down), self.bottoms)
+            user = self.python.user
+            with self.python.running(user.backward.__qualname__, not consent.commanded()):
+                user.backward(self.tops, list(self.down), self.bottoms)

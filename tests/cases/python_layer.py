@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from netspec.layers.consent import allow_python
 from tests.cases import Case
 from tests.cases.pointwise import net
 from tests.cases.shape import several
+
+allow_python()
 
 
 def python(layer: str, options: str = "") -> str:

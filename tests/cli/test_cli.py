@@ -23,8 +23,8 @@ from tests.places import ROOT
 DIGITS = str(ROOT / "nets" / "ht_cac_digits.prototxt")
 
 FLAGS = {
-    "train": "compile device dialect iterations no-compile out resume seed set weights",
-    "test": "device iterations json seed stage weights",
+    "train": "allow-python compile device dialect iterations no-compile out resume seed set weights",
+    "test": "allow-python device iterations json seed stage weights",
     "check": "dialect json no-run no-strict run strict weights",
     "summary": "level phase stage",
     "draw": "level phase rankdir stage",
@@ -46,7 +46,7 @@ FLAGS = {
     "dataset": "backend encoded gray labels root rows same-size scale seed shuffle size split",
     "mean": "gray root size split",
     "features": "backend batches blob device seed stage weights",
-    "convert": "dynamic-batch net no-dynamic-batch shape weights",
+    "convert": "allow-python dynamic-batch net no-dynamic-batch shape weights",
     "compare": "tolerance weights-a weights-b",
     "caffe": "",
 }
