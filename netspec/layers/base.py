@@ -106,6 +106,8 @@ class Layer(nn.Module):
     """A label or an image that is its bottom still is one at its top, with the same values or others."""
     resizes: ClassVar[bool] = False
     """Carries pictures of labels into another size."""
+    undone_by: ClassVar[int | None] = None
+    """How many of its first tops `inverse` needs; None: all."""
     mixes: ClassVar[bool] = False
     """A value depends on other places than its own, or on all of them: it has no receptive field to speak of."""
     products: ClassVar[int | None] = None
@@ -151,6 +153,15 @@ class Layer(nn.Module):
         """The tops as meta tensors; override where `forward` cannot run on the meta device."""
         state = {name: buffer.to("meta") for name, buffer in self.named_buffers()}
         return as_tuple(torch.func.functional_call(self, state, bottoms))
+
+    def inverse(
+        self, tops: Sequence[Tensor], bottoms: Sequence[Tensor | None], shapes: Sequence[Shape]
+    ) -> tuple[Tensor, ...] | None:
+        """The bottoms that `forward` turns into these tops; None where there is no such way back, the default.
+
+        bottoms: those that are known already, None at the others; shapes: of all bottoms, rows as in the tops.
+        """
+        return None
 
     # What a subclass says of itself, where it is not the same for all layers of the type
 

@@ -66,6 +66,19 @@ class Eltwise(Layer):
             return prod(tops[0]) * (len(bottoms) - 1)
         return prod(tops[0]) * len(bottoms) if p.operation == p.SUM and len(p.coeff) else 0
 
+    def inverse(
+        self, tops: Sequence[Tensor], bottoms: Sequence[Tensor | None], shapes: Sequence[Shape]
+    ) -> tuple[Tensor, ...] | None:
+        """Of a sum with one bottom unknown: what is left for it."""
+        unknown = [i for i, bottom in enumerate(bottoms) if bottom is None]
+        if self.param.operation != self.param.SUM or len(unknown) != 1 or not self.coefficients[unknown[0]]:
+            return None
+        rest = tops[0]
+        for bottom, coefficient in zip(bottoms, self.coefficients, strict=True):
+            rest = rest if bottom is None else rest - coefficient * bottom
+        found = rest / self.coefficients[unknown[0]]
+        return tuple(found if bottom is None else bottom for bottom in bottoms)
+
 
 @register("Axpy")
 class Axpy(Layer):

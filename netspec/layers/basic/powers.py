@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log
 
 import torch
@@ -38,6 +39,13 @@ class Power(Layer):
         y = base.pow(p.power)
         # The root of |base| is 0 as well at a base of 0, and has the gradient NaN there that y / base has.
         return torch.where(base == 0, base.abs().sqrt(), y) if p.power > 0 else y
+
+    def inverse(
+        self, tops: Sequence[Tensor], bottoms: Sequence[Tensor | None], shapes: Sequence[Shape]
+    ) -> tuple[Tensor, ...] | None:
+        """Of a line: (y - shift) / scale."""
+        p = self.param
+        return None if p.power != 1 or p.scale == 0 else ((tops[0] - p.shift) / p.scale,)
 
 
 @register("Exp")

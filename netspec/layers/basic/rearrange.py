@@ -5,6 +5,8 @@ NaN (a missing value) moves like any other value. Gradients move back the same w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,12 @@ class Permute(Layer):
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].permute(self.order).contiguous()
+
+    def inverse(
+        self, tops: Sequence[Tensor], bottoms: Sequence[Tensor | None], shapes: Sequence[Shape]
+    ) -> tuple[Tensor, ...]:
+        places = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return (tops[0].permute(places).contiguous(),)
 
 
 @register("Transpose")
@@ -77,6 +85,11 @@ class Reverse(Layer):
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].flip(self.along)
+
+    def inverse(
+        self, tops: Sequence[Tensor], bottoms: Sequence[Tensor | None], shapes: Sequence[Shape]
+    ) -> tuple[Tensor, ...]:
+        return (tops[0].flip(self.along),)
 
 
 @register("ShuffleChannel")
@@ -234,6 +247,11 @@ class Permutation(Layer):
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].flatten(2).index_select(2, self.order).view(bottoms[0].shape)
+
+    def inverse(
+        self, tops: Sequence[Tensor], bottoms: Sequence[Tensor | None], shapes: Sequence[Shape]
+    ) -> tuple[Tensor, ...]:
+        return (tops[0].flatten(2).index_select(2, self.order.argsort()).view(shapes[0]),)
 
 
 def mirrored(size: int) -> list[int]:

@@ -44,6 +44,11 @@ class Concat(Layer):
     def forward(self, *bottoms: Tensor) -> Tensor:
         return torch.cat(bottoms, self.along)
 
+    def inverse(
+        self, tops: Sequence[Tensor], bottoms: Sequence[Tensor | None], shapes: Sequence[Shape]
+    ) -> tuple[Tensor, ...]:
+        return torch.split(tops[0], [shape[self.along] for shape in shapes], self.along)
+
 
 @register("Slice")
 class Slice(Layer):
@@ -97,6 +102,11 @@ class Slice(Layer):
             points[-1] + (sizes[count - 1] if count - 1 in sure else rest),
             *shape[axis + 1 :],
         )
+
+    def inverse(
+        self, tops: Sequence[Tensor], bottoms: Sequence[Tensor | None], shapes: Sequence[Shape]
+    ) -> tuple[Tensor, ...]:
+        return (torch.cat(tuple(tops), self.along),)
 
 
 def named_axis(layer: Layer, old: str, rank: int) -> int:
@@ -166,6 +176,11 @@ class Flatten(Layer):
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].flatten(self.start, self.end)
 
+    def inverse(
+        self, tops: Sequence[Tensor], bottoms: Sequence[Tensor | None], shapes: Sequence[Shape]
+    ) -> tuple[Tensor, ...]:
+        return (tops[0].reshape(shapes[0]),)
+
 
 @register("Reshape")
 class Reshape(Layer):
@@ -215,6 +230,11 @@ class Reshape(Layer):
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].reshape(self.new_shape(bottoms[0].shape))
+
+    def inverse(
+        self, tops: Sequence[Tensor], bottoms: Sequence[Tensor | None], shapes: Sequence[Shape]
+    ) -> tuple[Tensor, ...]:
+        return (tops[0].reshape(shapes[0]),)
 
 
 @register("Tile")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,9 @@ class Dequantize(Layer):
         u = 0.5 if self.param.centre else torch.rand_like(x)
         return (x * self.factor + u) / self.levels
 
-    def inverse(self, tops: tuple[Tensor, ...], bottoms: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+    def inverse(
+        self, tops: Sequence[Tensor], bottoms: Sequence[Tensor | None], shapes: Sequence[Shape]
+    ) -> tuple[Tensor, ...]:
         level = (tops[0] * self.levels).floor().clamp(0, self.levels - 1)
         return (level / self.factor,)
 
@@ -47,7 +51,7 @@ class DiagonalScale(Layer):
     """
 
     tops = between(1, 2)
-    family, roles = "latent", ("values",)
+    family, roles, undone_by = "latent", ("values",), 1
     products = 1
     param_field = "diagonal_scale_param"
 
@@ -60,7 +64,9 @@ class DiagonalScale(Layer):
         x, scale = bottoms[0], self.blob(0)
         return (x * scale.exp(), scale.sum().expand(x.shape[0]).clone())[: len(self.spec.tops)]
 
-    def inverse(self, tops: tuple[Tensor, ...], bottoms: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+    def inverse(
+        self, tops: Sequence[Tensor], bottoms: Sequence[Tensor | None], shapes: Sequence[Shape]
+    ) -> tuple[Tensor, ...]:
         return (tops[0] * (-self.blob(0)).exp(),)
 
 
@@ -82,10 +88,15 @@ class LogisticPriorLoss(Layer):
                 self.fail(f"needs a log determinant {shapes[0][:1]}, found {shape}", "bottom", i)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        logp = self.rows(*bottoms)
+        return (-logp.mean(), logp)[: len(self.spec.tops)]
+
+    def rows(self, *bottoms: Tensor) -> Tensor:
+        """(N,): log likelihood of each row in nats."""
         logp = logistic(bottoms[0].flatten(1)).sum(1)
         for determinant in bottoms[1:]:
             logp = logp + determinant
-        return (-logp.mean(), logp)[: len(self.spec.tops)]
+        return logp
 
     def draw(self, rows: int, shape: Shape, like: Tensor) -> Tensor:
         """(rows, *shape): draws of the prior, with the device and dtype of `like`."""
