@@ -78,12 +78,17 @@ class Net(nn.Module):
         """The net's outputs (blobs that no layer reads, by name), then its loss blobs."""
         return self.run(plain if torch.compiler.is_compiling() else explained, *inputs)
 
-    def objective(self, tops: Sequence[Tensor]) -> Tensor:
-        """The weighted sum of the loss blobs among `tops` (what `forward` returned): the scalar that is trained."""
+    def objective(self, tops: Sequence[Tensor], stage: str | None = None) -> Tensor:
+        """The weighted sum of the loss blobs among `tops` (what `forward` returned): the scalar that is trained.
+
+        stage: losses of layers that name another on_off_stage do not count.
+        """
         losses = tops[len(self.graph.outputs) :]
         total = torch.zeros((), device=tops[0].device if tops else None)
-        for value, (_, weight) in zip(losses, self.graph.losses, strict=True):
-            total = total + weight * value.sum()
+        for value, (slot, weight) in zip(losses, self.graph.losses, strict=True):
+            named = self.graph.steps[self.graph.slots[slot].maker].layer.message.on_off_stage
+            if stage is None or named in ("", stage):
+                total = total + weight * value.sum()
         return total
 
     def outputs(self, tops: Sequence[Tensor]) -> dict[str, Tensor]:

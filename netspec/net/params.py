@@ -94,10 +94,11 @@ def _param(taken: Set[str], layer: Layer, i: int, j: int, spec: Any) -> Param:
     if name in taken:  # layers may bear equal names; later owners get a number
         name = next(n for k in range(2, len(taken) + 3) if (n := f"{layer.spec.name}#{k}/{j}") not in taken)
     written = spec is not None
+    rate = spec.lr_mult if written and spec.HasField("lr_mult") else layer.blob_lr_mults[j]
     return Param(
         name=name,
         value=layer.blobs[j],
-        lr_mult=spec.lr_mult if written and spec.HasField("lr_mult") else layer.blob_lr_mults[j],
+        lr_mult=0.0 if layer.spec.message.frozen else rate,
         decay_mult=spec.decay_mult if written else 1.0,
         min_value=spec.min_value if written else float("nan"),
         max_value=spec.max_value if written else float("nan"),

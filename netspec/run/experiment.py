@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,8 @@ def load(
     train, tests = nets.train(), nets.tests()
     distinct = {id(net.message): net for net in (train, *tests)}
     override(message, [net.message for net in distinct.values()], overrides)
+    at = solver_document.at if solver_document is not None else lambda *path: None
+    freeze_named(message, [net.message for net in distinct.values()], at)
     tests = nets.tests()  # a setting may have changed how many there are
     if stages or level is not None:
         enter(message, len(tests), stages, level)
@@ -107,13 +110,25 @@ def load(
         file=document.file,
         nets=[net.message for net in distinct.values()],
         test_nets=[list(distinct).index(id(net.message)) for net in tests],
-        at=solver_document.at if solver_document is not None else lambda *path: None,
+        at=at,
     )
     known = [stage for net in experiment.nets for stage in stages_of(net)]
     experiment.warnings = idle_stages(message, known, experiment.at)
     for name in ("net", "train_net", "test_net", "net_param", "train_net_param", "test_net_param"):
         message.ClearField(name)
     return experiment
+
+
+def freeze_named(solver: Any, nets: Sequence[Any], at: Callable[..., Position | None]) -> None:
+    """Mark the layers that a solver's `frozen` names; SpecError where a name fits no layer of its nets."""
+    layers = [layer for net in nets for layer in net.layer]
+    for i, pattern in enumerate(solver.frozen):
+        chosen = [layer for layer in layers if fnmatchcase(layer.name, pattern)]
+        if not chosen:
+            hint = did_you_mean(pattern, {layer.name for layer in layers})
+            raise SpecError(f"frozen {pattern!r}: no layer of the net is called so{hint}", at("frozen", i))
+        for layer in chosen:
+            layer.frozen = True
 
 
 def stages_of(net: Any) -> list[str]:

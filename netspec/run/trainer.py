@@ -350,7 +350,7 @@ class Trainer:
                     self.progress.line(line)
             else:
                 tops = self.net.run(self.sinks, *batch) if self.sinks else self.net(*batch)
-                part, outputs = self.net.objective(tops), self.net.outputs(tops)
+                part, outputs = self.net.objective(tops, self.solver.counted()), self.net.outputs(tops)
                 if part.requires_grad:
                     part.backward()  # type: ignore[no-untyped-call]
             loss += part.detach()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
@@ -21,7 +22,18 @@ from netspec.solver.rules import Number, Rule, rules
 from netspec.solver.stages import Stages
 
 State = dict[str, "int | Tensor"]
+Decay = tuple[float, tuple[str, ...], bool]
+"""Weight decay, the regularisations that it goes to, and whether values are logarithms."""
 F = np.float32
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that are updated together: their places in `active`, and within the group by rate and decay."""
+
+    members: list[int]
+    by_rate: dict[float, list[int]]
+    by_decay: dict[Decay, list[int]]
 
 
 class Solver:
@@ -58,8 +70,10 @@ class Solver:
             for slot in self.rule.slots
         ]
         """For each slot of the rule, one tensor for each parameter in `active`."""
-        self._by_rate = grouped(param.lr_mult for param in self.active)
-        self._by_decay = grouped(self._decay_of(param) for param in self.active)
+        self.hold = bool(message.on_off_stage_hold and self.stages.names)
+        """Weights of a stage that is off stand still."""
+        stages = dict.fromkeys(param.on_off_stage for param in self.active) if self.hold else [""]
+        self._groups = {stage: self._group(stage) for stage in stages}
         self._zeros: dict[int, Tensor] = {}
         self.compiled = False
         self._change: Callable[..., None] = self._update
@@ -113,19 +127,28 @@ class Solver:
             for param in self.params:
                 param.value.grad = None
         rate = F(self.schedule.next(self.iteration))
-        lrs = [float(rate * F(lr_mult)) for lr_mult in self._by_rate]
-        numbers = (*lrs, *self.rule.scalars(self.iteration + 1))
         live = [self._live(param, gradient) for param, gradient in zip(self.params, gradients, strict=True)]
         pairs = list(zip(self.params, live, strict=True))
         own = [g for param, g in pairs if param.lr_mult != 0 and g is not None]
         others = [g for param, g in pairs if param.lr_mult == 0 and g is not None]
         with torch.no_grad():
-            if self.active:
-                values = [param.value for param in self.active]
-                self._change(values, own, others, self.history, self._send(numbers))
+            for stage, group in self._groups.items():
+                if group.members and self.stages.on(stage):
+                    self._change_group(stage, group, rate, own, others)
             self.clip()
         self.iteration += 1
         self.stages.advance()
+
+    def _change_group(
+        self, stage: str, group: Group, rate: Any, own: Sequence[Tensor], others: list[Tensor]
+    ) -> None:
+        """Update the weights of a group; its rule counts the updates that the group has had."""
+        lrs = [float(rate * F(lr_mult)) for lr_mult in group.by_rate]
+        numbers = (*lrs, *self.rule.scalars(self.stages.turns(stage, self.iteration) + 1))
+        values = [self.active[i].value for i in group.members]
+        gradients = [own[i] for i in group.members]
+        history = [[slot[i] for i in group.members] for slot in self.history]
+        self._change(values, gradients, others, history, self._send(numbers), group.by_rate, group.by_decay)
 
     def clip(self) -> None:
         """Bring every parameter within its min_value and max_value; call it once before the first step."""
@@ -159,11 +182,13 @@ class Solver:
         others: list[Tensor],
         history: list[list[Tensor]],
         numbers: Sequence[Number],
+        by_rate: Mapping[float, list[int]],
+        by_decay: Mapping[Decay, list[int]],
     ) -> None:
         if self.compiled and isinstance(numbers[0], Tensor):
             numbers = numbers[0].unbind()
         gradients = self._scaled(gradients, others)
-        for (decay, types, logspace), indices in self._by_decay.items():
+        for (decay, types, logspace), indices in by_decay.items():
             if decay == 0:
                 continue
             now = [gradients[i] for i in indices]
@@ -171,8 +196,8 @@ class Solver:
                 now = terms[name]([values[i] for i in indices], now, decay, logspace)
             for i, gradient in zip(indices, now, strict=True):
                 gradients[i] = gradient
-        scalars = numbers[len(self._by_rate) :]
-        for lr, indices in zip(numbers, self._by_rate.values(), strict=False):
+        scalars = numbers[len(by_rate) :]
+        for lr, indices in zip(numbers, by_rate.values(), strict=False):
             mine = [[slot[i] for i in indices] for slot in history]
             self.rule.update([values[i] for i in indices], [gradients[i] for i in indices], mine, lr, scalars)
 
@@ -184,7 +209,18 @@ class Solver:
             return list(torch._foreach_mul(gradients, torch.where(norm > limit, limit / norm, 1.0) * share))
         return list(torch._foreach_mul(gradients, share)) if share != 1 else list(gradients)
 
-    def _decay_of(self, param: Param) -> tuple[float, tuple[str, ...], bool]:
+    def _group(self, stage: str) -> Group:
+        """The active parameters of a stage ("": of no stage); without `on_off_stage_hold` all of them."""
+        members = [i for i, p in enumerate(self.active) if not self.hold or p.on_off_stage == stage]
+        mine = [self.active[i] for i in members]
+        by_decay = grouped(self._decay_of(param) for param in mine)
+        return Group(members, grouped(param.lr_mult for param in mine), by_decay)
+
+    def counted(self) -> str | None:
+        """The stage whose losses count now; None: all losses do."""
+        return self.stages.current if self.hold else None
+
+    def _decay_of(self, param: Param) -> Decay:
         decay = float(F(self.message.weight_decay) * F(param.decay_mult))
         return decay, param.regularization_types or (self.message.regularization_type,), param.is_logspace
 

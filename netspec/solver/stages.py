@@ -32,6 +32,18 @@ class Stages:
         """Whether a layer whose `on_off_stage` is `stage` learns now; layers that name none always do."""
         return not stage or self.current is None or stage == self.current
 
+    def turns(self, stage: str, iterations: int) -> int:
+        """How many of the first `iterations` belong to a stage; all of them to no stage ("")."""
+        if not stage or not self.names:
+            return iterations
+        rounds, rest = divmod(iterations, sum(self.lengths))
+        count, begin = 0, 0
+        for name, length in zip(self.names, self.lengths, strict=True):
+            if name == stage:
+                count += rounds * length + min(max(rest - begin, 0), length)
+            begin += length
+        return count
+
     def advance(self) -> None:
         """Count one iteration, and go to the next stage when this one is over."""
         if self.names:
