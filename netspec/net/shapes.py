@@ -11,6 +11,7 @@ from netspec.errors import Problem, SpecError
 from netspec.layers.base import Layer, Shape
 from netspec.layers.consent import NoConsent
 from netspec.net.graph import Graph, Step
+from netspec.net.meta import without_compiler
 
 
 def shape_pass(
@@ -60,7 +61,7 @@ def top_shapes(
     bottoms = [shapes[slot] for slot in step.reads]
     layer.setup(*bottoms)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), without_compiler():
             tops = layer.infer(*(torch.empty(shape, device="meta") for shape in bottoms))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise SpecError(

@@ -1,0 +1,66 @@
+"""Shapes on the meta device without torch's compiler.
+
+torch computes many shapes by Python functions, and imports torch._dynamo (as long again as `import torch`) when the
+first of them is called, only to say that they are not to be compiled. While nothing is being compiled that need not be
+said.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import CellType, FunctionType
+
+MARK = "__dynamo_disable"
+"""Where torch/_compile.py keeps what it calls in place of a function: made by torch._dynamo when it is missing."""
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Within, operators on the meta device do not import torch._dynamo; afterwards torch is as it was.
+
+    Where torch is built in another way than the versions that were looked at (2.11 to 2.13), this changes nothing.
+    """
+    if "torch._dynamo" in sys.modules:
+        yield
+        return
+    marked = [function for function in guarded() if not hasattr(function, MARK)]
+    for function in marked:
+        setattr(function, MARK, function)
+    try:
+        yield
+    finally:
+        for function in marked:
+            delattr(function, MARK)
+
+
+@cache
+def guarded() -> tuple[FunctionType, ...]:
+    """The functions behind torch's operators that import the compiler when they are called."""
+    import torch._decomp
+
+    tables = torch._decomp.global_decomposition_table.values()
+    waiting = [one for table in tables for one in table.values() if isinstance(one, FunctionType)]
+    seen: set[int] = set()
+    found: list[FunctionType] = []
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        inner = [content for cell in one.__closure__ or () if (content := contents(cell)) is not None]
+        if one.__code__.co_filename.endswith("torch/_compile.py"):
+            found += inner
+        waiting += inner
+    return tuple(found)
+
+
+def contents(cell: CellType) -> FunctionType | None:
+    """The function in a closure's cell; None for one that holds something else, or nothing yet."""
+    try:
+        content = cell.cell_contents
+    except ValueError:
+        return None
+    return content if isinstance(content, FunctionType) else None
