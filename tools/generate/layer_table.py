@@ -11,9 +11,11 @@ import inspect
 import sys
 from pathlib import Path
 
+from netspec import layers
 from netspec.layers import Layer, registry
 
 TARGET = Path(__file__).parent.parent.parent / "docs" / "layers.md"
+LAYERS = Path(layers.__file__).parent
 HEAD = """# Layer types
 
 Made by `python -m tools.generate.layer_table` from the docstrings in `netspec/layers/`.
@@ -34,7 +36,7 @@ def first_sentence(kind: type[Layer]) -> str:
 def table() -> str:
     rows = []
     for name, kind in sorted(registry.items(), key=lambda item: item[0].lower()):
-        file = Path(inspect.getfile(kind)).name
+        file = Path(inspect.getfile(kind)).relative_to(LAYERS).as_posix()
         tops = "as bottoms" if kind.paired else str(kind.tops)
         rows.append(
             f"| {name} | {first_sentence(kind)} | {kind.bottoms} | {tops} | [{file}](../netspec/layers/{file}) |"
