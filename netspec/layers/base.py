@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from netspec.errors import SpecError
 from netspec.layers import fillers
-from netspec.layers.traits import Field
+from netspec.layers.traits import Field, Value
 from netspec.schema.spec import LayerSpec
 
 Shape = tuple[int, ...]
@@ -102,6 +102,8 @@ class Layer(nn.Module):
     """What each bottom is, in words of `traits.ROLES`; further bottoms have the last one's role."""
     alike: ClassVar[bool] = False
     """All bottoms have one shape."""
+    is_softmax: ClassVar[bool] = False
+    """Its tops beside a loss are probabilities in the order of its scores, which say the same of classes."""
     carries: ClassVar[bool] = False
     """A label or an image that is its bottom still is one at its top, with the same values or others."""
     resizes: ClassVar[bool] = False
@@ -195,6 +197,13 @@ class Layer(nn.Module):
     def likely_shapes(cls, spec: LayerSpec, image: Shape) -> list[Shape] | None:
         """For a source whose data is not here: its tops' shapes, if they do not depend on what reads them."""
         return None
+
+    def tree_value(self, index: int, below: Sequence[Value]) -> Value | None:
+        """What the first top holds of a latent tree, if the bottoms hold `below`; None for anything else.
+
+        index: the number of the layer's step.
+        """
+        return below[0] if self.passes else None
 
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int | None:
         """Products that a forward pass adds up, over the batch; None where nobody knows.

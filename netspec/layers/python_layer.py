@@ -158,7 +158,9 @@ class Python(Layer):
         return tuple(torch.empty(shape, device="meta") for shape in self.top_shapes)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        if torch.compiler.is_compiling():  # torch.compiler.disable says the same, and imports torch's compiler at once
+        if (
+            torch.compiler.is_compiling()
+        ):  # torch.compiler.disable says the same, and imports torch's compiler at once
             raise NotImplementedError("a Python layer runs Python, which cannot be compiled")
         parameters = [self.blob(i) for i in range(len(self.blob_shapes))]
         if not self.top:

@@ -116,3 +116,35 @@ class Field:
 
 NOTHING = Field((), ())
 """The field of a constant."""
+
+
+# What a blob holds of a latent tree (`Layer.tree_value`, netspec.queries.recognise)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Activations at the top of these steps, from the leaf up, plus anything common to all states."""
+
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Common:
+    """A value for each position, the same in all channels."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One value everywhere: the masks, where they are not drawn."""
+
+    value: float
+
+
+@dataclass(frozen=True)
+class Other:
+    """The values of this slot; pixels among them."""
+
+    slot: int
+
+
+Value = Chain | Common | Constant | Other

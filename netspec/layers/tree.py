@@ -7,12 +7,13 @@ a position. Source: Sharir, Tamari, Cohen and Shashua 2018, section 3 and append
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from netspec.errors import Problem
 from netspec.layers.base import Layer
+from netspec.layers.traits import Chain, Common, Value
 
 Choose = Callable[[Tensor], Tensor]
 """From log weights (..., K), not normalised, to indices (...): a draw from their softmax, or their argmax."""
@@ -20,6 +21,23 @@ Choose = Callable[[Tensor], Tensor]
 
 class Inner(Layer):
     """A layer between the leaves and the class scores."""
+
+    @property
+    def is_norm(self) -> bool:
+        """Whether the top is logsumexp over all states, the term by which the original keeps activations near 0."""
+        return False
+
+    def keeps_common(self) -> bool:
+        """Whether all channels of the top are equal where all of the bottom are: sums, and normalised mixtures."""
+        return True
+
+    def tree_value(self, index: int, below: Sequence[Value]) -> Value | None:
+        first = below[0]
+        if len(below) > 1:
+            return super().tree_value(index, below)
+        if isinstance(first, Chain):
+            return Common() if self.is_norm else Chain((*first.steps, index))
+        return first if self.passes or (isinstance(first, Common) and self.keeps_common()) else None
 
     def tree_problem(self) -> Problem | None:
         """Why this layer is no part of a latent tree, at its field, and what to change; None when it is."""

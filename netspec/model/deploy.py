@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from netspec import schema
 from netspec.errors import SpecError
 from netspec.layers import registry
 from netspec.layers.base import Shape
+from netspec.layers.basic.noise import input_layer
 from netspec.schema.spec import LayerSpec, NetSpec
-
-PROBABILITIES = ("Softmax", "SoftmaxWithLoss")
 
 
 @dataclass(frozen=True)
@@ -30,9 +28,8 @@ class Deployed:
 def deploy(spec: NetSpec) -> Deployed:
     """Cut `spec` down to the class scores; SpecError where no blob of class scores is to be found.
 
-    Class scores are what the last Accuracy compares with the label, else what the last loss does, else what
-    the net's
-    last layer gives (before a Softmax).
+    Class scores are what the last Accuracy compares with the label, else what the last loss does, else what the
+    net's last layer gives (before a Softmax).
     """
     data = data_layer(spec)
     labels = {data.tops[1]} if len(data.tops) > 1 else set()
@@ -61,27 +58,34 @@ def data_layer(spec: NetSpec) -> LayerSpec:
 def scores_blob(spec: NetSpec, data: LayerSpec, labels: set[str]) -> tuple[str, int]:
     """(name of the blob of class scores, index of the layer before which it stands)."""
     readers = [(i, layer) for i, layer in enumerate(spec.layers) if labels.intersection(layer.bottoms[1:])]
-    accuracies = [pair for pair in readers if pair[1].type == "Accuracy"]
-    losses = [pair for pair in readers if (kind := registry.get(pair[1].type)) is not None and kind.is_loss]
-    for found in (accuracies, losses):
-        if found:
-            end, layer = found[-1]
-            return _before_softmax(spec.layers[:end], layer.bottoms[0])
-    sinks = ("Silence", "HDF5Output", "FLOWriter", "PFMWriter", "FloatWriter", "ImgWriter")
-    makers = [
-        (i, layer) for i, layer in enumerate(spec.layers) if layer.type not in sinks and layer is not data
-    ]
+    for family in ("accuracy", "loss"):
+        of_family = [
+            pair for pair in readers if (kind := registry.get(pair[1].type)) and kind.family == family
+        ]
+        if of_family:
+            end, layer = of_family[-1]
+            return _before_softmax(spec.layers[:end], scores_of(layer))
+    makers = [(i, layer) for i, layer in enumerate(spec.layers) if layer.tops and layer is not data]
     if not makers:
         raise SpecError(f"{spec.file}: the net has no layer that could give class scores")
     end, last = makers[-1]
     return _before_softmax(spec.layers[: end + 1], last.tops[0])
 
 
+def scores_of(layer: LayerSpec) -> str:
+    """The blob that a layer takes for class scores: the bottom of that role, else its first."""
+    count, kind = len(layer.bottoms), registry[layer.type]
+    return next(
+        (blob for i, blob in enumerate(layer.bottoms) if kind.role(i, count) == "scores"), layer.bottoms[0]
+    )
+
+
 def _before_softmax(layers: tuple[LayerSpec, ...], blob: str) -> tuple[str, int]:
     for i in reversed(range(len(layers))):
         if blob in layers[i].tops:
-            if layers[i].type in PROBABILITIES:
-                return layers[i].bottoms[0], i
+            kind = registry.get(layers[i].type)
+            if kind is not None and kind.is_softmax:
+                return scores_of(layers[i]), i
             break
     return blob, len(layers)
 
@@ -101,7 +105,4 @@ def _as_input(data: LayerSpec, phase: str, mask: bool) -> LayerSpec:
     """An Input layer with the tops of a data layer that a classifier reads, of the shapes that it gives."""
     shapes: list[Shape] = registry[data.type](data, phase).source_shapes()
     chosen = [0, 2] if mask else [0]
-    message = schema.LayerParameter(name=data.name, type="Input", top=[data.tops[i] for i in chosen])
-    for i in chosen:
-        message.input_param.shape.add().dim.extend(shapes[i])
-    return replace(data, type="Input", tops=tuple(message.top), message=message)
+    return input_layer(data, {data.tops[i]: shapes[i] for i in chosen})

@@ -11,51 +11,12 @@ is, up to such a term.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from netspec.errors import Problem, SpecError
-from netspec.layers.base import Layer
-from netspec.layers.basic.arithmetic import Eltwise
-from netspec.layers.basic.noise import DummyData
-from netspec.layers.basic.powers import Power
-from netspec.layers.basic.shape import Tile
-from netspec.layers.simnets.mex import MEX
-from netspec.layers.tree import Inner, Leaf
+from netspec.layers.traits import Chain, Other, Value
+from netspec.layers.tree import Leaf
 from netspec.net.graph import Step
 from netspec.net.net import Net
-
-READERS = frozenset({"Accuracy", "ArgMax", "Silence", "Softmax", "SoftmaxWithLoss", "GeneralizedHingeLoss",
-                     "LogLikelihoodLoss", "SumLoss", "HDF5Output"})  # fmt: skip
-"""Layer types that may read the class scores without being part of the tree."""
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Activations at the top of these steps, from the leaf up, plus anything common to all states."""
-
-    steps: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Common:
-    """A value for each position, the same in all channels."""
-
-
-@dataclass(frozen=True)
-class Constant:
-    """One value everywhere: the masks, where they are not drawn."""
-
-    value: float
-
-
-@dataclass(frozen=True)
-class Other:
-    """The values of this slot; pixels among them."""
-
-    slot: int
-
-
-Value = Chain | Common | Constant | Other
 
 
 def chain(net: Net) -> tuple[list[int], int]:
@@ -74,10 +35,10 @@ def chain(net: Net) -> tuple[list[int], int]:
             pixels[i] = below[0].slot if isinstance(below[0], Other) else step.reads[0]
             values[step.writes[0]] = Chain((i,))
             continue
-        found = known(layer, i, below)
-        if found is not None:
-            values[step.writes[0]] = found
-        elif step.layer.type not in READERS:
+        held = layer.tree_value(i, below)
+        if held is not None:
+            values[step.writes[0]] = held
+        elif not reads_scores(step, below):
             touched = next((value for value in below if isinstance(value, Chain)), None)
             if touched is not None:
                 raise SpecError([stranger(step, net.graph.steps[touched.steps[-1]])])
@@ -115,83 +76,11 @@ def only(chains: Sequence[tuple[int, ...]], steps: Sequence[Step]) -> list[int]:
     return list(longest)
 
 
-def known(layer: Layer, index: int, below: Sequence[Value]) -> Value | None:
-    """What a layer other than the leaf makes of its bottoms; None where that is anything else."""
-    first = below[0] if below else None
-    if isinstance(layer, Inner) and len(below) == 1:
-        if isinstance(first, Chain):
-            return Common() if is_norm(layer) else Chain((*first.steps, index))
-        return first if layer.passes or (isinstance(first, Common) and keeps_common(layer)) else None
-    if layer.passes:
-        return first
-    if isinstance(layer, DummyData):
-        return drawn(layer)
-    if isinstance(layer, Tile):
-        return first if isinstance(first, Common | Constant) else None
-    if isinstance(layer, Power):
-        return power(layer, first)
-    if isinstance(layer, Eltwise):
-        return combined(layer, below)
-    return None
-
-
-def is_norm(layer: Inner) -> bool:
-    """Whether a MEX is logsumexp over the channels: one instance, not trained."""
-    if not isinstance(layer, MEX) or layer.param.num_instances != 1:
-        return False
-    specs = layer.spec.message.param
-    return len(specs) > 1 and specs[1].HasField("lr_mult") and specs[1].lr_mult == 0
-
-
-def keeps_common(layer: Inner) -> bool:
-    """Whether all channels of the top are equal where all of the bottom are: sums, and normalised mixtures."""
-    return not isinstance(layer, MEX) or is_norm(layer) or layer.tree_problem() is None
-
-
-def drawn(layer: DummyData) -> Value | None:
-    """The one value that all cells get, where there is one."""
-    fillers = layer.spec.message.dummy_data_param.data_filler
-    values = set()
-    for filler in fillers:
-        if filler.type == "constant":
-            values.add(float(filler.value))
-        elif filler.type == "bernoulli" and filler.non_zero_probability == 1 and not filler.use_range:
-            values.add(1.0)
-        else:
-            return None
-    return Constant(values.pop() if values else 0.0) if len(values) < 2 else None
-
-
-def power(layer: Power, bottom: Value | None) -> Value | None:
-    """(shift + scale v) ^ power of a constant; anything else only where nothing changes."""
-    p = layer.param
-    if isinstance(bottom, Constant):
-        base = p.shift + p.scale * bottom.value
-        return Constant(base**p.power) if base > 0 or (base == 0 and p.power > 0) else None
-    return bottom if (p.power, p.scale, p.shift) == (1, 1, 0) else None
-
-
-def combined(layer: Eltwise, below: Sequence[Value]) -> Value | None:
-    """Of a sum: one chain or other blob, plus common terms and constants. Of a product: times ones."""
-    p = layer.param
-    constants = [value for value in below if isinstance(value, Constant)]
-    rest = [
-        (value, factor)
-        for value, factor in zip(below, layer.coefficients, strict=True)
-        if not isinstance(value, Constant)
-    ]
-    if p.operation == p.PROD:
-        return rest[0][0] if len(rest) == 1 and all(one.value == 1 for one in constants) else None
-    if p.operation != p.SUM or not rest:
-        return None
-    chains = [(value, factor) for value, factor in rest if isinstance(value, Chain)]
-    others = [(value, factor) for value, factor in rest if isinstance(value, Other)]
-    if not chains and not others:
-        return Common()
-    if len(chains) == 1 and not others and chains[0][1] == 1:
-        return chains[0][0]
-    nothing_added = len(rest) == 1 and all(one.value == 0 for one in constants)
-    return others[0][0] if others and nothing_added and others[0][1] == 1 else None
+def reads_scores(step: Step, below: Sequence[Value]) -> bool:
+    """Whether a layer outside the tree may read activations: it takes them for class scores, or hands nothing on."""
+    count = len(below)
+    roles = [step.kind.role(i, count) for i, value in enumerate(below) if isinstance(value, Chain)]
+    return not step.writes or all(role == "scores" for role in roles)
 
 
 def stranger(step: Step, below: Step) -> Problem:

@@ -166,7 +166,9 @@ class Parquet:
         try:
             from pyarrow import ArrowException, parquet
         except ImportError as error:
-            raise DataError(f"{path}: reading Parquet needs the library pyarrow: pip install pyarrow") from error
+            raise DataError(
+                f"{path}: reading Parquet needs the library pyarrow: pip install pyarrow"
+            ) from error
         self.failures = (ArrowException, OSError, ValueError)
         try:
             self.file = parquet.ParquetFile(path)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, at_least, exactly, register
+from netspec.layers.traits import Chain, Common, Constant, Other, Value
 
 
 @register("Eltwise")
@@ -78,6 +79,26 @@ class Eltwise(Layer):
             rest = rest if bottom is None else rest - coefficient * bottom
         found = rest / self.coefficients[unknown[0]]
         return tuple(found if bottom is None else bottom for bottom in bottoms)
+
+    def tree_value(self, index: int, below: Sequence[Value]) -> Value | None:
+        """Of a sum: one chain or other blob, plus common terms and constants. Of a product: times ones."""
+        p = self.param
+        constants = [value for value in below if isinstance(value, Constant)]
+        rest = [
+            pair for pair in zip(below, self.coefficients, strict=True) if not isinstance(pair[0], Constant)
+        ]
+        if p.operation == p.PROD:
+            return rest[0][0] if len(rest) == 1 and all(one.value == 1 for one in constants) else None
+        if p.operation != p.SUM or not rest:
+            return None
+        chains = [(value, factor) for value, factor in rest if isinstance(value, Chain)]
+        others = [(value, factor) for value, factor in rest if isinstance(value, Other)]
+        if not chains and not others:
+            return Common()
+        if len(chains) == 1 and not others and chains[0][1] == 1:
+            return chains[0][0]
+        nothing_added = len(rest) == 1 and all(one.value == 0 for one in constants)
+        return others[0][0] if others and nothing_added and others[0][1] == 1 else None
 
 
 @register("Axpy")

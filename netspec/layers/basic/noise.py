@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import log
 from typing import Any
 
@@ -11,7 +13,8 @@ from torch import Tensor
 from netspec import schema
 from netspec.layers import fillers
 from netspec.layers.base import Layer, Shape, at_least, exactly, register
-from netspec.schema.spec import TRAIN
+from netspec.layers.traits import Constant, Value
+from netspec.schema.spec import TRAIN, LayerSpec
 
 
 class Draw:
@@ -97,6 +100,14 @@ class Input(Layer):
         return one_each(self, shapes, "shape", "input_param", "shape")
 
 
+def input_layer(layer: LayerSpec, shapes: Mapping[str, Shape]) -> LayerSpec:
+    """An Input in place of a layer, under its name, with these tops."""
+    message = schema.LayerParameter(name=layer.name, type="Input", top=list(shapes))
+    for shape in shapes.values():
+        message.input_param.shape.add().dim.extend(shape)
+    return replace(layer, type="Input", tops=tuple(shapes), message=message)
+
+
 @register("Parameter")
 class Parameter(Layer):
     """y = a learned blob of the given shape.
@@ -157,6 +168,18 @@ class DummyData(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return tuple(draw(shape, self.anchor) for draw, shape in zip(self.draws, self.shapes, strict=True))
+
+    def tree_value(self, index: int, below: Sequence[Value]) -> Value | None:
+        """The one value that all cells get, where there is one."""
+        values = set()
+        for filler in self.param.data_filler:
+            if filler.type == "constant":
+                values.add(float(filler.value))
+            elif filler.type == "bernoulli" and filler.non_zero_probability == 1 and not filler.use_range:
+                values.add(1.0)
+            else:
+                return None
+        return Constant(values.pop() if values else 0.0) if len(values) < 2 else None
 
 
 def one_each(layer: Layer, written: list[Any], what: str, *path: str | int) -> list[Any]:

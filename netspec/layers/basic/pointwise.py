@@ -270,6 +270,7 @@ class Softmax(Layer):
     """
 
     family, roles = "pointwise", ("scores",)
+    is_softmax = True
     param_field = "softmax_param"
 
     def setup(self, *shapes: Shape) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, register
+from netspec.layers.traits import Constant, Value
 
 
 @register("Power")
@@ -46,6 +47,14 @@ class Power(Layer):
         """Of a line: (y - shift) / scale."""
         p = self.param
         return None if p.power != 1 or p.scale == 0 else ((tops[0] - p.shift) / p.scale,)
+
+    def tree_value(self, index: int, below: Sequence[Value]) -> Value | None:
+        """That of a constant; anything else only where nothing changes."""
+        p, (bottom,) = self.param, below
+        if isinstance(bottom, Constant):
+            base = p.shift + p.scale * bottom.value
+            return Constant(base**p.power) if base > 0 or (base == 0 and p.power > 0) else None
+        return bottom if (p.power, p.scale, p.shift) == (1, 1, 0) else None
 
 
 @register("Exp")

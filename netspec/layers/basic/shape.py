@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, at_least, exactly, register
-from netspec.layers.traits import Field
+from netspec.layers.traits import Common, Constant, Field, Value
 from netspec.schema.spec import LayerSpec
 
 
@@ -256,6 +256,9 @@ class Tile(Layer):
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].repeat(self.repeats)
+
+    def tree_value(self, index: int, below: Sequence[Value]) -> Value | None:
+        return below[0] if isinstance(below[0], Common | Constant) else None
 
 
 @register("Crop")

@@ -43,6 +43,7 @@ class SoftmaxWithLoss(Layer):
     """
 
     family, roles = "loss", ("scores", "label")
+    is_softmax = True
     bottoms, tops, is_loss = exactly(2), between(1, 2), True
     param_field = "softmax_param"
 

@@ -187,6 +187,16 @@ class MEX(Inner):
             return b_RMK - b_RMK.mean(-1, keepdim=True)
         return b_RMK - extremum(b_RMK, self.limit == "max", self.strict).unsqueeze(-1)
 
+    @property
+    def is_norm(self) -> bool:
+        """Whether it is logsumexp over the channels: one instance, not trained."""
+        specs = self.spec.message.param
+        fixed = len(specs) > 1 and specs[1].HasField("lr_mult") and specs[1].lr_mult == 0
+        return self.param.num_instances == 1 and fixed
+
+    def keeps_common(self) -> bool:
+        return self.is_norm or self.tree_problem() is None
+
     # In a latent tree: a state at the top chooses a state at the bottom, with probability exp(offset)
 
     def tree_problem(self) -> Problem | None:
