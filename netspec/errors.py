@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import heapq
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True, order=True)
@@ -37,6 +40,13 @@ class Problem:
 
     message: str
     position: Position | None = None
+
+    LONGEST: ClassVar[int] = 2000
+    """Characters of a message: a file may have names without end."""
+
+    def __post_init__(self) -> None:
+        if len(self.message) > self.LONGEST:
+            object.__setattr__(self, "message", f"{self.message[: self.LONGEST - 4]} ...")
 
     def __str__(self) -> str:
         return f"{self.position}: {self.message}" if self.position else self.message
@@ -71,11 +81,32 @@ def one_line(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+LONGEST_NAME = 100
+"""No name longer than this is a slip of another."""
+MOST_CANDIDATES = 1000
+"""Names that are compared letter by letter: of more, those with the longest common beginning and end."""
+
+
 def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The candidate most like `name` (case-insensitive), or None when none is close."""
-    by_lower = {candidate.lower(): candidate for candidate in candidates}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
+    """The candidate most like `name` (case-insensitive), or None when none is close; in bounded time."""
+    if len(name) > LONGEST_NAME:
+        return None
+    lower = name.lower()
+    by_lower = {
+        candidate.lower(): candidate
+        for candidate in candidates
+        if 2 * min(len(candidate), len(name)) >= cutoff * (len(candidate) + len(name))
+    }
+    names: Iterable[str] = by_lower
+    if len(by_lower) > MOST_CANDIDATES:
+        names = heapq.nlargest(MOST_CANDIDATES, by_lower, key=lambda other: shared_ends(lower, other))
+    found = difflib.get_close_matches(lower, names, n=1, cutoff=cutoff)
     return by_lower[found[0]] if found else None
+
+
+def shared_ends(a: str, b: str) -> int:
+    """How many letters two names share at their beginning and at their end."""
+    return len(os.path.commonprefix((a, b))) + len(os.path.commonprefix((a[::-1], b[::-1])))
 
 
 def did_you_mean(name: str, candidates: Iterable[str], more: str = "") -> str:

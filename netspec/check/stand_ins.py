@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from netspec.check.report import Report
-from netspec.errors import Problem
+from netspec.errors import Problem, SpecError
 from netspec.layers import registry
 from netspec.net.graph import unknown_type
 from netspec.schema import spec
@@ -21,7 +21,7 @@ def with_stand_ins(net_spec: spec.NetSpec, report: Report) -> tuple[spec.NetSpec
     """
     layers, problems = [], []
     for layer in net_spec.layers:
-        problem = unknown_type(layer) if layer.type not in registry and not layer.bottoms else None
+        problem = unknown_type(layer, len(problems) < SpecError.MOST) if layer.type not in registry and not layer.bottoms else None
         if layer.type == "Python":
             need_module(layer, report)
         gains = layer.message.infogain_loss_param.source

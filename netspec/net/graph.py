@@ -98,7 +98,7 @@ class _Wiring:
         kind = registry.get(layer.type)
         reads = [self.read(layer, i, name) for i, name in enumerate(layer.bottoms)]
         if kind is None:
-            self.problems.append(unknown_type(layer))
+            self.problems.append(unknown_type(layer, self.hints()))
             self.broken.update(layer.tops)
             return
         layer = with_automatic_tops(layer, kind)
@@ -137,7 +137,7 @@ class _Wiring:
         self.unread.discard(name)
         if name not in self.current and name not in self.broken:
             hint = ""
-            if near := nearest(name, self.current):
+            if self.hints() and (near := nearest(name, self.current)):
                 maker = self.spec.layers[self.slots[self.current[near]].maker]
                 place = maker.at("top", self.slots[self.current[near]].top)
                 hint = f"; did you mean {near!r}" + (f" (line {place.line})?" if place else "?")
@@ -170,13 +170,17 @@ class _Wiring:
                 0,
             )
 
+    def hints(self) -> bool:
+        """Whether the nearest names are still looked for: a file may have thousands of wrong ones."""
+        return len(self.problems) < SpecError.MOST
+
     def problem(self, layer: LayerSpec, message: str, *path: str | int) -> None:
         self.problems.append(layer.problem(message, *path))
 
 
-def unknown_type(layer: LayerSpec) -> Problem:
-    """That there is no such layer, with what is known of it."""
-    near = nearest(layer.type, registry, cutoff=0.75)
+def unknown_type(layer: LayerSpec, hints: bool = True) -> Problem:
+    """That there is no such layer, with what is known of it; `hints`: with the nearest type."""
+    near = nearest(layer.type, registry, cutoff=0.75) if hints else None
     if layer.type in FORK_LAYERS:
         hint = f", {FORK_LAYERS[layer.type]}; netspec does not have it: netspec.register makes a layer of yours known"
     elif near:

@@ -314,7 +314,7 @@ class Parser:
         self._note_unknown(raw.offset, frame.layer, found)
 
     def _unknown_name(self, frame: Frame, info: MessageInfo, name: Token) -> None:
-        near = nearest_field(info, name.text)
+        near = nearest_field(info, name.text) if len(self.unknown) < MAX_PROBLEMS else None
         inside = frame.name or {"NetParameter": "the net", "SolverParameter": "the solver"}.get(
             info.name, info.name
         )
