@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import heapq
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import ClassVar
 
 
@@ -106,7 +106,8 @@ def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | 
 
 def shared_ends(a: str, b: str) -> int:
     """How many letters two names share at their beginning and at their end."""
-    return len(os.path.commonprefix((a, b))) + len(os.path.commonprefix((a[::-1], b[::-1])))
+    pairs = (zip(a, b, strict=False), zip(reversed(a), reversed(b), strict=False))
+    return sum(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pair)) for pair in pairs)
 
 
 def did_you_mean(name: str, candidates: Iterable[str], more: str = "") -> str:

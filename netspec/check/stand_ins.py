@@ -21,7 +21,9 @@ def with_stand_ins(net_spec: spec.NetSpec, report: Report) -> tuple[spec.NetSpec
     """
     layers, problems = [], []
     for layer in net_spec.layers:
-        problem = unknown_type(layer, len(problems) < SpecError.MOST) if layer.type not in registry and not layer.bottoms else None
+        problem = None
+        if layer.type not in registry and not layer.bottoms:
+            problem = unknown_type(layer, len(problems) < SpecError.MOST)
         if layer.type == "Python":
             need_module(layer, report)
         gains = layer.message.infogain_loss_param.source
