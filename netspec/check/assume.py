@@ -262,8 +262,9 @@ def pixels(step: Step, size: Size) -> Size:
             channels = 1
     if transform.force_gray:
         channels = 1
-    if transform.resize_param.height and transform.resize_param.width:
-        height, width = transform.resize_param.height, transform.resize_param.width
+    for resizing in transform.resize_param[:1]:
+        if resizing.height and resizing.width:
+            height, width = resizing.height, resizing.width
     if transform.crop_size:
         height = width = transform.crop_size
     return channels, height, width

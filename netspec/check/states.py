@@ -32,7 +32,7 @@ def check_net(
         return
     report.stages = list(dict.fromkeys((*report.stages, *stages_of(root))))
     found: dict[State, list[Problem]] = {}
-    for phase in PHASES:
+    for phase in phases_of(root):
         check_state(document, report, wanted, path, message, (phase, ()), found)
     if found and not all(state[0] in report.phases for state in found):
         for stage in stages_of(root):
@@ -60,6 +60,12 @@ def check_net(
             )
             if str(problem) not in known and not (whole and elsewhere):
                 report.problems.append(problem)
+
+
+def phases_of(net: Any) -> tuple[str, ...]:
+    """The phases to check: also RUN, where a rule of the net names it."""
+    rules = [rule for layer in net.layer for rule in (*layer.include, *layer.exclude)]
+    return (*PHASES, *([spec.RUN] if any(spec.phase_name(rule.phase) == spec.RUN for rule in rules) else []))
 
 
 COMBINATIONS = 100

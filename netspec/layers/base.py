@@ -168,6 +168,11 @@ class Layer(nn.Module):
     # What a subclass says of itself, where it is not the same for all layers of the type
 
     @classmethod
+    def other(cls, spec: LayerSpec) -> str:
+        """The fork whose layer of this name makes another size of the same fields, where nothing tells; else ""."""
+        return ""
+
+    @classmethod
     def role(cls, i: int, count: int) -> str:
         """What bottom i of `count` is: a word of `traits.ROLES`, "" where the class says nothing."""
         return cls.roles[min(i, len(cls.roles) - 1)] if cls.roles else ""

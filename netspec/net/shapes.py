@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,8 +23,36 @@ def shape_pass(
 
     unknown: a list for Python layers whose module may not be imported; the shapes of their tops, and of what comes
     after them, are None then, and those layers are not set up.
-    Raises SpecError with every mistake, each at its layer.
+    A net that does not fit as it is, and whose layers could be those of another fork with another size (Layer.other),
+    is tried as that fork's. Raises SpecError with every mistake, each at its layer.
     """
+    try:
+        return walk_shapes(graph, given, unknown)
+    except SpecError:
+        others = {step.kind.other(step.layer) for step in graph.steps} - {""}
+        for dialect in sorted(others):
+            with suppress(SpecError):
+                if unknown is not None:
+                    unknown.clear()
+                return walk_shapes(as_of(graph, dialect), given, unknown)
+        raise
+
+
+def as_of(graph: Graph, dialect: str) -> Graph:
+    """The graph with its layers taken as those of a fork."""
+    steps = [
+        replace(step, layer=replace(step.layer, dialect=dialect))
+        if step.kind.other(step.layer) == dialect
+        else step
+        for step in graph.steps
+    ]
+    return replace(graph, steps=tuple(steps))
+
+
+def walk_shapes(
+    graph: Graph, given: Mapping[str, Shape], unknown: list[Problem] | None = None
+) -> tuple[list[Layer], list[Shape]]:
+    """`shape_pass` for the graph as it is."""
     shapes: list[Any] = [None] * len(graph.slots)
     layers: list[Layer] = []
     problems: list[Problem] = []

@@ -7,7 +7,7 @@ from typing import Any
 
 from netspec.schema.document import UnknownField
 
-DIALECTS = ("segnet", "pspnet", "yjxiong")
+DIALECTS = ("segnet", "pspnet", "yjxiong", "intel", "textboxes")
 """Forks whose layers share a name with another's: what a net's `dialect` can be."""
 
 TYPES = {
@@ -57,8 +57,8 @@ TYPES = {
 
 BN_OWNERS = {
     "SegNet": ("bn_mode", "scale_filler", "shift_filler"),
-    "PSPNet": ("slope_filler", "bias_filler", "momentum", "frozen"),
     "yjxiong": ("var_eps", "moving_average", "decay"),
+    "PSPNet": ("slope_filler", "bias_filler", "momentum", "frozen"),
 }
 """Whose BN layer it is by the fields of bn_param."""
 

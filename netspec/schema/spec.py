@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from netspec.errors import Position, Problem, SpecError
 from netspec.schema.forks import DIALECTS
 
-TRAIN, TEST = "TRAIN", "TEST"
+TRAIN, TEST, RUN = "TRAIN", "TEST", "RUN"
+"""The phases; RUN is a fork's, for deployment, where layers compute as in TEST."""
 
 
 class Located(Protocol):
@@ -47,7 +48,8 @@ class LayerSpec:
 
     def phase(self, of_net: str) -> str:
         """The phase that this layer computes in: its own where it names one, else the net's."""
-        return phase_name(self.message.phase) if self.message.HasField("phase") else of_net
+        name = phase_name(self.message.phase) if self.message.HasField("phase") else of_net
+        return TEST if name == RUN else name
 
     def problem(self, message: str, *path: str | int) -> Problem:
         """A Problem at this layer's field `path`, its text led by the layer's name and type."""
@@ -132,8 +134,8 @@ def meets(rule: Any, phase: str, stages: Collection[str], level: int) -> bool:
 
 
 def phase_name(number: int) -> str:
-    """'TRAIN' or 'TEST' for the Phase enum's 0 or 1."""
-    return (TRAIN, TEST)[number]
+    """Name of a value of the Phase enum."""
+    return (TRAIN, TEST, RUN)[number]
 
 
 def loss_weights(layer: LayerSpec, is_loss: bool) -> tuple[float, ...]:

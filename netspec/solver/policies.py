@@ -56,8 +56,11 @@ class LearningRate:
             else:
                 known = f"; known: {', '.join(policies)}"
                 yield f"unknown lr_policy {name!r}{did_you_mean(name, policies)}{known}", "lr_policy"
-        if name == "step" and message.stepsize <= 0:
-            yield f"lr_policy 'step' needs stepsize > 0, found {message.stepsize}", "stepsize"
+        if name in ("step", "stepearly") and message.stepsize <= 0:
+            yield f"lr_policy {name!r} needs stepsize > 0, found {message.stepsize}", "stepsize"
+        if name == "multifixed" and not 0 < len(message.stagelr) == len(message.stageiter):
+            found = f"{len(message.stagelr)} stagelr values for {len(message.stageiter)} stageiter entries"
+            yield f"lr_policy 'multifixed' needs a rate for each stage, found {found}", "stagelr"
         if name in ("poly", "cosine") and message.max_iter <= 0:
             yield f"lr_policy {name!r} needs max_iter > 0, found {message.max_iter}", "max_iter"
         if name in ("poly", "cosine") and message.min_lr > message.base_lr:
@@ -96,15 +99,16 @@ class LearningRate:
         return rate
 
     def observe(self, iteration: int, loss: float) -> None:
-        """Take note of the loss of `iteration`, averaged over `average_loss`; only "plateau" goes by it."""
-        if self.message.lr_policy == "plateau" and loss < float(self.lowest):
+        """Take note of the loss of `iteration`, averaged over `average_loss`; only "plateau" and "stepearly" go
+        by it."""
+        if self.observes and loss < float(self.lowest):
             self.lowest.fill_(loss)
             self.last_event = iteration
 
     @property
     def observes(self) -> bool:
         """Whether the rate goes by the loss."""
-        return bool(self.message.lr_policy == "plateau")
+        return self.message.lr_policy in ("plateau", "stepearly")
 
 
 def warm_up(message: Any, iteration: int) -> np.float32 | None:
@@ -215,6 +219,25 @@ def plateau(schedule: LearningRate, iteration: int) -> float:
         schedule.current_step += 1
         schedule.last_event = iteration
     return float(m.base_lr * power(m.gamma, schedule.current_step))
+
+
+@policy
+def stepearly(schedule: LearningRate, iteration: int) -> float:
+    """base_lr * gamma^d; drop d comes where the loss had no new low, and no drop came, for stepsize iterations"""
+    m = schedule.message
+    if iteration >= schedule.last_event + m.stepsize:
+        schedule.current_step += 1
+        schedule.last_event = iteration
+    return float(m.base_lr * power(m.gamma, schedule.current_step))
+
+
+@policy
+def multifixed(schedule: LearningRate, iteration: int) -> float:
+    """stagelr[i] up to and with iteration stageiter[i]; the last one after that"""
+    m = schedule.message
+    stage = next((i for i, last in enumerate(m.stageiter) if iteration <= last), len(m.stageiter) - 1)
+    schedule.current_step = stage
+    return float(m.stagelr[stage])
 
 
 @policy

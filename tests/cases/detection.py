@@ -85,6 +85,51 @@ CASES = [
         gradient=(),
     ),
     Case(
+        "prior_box_denser",
+        text(
+            "PriorBox prior_box_param { min_size: 4 aspect_ratio: 2 flip: false denser_prior_boxes: true }",
+            "x data",
+            "prior",
+            x=(1, 1, 2, 2),
+            data=(1, 3, 12, 10),
+        ),
+        gradient=(),
+    ),
+    Case(
+        "detection_output_refined",
+        text(
+            "DetectionOutput detection_output_param { num_classes: 3 code_type: CENTER_SIZE objectness_score: 0.3 "
+            "nms_param { nms_threshold: 1 } }",
+            "loc conf prior object first",
+            "found",
+            loc=(2, 24),
+            conf=(2, 18),
+            prior=(1, 2, 24),
+            object=(2, 12),
+            first=(2, 24),
+        ),
+        inputs={"prior": priors(6)},
+        phase="TEST",
+        gradient=(),
+        compiles=False,
+        exports=False,
+    ),
+    Case(
+        "multibox_loss_refined",
+        text(
+            "MultiBoxLoss multibox_loss_param { num_classes: 3 code_type: CENTER_SIZE objectness_score: 0.1 }",
+            "loc conf prior gt object first",
+            loc=(3, 48),
+            conf=(3, 36),
+            prior=(1, 2, 48),
+            gt=(1, 1, 5, 8),
+            object=(3, 24),
+            first=(3, 48),
+        ),
+        inputs={"prior": priors(12), "gt": BATCH},
+        gradient=("loc", "conf"),
+    ),
+    Case(
         "detection_output",
         text(
             "DetectionOutput detection_output_param { num_classes: 3 code_type: CENTER_SIZE "

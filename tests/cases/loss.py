@@ -31,6 +31,11 @@ FOUR = labels(0, 2, 1, 2)
 GAINS = torch.tensor([[1.0, 0.2, 0.0], [0.3, 0.9, 0.1], [0.0, 0.4, 1.2]])
 
 CASES = [
+    Case(
+        "softmax_loss_three_tops",
+        text("SoftmaxWithLoss loss_param { ignore_label: 1 }", tops="loss prob each", x=(4, 3), label=(4,)),
+        inputs={"label": FOUR},
+    ),
     Case("softmax_loss", text("SoftmaxWithLoss", x=(4, 3), label=(4,)), inputs={"label": FOUR}),
     Case(
         "softmax_loss_automatic_top",

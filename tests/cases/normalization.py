@@ -63,5 +63,6 @@ CASES = [
     case("bn_pspnet", "BN", "4 3 2 2", f"bn_param {{ {FILLERS} momentum: 0.95 }}"),
     case("bn_pspnet_frozen", "BN", "4 3 2 2", f"bn_param {{ {FILLERS} frozen: true }}", gradient=("x",)),
     case("bn_pspnet_test", "BN", "4 3 2 2", f"bn_param {{ {FILLERS} eps: 1 }}", phase="TEST"),
+    case("bn_yjxiong_parallel", "BN", "4 3 2 2", f"bn_param {{ {FILLERS} moving_average: true }}"),
     case("bn_yjxiong", "BN", "4 3 2 2", f"bn_param {{ {OLD_FILLERS} decay: 0.1 axis: 2 }}"),
 ]

@@ -42,6 +42,7 @@ CASES = [
         inputs={"b": MASK - 4 * (MASK > 19)},
         gradient=("a",),
     ),
+    Case("interp_zoom_intel", 'dialect: "intel"\n' + interp("zoom_factor: 3")),
     Case("interp_zoom", interp("zoom_factor: 3")),
     Case("interp_shrink", interp("shrink_factor: 2")),
     Case("interp_shrink_zoom", interp("shrink_factor: 2 zoom_factor: 3")),

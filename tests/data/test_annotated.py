@@ -10,7 +10,7 @@ import torch
 
 from netspec import schema
 from netspec.data import feeder
-from netspec.data.sources import augment
+from netspec.data.sources import augment, noise
 from netspec.data.writing.convert import LmdbWriter
 from netspec.errors import DataError, SpecError
 from netspec.net.graph import compile
@@ -69,6 +69,10 @@ batch_sampler { sampler { min_scale: 0.3 max_scale: 1 } sample_constraint { min_
         ("mirror: true", ""),
         ("mirror: true resize_param { height: 60 width: 80 }", ""),
         ("expand_param { prob: 1 max_expand_ratio: 3 } resize_param { height: 100 width: 100 }", ""),
+        ("resize_param { height: 60 width: 100 resize_mode: FIT_LARGE_SIZE_AND_PAD }", ""),
+        ("resize_param { height: 100 width: 60 resize_mode: FIT_LARGE_SIZE_AND_PAD } mirror: true", ""),
+        ("resize_param { height: 60 width: 60 prob: 1 } resize_param { height: 60 width: 60 prob: 2 }", ""),
+        ("noise_param { prob: 1 gauss_blur: true jpeg: 90 }", ""),
         ("resize_param { height: 100 width: 100 } emit_constraint { emit_type: CENTER }", SAMPLERS),
     ],
 )
@@ -90,7 +94,8 @@ def test_boxes_go_with_their_pixels(database: Path, transform: str, more: str) -
                     continue
                 found = np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1])
                 expected = row[3:7].numpy() * [width, height, width, height]
-                slack = 1e-3 if not more and "resize" not in transform else max(height, width) / 20
+                exact = not more and "resize" not in transform and "noise" not in transform
+                slack = 1e-3 if exact else max(height, width) / 20
                 assert np.abs(found - expected).max() <= slack
                 checked += 1
     assert checked > 3 * N
@@ -115,6 +120,12 @@ def test_resume_and_room(database: Path) -> None:
 def test_mistakes(database: Path) -> None:
     with pytest.raises(SpecError, match="WARP"):
         net(layer(database, "resize_param { height: 3 width: 3 resize_mode: FIT_SMALL_SIZE }"))
+    with pytest.raises(SpecError, match="a batch has one size"):
+        net(layer(database, "resize_param { height: 3 width: 3 } resize_param { height: 3 width: 4 }"))
+    with pytest.raises(SpecError, match="clahe is not built"):
+        net(layer(database, "noise_param { clahe: true }"))
+    with pytest.raises(SpecError, match="a crop does not go with boxes"):
+        net(layer(database, "crop_size: 3"))
     with pytest.raises(DataError, match=r"layer 'd' \(AnnotatedData\).*no such database"):
         net(layer(database / "none"))
     out = LmdbWriter(database.parent / "bad")
@@ -155,3 +166,31 @@ def test_constraints() -> None:
     ):
         assert augment.satisfies(part, boxes, schema.SampleConstraint(**text)) is holds
     assert not augment.satisfies(part, boxes[:0], schema.SampleConstraint(min_object_coverage=0.1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_degradations_do_what_they_are_called(channels: int) -> None:
+    image = RANDOM.integers(0, 256, (channels, 24, 30)).astype(np.uint8)
+
+    def degraded(**fields: object) -> np.ndarray:
+        return noise.degraded(image, schema.ImageNoiseParameter(**fields), np.random.default_rng(0))
+
+    assert (degraded() == image).all()
+    assert (degraded(inverse=True) == 255 - image).all()
+    assert (degraded(posterize=True) == image // 64 * 64 + 32).all()
+    gray = degraded(decolorize=True)
+    assert (gray == gray[0]).all() if channels == 3 else (gray == image).all()
+    assert degraded(gauss_blur=True).std() < image.std() / 2
+    assert abs(float(degraded(gauss_blur=True).mean()) - float(image.mean())) < 3
+    assert (degraded(erode=True) <= image).all()
+    ramp = np.broadcast_to(np.arange(30, dtype=np.uint8) * 8, image.shape)
+    packed = noise.degraded(ramp, schema.ImageNoiseParameter(jpeg=95), np.random.default_rng(0))
+    assert 0 < np.abs(packed.astype(int) - ramp).mean() < 4
+    dim = (image // 4).astype(np.uint8)
+    level = noise.degraded(dim, schema.ImageNoiseParameter(hist_eq=True), np.random.default_rng(0))
+    assert level.max() > 240
+    peppered = degraded(
+        saltpepper=True, saltpepper_param=schema.SaltPepperParameter(fraction=0.1, value=[7.0])
+    )
+    assert 20 < (peppered != image).any(0).sum() <= 72
+    assert (peppered[peppered != image] == 7).all()

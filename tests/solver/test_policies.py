@@ -88,11 +88,29 @@ def test_plateau(seed: int) -> None:
     assert found[-1] == 0.0625
 
 
+def test_stepearly_drops_whenever_a_window_passes_without_a_new_low() -> None:
+    losses = [5, 4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 3.0]
+    rates = schedule('base_lr: 1 gamma: 0.5 lr_policy: "stepearly" stepsize: 3')
+    found = []
+    for t, loss in enumerate(losses):
+        rates.observe(t, loss)
+        found.append(rates.next(t))
+    assert found == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
+
+
+def test_multifixed_has_a_rate_for_each_stage() -> None:
+    stages = "stagelr: 1 stageiter: 2 stagelr: 0.5 stageiter: 4 stagelr: 0.25 stageiter: 5"
+    rates = schedule(f'lr_policy: "multifixed" {stages}')
+    assert [rates.next(t) for t in range(8)] == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25]
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ('base_lr: 1 lr_policy: "plateau"', "needs plateau_winsize > 0, one per drop, found none"),
         ('base_lr: 1 lr_policy: "plateau" plateau_winsize: 3 plateau_winsize: 0', "found 3, 0"),
+        ('base_lr: 1 lr_policy: "multifixed" stagelr: 1', "1 stagelr values for 0 stageiter entries"),
+        ('base_lr: 1 lr_policy: "stepearly"', "needs stepsize > 0"),
         ('base_lr: 1 lr_policy: "cosine"', "max_iter > 0"),
         ('base_lr: 1 lr_policy: "poly" max_iter: 3 min_lr: 2', "min_lr 2 is above base_lr 1"),
         ('base_lr: 1 lr_policy: "fixed" warmup_iter: 3 rampup_interval: 3', "two warm-ups"),

@@ -15,7 +15,7 @@ from netspec.data.files.idx import Array
 from netspec.data.files.images import resize
 from netspec.data.files.protos import read_datum
 from netspec.data.source import Stream, failure, mistake
-from netspec.data.sources import augment
+from netspec.data.sources import augment, noise
 from netspec.data.sources.database import open_database
 from netspec.data.transform import Transformer, near
 from netspec.errors import DataError
@@ -63,14 +63,20 @@ class AnnotatedSource(Stream):
         self.spec, self.seed = spec, seed
         if not p.batch_size or not p.source:
             raise mistake(spec, "needs a source and batch_size > 0", "data_param")
-        resizing = t.resize_param
-        if t.HasField("resize_param") and resizing.resize_mode != resizing.WARP:
-            raise mistake(
-                spec, "only resize_mode WARP gives batches of one size", "transform_param", "resize_param"
-            )
-        if any(Transformer(spec, phase, seed).crop) or t.HasField("noise_param"):
-            raise mistake(spec, "a crop and noise_param do not go with boxes", "transform_param")
-        self.size = (int(resizing.height), int(resizing.width))
+        for i, resizing in enumerate(t.resize_param):
+            if resizing.resize_mode == resizing.FIT_SMALL_SIZE:
+                text = "resize_mode FIT_SMALL_SIZE gives pictures of several sizes; use WARP or FIT_LARGE_SIZE_AND_PAD"
+                raise mistake(spec, text, "transform_param", "resize_param", i, "resize_mode")
+        sizes = [(int(resizing.height), int(resizing.width)) for resizing in t.resize_param]
+        for i, size in enumerate(sizes):
+            if size != sizes[0]:
+                text = f"one resize_param gives {sizes[0]} pixels, another {size}; a batch has one size"
+                raise mistake(spec, text, "transform_param", "resize_param", i)
+        if any(Transformer(spec, phase, seed).crop):
+            raise mistake(spec, "a crop does not go with boxes", "transform_param")
+        if t.HasField("noise_param") and (missing := noise.missing(t.noise_param)):
+            raise mistake(spec, f"{missing} is not built", "transform_param", "noise_param", missing)
+        self.size = sizes[0] if sizes else (0, 0)
         self.transform = Transformer(spec, phase, seed)
         self.mirror, self.transform.mirror = self.transform.mirror, False
         self.color = True if t.force_color else False if t.force_gray else None
@@ -113,11 +119,24 @@ class AnnotatedSource(Stream):
         boxes, keep = augment.projected(part, boxes, emit)
         boxes, facts = boxes[keep], facts[keep]
         if all(self.size):
-            image = resize(image, *self.size)
+            image, boxes = self.resized(image, boxes, generator)
+        if t.HasField("noise_param") and generator.random() < t.noise_param.prob:
+            image = noise.degraded(image, t.noise_param, generator)
         if self.mirror and generator.random() < 0.5:
             image = image[:, :, ::-1]
             boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1)
         return self.transform(image[None], np.array([position]))[0], boxes, facts
+
+    def resized(self, image: Array, boxes: Array, generator: np.random.Generator) -> tuple[Array, Array]:
+        """The picture in the size that one of the resize_params asks for, and its boxes."""
+        choices = self.spec.message.transform_param.resize_param
+        chosen = choices[0]
+        if len(choices) > 1:
+            weights = np.array([choice.prob for choice in choices], np.float64)
+            chosen = choices[generator.choice(len(choices), p=weights / weights.sum())]
+        if chosen.resize_mode == chosen.FIT_LARGE_SIZE_AND_PAD:
+            return augment.padded(image, boxes, chosen)
+        return resize(image, *self.size), boxes
 
     def make(self, positions: Array) -> tuple[Tensor, ...]:
         data = np.empty(self.shapes[0], np.float32)

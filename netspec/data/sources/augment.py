@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from netspec.data.files.idx import Array
+from netspec.data.files.images import resize
 
 Generator = np.random.Generator
 
@@ -95,6 +96,32 @@ def expanded(
     out[:, y : y + height, x : x + width] = image
     size = np.array([width, height, width, height])
     return out, (boxes * size + [x, y, x, y]) / [new_width, new_height, new_width, new_height]
+
+
+def padded(image: Array, boxes: Array, param: Any) -> tuple[Array, Array]:
+    """The picture as large as it fits into param.height x param.width with its aspect kept, in the middle; boxes
+    follow.
+
+    The rest is filled as `pad_mode` says: with `pad_value` (one, or one a channel), with mirrored pixels, or with
+    the nearest one. Source: SSD, im_transforms.cpp (AspectKeepingResizeAndPad).
+    """
+    channels, height, width = image.shape
+    tall, wide = int(param.height), int(param.width)
+    if width * tall > wide * height:
+        size = (max(int(wide * height / width), 1), wide)
+    else:
+        size = (tall, max(int(tall * width / height), 1))
+    y, x = (tall - size[0]) // 2, (wide - size[1]) // 2
+    margins = ((0, 0), (y, tall - size[0] - y), (x, wide - size[1] - x))
+    small = resize(image, *size)
+    if param.pad_mode == param.CONSTANT:
+        fill = np.array(list(param.pad_value) or [0.0], np.float32).reshape(-1, 1, 1)
+        out = np.broadcast_to(fill, (channels, tall, wide)).astype(image.dtype)
+        out[:, y : y + size[0], x : x + size[1]] = small
+    else:
+        out = np.pad(small, margins, mode="reflect" if param.pad_mode == param.MIRRORED else "edge")
+    sides = np.array([size[1], size[0], size[1], size[0]])
+    return out, (boxes * sides + [x, y, x, y]) / [wide, tall, wide, tall]
 
 
 def sampled(boxes: Array, samplers: Any, generator: Generator) -> Array | None:

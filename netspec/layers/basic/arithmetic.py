@@ -223,6 +223,8 @@ class BatchReindex(Layer):
 class Filter(Layer):
     """Tops = the items of the bottoms where the last bottom, the selector, is not 0; the others are dropped.
 
+    A selector alone selects from itself.
+
     Shapes: bottoms (N, ...) each, selector (N,) or (N, 1, ...); tops (M, ...), M <= N the number of selected
     items, so the size depends on values: N is taken for the shapes, and the layer cannot be compiled or
     exported whole. Dropped items get gradient 0, the selector none. A missing selector (NaN) selects. Raises
@@ -232,7 +234,7 @@ class Filter(Layer):
 
     family, roles = "shape", ("values", "row index")
     products = 0
-    bottoms = at_least(2)
+    bottoms = at_least(1)
     tops = at_least(1)
 
     @classmethod
@@ -240,7 +242,7 @@ class Filter(Layer):
         return "row index" if i == count - 1 else "values"
 
     def setup(self, *shapes: Shape) -> None:
-        *blobs, selector = shapes
+        *blobs, selector = shapes if len(shapes) > 1 else shapes * 2
         if len(self.spec.tops) != len(blobs):
             self.fail(f"needs a top for each bottom but the selector, found {len(self.spec.tops)}", "top", 0)
         if not selector or prod(selector) != selector[0]:
@@ -254,9 +256,9 @@ class Filter(Layer):
                 )
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return bottoms[:-1]
+        return bottoms[:-1] or bottoms
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        *blobs, selector = bottoms
+        *blobs, selector = bottoms if len(bottoms) > 1 else bottoms * 2
         kept = selector.flatten().nonzero().flatten()
         return tuple(x.index_select(0, kept) for x in blobs)

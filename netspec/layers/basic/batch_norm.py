@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netspec.layers.base import Layer, Shape, register
+from netspec.layers.base import Layer, Shape, between, register
 from netspec.schema import FillerParameter
 from netspec.schema.spec import TEST, TRAIN, LayerSpec
 
@@ -127,6 +127,10 @@ BN_FIELDS = {
 """Fields of bn_param that only one kind has, the first kind found with one of its own wins."""
 
 
+FILLERS = ("slope_filler", "bias_filler")
+"""PSPNet's fillers, which yjxiong's data-parallel version of the early layer has too."""
+
+
 BN_DIALECTS = {"segnet": SEGNET, "pspnet": LATE, "yjxiong": EARLY}
 """Whose layer it is where bn_param does not tell, by the net's `dialect`."""
 
@@ -134,7 +138,11 @@ BN_DIALECTS = {"segnet": SEGNET, "pspnet": LATE, "yjxiong": EARLY}
 def is_open(spec: LayerSpec) -> bool:
     """Whether neither the fields of a layer nor its net's dialect say which of the layers called BN it is."""
     written = {field.name for field, _ in spec.message.bn_param.ListFields()}
-    return spec.type == "BN" and not spec.dialect and not any(map(written.intersection, BN_FIELDS.values()))
+    return (
+        spec.type == "BN"
+        and spec.dialect not in BN_DIALECTS
+        and not any(map(written.intersection, BN_FIELDS.values()))
+    )
 
 
 def dialect_of(shapes: Sequence[Shape]) -> str:
@@ -158,13 +166,16 @@ class BN(Layer):
     batch, the variance over m; TEST, and `frozen` in both phases, use the running ones. yjxiong (var_eps,
     decay, moving_average, axis; all with `dialect` in the net where no field tells): as PSPNet with blobs (1,
     C, 1, 1) and running = (1 - decay) running + decay batch; TEST uses the running ones only with
-    `moving_average`. Fillers default to constant 0. Shapes: bottom and top (N, C, ...). NaN spreads over its
+    `moving_average`; its data-parallel version has PSPNet's names for the fillers. Tops 2 and 3, as DeconvNet's
+    layer has them: the batch's mean and variance (1, C, 1, ...), without gradient. Fillers default to constant 0.
+    Shapes: bottom and top (N, C, ...). NaN spreads over its
     channel. Raises SpecError for a bottom without the channel axis, fields of two kinds, or lr_mult on
     statistics. Source: bn_layer.cpp of these forks.
     """
 
     family, roles = "normalisation", ("image",)
     products = 1
+    tops = between(1, 3)
     param_field = "bn_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -190,20 +201,23 @@ class BN(Layer):
     def read_kind(self) -> int:
         p = self.param
         found = {kind: [f for f in fields if p.HasField(f)] for kind, fields in BN_FIELDS.items()}
+        if found[EARLY]:  # its data-parallel version has PSPNet's names for the fillers
+            found[LATE] = [name for name in found[LATE] if name not in FILLERS]
         kinds = [kind for kind, fields in found.items() if fields]
         if len(kinds) > 1:
             one, other = found[kinds[0]][0], found[kinds[1]][0]
             self.fail(f"{one} and {other} belong to different layers called BN", "bn_param", other)
         if kinds:
             return kinds[0]
-        if self.spec.dialect:
+        if self.spec.dialect in BN_DIALECTS:
             return BN_DIALECTS[self.spec.dialect]
         return SEGNET if p.HasField("scale_filler") or p.HasField("shift_filler") else LATE
 
     def add_blobs(self, p: Any) -> None:
         shape = [1, 1, 1, 1] if self.kind != LATE else [1, 1]
         shape[self.channel_axis] = self.channels
-        fillers = (p.slope_filler, p.bias_filler) if self.kind == LATE else (p.scale_filler, p.shift_filler)
+        late = self.kind == LATE or (self.kind == EARLY and any(map(p.HasField, FILLERS)))
+        fillers = (p.slope_filler, p.bias_filler) if late else (p.scale_filler, p.shift_filler)
         for filler in fillers:
             self.add_blob(tuple(shape), filler, 0.0 if self.frozen else 1.0)
         if self.kind != SEGNET:
@@ -212,9 +226,21 @@ class BN(Layer):
             self.add_blob(tuple(shape), variance, lr_mult=0.0)
             refuse_learning(self, range(2, 4))
 
-    def forward(self, *bottoms: Tensor) -> Tensor:
+    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         x = bottoms[0].transpose(1, self.channel_axis)
-        return self.normalised(x).transpose(1, self.channel_axis)
+        y = self.normalised(x).transpose(1, self.channel_axis)
+        if len(self.spec.tops) == 1:
+            return y
+        statistics = (self.batch_mean(x), self.batch_variance(x))
+        return (y, *(value.transpose(1, self.channel_axis) for value in statistics))[: len(self.spec.tops)]
+
+    def batch_mean(self, x: Tensor) -> Tensor:
+        """The mean (1, C, 1, ...) of each channel of x (N, C, ...), without gradient."""
+        return x.detach().mean((0, *range(2, x.dim())), keepdim=True)
+
+    def batch_variance(self, x: Tensor) -> Tensor:
+        """The variance (1, C, 1, ...) of each channel of x (N, C, ...), without gradient."""
+        return (x.detach() - self.batch_mean(x)).square().mean((0, *range(2, x.dim())), keepdim=True)
 
     def normalised(self, x: Tensor) -> Tensor:
         """The top for x (N, C, ...)."""

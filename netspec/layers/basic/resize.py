@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from netspec.layers.base import Layer, Shape, between, exactly, register
 from netspec.layers.traits import Field
+from netspec.schema.spec import LayerSpec
 
 
 @register("Interp")
@@ -18,7 +19,8 @@ class Interp(Layer):
     """y = x resized bilinearly, corner pixels on corner pixels.
 
     Shapes: (N, C, H, W) to (N, C, H', W'), from the first of these that is given: shrink_factor s alone (H' =
-    (H - 1) / s + 1, rounded down), zoom_factor z alone (H' = H + (H - 1)(z - 1)), height and width, both
+    (H - 1) / s + 1, rounded down), zoom_factor z alone (H' = H + (H - 1)(z - 1); with the net's
+    dialect `intel` H' = H z, which is tried too where a net does not fit otherwise), height and width, both
     factors (shrink, then zoom), or the second bottom's size. pad_beg and pad_end (not positive) crop the
     bottom before. NaN spreads to the pixels that are interpolated from it. Raises SpecError for a positive
     pad, when nothing is left, or no size is given. Source: DeepLab, interp_layer.cpp.
@@ -29,6 +31,12 @@ class Interp(Layer):
     carries = resizes = True
     bottoms = between(1, 2)
     param_field = "interp_param"
+
+    @classmethod
+    def other(cls, spec: LayerSpec) -> str:
+        p = spec.message.interp_param
+        zooms = p.HasField("zoom_factor") and not p.HasField("shrink_factor")
+        return "intel" if zooms and not spec.dialect else ""
 
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]
@@ -66,7 +74,9 @@ class Interp(Layer):
                 return list(others[0][2:])
         if shrinks:
             size = [(side - 1) // p.shrink_factor + 1 for side in size]
-        if zooms:
+        if zooms and not shrinks and self.spec.dialect == "intel":
+            size = [side * p.zoom_factor for side in size]
+        elif zooms:
             size = [side + (side - 1) * (p.zoom_factor - 1) for side in size]
         return size
 

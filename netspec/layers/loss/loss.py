@@ -30,10 +30,11 @@ LOG_THRESHOLD = 1e-20
 
 @register("SoftmaxWithLoss")
 class SoftmaxWithLoss(Layer):
-    """loss = -sum log softmax(x)[label] / normaliser, in nats; the optional second top is softmax(x).
+    """loss = -sum log softmax(x)[label] / normaliser, in nats; optional tops: softmax(x), the loss of each position.
 
-    Shapes: scores (..., C at softmax_param.axis, ...), label with one value for every other position, tops ()
-    and the scores' shape. loss_param: ignore_label; normalization VALID (default: counted labels, at least
+    Shapes: scores (..., C at softmax_param.axis, ...), label with one value for every other position, tops (),
+    the scores' shape, and the same with one class (as R-FCN has it; 0 where a position does not count).
+    loss_param: ignore_label; normalization VALID (default: counted labels, at least
     1), FULL, BATCH_SIZE, NONE, PRE_FIXED; weight_by_label_freqs multiplies each label's loss by its
     class_weighting. A label that is NaN or ignore_label takes no part, whatever its scores hold, NaN
     included; elsewhere a NaN score makes the loss NaN. The probability is floored at the smallest normal
@@ -44,7 +45,7 @@ class SoftmaxWithLoss(Layer):
 
     family, roles = "loss", ("scores", "label")
     is_softmax = True
-    bottoms, tops, is_loss = exactly(2), between(1, 2), True
+    bottoms, tops, is_loss = exactly(2), between(1, 3), True
     param_field = "softmax_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -73,9 +74,11 @@ class SoftmaxWithLoss(Layer):
         return torch.where(valid_OI, -logp_OI, 0.0), valid_OI
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        x = bottoms[0]
         losses_OI, valid_OI = self.losses(*bottoms)
         loss = self.normalized(losses_OI, valid_OI, losses_OI.shape[0])
-        return (loss, bottoms[0].softmax(self.class_axis))[: len(self.spec.tops)]
+        positions = losses_OI.reshape(*x.shape[: self.class_axis], 1, *x.shape[self.class_axis + 1 :])
+        return (loss, x.softmax(self.class_axis), positions)[: len(self.spec.tops)]
 
 
 @register("SigmoidCrossEntropyLoss")

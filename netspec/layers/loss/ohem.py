@@ -23,15 +23,6 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
     (R-FCN), softmax_loss_ohem.
     """
 
-    tops = between(1, 3)
-
-    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        x = bottoms[0]
-        losses_OI, valid_OI = self.losses(*bottoms)
-        loss = self.normalized(losses_OI, valid_OI, losses_OI.shape[0])
-        positions = losses_OI.reshape(*x.shape[: self.class_axis], 1, *x.shape[self.class_axis + 1 :])
-        return (loss, x.softmax(self.class_axis), positions)[: len(self.spec.tops)]
-
 
 @register("SmoothL1LossOHEM")
 class SmoothL1LossOHEM(Layer):

@@ -7,8 +7,9 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from netspec.layers.base import Layer, Shape, exactly, register
+from netspec.layers.base import Layer, Shape, between, exactly, register
 from netspec.layers.vision.boxes import decode, overlap, suppress
+from netspec.schema.spec import LayerSpec
 
 # Shape suffixes: N = images, P = priors of one image, C = classes, L = 1 (share_location) or C, K = boxes
 # kept.
@@ -22,7 +23,9 @@ class PriorBox(Layer):
     Shapes: feature map (N, c, H, W), image (N, c, h, w); top (1, 2, H * W * p * 4), cells row after row and
     in each p boxes: for every min_size the square of that side, the square of side sqrt(min_size * max_size)
     if there is a max_size, then one box of the same area for each aspect ratio but 1. Sizes are pixels of the
-    image. Only shapes of the bottoms matter. No gradient. Raises SpecError for sizes, ratios, variances or
+    image. With denser_prior_boxes, or in the dialect `textboxes` (which is tried where a net does not fit), each box
+    is followed by the same with its centre at the lower end of the cell. Only shapes of the bottoms matter. No
+    gradient. Raises SpecError for sizes, ratios, variances or
     steps that are missing or contradict each other. Source: Liu et al. 2016 (SSD), prior_box_layer.
     """
 
@@ -30,6 +33,10 @@ class PriorBox(Layer):
     products = 0
     bottoms, differentiable = exactly(2), False
     param_field = "prior_box_param"
+
+    @classmethod
+    def other(cls, spec: LayerSpec) -> str:
+        return "" if spec.dialect or spec.message.prior_box_param.denser_prior_boxes else "textboxes"
 
     def setup(self, *shapes: Shape) -> None:
         p, field = self.param, "prior_box_param"
@@ -54,6 +61,7 @@ class PriorBox(Layer):
         self.image = self.pair("img_size", "img_h", "img_w")
         self.step = self.pair("step", "step_h", "step_w")
         self.sizes = [side for i in range(len(p.min_size)) for side in self.sides(i)]
+        self.denser = bool(p.denser_prior_boxes) or self.spec.dialect == "textboxes"
 
     def pair(self, both: str, height: str, width: str) -> tuple[float, float] | None:
         """The value of field `both` for height and width, or those of the two single fields, or None."""
@@ -91,6 +99,10 @@ class PriorBox(Layer):
         centre = torch.stack((x.expand(rows, -1), y.unsqueeze(1).expand(-1, columns)), -1).unsqueeze(2)
         centre = centre.to(features.dtype)
         half = features.new_tensor(self.sizes) / 2
+        if self.denser:
+            lower = centre + features.new_tensor([0, (1 - self.param.offset) * step_h])
+            centre = torch.cat((centre, lower), 2).repeat(1, 1, len(self.sizes), 1)
+            half = half.repeat_interleave(2, 0)
         image_size = features.new_tensor([image_w, image_h])
         boxes = torch.cat(((centre - half) / image_size, (centre + half) / image_size), -1)
         if self.param.clip:
@@ -110,8 +122,11 @@ class DetectionOutput(Layer):
     """Rows (image, label, confidence, xmin, ymin, xmax, ymax) of the boxes that stay after suppression in
     each class.
 
-    Shapes: locations (N, P * L * 4), confidences (N, P * C), priors (1, 2, P * 4); top (1, 1, K, 7), K
-    depending on the data: by image, then by label, then by falling confidence. Each class but the
+    Shapes: locations (N, P * L * 4), confidences (N, P * C), priors (1, 2, P * 4), and one of these: a picture to
+    draw into, which has no effect here; or RefineDet's objectness (N, P * 2) and first locations (N, P * 4), by
+    which each prior is moved first, and seen as background where its objectness (the second of the two) is below
+    objectness_score. Top (1, 1, K, 7), K depending on the data: by image, then by label, then by falling
+    confidence. Each class but the
     background's takes its boxes above confidence_threshold, the nms_param.top_k best of them, and keeps those
     that overlap no better one by more than nms_threshold; then keep_top_k per image over all classes. Nothing
     found: one row per image, -1 behind its number. A NaN confidence is never found. Runs eagerly; no
@@ -121,8 +136,13 @@ class DetectionOutput(Layer):
 
     family, roles = "detection", ("offsets", "scores", "priors")
     products = 0
-    bottoms, differentiable = exactly(3), False
+    bottoms, differentiable = between(3, 5), False
     param_field = "detection_output_param"
+
+    @classmethod
+    def role(cls, i: int, count: int) -> str:
+        further = ("image",) if count == 4 else ("scores", "offsets")
+        return str((*cls.roles, *further)[i])
 
     def setup(self, *shapes: Shape) -> None:
         p, field = self.param, "detection_output_param"
@@ -130,6 +150,8 @@ class DetectionOutput(Layer):
             self.fail("needs num_classes > 0", field)
         self.locations = 1 if p.share_location else p.num_classes
         check_sizes(self, shapes, self.locations, p.num_classes)
+        if len(shapes) == 5:
+            check_sizes(self, (shapes[4], shapes[3], shapes[2]), 1, 2, (4, 3))
         if p.nms_param.nms_threshold < 0 or not 0 < p.nms_param.eta <= 1:
             self.fail("needs nms_threshold >= 0 and 0 < eta <= 1", field, "nms_param")
         self.top_k = p.nms_param.top_k if p.nms_param.HasField("top_k") and p.nms_param.top_k >= 0 else None
@@ -145,14 +167,27 @@ class DetectionOutput(Layer):
     def forward(self, *bottoms: Tensor) -> Tensor:
         p, images = self.param, bottoms[0].shape[0]
         prior_P4, variance_P4 = priors_and_variances(bottoms[2])
-        coded_NLP4 = bottoms[0].reshape(images, -1, self.locations, 4).transpose(1, 2)
         variance = None if p.variance_encoded_in_target else variance_P4
+        if len(bottoms) == 5:
+            prior_P4 = decode(p.code_type, prior_P4, variance, bottoms[4].reshape(images, 1, -1, 4))
+        coded_NLP4 = bottoms[0].reshape(images, -1, self.locations, 4).transpose(1, 2)
         boxes_NLP4 = decode(p.code_type, prior_P4, variance, coded_NLP4).cpu()
-        scores_NCP = bottoms[1].reshape(images, -1, p.num_classes).transpose(1, 2).cpu()
+        scores_NPC = bottoms[1].reshape(images, -1, p.num_classes)
+        if len(bottoms) == 5:
+            scores_NPC = self.without_background(scores_NPC, bottoms[3])
+        scores_NCP = scores_NPC.transpose(1, 2).cpu()
         rows = [row for n in range(images) for row in self.image_rows(n, boxes_NLP4[n], scores_NCP[n])]
         if not rows:
             rows = [torch.tensor([[n] + [-1] * 6], dtype=bottoms[0].dtype) for n in range(images)]
         return torch.cat(rows).reshape(1, 1, -1, 7).to(bottoms[0].device, bottoms[0].dtype)
+
+    def without_background(self, scores_NPC: Tensor, objectness: Tensor) -> Tensor:
+        """The scores, 1 for the background alone where the objectness of a prior is too low."""
+        empty_NP1 = objectness.reshape(*scores_NPC.shape[:2], 2)[..., 1:] < self.param.objectness_score
+        nothing_C = torch.zeros_like(scores_NPC[0, 0])
+        if 0 <= self.param.background_label_id < len(nothing_C):
+            nothing_C[self.param.background_label_id] = 1
+        return torch.where(empty_NP1, nothing_C, scores_NPC)
 
     def image_rows(self, n: int, boxes_LP4: Tensor, scores_CP: Tensor) -> list[Tensor]:
         """The rows of image n, a tensor for each class that has any."""
@@ -186,13 +221,15 @@ class DetectionOutput(Layer):
         return order[kept]
 
 
-def check_sizes(layer: Layer, shapes: tuple[Shape, ...], locations: int, classes: int) -> None:
-    """Fail unless locations, confidences and priors speak of the same boxes."""
+def check_sizes(
+    layer: Layer, shapes: tuple[Shape, ...], locations: int, classes: int, at: tuple[int, int] = (0, 1)
+) -> None:
+    """Fail unless locations, confidences and priors speak of the same boxes; `at`: the first two's bottoms."""
     location, confidence, prior = shapes[:3]
     if len(prior) != 3 or prior[:2] != (1, 2) or prior[2] % 4:
         layer.fail(f"needs priors of shape (1, 2, 4 * number), found {prior}", "bottom", 2)
     number = prior[2] // 4
-    for i, (shape, each) in enumerate(((location, 4 * locations), (confidence, classes))):
+    for i, shape, each in zip(at, (location, confidence), (4 * locations, classes), strict=True):
         if torch.Size(shape[1:]).numel() != number * each or shape[0] != location[0]:
             layer.fail(f"needs shape ({location[0]}, {number} priors * {each}), found {shape}", "bottom", i)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, one_hot
 
-from netspec.layers.base import Layer, Shape, exactly, register
+from netspec.layers.base import Arity, Layer, Shape, register
 from netspec.layers.loss.fork_loss import smooth_l1
 from netspec.layers.loss.labels import floor_through, normalization
 from netspec.layers.loss.loss import FLT_MIN
@@ -76,7 +76,10 @@ class MultiBoxLoss(Layer):
     """loss = (loc_weight * sum of box losses of matched priors + sum of class losses) / normaliser.
 
     Shapes: locations (N, P * L * 4), confidences (N, P * C), priors (1, 2, P * 4), objects (1, 1, G, 8) as
-    (image, label, instance, xmin, ymin, xmax, ymax, difficult), image -1 for none; top (). Priors are matched
+    (image, label, instance, xmin, ymin, xmax, ymax, difficult), image -1 for none; or with RefineDet's objectness
+    (N, P * 2) and first locations (N, P * 4) as well, by which each prior is moved before all else, and never
+    counts as a negative where its objectness (the second of the two) is below objectness_score; top (). Priors
+    are matched
     to objects (match_type), box losses (SMOOTH_L1, or L2: 0.5 d^2) compare location and coded object. Class
     losses, in nats, run over matched priors and, with MAX_NEGATIVE, in each image the neg_pos_ratio as many
     unmatched ones that overlap every object by less than neg_overlap and have the greatest loss; with
@@ -87,8 +90,8 @@ class MultiBoxLoss(Layer):
     leaves undefined. Source: Liu et al. 2016 (SSD), multibox_loss_layer and bbox_util.
     """
 
-    family, roles = "loss", ("offsets", "scores", "priors", "boxes")
-    bottoms, is_loss = exactly(4), True
+    family, roles = "loss", ("offsets", "scores", "priors", "boxes", "scores", "offsets")
+    bottoms, is_loss = Arity(4, 6), True
     param_field = "multibox_loss_param"
 
     def setup(self, *shapes: Shape) -> None:
@@ -99,6 +102,10 @@ class MultiBoxLoss(Layer):
         check_sizes(self, shapes, self.locations, p.num_classes)
         if len(shapes[3]) != 4 or shapes[3][:2] != (1, 1) or shapes[3][3] != 8:
             self.fail(f"needs objects of shape (1, 1, number, 8), found {shapes[3]}", "bottom", 3)
+        if len(shapes) == 5:
+            self.fail("takes 4 bottoms, or 6 with RefineDet's objectness and first locations, found 5")
+        if len(shapes) == 6:
+            check_sizes(self, (shapes[5], shapes[4], shapes[2]), 1, 2, (5, 4))
         self.mining = p.mining_type
         if p.HasField("do_neg_mining"):
             self.mining = p.MAX_NEGATIVE if p.do_neg_mining else p.NONE
@@ -123,6 +130,13 @@ class MultiBoxLoss(Layer):
         confidence_NPC = bottoms[1].reshape(images, -1, p.num_classes)
         prior_P4, variance_P4 = priors_and_variances(bottoms[2].detach())
         object_G8 = bottoms[3].detach().reshape(-1, 8)
+        likely_NP = torch.ones_like(confidence_NPC[..., 0], dtype=torch.bool)
+        if len(bottoms) == 6:
+            variance = None if p.encode_variance_in_target else variance_P4
+            prior_P4 = decode(
+                p.code_type, prior_P4, variance, bottoms[5].detach().reshape(images, -1, 4)
+            )  # (N, P, 4)
+            likely_NP = bottoms[4].detach().reshape(images, -1, 2)[..., 1] >= p.objectness_score
         boxes_NP4 = self.boxes_to_match(location_NPL4.detach(), prior_P4, variance_P4)
         matched_NP, best_NP, some_N = self.matches(boxes_NP4, object_G8)
         positive_NP = matched_NP > UNMATCHED
@@ -135,7 +149,7 @@ class MultiBoxLoss(Layer):
             ranked_NP = class_NP.detach()
             if self.mining == p.HARD_EXAMPLE:
                 ranked_NP = ranked_NP + box_NP.detach()
-            positive_NP, negative_NP = self.mine(ranked_NP, matched_NP, best_NP, some_N)
+            positive_NP, negative_NP = self.mine(ranked_NP, matched_NP, best_NP, some_N, likely_NP)
             count_NP = positive_NP | negative_NP
         losses_NP = p.loc_weight * torch.where(positive_NP, box_NP, 0.0) + torch.where(
             count_NP, class_NP, 0.0
@@ -145,7 +159,7 @@ class MultiBoxLoss(Layer):
     def boxes_to_match(self, location_NPL4: Tensor, prior_P4: Tensor, variance_P4: Tensor) -> Tensor:
         """The boxes (N, P, 4) that are compared with objects: the priors, or what the locations say."""
         if self.param.use_prior_for_matching:
-            return prior_P4.unsqueeze(0).expand(location_NPL4.shape[0], -1, -1)
+            return prior_P4.expand(location_NPL4.shape[0], -1, -1)
         variance = None if self.param.encode_variance_in_target else variance_P4
         return decode(self.param.code_type, prior_P4, variance, location_NPL4[:, :, 0])
 
@@ -211,13 +225,16 @@ class MultiBoxLoss(Layer):
         return binary_cross_entropy_with_logits(confidence_NPC, target, reduction="none").sum(-1)
 
     def mine(
-        self, loss_NP: Tensor, matched_NP: Tensor, best_NP: Tensor, some_N: Tensor
+        self, loss_NP: Tensor, matched_NP: Tensor, best_NP: Tensor, some_N: Tensor, likely_NP: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(positives, negatives): which priors count. An image without objects teaches nothing."""
+        """(positives, negatives): which priors count. An image without objects teaches nothing.
+
+        likely: priors that may be negatives.
+        """
         p, positive_NP = self.param, matched_NP > UNMATCHED
         if self.mining == p.MAX_NEGATIVE:
-            eligible_NP = (matched_NP == UNMATCHED) & (best_NP < p.neg_overlap)
+            eligible_NP = (matched_NP == UNMATCHED) & (best_NP < p.neg_overlap) & likely_NP
             return positive_NP, hardest(loss_NP, eligible_NP, (positive_NP.sum(1) * p.neg_pos_ratio).long())
         eligible_NP = some_N.unsqueeze(1).expand_as(positive_NP)
         chosen_NP = hardest(loss_NP, eligible_NP, torch.full_like(matched_NP[:, 0], p.sample_size))
-        return positive_NP & chosen_NP, (matched_NP == UNMATCHED) & chosen_NP
+        return positive_NP & chosen_NP, (matched_NP == UNMATCHED) & chosen_NP & likely_NP

@@ -45,7 +45,8 @@ class Proposal(Layer):
     scores.
 
     Shapes: scores (N, 2A, H, W), objects in the second half of the channels, moves (N, 4A, H, W), image sizes
-    (N, 3 or 4) as (height, width, scale) or (height, width, scale of rows, scale of columns); tops (R, 5) and
+    (N, 3 or more) as (height, width, scale) or (height, width, scale of rows, scale of columns), of which the
+    first four count; tops (R, 5) and
     (R, 1), R depending on the data. Each anchor is moved by its four numbers and clipped to the image;
     regions narrower or lower than min_size * scale are dropped; the pre_nms_topn best go on, overlaps above
     nms_thresh are suppressed, the post_nms_topn best stay. A NaN score is never kept. Runs eagerly; no
@@ -71,8 +72,9 @@ class Proposal(Layer):
                     "bottom",
                     i,
                 )
-        if torch.Size(shapes[2]).numel() not in (3 * shapes[0][0], 4 * shapes[0][0]):
-            self.fail(f"needs 3 or 4 numbers an image, found {shapes[2]}", "bottom", 2)
+        numbers = torch.Size(shapes[2]).numel()
+        if numbers % shapes[0][0] or numbers < 3 * shapes[0][0]:
+            self.fail(f"needs at least 3 numbers for each image, found {shapes[2]}", "bottom", 2)
         self.register_buffer("anchors", boxes, persistent=False)
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -92,7 +94,7 @@ class Proposal(Layer):
         moves_NHWA4 = moves.permute(0, 2, 3, 1).reshape(images, rows, columns, -1, 4)
         boxes_NR4 = moved(boxes_HWA4, moves_NHWA4).reshape(images, -1, 4)
         found = [
-            self.image_regions(n, boxes_NR4[n], scores_NR[n], sizes.reshape(images, -1)[n])
+            self.image_regions(n, boxes_NR4[n], scores_NR[n], sizes.reshape(images, -1)[n, :4])
             for n in range(images)
         ]
         regions, kept = torch.cat([pair[0] for pair in found]), torch.cat([pair[1] for pair in found])

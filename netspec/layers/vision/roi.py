@@ -1,7 +1,8 @@
 """Pooling of regions of interest: the largest value, the average by place, or interpolated samples.
 
 Shape legend: N images, C channels, H x W map, R regions, G cells of a region's grid. A region is a row
-(image index, x1, y1, x2, y2) in image coordinates.
+(image index, x1, y1, x2, y2) in image coordinates; without the index, as placeholders in deploy nets have it, it
+is one of image 0.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Regional(Layer):
         shape, regions = shapes
         if len(shape) != 4:
             self.fail(f"needs a bottom (N, C, H, W), found shape {shape}", "bottom", 0)
-        if len(regions) < 2 or regions[1] != 5 or any(n != 1 for n in regions[2:]):
+        if len(regions) < 2 or regions[1] not in (4, 5) or any(n != 1 for n in regions[2:]):
             self.fail(f"needs regions (R, 5), found shape {regions}", "bottom", 1)
         self.scale = float(self.param.spatial_scale)
 
@@ -67,7 +68,10 @@ class Regional(Layer):
     @staticmethod
     def regions(bottom: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """(image index, (y1, y2), (x1, x2)) of each region."""
-        image, x1, y1, x2, y2 = bottom.detach().flatten(1).unbind(1)
+        rows = bottom.detach().flatten(1)
+        if rows.shape[1] == 4:
+            rows = torch.nn.functional.pad(rows, (1, 0))
+        image, x1, y1, x2, y2 = rows.unbind(1)
         return image.long(), (y1, y2), (x1, x2)
 
 
