@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,22 @@ from netspec.net.net import Net
 
 Found = tuple[list[str], list[str]]
 """Names of our blobs that were not found, and of theirs that have no place in the net."""
+
+
+Weights = str | Path | Mapping[str, Tensor]
+"""A weight file, a run folder (its newest snapshot), or blobs by '<layer>/<index>'."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What came of taking weights into a net."""
+
+    source: str
+    """Where they came from, in words."""
+    missing: list[str]
+    """Names of the net's blobs that the source lacks."""
+    unused: list[str]
+    """Names of the source's blobs that have no place in the net."""
 
 
 class Blob(Protocol):
@@ -109,6 +126,25 @@ def load_weights(net: Net, path: str | Path) -> Found:
     if kind == "hdf5":
         return load_layers(net, list(hdf5.read_weights(path).items()), file, partial=True)
     return load_caffemodel(net, parse_caffemodel(read_file(Path(path)), file))
+
+
+def take_weights(net: Net, weights: Weights, *, need: Literal["all", "any", "none"] = "any") -> Taken:
+    """Copy weights of any origin into `net`; all or nothing.
+
+    need: how many of the net's blobs the source must hold: all, any (at least one, where the net has some), or none.
+    Raises SnapshotError where it holds fewer or is damaged, SpecError where numbers of blobs or shapes differ.
+    """
+    if isinstance(weights, Mapping):
+        source = "the given weights"
+        missing, unused = net.load_weights(weights, source)
+    else:
+        source = str(weights)
+        missing, unused = load_weights(net, weights)
+    if need == "all" and missing:
+        raise SnapshotError(f"{source}: has no blob {', '.join(missing)} of the net")
+    if need == "any" and len(missing) == len(net.params):
+        raise SnapshotError(f"{source}: has no blob of this net; its first is {next(iter(unused), 'none')!r}")
+    return Taken(source, missing, unused)
 
 
 def load_caffemodel(net: Net, model: Caffemodel) -> Found:

@@ -4,7 +4,7 @@ tree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from math import isnan
 from pathlib import Path
@@ -18,10 +18,11 @@ from netspec import schema
 from netspec.data.files.idx import Array
 from netspec.data.sets.datasets import load as load_data
 from netspec.data.transform import Transformer
-from netspec.errors import DataError, SnapshotError, SpecError
-from netspec.interchange import load_weights, snapshot_files
+from netspec.errors import DataError, SpecError
+from netspec.interchange import snapshot_files
 from netspec.interchange.comparison import net_file
 from netspec.interchange.dialects import told
+from netspec.interchange.weights import Weights, take_weights
 from netspec.layers.tree import Leaf
 from netspec.model.deploy import Deployed, deploy
 from netspec.net.graph import compile
@@ -32,7 +33,6 @@ from netspec.queries.whitened import Whitened
 from netspec.schema import spec
 from netspec.schema.spec import TEST
 
-Weights = str | Path | Mapping[str, Tensor]
 BATCH = 100
 VALUES = ("HDF5Data", "Input")
 """Data layers whose values are no grey levels."""
@@ -63,20 +63,8 @@ def load(
     deployed = deploy(net_spec if weights is None else told(net_spec, weights))
     net = build(compile(deployed.spec), seed=0, device=device)
     if weights is not None:
-        take_weights(net, weights)
+        take_weights(net, weights, need="all")
     return Model(net, deployed, str(path))
-
-
-def take_weights(net: Net, weights: Weights) -> None:
-    """Copy weights into every layer of `net`; SnapshotError when one of its blobs is not among them."""
-    if isinstance(weights, Mapping):
-        source = "the given weights"
-        missing, _ = net.load_weights(weights, source)
-    else:
-        source = str(weights)
-        missing, _ = load_weights(net, weights)
-    if missing:
-        raise SnapshotError(f"{source}: has no blob {', '.join(missing)} of the net")
 
 
 class Model:

@@ -13,9 +13,10 @@ import torch
 from netspec import data, schema
 from netspec.data import Feeder
 from netspec.data.writing.features import write_features
-from netspec.errors import DataError, SnapshotError, SpecError, did_you_mean
-from netspec.interchange import load_weights, snapshot_files
+from netspec.errors import DataError, SpecError, did_you_mean
+from netspec.interchange import snapshot_files
 from netspec.interchange.dialects import told
+from netspec.interchange.weights import take_weights
 from netspec.net.graph import compile
 from netspec.net.net import Net, build
 from netspec.run import experiment
@@ -127,14 +128,7 @@ def fed(net_spec: NetSpec, wanted: Wanted, seed: int) -> Iterator[tuple[Net, Fee
         net_spec = told(net_spec, wanted.weights)
     net = build(compile(net_spec), seed=seed, device=wanted.device)
     if wanted.weights is not None:
-        if isinstance(wanted.weights, Path):
-            missing, unused = load_weights(net, wanted.weights)
-        else:
-            missing, unused = net.load_weights(wanted.weights, wanted.file)
-        if missing and len(missing) == len(net.params):
-            raise SnapshotError(
-                f"{wanted.file}: has no blob of this net; its first is {next(iter(unused), 'none')!r}"
-            )
+        missing = take_weights(net, wanted.weights, need="any" if net.params else "none").missing
         if missing:
             rest = f" and {len(missing) - 1} more of the net" if len(missing) > 1 else " of the net"
             Progress(0).warn(f"{wanted.file}: has no blob {missing[0]!r}{rest}: as the fillers make it")

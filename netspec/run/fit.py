@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,15 +13,16 @@ from netspec.data import Source
 from netspec.errors import NetspecError, SpecError
 from netspec.interchange.snapshot_files import states, weights_file
 from netspec.interchange.solverstate import SUFFIXES
-from netspec.interchange.weights import kind_of
+from netspec.interchange.weights import Weights, kind_of
 from netspec.net.devices import choose_device
 from netspec.run import experiment
 from netspec.run.experiment import Experiment, tell
 from netspec.run.folder import METRICS, new_folder
+from netspec.run.options import Options
 from netspec.run.progress import Progress
 from netspec.run.signals import Requests
 from netspec.run.tests import average
-from netspec.run.trainer import Run, Trainer, Weights
+from netspec.run.trainer import Run, Trainer
 from netspec.run.watch import Diverged
 from netspec.schema import Document
 
@@ -65,27 +66,30 @@ def fit(
     plan = source if isinstance(source, Experiment) else experiment.load(source, overrides)
     if iterations is not None:
         plan.solver.max_iter = iterations
+    options = Options(device, seed, out, resume, progress, compiled, given or {}, sigint, sighup)
     if plan.solver.pretraining and weights is None and not begun(resume):
-        common = {"device": device, "seed": seed, "progress": progress, "compiled": compiled, "given": given}
-        first = pretrain(plan, out, resume, {**common, "sigint": sigint, "sighup": sighup})
+        first = pretrain(plan, options)
+        both = first.folder.parent
         if first.interrupted:
-            both = first.folder.parent
             Progress(0, quiet=not progress).line(
                 f"this run, and the one after it, go on with --resume {both}"
             )
             return first
         if resume is not None:  # of a second run that was killed before its first snapshot
-            (first.folder.parent / METRICS).unlink(missing_ok=True)
-        resume, out, weights = None, first.folder.parent, first.net.weights()
-    weights = chosen(plan, weights, resume)
-    tell(plan, weights if resume is None else [*weights, resume])
-    with Requests(sigint, sighup, patient=False) as requests:
-        trainer = trainer_of(plan.solver.type)(
-            plan, device, seed, out, resume, progress, given or {}, requests
-        )
+            (both / METRICS).unlink(missing_ok=True)
+        options = replace(options, resume=None, out=both)
+        weights = first.net.weights()
+    return run(plan, options, chosen(plan, weights, options.resume))
+
+
+def run(plan: Experiment, options: Options, weights: Sequence[Weights]) -> Run:
+    """One run of a plan, from weights that are known to be there; pretraining is done."""
+    tell(plan, weights if options.resume is None else [*weights, options.resume])
+    with Requests(options.sigint, options.sighup, patient=False) as requests:
+        trainer = trainer_of(plan.solver.type)(plan, options, requests)
         try:
             try:
-                trainer.prepare(weights, compiled)
+                trainer.prepare(weights)
             except BaseException:
                 trainer.discard()
                 raise
@@ -120,23 +124,26 @@ def begun(resume: str | Path | None) -> bool:
     return resume is not None and (not Path(resume).is_dir() or bool(states(Path(resume))))
 
 
-def pretrain(
-    plan: Experiment, out: str | Path | None, resume: str | Path | None, options: Mapping[str, Any]
-) -> Run:
-    """The run that comes before the plan's, in a folder inside of the one for the plan's; `resume`: it goes on."""
+def pretrain(plan: Experiment, options: Options) -> Run:
+    """The run that comes before the plan's, in a folder inside of the plan's own; it resumes where the plan does."""
     source = experiment.find_file(plan.solver.pretraining, plan.file)
     if source is None:
         raise SpecError(f"pretraining {plan.solver.pretraining!r}: no such file", plan.at("pretraining"))
     refuse_circle(plan, source)
-    if resume is not None:
-        return fit(source, resume=Path(resume) / "pretraining", **options)
-    folder = new_folder(plan.stem, out)
+    if options.resume is not None:
+        return again(source, replace(options, resume=Path(options.resume) / "pretraining", out=None))
+    folder = new_folder(plan.stem, options.out)
     try:
-        return fit(source, out=folder / "pretraining", **options)
+        return again(source, replace(options, out=folder / "pretraining"))
     except BaseException:
         with suppress(OSError):  # holds something: then it stays
             folder.rmdir()
         raise
+
+
+def again(source: Path, options: Options) -> Run:
+    """`fit` for another file with the same options."""
+    return fit(source, **{entry.name: getattr(options, entry.name) for entry in fields(options)})
 
 
 def refuse_circle(plan: Experiment, source: Path) -> None:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from netspec.errors import Problem, SnapshotError, SpecError
+from netspec.interchange.weights import Weights
 from netspec.rendering.hard_em import Batch, HardEM
 from netspec.rendering.levels import RenderingModel
-from netspec.run.trainer import Trainer, Weights
+from netspec.run.trainer import Trainer
 
 PATIENCE = 3
 """Iterations without a fall of the error by `tolerance` that end a run."""
@@ -63,7 +64,7 @@ class HardEMTrainer(Trainer):
     Metrics: `loss` is the reconstruction error, outputs are the other numbers of hard_em.Report.
     """
 
-    def prepare(self, weights: Sequence[Weights], compiled: bool | None) -> None:
+    def prepare(self, weights: Sequence[Weights]) -> None:
         p = self.message.hard_em_param
         if len(self.feeder.sources) != 1:
             raise SpecError(
@@ -74,7 +75,7 @@ class HardEMTrainer(Trainer):
         batch = self.net.shapes[self.net.graph.inputs[0]][0]
         self.batches = max(1, p.images // batch)
         self.search = self.checkpoint.more["search"] = Search(self.weights())
-        super().prepare(weights, compiled)
+        super().prepare(weights)
         self.model = RenderingModel(self.net)
         self.refuse_way_in()
         generator = torch.Generator().manual_seed(self.seed)
@@ -109,7 +110,7 @@ class HardEMTrainer(Trainer):
     def lacks_loss(self) -> str:
         return ""  # hard EM lowers the reconstruction error, which is no blob of the net
 
-    def wants_compile(self, compiled: bool | None) -> bool:
+    def wants_compile(self) -> bool:
         return False
 
     def images(self, batches: int) -> Iterator[Batch]:

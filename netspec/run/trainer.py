@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from netspec import data
-from netspec.data import Feeder, Source
+from netspec.data import Feeder
 from netspec.data.writing.sinks import Sinks, refuse_shared_files
-from netspec.errors import SnapshotError, SpecError
-from netspec.interchange import load_weights, snapshot_files
-from netspec.interchange.solverstate import (
-    SolverState,
-)
+from netspec.errors import SpecError
+from netspec.interchange import snapshot_files
+from netspec.interchange.solverstate import SolverState
+from netspec.interchange.weights import Weights, take_weights
 from netspec.net.compiling import compile_net
 from netspec.net.devices import choose_device
 from netspec.net.graph import compile
@@ -29,6 +28,7 @@ from netspec.run import watch
 from netspec.run.experiment import Experiment
 from netspec.run.folder import Folder, new_folder, plain, refuse_taken
 from netspec.run.initialise import initialise
+from netspec.run.options import Options
 from netspec.run.progress import Progress
 from netspec.run.resume import begin
 from netspec.run.settling import settle
@@ -44,8 +44,6 @@ COMPILE_FROM = 2000
 
 LOOK_EVERY = 100
 """Iterations after which compiled code asks anew what it goes by in the weights (it costs a wait for the GPU)."""
-
-Weights = str | Path | Mapping[str, Tensor]
 
 
 @dataclass
@@ -78,24 +76,19 @@ class Trainer:
     def __init__(
         self,
         plan: Experiment,
-        device: str | torch.device | None,
-        seed: int | None,
-        out: str | Path | None,
-        resume: str | Path | None,
-        progress: bool,
-        given: Mapping[str, Source],
+        options: Options,
         requests: Requests,
     ):
-        self.plan, self.message, self.given, self.requests = plan, plan.solver, given, requests
+        self.plan, self.message, self.options, self.requests = plan, plan.solver, options, requests
         if self.message.max_iter <= 0:
             raise SpecError(
                 f"the solver needs max_iter > 0, found {self.message.max_iter}", plan.at("max_iter")
             )
         specs = {id(test.spec): test.spec for test in plan.tests}
         refuse_shared_files((plan.train, *specs.values()))
-        self.told = settle((plan.train, *specs.values()), given)
-        self.device = choose_device(self.message, device)
-        self.beginning = begin(resume, seed, self.message)
+        self.told = settle((plan.train, *specs.values()), options.given)
+        self.device = choose_device(self.message, options.device)
+        self.beginning = begin(options.resume, options.seed, self.message)
         self.seed = self.beginning.seed
         torch.manual_seed(self.seed)
         self.net = build(
@@ -117,10 +110,10 @@ class Trainer:
         self.solver = Solver(self.net, self.message, at=plan.at)
         self.checkpoint = Checkpoint(self.net, tests, self.solver, self.feeder, self.device)
         self.alarm = Alarm(self.net, self.device)
-        self.out, self.own = out, self.beginning.own_folder(out)
-        if self.own is None and out is not None:
-            refuse_taken(Path(out))
-        self.progress = Progress(self.message.max_iter, quiet=not progress)
+        self.own = self.beginning.own_folder(options.out)
+        if self.own is None and options.out is not None:
+            refuse_taken(Path(options.out))
+        self.progress = Progress(self.message.max_iter, quiet=not options.progress)
         self.stopping = Stopping(self.message)
         self.stopping.check(tests, plan.at)
         if self.message.keep_best:
@@ -132,9 +125,8 @@ class Trainer:
 
     def open(self, net: Net) -> Feeder:
         mine = {step.layer.name for step in net.graph.steps}
-        feeder = data.feeder(
-            net, self.seed, device=self.device, given={k: v for k, v in self.given.items() if k in mine}
-        )
+        given = {name: source for name, source in self.options.given.items() if name in mine}
+        feeder = data.feeder(net, self.seed, device=self.device, given=given)
         self.feeders.append(feeder)
         return feeder
 
@@ -151,7 +143,7 @@ class Trainer:
 
     # Before the first iteration
 
-    def prepare(self, weights: Sequence[Weights], compiled: bool | None) -> None:
+    def prepare(self, weights: Sequence[Weights]) -> None:
         """Weights: from the snapshot, or given, or fitted to data; then the bounds, and the compiled step."""
         start = self.beginning
         for reason in start.refused:
@@ -161,7 +153,7 @@ class Trainer:
         elif start.foreign is not None:
             self.take_up(start.foreign, weights)
         loaded = set() if start.resumes else {name for one in weights for name in self.load(one)}
-        self.folder = Folder(self.own or new_folder(self.plan.stem, self.out))
+        self.folder = Folder(self.own or new_folder(self.plan.stem, self.options.out))
         if not start.resumes:
             initialise(
                 self.net,
@@ -171,7 +163,7 @@ class Trainer:
                 progress=self.progress.line,
             )
         self.solver.clip()
-        if self.wants_compile(compiled):
+        if self.wants_compile():
             self.compile()
         notes = [*self.told, *(note for feeder in self.feeders for note in feeder.notes)]
         warnings = [str(problem) for problem in self.plan.warnings]
@@ -211,27 +203,18 @@ class Trainer:
 
     def load(self, weights: Weights) -> list[str]:
         """Copy weights in, into test nets too; gives the names of the training net's blobs that were found."""
-        if isinstance(weights, Mapping):
-            source = "the given weights"
-            missing, unused = self.net.load_weights(weights, source)
-        else:
-            source = str(weights)
-            missing, unused = load_weights(self.net, weights)
+        taken = take_weights(self.net, weights, need="any")
         for i in {i for i, _, _ in self.checkpoint.own_of_tests()}:
-            if isinstance(weights, Mapping):
-                self.tests.nets[i].load_weights(weights, source)
-            else:
-                load_weights(self.tests.nets[i], weights)
-        found = [param.name for param in self.net.params if param.name not in missing]
-        self.progress.line(f"{source}: {len(found)} blobs taken, {len(missing)} of ours not there")
-        if not found:
-            raise SnapshotError(
-                f"{source}: has no blob of this net; its first is {next(iter(unused), 'none')!r}"
-            )
-        return found
+            take_weights(self.tests.nets[i], weights, need="none")
+        names = [param.name for param in self.net.params if param.name not in taken.missing]
+        self.progress.line(
+            f"{taken.source}: {len(names)} blobs taken, {len(taken.missing)} of ours not there"
+        )
+        return names
 
-    def wants_compile(self, compiled: bool | None) -> bool:
+    def wants_compile(self) -> bool:
         """As asked; else the run's own choice when it is resumed, or by length."""
+        compiled = self.options.compiled
         if self.beginning.saved is not None:
             before = bool(self.beginning.saved.info["compiled"])
             if compiled not in (None, before):
