@@ -10,10 +10,8 @@ from typing import Any
 from netspec import schema
 from netspec.check import assume, trial
 from netspec.check.report import Report, Wanted
-from netspec.check.stand_ins import StandIn
+from netspec.check.stand_ins import StandIn, tell
 from netspec.check.whole import whole_sizes
-from netspec.data.sets.catalogue import KNOWN
-from netspec.data.sets.datasets import lack
 from netspec.errors import DataError, Position, Problem, SnapshotError, SpecError
 from netspec.interchange import load_weights
 from netspec.layers import consent
@@ -80,8 +78,8 @@ def shaped(
         if isinstance(step.layer, StandIn):
             open_steps.append(step)
             continue
-        if step.layer.type == "Dataset":
-            warn_of_absence(step, report)
+        if (lack := step.kind.lacking(step.layer)) is not None:
+            tell(lack, report)
         try:
             step.kind(step.layer, step.layer.phase(graph.spec.phase)).source_shapes()
         except (DataError, SpecError) as error:
@@ -135,16 +133,6 @@ def shaped_net(
     if net is None:
         raise SpecError(report.warnings)
     return net
-
-
-def warn_of_absence(step: Step, report: Report) -> None:
-    """Warn where a named data set, whose shape is known anyway, is not on this machine."""
-    asked = step.layer.message.dataset_param
-    name = asked.name
-    if name not in KNOWN or name in report.needs or not (found := lack(name, asked.stand_in)):
-        return
-    report.needs.append(name)
-    report.warnings.append(step.layer.problem(found, "dataset_param", "name"))
 
 
 def has_source(step: Step) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from netspec.check.report import Report
 from netspec.errors import Problem, SpecError
 from netspec.layers import registry
+from netspec.layers.basic.noise import INPUT
+from netspec.layers.traits import Lack
 from netspec.net.graph import unknown_type
 from netspec.schema import spec
 
@@ -21,42 +22,31 @@ def with_stand_ins(net_spec: spec.NetSpec, report: Report) -> tuple[spec.NetSpec
     """
     layers, problems = [], []
     for layer in net_spec.layers:
+        kind = registry.get(layer.type)
         problem = None
-        if layer.type not in registry and not layer.bottoms:
+        if kind is None and not layer.bottoms:
             problem = unknown_type(layer, len(problems) < SpecError.MOST)
-        if layer.type == "Python":
-            need_module(layer, report)
-        gains = layer.message.infogain_loss_param.source
-        if layer.type == "InfogainLoss" and len(layer.bottoms) == 2 and gains and not Path(gains).exists():
-            warning = layer.problem(f"gains file {gains!r} is not here", "infogain_loss_param", "source")
-            if gains not in report.needs:
-                report.needs.append(gains)
-                report.warnings.append(warning)
-            layer = dataclasses.replace(layer, type="SoftmaxWithLoss")
+        lack = kind.lacking(layer) if kind is not None and not kind.is_source else None
         if problem is not None:
             problems.append(problem)
-        if (problem is not None or layer.type == "Python") and not layer.bottoms and layer.tops:
+        if lack is not None:
+            tell(lack, report)
+            layer = lack.instead or layer
+        unknown = problem is not None or (lack is not None and lack.instead is None)
+        if unknown and not layer.bottoms and layer.tops:
             fields = {f.name: getattr(layer, f.name) for f in dataclasses.fields(layer)}
-            layer = StandIn(**{**fields, "type": "Input"})
+            layer = StandIn(**{**fields, "type": INPUT})
         layers.append(layer)
     return dataclasses.replace(net_spec, layers=tuple(layers)), problems
 
 
-def need_module(layer: spec.LayerSpec, report: Report) -> None:
-    """Let the report say which module a Python layer runs, and that it was not imported."""
-    asked = layer.message.python_param
-    warning = not_imported(layer)
-    if str(warning) not in map(str, report.warnings):
-        report.warnings.append(warning)
-    if (module := f"Python module {asked.module}") not in report.needs:
-        report.needs.append(module)
-
-
-def not_imported(layer: spec.LayerSpec) -> Problem:
-    """That a Python layer's shapes are unknown, with its module and class."""
-    asked = layer.message.python_param
-    text = f"runs class {asked.layer!r} of the Python module {asked.module!r}, which is not imported to read a net: "
-    return layer.problem(f"{text}its shapes are unknown", "python_param", "module")
+def tell(lack: Lack, report: Report) -> None:
+    """Let the report say once what a layer needs that is not here."""
+    text = lack.problem.message.partition("): ")[2]
+    if not any(warning.message.endswith(text) for warning in report.warnings):
+        report.warnings.append(lack.problem)
+    if lack.need not in report.needs:
+        report.needs.append(lack.need)
 
 
 class StandIn(spec.LayerSpec):

@@ -9,11 +9,10 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from netspec.errors import SpecError
 from netspec.layers import fillers
-from netspec.layers.traits import Field, Value
+from netspec.layers.traits import Field, Lack, Value
 from netspec.schema.spec import LayerSpec
 
 Shape = tuple[int, ...]
@@ -84,6 +83,8 @@ class Layer(nn.Module):
     """The first top counts into the objective with weight 1 unless `loss_weight` says otherwise."""
     is_source: ClassVar[bool] = False
     """Its tops are inputs of the graph, fed by a loader; it is never run (see `source_shapes`)."""
+    gathers: ClassVar[bool] = False
+    """Its tops hold rows of detections, of which a test gathers all batches (`average_precision.Detections`)."""
     of_images: ClassVar[bool] = True
     """For a source: its first top holds images; False: arrays of any meaning."""
     differentiable: ClassVar[bool] = True
@@ -191,6 +192,11 @@ class Layer(nn.Module):
         return None
 
     @classmethod
+    def lacking(cls, spec: LayerSpec) -> Lack | None:
+        """What the layer needs from outside the net file and will not have here; None: nothing, or it is here."""
+        return None
+
+    @classmethod
     def bottom_for(cls, spec: LayerSpec, tops: Mapping[int, Shape], sure: Sequence[int]) -> Shape:
         """For a layer that `carries`: the bottom's shape for which the tops of these numbers have these shapes.
 
@@ -222,6 +228,8 @@ class Layer(nn.Module):
             return self.products * sum(prod(top) for top in tops[:1])
         if type(self).infer is not Layer.infer:
             return None
+        from torch.utils.flop_counter import FlopCounterMode  # takes a while to import
+
         state = {name: value.to("meta") for name, value in (*self.named_parameters(), *self.named_buffers())}
         inputs = tuple(torch.empty(shape, device="meta") for shape in bottoms)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from netspec.data.source import Source
 from netspec.layers.base import Layer, Shape, at_least, between, exactly, register
+from netspec.layers.traits import Lack
 from netspec.schema.spec import LayerSpec
 
 
@@ -53,6 +54,16 @@ class Dataset(DataLayer):
 
     tops = between(1, 4)
     param_field = "dataset_param"
+
+    @classmethod
+    def lacking(cls, spec: LayerSpec) -> Lack | None:
+        """The data set, where it is not on this machine; its shape is known anyway."""
+        from netspec.data.sets.catalogue import KNOWN
+        from netspec.data.sets.datasets import lack
+
+        asked = spec.message.dataset_param
+        absence = lack(asked.name, asked.stand_in) if asked.name in KNOWN else ""
+        return Lack(asked.name, spec.problem(absence, "dataset_param", "name")) if absence else None
 
     def source(self, seed: int) -> Source:
         from netspec.data.sources.named import DatasetSource

@@ -18,7 +18,8 @@ from netspec.errors import SpecError, did_you_mean, one_line
 from netspec.layers import consent
 from netspec.layers.base import Layer, Shape, at_least, register
 from netspec.layers.blob import Array, Blob, BlobVec
-from netspec.schema.spec import TRAIN
+from netspec.layers.traits import Lack
+from netspec.schema.spec import TRAIN, LayerSpec
 
 METHODS = ("setup", "reshape", "forward", "backward")
 _as_raised: ContextVar[bool] = ContextVar("as_raised", default=False)
@@ -83,6 +84,15 @@ class Python(Layer):
     tops = at_least(0)
     param_field = "python_param"
     anchor: Tensor
+
+    @classmethod
+    def lacking(cls, spec: LayerSpec) -> Lack | None:
+        """The module: it is not imported to read a net."""
+        asked = spec.message.python_param
+        runs = f"runs class {asked.layer!r} of the Python module {asked.module!r}"
+        text = f"{runs}, which is not imported to read a net: its shapes are unknown"
+        problem = spec.problem(text, "python_param", "module")
+        return Lack(f"Python module {asked.module}", problem)
 
     def setup(self, *shapes: Shape) -> None:
         self.register_buffer("anchor", torch.empty(0), persistent=False)  # follows the net's device and dtype

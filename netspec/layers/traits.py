@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
+from typing import NamedTuple
+
+from netspec.errors import Problem
+from netspec.schema.spec import LayerSpec
 
 FAMILIES = (
     "data",
@@ -116,6 +120,16 @@ class Field:
 
 NOTHING = Field((), ())
 """The field of a constant."""
+
+
+class Lack(NamedTuple):
+    """Something outside the net file that a layer needs and that is not read on this machine."""
+
+    need: str
+    """A file, data set or module."""
+    problem: Problem
+    instead: LayerSpec | None = None
+    """What stands for the layer where shapes alone matter; None: the layer itself."""
 
 
 # What a blob holds of a latent tree (`Layer.tree_value`, netspec.queries.recognise)

@@ -14,6 +14,7 @@ from netspec.interchange import hdf5, load_weights
 from netspec.interchange.caffemodel import write_caffemodel
 from netspec.interchange.dialects import told
 from netspec.interchange.weights import owned
+from netspec.layers.basic.noise import INPUT
 from netspec.layers.blob import Array, BlobVec
 from netspec.layers.python_layer import Python
 from netspec.pycaffe.batches import Batches
@@ -175,8 +176,8 @@ class Net(Batches):
         return list(self._bottom[layer])
 
     def _detected(self) -> list[str]:
-        """The outputs that DetectionEvaluate layers make."""
-        steps = [step for step in self._running.steps if step.layer.spec.type == "DetectionEvaluate"]
+        """The outputs with rows of detections."""
+        steps = [step for step in self._running.steps if step.layer.gathers]
         made = {top.name for step in steps for top in step.tops}
         return [name for name in self.outputs if name in made]
 
@@ -263,4 +264,4 @@ class Net(Batches):
 
 def is_input(step: Step) -> bool:
     """Whether the program feeds this layer."""
-    return step.layer.spec.type == "Input"
+    return step.layer.spec.type == INPUT

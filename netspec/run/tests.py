@@ -87,8 +87,6 @@ def average(net: Net, feeder: Feeder, batches: int, solver: Any = None) -> dict[
 
 
 def detected(net: Net) -> list[str]:
-    """Names of the outputs that DetectionEvaluate layers make."""
-    made = {
-        slot for step in net.graph.steps if step.layer.type == "DetectionEvaluate" for slot in step.writes
-    }
+    """Names of the outputs with rows of detections."""
+    made = {slot for step in net.graph.steps if step.kind.gathers for slot in step.writes}
     return [net.graph.name(slot) for slot in net.graph.outputs if slot in made]

@@ -81,7 +81,10 @@ def check_filler(layer: Layer, filler: Any, shape: Shape, *path: str | int) -> N
         layer.fail(str(error), *path)
 
 
-@register("Input")
+INPUT = "Input"
+
+
+@register(INPUT)
 class Input(Layer):
     """y = what the caller feeds: an input of the net, of the given shape.
 
@@ -102,10 +105,10 @@ class Input(Layer):
 
 def input_layer(layer: LayerSpec, shapes: Mapping[str, Shape]) -> LayerSpec:
     """An Input in place of a layer, under its name, with these tops."""
-    message = schema.LayerParameter(name=layer.name, type="Input", top=list(shapes))
+    message = schema.LayerParameter(name=layer.name, type=INPUT, top=list(shapes))
     for shape in shapes.values():
         message.input_param.shape.add().dim.extend(shape)
-    return replace(layer, type="Input", tops=tuple(shapes), message=message)
+    return replace(layer, type=INPUT, tops=tuple(shapes), message=message)
 
 
 @register("Parameter")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log, prod
 from pathlib import Path
 
@@ -22,7 +23,9 @@ from netspec.layers.loss.labels import (
     rows,
 )
 from netspec.layers.loss.loss import LOG_THRESHOLD
+from netspec.layers.traits import Lack
 from netspec.schema.descriptors import message_class
+from netspec.schema.spec import LayerSpec
 
 
 @register("InfogainLoss")
@@ -40,6 +43,15 @@ class InfogainLoss(Layer):
     family, roles = "loss", ("scores", "label", "gains")
     bottoms, tops, is_loss = between(2, 3), between(1, 2), True
     param_field = "infogain_loss_param"
+
+    @classmethod
+    def lacking(cls, spec: LayerSpec) -> Lack | None:
+        """The file of gains; SoftmaxWithLoss, which weighs all classes alike, has the same shapes."""
+        path = spec.message.infogain_loss_param.source
+        if len(spec.bottoms) > 2 or not path or Path(path).exists():
+            return None
+        problem = spec.problem(f"gains file {path!r} is not here", "infogain_loss_param", "source")
+        return Lack(path, problem, replace(spec, type="SoftmaxWithLoss"))
 
     def setup(self, *shapes: Shape) -> None:
         scores = (shapes[0][0], prod(shapes[0][1:])) if self.strict else shapes[0]

@@ -249,6 +249,7 @@ class DetectionEvaluate(Layer):
     """
 
     family, roles = "detection", ("detections", "boxes")
+    gathers = True
     products = 0
     bottoms, differentiable = exactly(2), False
     param_field = "detection_evaluate_param"
