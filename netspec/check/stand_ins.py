@@ -20,7 +20,8 @@ def with_stand_ins(net_spec: spec.NetSpec, report: Report) -> tuple[spec.NetSpec
 
     A loss whose gains are in a file that is not here is weighed alike for all classes, and the report warns.
     """
-    layers, problems = [], []
+    layers: list[spec.LayerSpec] = []
+    problems: list[Problem] = []
     for layer in net_spec.layers:
         kind = registry.get(layer.type)
         problem = None
