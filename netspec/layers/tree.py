@@ -3,12 +3,16 @@
 A generative net is a chain of such layers from the image up to the class scores. A blob of activations
 (B, M, h, w) holds log p(what lies below position (h, w) | state m); a blob of states (B, h, w) holds one chosen state
 a position. Source: Sharir, Tamari, Cohen and Shashua 2018, section 3 and appendix E.
+
+A leaf says its own distribution: log density, mode, moments, draws, which values can be. So no query names a type.
+Shape letters: B batch; C, H, W channels, rows, columns of the image; h, w positions; M components; L levels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from netspec.errors import Problem
@@ -19,8 +23,14 @@ Choose = Callable[[Tensor], Tensor]
 """From log weights (..., K), not normalised, to indices (...): a draw from their softmax, or their argmax."""
 
 
-class Inner(Layer):
-    """A layer between the leaves and the class scores."""
+class TreeLayer(Layer):
+    """A layer of a latent tree. It may learn by expectation maximisation: see `gather`."""
+
+    evidence: list[Tensor] | None = None
+    """While the layer gathers: tensors that the forward depends on, whose gradient of log p are expected counts."""
+
+    first_counts: list[Tensor] | None = None
+    """Expected counts (for each image) that an initialisation left for the solver to go on from."""
 
     @property
     def is_norm(self) -> bool:
@@ -43,38 +53,104 @@ class Inner(Layer):
         """Why this layer is no part of a latent tree, at its field, and what to change; None when it is."""
         raise NotImplementedError
 
+    def new_evidence(self) -> list[Tensor]:
+        """Fresh `evidence`, for the blobs as they are; [] for a layer that has nothing to learn so."""
+        if self.blobs:
+            self.fail(f"{self.spec.type} cannot learn by expectation maximisation")
+        return []
+
+    def gather(self, on: bool = True) -> None:
+        """From now on (or no longer) backward leaves expected counts in the gradients of `evidence`, and the blobs
+        get no gradient.
+        """
+        self.evidence = [one.requires_grad_() for one in self.new_evidence()] if on else None
+
+    def maximise(self, counts: list[Tensor], prior_states: float, prior_values: float) -> None:
+        """Write blobs that make expected counts (shaped as `evidence`) most likely; new evidence belongs to them.
+
+        prior_states, prior_values: for an Inner layer and for a Leaf: share of the counts that all its rows take
+        from their mean.
+        """
+
+
+class Inner(TreeLayer):
+    """A layer between the leaves and the class scores."""
+
     def upward_max(self, below: Tensor) -> Tensor:
         """The top when every sum over states is a maximum (max-product)."""
         raise NotImplementedError
 
-    def downward(self, states: Tensor, below: Tensor, choose: Choose) -> Tensor:
-        """States (B, h', w') at the bottom, given states (B, h, w) at the top and the bottom's activations `below`."""
+    def downward(self, states: Tensor, below: Tensor, choose: Choose, best: bool = False) -> Tensor:
+        """States (B, h', w') at the bottom, given states (B, h, w) at the top and the bottom's activations `below`.
+
+        best: `below` comes from `upward_max`, and `choose` takes the largest: sums inside the layer are maxima too.
+        """
         raise NotImplementedError
 
 
-class Leaf(Layer):
+class Leaf(TreeLayer):
     """The layer that turns patches of pixels into log densities: state d is the component at a position."""
 
-    def tree_problem(self) -> Problem | None:
-        """Why this layer is no leaf of a latent tree, at its field, and what to change; None when it is."""
-        raise NotImplementedError
+    components: int = 0
+    """M, the number of components."""
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the layer, as it is set up, stands below a latent tree at all."""
+        return True
+
+    @property
+    def discrete(self) -> bool:
+        """Whether all values are discrete: then the tops are log probabilities, and no densities."""
+        return False
 
     def margins(self) -> tuple[int, int, int, int]:
         """Cells that the windows add (above, below, left, right) to the image, to tile it."""
         raise NotImplementedError
+
+    def illegal(self, x: Tensor) -> Tensor:
+        """Which values (B, C, H, W) no component can have; NaN is missing, and legal."""
+        return x.isinf()
+
+    def range_at(self, channel: int, row: int, column: int) -> str:
+        """The values that a pixel can have, in words."""
+        return "any finite number"
 
     def upward_max(self, x: Tensor) -> Tensor:
         """The log density of the observed pixels and of the most probable values of the missing ones."""
         raise NotImplementedError
 
     def mean_image(self, weights: Tensor) -> Tensor:
-        """Pixels (B, C, H, W): component means, weighted by `weights` (B, M, h, w)."""
+        """Pixels (B, C, H, W): component means, weighted by `weights` (B, M, h, w), in double precision."""
         raise NotImplementedError
 
-    def square_image(self, weights: Tensor) -> Tensor:
-        """Pixels (B, C, H, W): component second moments (mean^2 + variance), weighted by `weights` (B, M, h, w)."""
+    def variance_image(self, weights: Tensor, centre: Tensor) -> Tensor:
+        """Mean squared distance (B, C, H, W) of the pixels from `centre`, components weighted by `weights`."""
         raise NotImplementedError
 
-    def scale_image(self, weights: Tensor) -> Tensor:
-        """Pixels (B, C, H, W): component standard deviations, weighted by `weights` (B, M, h, w)."""
+    def mode_image(self, states: Tensor) -> Tensor:
+        """The most probable pixels (B, C, H, W) of chosen components, states (B, h, w)."""
         raise NotImplementedError
+
+    def sample_image(self, states: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Pixels (B, C, H, W) drawn from chosen components, states (B, h, w)."""
+        raise NotImplementedError
+
+    def level_image(self, weights: Tensor) -> tuple[Tensor, Tensor] | None:
+        """(values (C, H, W, L), their probabilities (B, C, H, W, L)) where pixels have finitely many values.
+
+        L is the largest number of levels; a pixel with fewer (or with none, as it is continuous) has NaN and 0 there.
+        None where no pixel has levels.
+        """
+        return None
+
+
+def share(counts: Tensor) -> Tensor:
+    """Counts over their sum along the last axis; 0 where there are none."""
+    return counts / counts.sum(-1, keepdim=True).clamp_min(torch.finfo(counts.dtype).tiny)
+
+
+def with_rows(counts: Tensor, before: Tensor) -> Tensor:
+    """log of rows of counts (last axis) over their sums; rows without counts as `before`."""
+    total = counts.sum(-1, keepdim=True)
+    return torch.where(total > 0, counts.log() - total.log(), before.to(counts.dtype))

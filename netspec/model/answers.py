@@ -13,10 +13,20 @@ from netspec.queries.marginals import entropy
 CLASSES = 3
 """Classes that a line names, the likeliest first."""
 
+CODE = "log p: of a probability, in nats; bits: -log2 p for each observed value, the length of an ideal code"
+DENSITY = (
+    "log p: of a density, in nats (the leaves are continuous); density: -log2 (density x size of a grey level) for "
+    "each observed value, no code length: compare it with densities alone"
+)
+
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one image. Logarithms in nats; NaN bits where nothing is observed."""
+    """Of one image. Logarithms in nats; NaN bits where nothing is observed.
+
+    With discrete leaves log_likelihood is of a probability and bits_per_dimension a code length; else both are of a
+    density, which has no bits to compare with.
+    """
 
     image: int
     label: int
@@ -25,11 +35,13 @@ class Answer:
     log_likelihood: float
     """log p(observed pixels), in the units of the net's input."""
     bits_per_dimension: float
-    """Bits for each observed pixel in whole grey levels."""
+    """Bits for each observed pixel; of a density: that of whole grey levels, times a level's size."""
     posterior: tuple[float, ...]
     """p(class | observed pixels)."""
     entropy: float
     """Of the class."""
+    kind: str = "density"
+    """What log_likelihood is of: "probability" (discrete leaves) or "density"."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"bits_per_dimension": self.bits_per_dimension if self.observed else None}
@@ -42,16 +54,19 @@ def ask(
     x = trained.from_pixels(pixels, observed)
     likelihood, bits = trained.log_likelihood(x).tolist(), trained.bits_per_dimension(x).tolist()
     posterior = trained.posterior(x)
+    kind = "probability" if trained.discrete else "density"
     spread, seen = entropy(posterior).tolist(), (~x.isnan()).flatten(1).sum(1).tolist()
     return [
-        Answer(first + i, int(labels[i]), seen[i], likelihood[i], bits[i], tuple(p), spread[i])
+        Answer(first + i, int(labels[i]), seen[i], likelihood[i], bits[i], tuple(p), spread[i], kind)
         for i, p in enumerate(posterior.tolist())
     ]
 
 
 def table(answers: Sequence[Answer]) -> str:
-    """A line an image, under a head."""
-    rows = [["image", "label", "observed", "log p", "bits", "entropy", "classes"]]
+    """A line an image, under a head; below, what log p and bits are."""
+    discrete = all(a.kind == "probability" for a in answers)
+    bits_head = "bits" if discrete else "density"
+    rows = [["image", "label", "observed", "log p", bits_head, "entropy", "classes"]]
     for a in answers:
         order = sorted(range(len(a.posterior)), key=lambda y: -a.posterior[y])[:CLASSES]
         classes = ", ".join(f"{y} {100 * a.posterior[y]:.1f} %" for y in order)
@@ -59,7 +74,8 @@ def table(answers: Sequence[Answer]) -> str:
         rows.append([str(a.image), str(a.label), str(a.observed), f"{a.log_likelihood:.2f}", bits, f"{a.entropy:.3f}",
                      classes])  # fmt: skip
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    return "\n".join(
+    lines = [
         "  ".join([*(cell.rjust(w) for cell, w in zip(row[:-1], widths, strict=True)), row[-1]])
         for row in rows
-    )
+    ]
+    return "\n".join([*lines, CODE if discrete else DENSITY])

@@ -18,7 +18,7 @@ from netspec import schema
 from netspec.data.files.idx import Array
 from netspec.data.sets.datasets import load as load_data
 from netspec.data.transform import Transformer
-from netspec.errors import DataError, SpecError
+from netspec.errors import DataError, NetspecError, SpecError
 from netspec.interchange import snapshot_files
 from netspec.interchange.comparison import net_file
 from netspec.interchange.dialects import told
@@ -44,6 +44,7 @@ def load(
     weights: Weights | None = None,
     stages: Collection[str] = (),
     device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Model:
     """The model of a run folder, or of a prototxt with its weights; its TEST net, which needs no labels.
 
@@ -51,8 +52,12 @@ def load(
     weights: a weight file or blobs by name; for a run folder these in place of the snapshot's. A prototxt
     without
     weights gives the net as its fillers make it.
+    dtype: of weights and answers, torch.float32 or torch.float64. Queries of a float32 model work in double
+    precision by themselves where log p is so large that single would not do.
     Raises SpecError, SnapshotError or DataError that names what is missing.
     """
+    if dtype not in (torch.float32, torch.float64):
+        raise NetspecError(f"dtype {dtype}: a model has torch.float32 or torch.float64")
     path = Path(path)
     file = path
     if path.is_dir():
@@ -61,7 +66,7 @@ def load(
             weights = snapshot_files.newest(path)[0].weights
     net_spec = spec.net(schema.read_net(file), TEST, stages)
     deployed = deploy(net_spec if weights is None else told(net_spec, weights))
-    net = build(compile(deployed.spec), seed=0, device=device)
+    net = build(compile(deployed.spec), seed=0, device=device).to(dtype)
     if weights is not None:
         take_weights(net, weights, need="all")
     return Model(net, deployed, str(path))
@@ -89,6 +94,16 @@ class Model:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.net.params[0].value.device if self.net.params else torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and so of the answers."""
+        return self.net.params[0].value.dtype if self.net.params else torch.get_default_dtype()
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the leaves give probabilities of single values, so that bits are those of a code."""
+        return self.tree.leaf.discrete
 
     @cached_property
     def tree(self) -> Tree:
@@ -216,13 +231,17 @@ class Model:
         with torch.no_grad():
             for begin in range(0, max(n, 1), self.batch):
                 part = slice(begin, begin + self.batch)
-                found.append(query(*(None if t is None else t[part].to(self.device) for t in tensors)))
+                found.append(query(*(None if t is None else self.taken(t[part]) for t in tensors)))
         whole: Any
         if isinstance(found[0], Tensor):
             whole = torch.cat(found)
         else:
             whole = type(found[0])(torch.cat(parts) for parts in zip(*found, strict=True))
         return cast("T", whole)
+
+    def taken(self, tensor: Tensor) -> Tensor:
+        """The tensor where the weights are, in their precision if it holds reals."""
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
 
     def class_log_likelihood(self, x: Tensor) -> Tensor:
         """log p(observed | y), (N, Y), nats; see `queries.likelihood`."""
@@ -237,7 +256,7 @@ class Model:
         return self._ask(likelihood.posterior, x)
 
     def bits_per_dimension(self, x: Tensor) -> Tensor:
-        """Bits for each observed pixel of the image in whole grey levels, (N,)."""
+        """Bits for each observed pixel, (N,): of a code where the leaves are `discrete`; else from a density."""
         return self._ask(lambda tree, part: likelihood.bits_per_dimension(tree, part, self.unit), x)
 
     def marginals(self, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
@@ -247,6 +266,18 @@ class Model:
     def expected_completion(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(mean, standard deviation) of the missing pixels given the observed ones."""
         return self._ask(marginals.expected_completion, x, y)
+
+    def level_probabilities(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(values (C, H, W, L), p(value | observed) (N, C, H, W, L)) of pixels with finitely many values."""
+        values = []
+
+        def ask(tree: Tree, part: Tensor, given: Tensor | None) -> Tensor:
+            levels, p = marginals.level_probabilities(tree, part, given)
+            values.append(levels)
+            return p
+
+        p = self._ask(ask, x, y)
+        return values[0], p
 
     def most_probable_completion(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """x with its missing pixels at the most probable explanation."""

@@ -7,6 +7,7 @@ from math import log
 import torch
 from torch import Tensor
 
+from netspec.queries.precision import refuse_impossible
 from netspec.queries.tree import Tree
 
 
@@ -14,31 +15,44 @@ def class_log_likelihood(tree: Tree, x: Tensor) -> Tensor:
     """log p(observed pixels of x | y) for every class y: (B, Y), nats. x (B, C, H, W), NaN = missing.
 
     Exact: missing pixels are integrated out in the one upward pass (Sharir et al. 2018, eq. 5). 0 where all are.
+    Discrete leaves give log probabilities, others log densities. Worked out in double precision where single would
+    not do. DataError for evidence that is impossible: a value that cannot be, or of probability 0 for every class.
     """
-    return tree.up(x)[-1].flatten(1)
+    return scores(tree, x, exact=False).to(tree.dtype)
+
+
+def scores(tree: Tree, x: Tensor, exact: bool = True) -> Tensor:
+    """`class_log_likelihood` in the precision that it was worked out in."""
+    tree, x = tree.ready(x, exact)
+    top = tree.up(x)[-1].flatten(1)
+    refuse_impossible(top, None)
+    return top
 
 
 def log_likelihood(tree: Tree, x: Tensor) -> Tensor:
     """log p(observed pixels of x), y integrated out under its uniform prior: (B,), nats."""
-    return torch.logsumexp(class_log_likelihood(tree, x), 1) - log(tree.classes)
+    return (torch.logsumexp(scores(tree, x, exact=False), 1) - log(tree.classes)).to(tree.dtype)
 
 
 def posterior(tree: Tree, x: Tensor) -> Tensor:
     """p(y | observed pixels of x): (B, Y), rows sum to 1; the uniform distribution where all pixels are missing."""
-    return torch.softmax(class_log_likelihood(tree, x), 1)
+    return torch.softmax(scores(tree, x), 1).to(tree.dtype)
 
 
 def log_posterior(tree: Tree, x: Tensor) -> Tensor:
     """log p(y | observed pixels of x): (B, Y), nats; finite where `posterior` rounds to 0."""
-    return torch.log_softmax(class_log_likelihood(tree, x), 1)
+    return torch.log_softmax(scores(tree, x), 1).to(tree.dtype)
 
 
 def bits_per_dimension(tree: Tree, x: Tensor, unit: float = 1.0) -> Tensor:
     """-log2 p(observed pixels) for each observed value: (B,), bits. NaN where nothing is observed.
 
-    unit: size of one grey level in the units of x (1/255 where x is pixels / 255), to count bits of the discretised
-    image: the density times `unit` stands for the probability of a level.
+    With discrete leaves a code length: bits that an ideal coder spends on each value. With others p is a density and
+    this is no code length (it falls without end as densities narrow around values that repeat): a density times
+    `unit`, the size of one grey level in the units of x (1/255 where x is pixels / 255), stands for the probability
+    of a level.
     """
     observed = (~x.isnan()).flatten(1).sum(1)
-    bits = -(log_likelihood(tree, x) / observed + log(unit)) / log(2)
+    more = 0.0 if tree.leaf.discrete else log(unit)
+    bits = -(log_likelihood(tree, x) / observed + more) / log(2)
     return torch.where(observed > 0, bits, torch.nan)

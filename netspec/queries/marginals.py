@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from netspec.errors import NetspecError
 from netspec.layers.base import Layer
+from netspec.queries.precision import refuse_impossible
 from netspec.queries.tree import Tree, _forward
 
 
@@ -16,9 +18,15 @@ def marginals(tree: Tree, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
     respect to the activation of a state is that state's posterior probability (Darwiche 2003; facts of a sum-product
     network with log inputs). Blobs that a SUM pooling only spreads are given once, under the level below.
     """
+    asked, x = tree.ready(x)
+    return [one.to(tree.dtype) for one in posteriors(asked, x, y)]
+
+
+def posteriors(tree: Tree, x: Tensor, y: Tensor | None) -> list[Tensor]:
+    """`marginals` of evidence that is ready, in its precision."""
     zeros = tuple(torch.zeros_like(value) for value in tree.up(x))
 
-    def score(bumps: tuple[Tensor, ...]) -> Tensor:
+    def score(bumps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         waiting = iter(bumps)
 
         def call(layer: Layer, value: Tensor) -> Tensor:
@@ -26,10 +34,11 @@ def marginals(tree: Tree, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
 
         top = tree.up(x, call)[-1].flatten(1)
         if y is None:
-            return torch.logsumexp(top, 1).sum()
-        return top.gather(1, y.view(-1, 1)).sum()
+            return torch.logsumexp(top, 1).sum(), top
+        return top.gather(1, y.view(-1, 1)).sum(), top
 
-    found: tuple[Tensor, ...] = torch.func.grad(score)(zeros)
+    found, top = torch.func.grad(score, has_aux=True)(zeros)
+    refuse_impossible(top, y)
     return list(found)
 
 
@@ -42,10 +51,32 @@ def entropy(probabilities: Tensor) -> Tensor:
 def expected_completion(tree: Tree, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """(E[pixel | observed], its standard deviation), both (B, C, H, W); observed pixels as they are, with deviation 0.
 
-    Units of x. From the leaf's posterior: mean = sum_d q_d t_d, variance = sum_d q_d (t_d^2 + 1/w_d) - mean^2.
+    Units of x. From the leaf's posterior q: mean = sum_d q_d mean_d, variance = sum_d q_d (variance_d + (mean_d -
+    mean)^2), in double precision. NaN where a missing value was never observed in training, so that nothing is known.
     """
-    q = marginals(tree, x, y)[0]
-    missing = x.isnan()
-    mean, square = tree.leaf.mean_image(q), tree.leaf.square_image(q)
-    deviation = (square - mean.square()).clamp_min(0).sqrt()
-    return torch.where(missing, mean, x), torch.where(missing, deviation, 0.0)
+    asked, ready = tree.ready(x)
+    q = posteriors(asked, ready, y)[0]
+    missing, mean = ready.isnan(), asked.leaf.mean_image(q)
+    deviation = asked.leaf.variance_image(q, mean).clamp_min(0).sqrt()
+    given = x.to(tree.dtype)
+    return torch.where(missing, mean.to(given), given), torch.where(missing, deviation.to(given), 0.0)
+
+
+def level_probabilities(tree: Tree, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(values (C, H, W, L), p(value | observed) (B, C, H, W, L)) of pixels that have finitely many values.
+
+    An observed pixel has its own value with probability 1. Where a pixel has fewer levels than L, or none because it
+    is continuous, values are NaN and probabilities 0. NetspecError when no pixel has levels.
+    """
+    asked, ready = tree.ready(x)
+    found = asked.leaf.level_image(posteriors(asked, ready, y)[0])
+    if found is None:
+        raise NetspecError(
+            f"{tree.leaf.spec} has continuous values: no list of them; ask for expected_completion"
+        )
+    values, probabilities = found
+    missing = ready.isnan().unsqueeze(4)
+    apart = (ready.unsqueeze(4) - values).abs().nan_to_num(nan=torch.inf)
+    own = torch.nn.functional.one_hot(apart.argmin(4), values.shape[3]).to(probabilities)
+    own = torch.where(values.isnan(), 0.0, own)
+    return values.to(tree.dtype), torch.where(missing, probabilities, own).to(tree.dtype)

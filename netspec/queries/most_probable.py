@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from netspec.queries.precision import refuse_impossible
 from netspec.queries.tree import Tree
 
 
@@ -19,14 +20,17 @@ def most_probable_states(tree: Tree, x: Tensor, y: Tensor | None = None) -> tupl
     Jointly over all latent variables, the missing pixels (at their modes) and, without y, the class, whose uniform
     prior is left out of the figure.
     """
-    values = tree.up_max(x)
+    asked, ready = tree.ready(x)
+    values = asked.up_max(ready)
     top = values[-1].flatten(1)
+    refuse_impossible(top, y)
     root = top.argmax(1) if y is None else y
-    states = tree.down(values, root.view(-1, 1, 1), argmax)
-    return states, top.gather(1, root.view(-1, 1)).squeeze(1)
+    states = asked.down(values, root.view(-1, 1, 1), argmax, best=True)
+    return states, top.gather(1, root.view(-1, 1)).squeeze(1).to(tree.dtype)
 
 
 def most_probable_completion(tree: Tree, x: Tensor, y: Tensor | None = None) -> Tensor:
     """x with its missing pixels at the mode of the most probable explanation: (B, C, H, W)."""
     states, _ = most_probable_states(tree, x, y)
-    return torch.where(x.isnan(), tree.leaf.mean_image(tree.one_hot(states[0])), x)
+    x = x.to(tree.dtype)
+    return torch.where(x.isnan(), tree.leaf.mode_image(states[0]).to(x), x)

@@ -28,7 +28,7 @@ def chain(net: Net) -> tuple[list[int], int]:
     pixels: dict[int, int] = {}
     for i, (step, layer) in enumerate(zip(net.graph.steps, net.made, strict=True)):
         below = [values.get(slot, Other(slot)) for slot in step.reads]
-        if isinstance(layer, Leaf):
+        if isinstance(layer, Leaf) and layer.is_leaf:
             if pixels:
                 first = net.graph.steps[next(iter(pixels))].layer
                 raise SpecError([step.layer.problem(f"a second leaf beside {first}; a tree has one")])
@@ -57,13 +57,13 @@ def leafless(net: Net) -> Problem:
             continue
         if not layer.passes:
             return step.layer.problem(
-                f"reads {step.layer.bottoms[0]!r}, but log densities of pixels come from Similarity alone, and the net "
-                "has none: it is no generative model; begin with Similarity, then MEX and SUM pooling in turn, as in "
-                "nets/ht_cac_mnist.prototxt",
+                f"reads {step.layer.bottoms[0]!r}, but log densities of pixels come from Similarity or Leaves, and the "
+                "net has none: it is no generative model; begin with Similarity, then MEX and SUM pooling in turn, "
+                "as in nets/ht_cac_mnist.prototxt",
                 "type",
             )
         pixels.update(step.writes)
-    return Problem("the net has no Similarity layer, so it is no generative model over its input")
+    return Problem("the net has no Similarity or Leaves layer, so it is no generative model over its input")
 
 
 def only(chains: Sequence[tuple[int, ...]], steps: Sequence[Step]) -> list[int]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from netspec.errors import NetspecError
 from netspec.layers.tree import Choose
+from netspec.queries.precision import refuse_impossible
 from netspec.queries.tree import Given, Tree
 
 
@@ -33,7 +34,10 @@ def sample_states(
     States (B, h, w) of each blob from the leaf's top to the class; the last is (B, 1, 1). NetspecError where what is
     given cannot be: states, or states and classes, that exclude one another.
     """
+    tree, x = tree.ready(x)
     values = tree.up(x, given=given)
+    if not given:
+        refuse_impossible(values[-1].flatten(1), y)
     choose = drawing(generator)
     root = choose(values[-1].flatten(1)) if y is None else y
     if given:
@@ -53,21 +57,19 @@ def complete(
 ) -> Tensor:
     """A draw of the missing pixels given the observed ones (and classes y): (B, C, H, W), observed pixels as they are.
 
-    Exact: class, then states downwards from p(state | parent, pixels below), then missing values from N(t, 1/w).
-    noise: False takes the mean of the drawn component in place of a draw from it. given: states of latent variables
-    that are known as well.
+    Exact: class, then states downwards from p(state | parent, pixels below), then missing values from the component.
+    noise: False takes the mode of the drawn component in place of a draw from it. given: states of latent variables
+    that are known as well. NaN stays where a missing value was never observed in training.
     """
-    weights = tree.one_hot(sample_states(tree, x, y, generator, given)[0])
-    return torch.where(x.isnan(), pixels(tree, weights, generator, noise), x)
+    states = sample_states(tree, x, y, generator, given)[0]
+    x = x.to(tree.dtype)
+    return torch.where(x.isnan(), pixels(tree, states, generator, noise), x)
 
 
-def pixels(tree: Tree, weights: Tensor, generator: torch.Generator | None, noise: bool) -> Tensor:
-    """Pixel values (B, C, H, W) of chosen components, `weights` (B, M, h, w) one-hot."""
-    mean = tree.leaf.mean_image(weights)
-    if not noise:
-        return mean
-    normal = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-    return mean + normal * tree.leaf.scale_image(weights)
+def pixels(tree: Tree, states: Tensor, generator: torch.Generator | None, noise: bool) -> Tensor:
+    """Pixel values (B, C, H, W) of chosen components, states (B, h, w)."""
+    leaf = tree.leaf
+    return (leaf.sample_image(states, generator) if noise else leaf.mode_image(states)).to(tree.dtype)
 
 
 def sample(
@@ -81,9 +83,7 @@ def sample(
 
     given: states that latent variables are known to have; of the images of y only those with them are drawn.
     """
-    empty = torch.full(
-        (len(y), *tree.image_shape), torch.nan, device=y.device, dtype=tree.leaf.blobs[0].dtype
-    )
+    empty = torch.full((len(y), *tree.image_shape), torch.nan, device=y.device, dtype=tree.dtype)
     return complete(tree, empty, y, generator, noise, given)
 
 
@@ -92,6 +92,6 @@ def sample_from(
 ) -> Tensor:
     """Samples (B, C, H, W) below given states (B, h, w) of blob number `level` (as numbered by `Tree.up`)."""
     empty = torch.full((len(states), *tree.image_shape), torch.nan, device=states.device,
-                       dtype=tree.leaf.blobs[0].dtype)  # fmt: skip
+                       dtype=tree.dtype)  # fmt: skip
     leaves = tree.down(tree.up(empty), states, drawing(generator), level)[0]
-    return pixels(tree, tree.one_hot(leaves), generator, noise)
+    return pixels(tree, leaves, generator, noise)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from netspec.errors import NetspecError, Problem, SpecError, did_you_mean
+from netspec.errors import DataError, NetspecError, Problem, SpecError, did_you_mean
 from netspec.layers.base import Layer, as_tuple
+from netspec.layers.simnets.logsumexp import may_look
 from netspec.layers.tree import Choose, Inner, Leaf
 from netspec.net.graph import Step
 from netspec.net.net import Net
+from netspec.queries.precision import DOUBLE, SINGLE, doubled, refuse_illegal, size, versions
 from netspec.queries.recognise import chain
 from netspec.schema.spec import TEST
 
@@ -47,6 +50,52 @@ class Tree:
         self.grid = net.shapes[steps[0].writes[0]][2:]
         """(h, w): positions of the leaf."""
         self.classes = net.shapes[steps[-1].writes[0]][1]
+        self._twin: tuple[object, Tree] | None = None
+
+    # Evidence and precision
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the blobs."""
+        blobs = [blob for layer in (self.leaf, *self.inner) for blob in layer.blobs]
+        return blobs[0].dtype if blobs else torch.get_default_dtype()
+
+    def ready(self, x: Tensor, exact: bool = True) -> tuple[Tree, Tensor]:
+        """(the tree in the precision that x needs, x in that precision).
+
+        exact: differences of log p of 1e-3 count (False for log p itself).
+        DataError for a value that cannot be, evidence of probability 0, and evidence so far from all components that
+        double precision cannot tell states apart. Compiled code, which cannot look, takes x as it is.
+        """
+        x = x.to(self.dtype) if x.is_floating_point() else x.to(torch.get_default_dtype())
+        if not may_look(x):
+            return self, x
+        refuse_illegal(self.leaf, x)
+        nats = size(self.leaf, _forward(self.leaf, x))
+        tree: Tree = self
+        if self.dtype != torch.float64 and not bool((nats <= SINGLE).all()):  # not: NaN and infinity too
+            tree, x = self.double(), x.double()
+            nats = size(tree.leaf, _forward(tree.leaf, x))
+        if exact and not bool((nats <= DOUBLE).all()):
+            image = int((~(nats <= DOUBLE)).nonzero()[0])
+            raise DataError(
+                f"image {image} lies so far from all components (log p about -{float(nats[image]):.1e}) that what is "
+                "hidden cannot be told from it, even in double precision"
+            )
+        return tree, x
+
+    def double(self) -> Tree:
+        """The same tree in double precision; made once, and again when weights change."""
+        if self.dtype == torch.float64:
+            return self
+        now = versions([self.leaf, *self.inner])
+        if self._twin is None or self._twin[0] != now:
+            twin = copy.copy(self)
+            leaf, *inner = (doubled(layer) for layer in (self.leaf, *self.inner))
+            assert isinstance(leaf, Leaf)  # narrows the type: a copy is of the same class
+            twin.leaf, twin.inner = leaf, [layer for layer in inner if isinstance(layer, Inner)]
+            self._twin = (now, twin)
+        return self._twin[1]
 
     @property
     def names(self) -> list[str]:
@@ -98,22 +147,27 @@ class Tree:
         return values
 
     def down(
-        self, values: list[Tensor], state: Tensor, choose: Choose, start: int | None = None
+        self,
+        values: list[Tensor],
+        state: Tensor,
+        choose: Choose,
+        start: int | None = None,
+        best: bool = False,
     ) -> list[Tensor]:
         """States at every blob from the leaf's top to the root, given the root's `state`.
 
-        values: what `up` or `up_max` gave. state: (B, h, w) at blob number `start` (default the last: the class).
+        values: what `up` or `up_max` (then with `best`) gave. state: (B, h, w) at blob number `start` (default the
+        last: the class).
         """
         start = len(self.inner) if start is None else start
         states = [state]
         for i in reversed(range(start)):
-            states.insert(0, self.inner[i].downward(states[0], values[i], choose))
+            states.insert(0, self.inner[i].downward(states[0], values[i], choose, best))
         return states
 
     def one_hot(self, states: Tensor) -> Tensor:
         """Leaf states (B, h, w) as weights (B, M, h, w)."""
-        components = int(self.leaf.blob_shapes[0][0])
-        return torch.nn.functional.one_hot(states, components).movedim(-1, 1).to(self.leaf.blobs[0].dtype)
+        return torch.nn.functional.one_hot(states, self.leaf.components).movedim(-1, 1).to(self.dtype)
 
 
 def only(values: Tensor, states: Tensor) -> Tensor:

@@ -18,10 +18,13 @@ from torch.nn.functional import unfold
 from netspec.layers.base import Layer, as_tuple
 from netspec.layers.basic.convolution import Convolution
 from netspec.layers.simnets.block import normalise
+from netspec.layers.simnets.latent_tree import LatentTree
+from netspec.layers.simnets.leaves import Leaves
 from netspec.layers.simnets.marginalize import Marginalize
 from netspec.layers.simnets.similarity import Similarity
 from netspec.net.net import Net
 from netspec.run.clusters import Patches, kmeans, mixture, spread
+from netspec.run.leaf_learning import learn_leaves
 
 
 def initialise(
@@ -49,7 +52,18 @@ def initialise(
             progress(f"{layer.spec}: {wanted.type} initialisation")
         stream = _stream(net, layer, batches)
         with torch.no_grad():
-            if isinstance(layer, Similarity):
+            if isinstance(layer, Leaves):
+                above = next_tree(net, layer, skip)
+                told = learn_leaves(layer, stream_of_patches(net, layer, batches), generator, above)
+                for line in (told.report(), *told.warnings()):
+                    if progress:
+                        progress(f"{layer.spec}: {line}")
+                if above is not None:
+                    done.append(above.spec.name)
+            elif isinstance(layer, LatentTree):
+                layer.fail("learns its tree from the Leaves right below, which need an unsupervised_init too",
+                           "latent_tree_param", "unsupervised_init")  # fmt: skip
+            elif isinstance(layer, Similarity):
                 fit_similarity(layer, wanted, stream, generator)
             elif wanted.type == "pca":
                 fit_convolution(layer, wanted, stream)
@@ -60,6 +74,16 @@ def initialise(
     return done
 
 
+def next_tree(net: Net, leaf: Leaves, skip: Collection[str]) -> LatentTree | None:
+    """The LatentTree that reads the leaf's top, if it has no weights already."""
+    steps = net.graph.steps
+    top = steps[net.made.index(leaf)].writes[0]
+    for step, layer in zip(steps, net.made, strict=True):
+        if isinstance(layer, LatentTree) and step.reads == (top,) and layer.spec.name not in skip:
+            return layer
+    return None
+
+
 class _Reached(Exception):
     """Carries the bottoms of the layer where a walk ends."""
 
@@ -68,20 +92,40 @@ class _Reached(Exception):
         self.bottoms = bottoms
 
 
-def _stream(net: Net, layer: Layer, batches: Callable[[], tuple[Tensor, ...]]) -> Patches:
+def stream_of_patches(net: Net, layer: Leaves, batches: Callable[[], tuple[Tensor, ...]]) -> Patches:
+    """The leaf's patches (P, N, K) of the next mini-batch."""
+    bottoms = _bottoms(net, layer, batches)
+    return lambda: layer.patches(torch.cat(bottoms()))
+
+
+def _bottoms(
+    net: Net, layer: Layer, batches: Callable[[], tuple[Tensor, ...]]
+) -> Callable[[], tuple[Tensor, ...]]:
+    """Gives what reaches `layer` of the next mini-batch; random marginalisation is off."""
+
     def call(current: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if current is layer:
             raise _Reached(bottoms)
         return bottoms if isinstance(current, Marginalize) else as_tuple(current(*bottoms))
 
-    def following() -> Tensor:
+    def following() -> tuple[Tensor, ...]:
         try:
             with torch.no_grad():
                 net.run(call, *batches())
         except _Reached as reached:
-            rows = torch.cat([patches_of(layer, bottom) for bottom in reached.bottoms]).double()
-            return rows[~rows.isnan().any(1)]
+            return reached.bottoms
         raise KeyError(f"the walk never came to {layer.spec}")
+
+    return following
+
+
+def _stream(net: Net, layer: Layer, batches: Callable[[], tuple[Tensor, ...]]) -> Patches:
+    """Complete patches (n, K) of the next mini-batch."""
+    bottoms = _bottoms(net, layer, batches)
+
+    def following() -> Tensor:
+        rows = torch.cat([patches_of(layer, bottom) for bottom in bottoms()]).double()
+        return rows[~rows.isnan().any(1)]
 
     return following
 

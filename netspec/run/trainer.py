@@ -37,7 +37,7 @@ from netspec.run.snapshot import Checkpoint
 from netspec.run.stopping import Best, Stopping
 from netspec.run.tests import TestNets
 from netspec.run.watch import Alarm, Diverged
-from netspec.solver import Solver, history_of
+from netspec.solver import Solver, history_of, solver_of
 
 COMPILE_FROM = 2000
 """Iterations from which compiling (half a minute or more) pays."""
@@ -107,7 +107,7 @@ class Trainer:
         fed = {key: self.open(net) for key, net in distinct.items()}
         feeders = [fed[id(test.spec)] for test in plan.tests]
         self.tests = TestNets(tests, feeders, batches, self.seed, self.message)
-        self.solver = Solver(self.net, self.message, at=plan.at)
+        self.solver = solver_of(self.message.type)(self.net, self.message, at=plan.at)
         self.checkpoint = Checkpoint(self.net, tests, self.solver, self.feeder, self.device)
         self.alarm = Alarm(self.net, self.device)
         self.own = self.beginning.own_folder(options.out)
@@ -223,7 +223,7 @@ class Trainer:
             return before if compiled is None else compiled
         if compiled is not None:
             return compiled
-        long = self.message.max_iter >= COMPILE_FROM
+        long = self.message.max_iter >= COMPILE_FROM and self.message.type != "EM"
         return bool(self.message.compile and long and not self.message.debug_info)
 
     def compile(self) -> None:

@@ -249,6 +249,16 @@ def descend_(w: Tensors, lr: Number, numerator: Tensors, denominator: Tensors) -
 
 
 @register
+class EM(Rule):
+    """Nothing: this type turns expected counts into probabilities, see netspec.solver.em."""
+
+    slots = ()
+
+    def update(self, w: Tensors, g: Tensors, history: History, lr: Number, scalars: Sequence[Number]) -> None:
+        """Leave the values as they are."""
+
+
+@register
 class HardEM(Rule):
     """Nothing: this type trains rendering models without gradients, see netspec.run.hard_em."""
 

@@ -30,8 +30,8 @@ def test_answers_are_those_of_the_model() -> None:
         assert one.posterior == pytest.approx(ours.posterior(x)[i].tolist())
     assert found[1].entropy == pytest.approx(np.log(10))
     lines = answers.table(found).splitlines()
-    assert len(lines) == 4
-    assert len({line.index(" %") > 0 for line in lines[1:]}) == 1
+    assert len(lines) == 5
+    assert len({line.index(" %") > 0 for line in lines[1:4]}) == 1
     assert json.loads(json.dumps(found[1].as_json(), allow_nan=False))["bits_per_dimension"] is None
 
 
@@ -39,7 +39,11 @@ def test_the_command() -> None:
     call = ["likelihood", DIGITS, "--images", "1:3", "--missing", "iid:0.5"]
     printed = CliRunner().invoke(app, call, catch_exceptions=False).output.splitlines()
     assert printed[0].split()[:3] == ["image", "label", "observed"]
-    assert [line.split()[0] for line in printed[1:]] == ["1", "2"]
+    assert [line.split()[0] for line in printed[1:3]] == ["1", "2"]
+    # Gaussian leaves: what is printed is a density, and says so.
+    assert printed[0].split()[5] == "density"
+    assert "log p: of a density" in printed[3]
+    assert "no code length" in printed[3]
     lines = CliRunner().invoke(app, [*call, "--json"], catch_exceptions=False).output.splitlines()
     assert [json.loads(line)["image"] for line in lines] == [1, 2]
     assert sum(json.loads(lines[0])["posterior"]) == pytest.approx(1, abs=1e-5)

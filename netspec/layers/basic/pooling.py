@@ -161,7 +161,7 @@ class Pooling(Inner):
     def upward_max(self, below: Tensor) -> Tensor:
         return as_tuple(self(below))[0]
 
-    def downward(self, states: Tensor, below: Tensor, choose: Choose) -> Tensor:
+    def downward(self, states: Tensor, below: Tensor, choose: Choose, best: bool = False) -> Tensor:
         spread = states.repeat_interleave(self.frame.kernel[0], 1).repeat_interleave(self.frame.kernel[1], 2)
         return spread[:, : below.shape[2], : below.shape[3]]
 

@@ -1,4 +1,4 @@
-"""Layers that move values and compute nothing: joining, cutting, reshaping; and one-hot codes.
+"""Layers that move values and compute nothing: joining, cutting, reshaping.
 
 NaN (a missing value) moves like any other value. Gradients move back the same way.
 """
@@ -302,32 +302,3 @@ class Crop(Layer):
         """As below, with the first value at the offset."""
         offsets = [0] * self.start + self.offsets
         return replace(below, first=below.at(offsets[2:]))
-
-
-@register("OneHot")
-class OneHot(Layer):
-    """y_k = 1 where round(x) = k, else 0; with `to_log` 0 and -inf, their logarithms. No gradient.
-
-    Shapes: (N, 1, ...) to (N, input_dim, ...). Halves round away from zero. An index outside 0..input_dim - 1
-    gives no 1 at all (the original does not look). NaN: a missing index gives NaN in every channel. Raises
-    SpecError without input_dim, or for a bottom that has more than one channel. Source: SimNets fork of
-    Caffe, one_hot_layer.cpp.
-    """
-
-    family, roles = "shape", ("label",)
-    param_field = "one_hot_param"
-    differentiable = False
-
-    def setup(self, *shapes: Shape) -> None:
-        (shape,) = shapes
-        if self.param.input_dim < 1:
-            self.fail("needs input_dim > 0", "one_hot_param", "input_dim")
-        if len(shape) < 2 or shape[1] != 1:
-            self.fail(f"needs a bottom (N, 1, ...), found {shape}", "bottom", 0)
-
-    def forward(self, *bottoms: Tensor) -> Tensor:
-        (x,) = bottoms
-        index = x.sign() * (x.abs() + 0.5).floor()
-        codes = torch.arange(self.param.input_dim, device=x.device).view(-1, *(1,) * (x.dim() - 2))
-        y = (index == codes).to(x.dtype)
-        return torch.where(x.isnan(), x, y.log() if self.param.to_log else y)

@@ -63,6 +63,12 @@ class Block:
         )
         return covered and self.grid[0] == 1 and self.pad[0] == 0
 
+    @property
+    def margins(self) -> tuple[int, int, int, int]:
+        """Cells that the windows add above, below, left and right of the blob."""
+        after = [self.grid[axis] * self.size[axis] - self.pad[axis] - self.shape[axis] for axis in (1, 2)]
+        return self.pad[1], after[0], self.pad[2], after[1]
+
     def image(self, patches_BhwK: Tensor) -> Tensor:
         """The inverse of `patches` for windows that tile the blob: (B, C, H, W), padding cut off."""
         x = torch.unflatten(patches_BhwK, 3, self.size).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)

@@ -62,5 +62,5 @@ class Marginalize(Inner):
     def upward_max(self, below: Tensor) -> Tensor:
         return below
 
-    def downward(self, states: Tensor, below: Tensor, choose: Choose) -> Tensor:
+    def downward(self, states: Tensor, below: Tensor, choose: Choose, best: bool = False) -> Tensor:
         return states

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netspec.errors import Problem
+from netspec.errors import Problem, SpecError
 from netspec.layers.base import Shape, at_least, register
 from netspec.layers.simnets.block import normalise, read_block, same_shapes
 from netspec.layers.simnets.logsumexp import (
@@ -30,7 +30,7 @@ from netspec.layers.simnets.logsumexp import (
 )
 from netspec.layers.simnets.regions import read_regions
 from netspec.layers.traits import Field
-from netspec.layers.tree import Choose, Inner
+from netspec.layers.tree import Choose, Inner, share, with_rows
 
 SPECIAL = {inf: "max", -inf: "min", 0.0: "mean", 1.0: "one"}
 """Values of epsilon at which the formula is a limit, or needs no scaling."""
@@ -100,6 +100,9 @@ class MEX(Inner):
 
     def mixer(self) -> Callable[[Tensor], Tensor]:
         """The function from patches (R, L, K) to y (R, L, M), with the offsets as they are now."""
+        if self.evidence is not None:
+            given = self.evidence[0]
+            return lambda x_RLK: product(x_RLK, given, False, self.log_k)
         if self.limit in ("one", "any") and not self.strict:
             eps, b_RMK = self.epsilon(), self.rows()
             if self.limit == "one" and not eps.requires_grad:
@@ -227,7 +230,7 @@ class MEX(Inner):
         y_RLM = max_plus(self.patches(below), self.offsets())
         return self.regions.join(y_RLM).permute(0, 4, 1, 2, 3).flatten(1, 2)
 
-    def downward(self, states: Tensor, below: Tensor, choose: Choose) -> Tensor:
+    def downward(self, states: Tensor, below: Tensor, choose: Choose, best: bool = False) -> Tensor:
         rows_BhwK = self.offsets()[self.regions.map(states.device), states]
         return choose(rows_BhwK + below.movedim(1, -1))
 
@@ -237,6 +240,24 @@ class MEX(Inner):
 
     def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
         return below.grown(self.block.size[1:], self.block.stride[1:], self.block.pad[1:])
+
+    # Expectation maximisation
+
+    def new_evidence(self) -> list[Tensor]:
+        if problem := self.tree_problem():
+            raise SpecError([problem])
+        with torch.no_grad():
+            return [self.offsets().clone()]
+
+    def maximise(self, counts: list[Tensor], prior_states: float, prior_values: float) -> None:
+        (counts_RMK,) = counts
+        if prior_states:
+            counts_RMK = counts_RMK + prior_states * share(counts_RMK.sum(1, keepdim=True))
+        with torch.no_grad():
+            new = with_rows(counts_RMK, self.offsets())
+            if not self.param.use_log_space_parameters:
+                new = new.exp().clamp(min=self.param.linear_space_min_value)
+            self.blob(1).copy_(new.unsqueeze(1))
 
 
 def scale(eps: Tensor, x: Tensor) -> Tensor:

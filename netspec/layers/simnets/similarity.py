@@ -12,7 +12,7 @@ from math import isnan, log, pi, prod
 import torch
 from torch import Tensor
 
-from netspec.errors import Problem
+from netspec.errors import Problem, SpecError
 from netspec.layers.base import Shape, at_least, register
 from netspec.layers.simnets.block import normalise, read_block, same_shapes
 from netspec.layers.simnets.logsumexp import may_look
@@ -22,6 +22,8 @@ from netspec.layers.tree import Leaf
 LOG_2PI = log(2 * pi)
 ALLOWED = 5e-3
 """Rounding, in nats, that is taken for the speed of a matrix product."""
+UNKNOWN = 1e-30
+"""Weights up to it say that nothing is known of a value: an initialisation never saw one."""
 
 
 @register("Similarity")
@@ -70,6 +72,7 @@ class Similarity(Leaf):
         self.block = read_block(self, p.block_param, same_shapes(self, shapes), can_round_up=False)
         self.ignores_nan = p.ignore_nan_input and p.normalization_term
         self.needs_double = False
+        self.components = int(p.num_instances)
         shape = (p.num_instances, *self.block.size)
         fit = p.unsupervised_init
         # The fork leaves at 0 what the initialisation will write; here it is filled, in case none is run.
@@ -83,9 +86,14 @@ class Similarity(Leaf):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         self.look()
         t_MK, w_MK = self.blob(0).flatten(1), self.blob(1).flatten(1)
+        if self.evidence is not None:
+            t_MK, w_MK = t_MK.detach(), w_MK.detach()
         tops = []
         for x_BCHW in bottoms:
-            y_BchwM = self.compare(self.patches(x_BCHW), t_MK, w_MK)
+            patches = self.patches(x_BCHW)
+            y_BchwM = self.compare(patches, t_MK, w_MK)
+            if self.evidence is not None:
+                y_BchwM = y_BchwM + self.counting(patches, self.evidence)
             if self.param.bias_term:
                 y_BchwM = y_BchwM + self.blob(2).flatten()
             tops.append(y_BchwM.permute(0, 4, 1, 2, 3).flatten(1, 2))
@@ -195,9 +203,7 @@ class Similarity(Leaf):
         return None
 
     def margins(self) -> tuple[int, int, int, int]:
-        b = self.block
-        after = [b.grid[axis] * b.size[axis] - b.pad[axis] - b.shape[axis] for axis in (1, 2)]
-        return b.pad[1], after[0], b.pad[2], after[1]
+        return self.block.margins
 
     def precisions(self) -> Tensor:
         """1 / variance of each component's values (M, K)."""
@@ -219,14 +225,18 @@ class Similarity(Leaf):
         return y + gain.permute(0, 4, 1, 2, 3).flatten(1, 2)
 
     def mean_image(self, weights: Tensor) -> Tensor:
-        return self.block.image(weights.movedim(1, -1) @ self.blob(0).flatten(1))
+        t_MK = self.blob(0).detach().flatten(1).double()
+        origin = t_MK.mean(0)
+        mass = weights.double().movedim(1, -1)
+        return self.told(mass @ (t_MK - origin) + origin * mass.sum(-1, keepdim=True))
 
-    def square_image(self, weights: Tensor) -> Tensor:
-        square_MK = self.blob(0).flatten(1).square() + self.variances()
-        return self.block.image(weights.movedim(1, -1) @ square_MK)
-
-    def scale_image(self, weights: Tensor) -> Tensor:
-        return self.block.image(weights.movedim(1, -1) @ self.variances().sqrt())
+    def variance_image(self, weights: Tensor, centre: Tensor) -> Tensor:
+        t_MK, variance_MK = self.blob(0).detach().flatten(1).double(), self.variances().detach().double()
+        mass, centre_BhwK = weights.double().movedim(1, -1), self.block.patches(centre.double()).squeeze(1)
+        total = mass @ variance_MK
+        for m in range(self.components):
+            total = total + mass[..., m : m + 1] * (t_MK[m] - centre_BhwK).square()
+        return self.told(total)
 
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         """The weighted square distance is a sum over x^2 and x (two products), the others over x or |t - x|."""
@@ -234,3 +244,50 @@ class Similarity(Leaf):
 
     def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
         return below.grown(self.block.size[1:], self.block.stride[1:], self.block.pad[1:])
+
+    def mode_image(self, states: Tensor) -> Tensor:
+        return self.told(self.blob(0).detach().flatten(1).double()[states])
+
+    def sample_image(self, states: Tensor, generator: torch.Generator | None) -> Tensor:
+        mean, scale = self.blob(0).detach().flatten(1)[states], self.variances().detach().sqrt()[states]
+        normal = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return self.told(mean.double() + normal.double() * scale.double())
+
+    def told(self, patches_BhwK: Tensor) -> Tensor:
+        """Patches as pixels, NaN where every component has weight 0: there nothing was ever observed."""
+        unknown_K = (self.precisions().detach() <= UNKNOWN).all(0)
+        return self.block.image(torch.where(unknown_K, torch.nan, patches_BhwK))
+
+    # Expectation maximisation: expected counts, deviations from the mean template and their squares (M, K)
+
+    def new_evidence(self) -> list[Tensor]:
+        if problem := self.tree_problem():
+            raise SpecError([problem])
+        return [torch.zeros_like(self.blob(0).flatten(1)) for _ in range(3)]
+
+    def counting(self, x_BchwK: Tensor, evidence: list[Tensor]) -> Tensor:
+        """0 (B, c, h, w, M), as a function of `evidence` whose gradient are expected counts."""
+        seen = ~x_BchwK.isnan()
+        apart = torch.where(seen, x_BchwK - self.blob(0).detach().flatten(1).mean(0), 0.0)
+        powers = torch.cat([seen.to(apart.dtype), apart, apart.square()], -1)
+        return powers @ torch.cat(evidence, 1).t()
+
+    def maximise(self, counts: list[Tensor], prior_states: float, prior_values: float) -> None:
+        n, first, second = (one.double() for one in counts)
+        alive, some = n > 0, n.clamp_min(torch.finfo(torch.float64).tiny)
+        shift = first / some
+        variance = (second / some - shift.square()).clamp_min(torch.finfo(torch.float32).tiny)
+        weight = 1 / variance
+        if self.param.use_log_space_weight_param:
+            stored = weight.log()
+        else:  # log(w + fudge) - w variance is largest here
+            stored = (weight - self.param.normalization_term_fudge).clamp_min(0)
+        with torch.no_grad():
+            t_MK, w_MK = (self.blob(i).flatten(1) for i in (0, 1))
+            origin = t_MK.double().mean(0)
+            shape = self.blob_shapes[0]
+            self.blob(0).copy_(torch.where(alive, origin + shift, t_MK.double()).view(shape))
+            self.blob(1).copy_(torch.where(alive, stored, w_MK.double()).view(shape))
+            moved = self.blob(0).flatten(1).double().mean(0) - origin
+            counts[2].copy_((second - 2 * moved * first + moved.square() * n).clamp_min(0))
+            counts[1].copy_(first - moved * n)
