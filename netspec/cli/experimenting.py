@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from netspec.cli.options import Device
+
 app = typer.Typer()
 Values = Annotated[
     list[str] | None,
@@ -64,16 +66,42 @@ def sweep(
     ] = None,
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Time a step in a dry run.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print a dry run as JSON lines.")] = False,
+    device: Device = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Snapshots of a finished run to keep: last, best, all or none.")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Make runs that failed again.")] = False,
+    storage: Annotated[
+        str,
+        typer.Option(
+            help="optuna's storage, shared by machines: sqlite:///FILE, postgresql://..., or a journal file."
+        ),
+    ] = "",
 ) -> None:
     """Make the runs of a plan, or list them. A sweep that was stopped, however, goes on with the same command."""
     from netspec.experiments.plans import read_plan
 
     if len(files) > 2:
         raise typer.BadParameter("give a plan, or a template and a plan")
-    plan = read_plan(files[-1], files[0] if len(files) == 2 else None, out)
+    plan = read_plan(files[-1], files[0] if len(files) == 2 else None, out, keep)
     if dry_run:
         show(plan, jobs or 1, timing, as_json)
         return
+    from netspec.experiments.board import Board
+    from netspec.experiments.sweep import Options, Sweep
+    from netspec.experiments.table import table_path
+
+    with Board() as board:
+        summary = Sweep(plan, Options(jobs, device, retry, storage), board.tell).run()
+    if summary.interrupted:
+        print("stopped; the same command goes on")
+        raise typer.Exit(130)
+    lacking = f", {len(summary.skipped)} not made" if summary.skipped else ""
+    print(
+        f"{len(summary.results)} runs over, {len(summary.failed)} of them failed{lacking}: {table_path(plan)}"
+    )
+    if summary.failed or summary.skipped:
+        raise typer.Exit(1)
 
 
 def show(plan: Any, jobs: int, timing: bool, as_json: bool) -> None:

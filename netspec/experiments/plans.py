@@ -19,8 +19,9 @@
     keep: last                          # snapshots of a finished run: last, best, all or none
     stages: [{name: init, ...}, {name: train, after: init, ...}, {name: test, after: train, task: test, ...}]
 
-A stage has the keys of the plan; those that it leaves out are the plan's. It runs once per run of the stage before it
-and per point of its own, with the values of both, from the weights of that run.
+A stage has the keys of the plan; those that it leaves out are the plan's. A stage `after` another runs once per run of
+that stage and per point of its own, with the values of both, from the weights of that run; values, groups and seeds of
+the plan itself are those of the stages that come after none.
 
 hyper_train.py's plans: name is the folder, the template is net.prototmp beside the plan, `weights_file` a pattern in
 the folder; templates get `name`, `caffe_random_seed` and `run_idx_1`, `run_idx_2` ..., as those of other plans do.
@@ -29,7 +30,7 @@ the folder; templates get `name`, `caffe_random_seed` and `run_idx_1`, `run_idx_
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,13 @@ class Plan:
         return found[0] if found else "grid"
 
 
-def read_plan(path: str | Path, template: str | Path | None = None, out: str | Path | None = None) -> Plan:
-    """Read a plan; `template` is the file of its runs where it names none, `out` the folder in place of its own.
+def read_plan(
+    path: str | Path,
+    template: str | Path | None = None,
+    out: str | Path | None = None,
+    keep: str | None = None,
+) -> Plan:
+    """Read a plan; `template` is the file of its runs where it names none, `out` and `keep` are in place of its own.
 
     Raises SpecError with the place of the mistake.
     """
@@ -144,7 +150,16 @@ def read_plan(path: str | Path, template: str | Path | None = None, out: str | P
     text = load_text(file)
     data = read_mapping(file, text)
     reader = Reader(file, data, Places(text, str(file)))
-    return reader.original(template, out) if "hyper_params" in data else reader.plan(template, out)
+    plan = reader.original(template, out) if "hyper_params" in data else reader.plan(template, out)
+    plan = plan if keep is None else replace(plan, keep=reader.one_of(keep, KEEP, "keep"))
+    if plan.keep == "none" and (needy := [stage.name for stage in plan.stages if stage.after]):
+        raise reader.fail(f"keep: none, but stage {needy[0]!r} starts from the weights of another", "keep")
+    return plan
+
+
+def both(key: str, one: Mapping[Any, Any], other: Mapping[Any, Any]) -> bool:
+    """Whether an entry is a mapping in both."""
+    return isinstance(one.get(key), Mapping) and isinstance(other.get(key), Mapping)
 
 
 PLAN_KEYS = ("name", "points", "metric", "seed", "limits", "keep", "stages", "out")
@@ -208,8 +223,10 @@ class Reader:
         searches = [group.search for stage in stages for group in stage.groups if group.search != "grid"]
         if searches and plan.points is None:
             raise self.fail(f"search {searches[0]!r} needs points, the most runs that it may make", "search")
-        if plan.search in ADAPTIVE and (len(stages) > 1 or len(stages[0].groups) > 1):
-            raise self.fail(f"search {plan.search!r} goes with one stage and one group", "search")
+        if plan.search in ADAPTIVE and (
+            len(stages) > 1 or len(stages[0].groups) > 1 or len(stages[0].seeds) > 1
+        ):
+            raise self.fail(f"search {plan.search!r} goes with one stage, one group and one seed", "search")
         return plan
 
     def named_stage(self, i: int, entry: Mapping[Any, Any], template: str | Path | None) -> Stage:
@@ -221,7 +238,16 @@ class Reader:
         shared = {key: self.data[key] for key in STAGE_KEYS if key in self.data}
         if own:
             shared = {key: value for key, value in shared.items() if key not in ("template", "file")}
-        return self.stage(name, {**shared, **entry}, template, "stages", i)
+        # What the plan varies, its first stages vary; those after them have the values of the run before.
+        merged = {key: {**shared[key], **entry[key]} for key in ("values", "set") if both(key, shared, entry)}
+        if entry.get("after"):
+            shared = {
+                key: value
+                for key, value in shared.items()
+                if key not in ("values", "groups", "seeds", "search")
+            }
+            merged.pop("values", None)
+        return self.stage(name, {**shared, **entry, **merged}, template, "stages", i)
 
     def stage(
         self, name: str, data: Mapping[Any, Any], template: str | Path | None, *path: str | int

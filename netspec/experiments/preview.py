@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from netspec.errors import NetspecError
 from netspec.experiments.cost import Stopwatch, seconds
+from netspec.experiments.nets import own_folder
 from netspec.experiments.plans import ADAPTIVE, Plan
 from netspec.experiments.points import PlannedRun, differing, runs_of, settings_of, text_of
 from netspec.experiments.weights import pattern_of
@@ -43,22 +43,6 @@ def loaded(run: PlannedRun, plan: Plan) -> experiment.Experiment:
     if text is not None:
         own_folder(source, run.stage.source)
     return experiment.load(source, settings_of(run))
-
-
-def own_folder(document: Any, template: Path) -> None:
-    """Let a rendered solver's net files be found beside its template, too."""
-    message = document.message
-    for name in ("net", "train_net"):
-        if document.kind == "solver" and message.HasField(name):
-            setattr(message, name, beside(getattr(message, name), template))
-    if document.kind == "solver":
-        message.test_net[:] = [beside(entry, template) for entry in message.test_net]
-
-
-def beside(name: str, template: Path) -> str:
-    """A file's name, from the template's folder where it lies there and not in the working directory."""
-    there = template.parent / name
-    return str(there) if not Path(name).is_file() and there.is_file() else name
 
 
 def previews(plan: Plan, timing: bool = True) -> Iterator[Preview]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
 
 from netspec.experiments.plans import Plan
@@ -33,7 +34,7 @@ def weights_of(run: PlannedRun, plan: Plan) -> Path | None:
     if run.stage.weights:
         text = pattern(run, plan)
         for base in (plan.folder, Path(plan.file).parent, Path()):
-            found = [Path(path) for path in glob.glob(str(base / text))]
+            found = [Path(path) for path in glob.glob(os.path.normpath(base / text))]
             if found:
                 return max(found, key=lambda path: (path.stat().st_mtime, str(path)))
         return None

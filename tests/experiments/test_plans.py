@@ -202,7 +202,7 @@ template: net.prototmp
 values: {max_iter: 5, units: 3, base_lr: 0.1}
 stages:
   - name: init
-  - {name: train, after: init, values: {base_lr: [0.1, 0.2], units: 3, max_iter: 5}, seeds: 2}
+  - {name: train, after: init, values: {base_lr: [0.1, 0.2]}, seeds: 2}
   - {name: test, after: train, task: test, values: {p: [0, 0.5, 0.9]}}
 """
 
