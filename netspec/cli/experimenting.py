@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from netspec.cli.options import Device
+from netspec.cli.options import Device, Seed, Weights
 
 app = typer.Typer()
 Values = Annotated[
@@ -116,3 +116,51 @@ def show(plan: Any, jobs: int, timing: bool, as_json: bool) -> None:
         print(line)
     if any(one.error for one in found):
         raise typer.Exit(1)
+
+
+@app.command("lr-range")
+def range_test(
+    file: Annotated[Path, typer.Argument(help="A solver, or a net with its solver beside it.")],
+    low: Annotated[float, typer.Option("--from", help="The first rate.")] = 1e-6,
+    high: Annotated[float, typer.Option("--to", help="The last rate.")] = 10.0,
+    iterations: Annotated[int, typer.Option("--iterations", "-n", min=2)] = 100,
+    weights: Weights = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, as in train.")
+    ] = None,
+    device: Device = None,
+    seed: Seed = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The curve: .svg, .png or .pdf.")] = Path(
+        "lr_range.svg"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the curve as JSON too.")] = False,
+) -> None:
+    """Train a little while the learning rate rises; propose a rate to begin with."""
+    from netspec.run.lr_range import draw_range, lr_range
+
+    found = lr_range(
+        file,
+        low=low,
+        high=high,
+        iterations=iterations,
+        weights=weights,
+        overrides=settings,
+        device=device,
+        seed=seed,
+        progress=not as_json,
+    )
+    draw_range(found, out)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "proposal": found.proposal,
+                    "lowest": found.lowest,
+                    "rates": found.rates,
+                    "losses": found.losses,
+                }
+            )
+        )
+        return
+    print(f"loss lowest at {found.lowest:.3g}, falls fastest at {found.steepest:.3g}; curve: {out}")
+    print(f"proposal: base_lr: {found.proposal:.2g}")
