@@ -69,6 +69,11 @@ class Run:
         """Updates done."""
         return self.solver.iteration
 
+    def _repr_html_(self) -> str:
+        from netspec.run.showing import as_html
+
+        return as_html(self)
+
 
 class Trainer:
     """One run: its nets, data, solver and folder, and the loop over iterations."""
