@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,14 @@ def test_nothing_lies_loose() -> None:
     rooms = {path.parent.name for path in (ROOT / "netspec").glob("*/__init__.py")}
     assert rooms <= set(ROOMS)
     assert len(ROOMS) <= 20
+
+
+def test_every_room_is_described() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    listed = re.findall(r"^    (\w+) {2,}\S", page, re.M)
+    assert listed == ROOMS[::-1]
+    for path in re.findall(r"`((?:\w+/)+\w+\.py)`", page):
+        assert (ROOT / "netspec" / path).exists() or (ROOT / path).exists(), path
 
 
 def test_nothing_of_ours_imports_tools_or_tests() -> None:
