@@ -1,6 +1,8 @@
-"""Clusters and mixtures of Gaussians, fitted to a stream of mini-batches of patches.
+"""Clusters and mixtures of Gaussians, fitted to a stream of mini-batches of patches, missing values among them.
 
-Formulas: k-means and hard-EM mixtures of the SimNets fork. `strict` takes its accidents along.
+Formulas: k-means and hard-EM mixtures of the SimNets fork. `strict` takes its accidents along. A missing value (NaN)
+has no say: distances, densities and means are over what is observed, which for a mixture of diagonal Gaussians is
+exact. Squares are of deviations from the newest means, so that they are right far from 0 too.
 Shape letters: n patches of a mini-batch, M clusters, K values of a patch. All sums are kept in float64.
 """
 
@@ -25,16 +27,34 @@ FIRST_CENTRE = 1e-5
 """Probability with which that k-means takes a patch as its first centre, in the fork."""
 
 
+def observed(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(x with 0 where it is NaN, 1 where observed and 0 where not); None in place of a mask of ones."""
+    missing = x.isnan()
+    if not bool(missing.any()):
+        return x, None
+    return torch.where(missing, 0.0, x), (~missing).to(x.dtype)
+
+
 def nearest(x: Tensor, centres: Tensor) -> Tensor:
-    """Index of the nearest centre for each patch."""
-    return torch.addmm(-0.5 * centres.square().sum(1), x, centres.t()).argmax(1)
+    """Index of the nearest centre for each patch, over what is observed of it."""
+    x, seen = observed(x)
+    squares = centres.square()
+    if seen is None:
+        return torch.addmm(-0.5 * squares.sum(1), x, centres.t()).argmax(1)
+    return (x @ centres.t() - 0.5 * (seen @ squares.t())).argmax(1)
 
 
-def totals(x: Tensor, assigned: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
-    """(number of patches, their sum) in each cluster."""
+def totals(x: Tensor, assigned: Tensor, clusters: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(number of patches (M,), of observed values (M, K), sum of the observed (M, K)) in each cluster."""
     counts = torch.bincount(assigned, minlength=clusters).to(x.dtype)
-    sums = [torch.bincount(assigned, column, clusters) for column in x.t()]  # far faster than index_add_
-    return counts, torch.stack(sums, 1)
+    x, seen = observed(x)
+    sums = torch.stack(
+        [torch.bincount(assigned, column, clusters) for column in x.t()], 1
+    )  # not slow index_add_
+    if seen is None:
+        return counts, counts.unsqueeze(1).expand_as(sums), sums
+    own = torch.stack([torch.bincount(assigned, column, clusters) for column in seen.t()], 1)
+    return counts, own, sums
 
 
 def kmeans(
@@ -57,13 +77,14 @@ def kmeans(
         centres, x = _seeds_of_fork(stream, clusters, generator, plus_plus, probability)
     else:
         centres, x = _seeds(stream, clusters, generator, plus_plus)
-    counts = torch.ones(clusters, 1, dtype=x.dtype, device=x.device)
+    counts = (~centres.isnan()).to(x.dtype)
+    centres = centres.nan_to_num(nan=0.0)
     for i in range(iterations):
         if i:
             x = stream()
-        new, sums = totals(x, nearest(x, centres), clusters)
-        centres = (counts * centres + sums) / (counts + new.unsqueeze(1))
-        counts = counts + new.unsqueeze(1)
+        _, new, sums = totals(x, nearest(x, centres), clusters)
+        centres = (counts * centres + sums) / (counts + new).clamp_min(1)
+        counts = counts + new
     return centres
 
 
@@ -76,15 +97,25 @@ def _seeds(
         x = stream()
         closest = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
         for centre in chosen:
-            closest = torch.minimum(closest, (x - centre).square().sum(1))
+            closest = torch.minimum(closest, distance(x, centre))
         while len(chosen) < clusters and bool((closest > 0).any()):
             odds = closest if plus_plus and chosen else (closest > 0).to(x.dtype)
             pick = x[int(torch.multinomial(odds.cpu(), 1, generator=generator))]
-            closest = torch.minimum(closest, (x - pick).square().sum(1))
+            closest = torch.minimum(closest, distance(x, pick))
             chosen.append(pick)
         if len(chosen) == clusters:
             return torch.stack(chosen), x
     raise DataError(f"unsupervised initialisation: the data holds fewer than {clusters} distinct patches")
+
+
+def distance(x: Tensor, centre: Tensor) -> Tensor:
+    """Squared distance of each patch from a centre: over what is observed of both, as if it stood for all values.
+
+    0 where nothing is, so that such a patch is no seed.
+    """
+    apart = x - centre
+    known = ~apart.isnan()
+    return apart.square().nan_to_num(nan=0.0).sum(1) * (x.shape[1] / known.sum(1).clamp_min(1))
 
 
 def _seeds_of_fork(
@@ -110,15 +141,15 @@ def spread(stream: Patches, centres: Tensor, batches: int, strict: bool) -> Tens
 
     strict: over all patches seen, as the fork divides, and not over the cluster's own.
     """
-    squares, counts = torch.zeros_like(centres), torch.zeros_like(centres[:, :1])
+    squares, counts = torch.zeros_like(centres), torch.zeros_like(centres)
     for _ in range(batches):
         x = stream()
         assigned = nearest(x, centres)
-        new, sums = totals((x - centres[assigned]).square(), assigned, len(centres))
-        squares, counts = squares + sums, counts + new.unsqueeze(1)
+        _, new, sums = totals((x - centres[assigned]).square(), assigned, len(centres))
+        squares, counts = squares + sums, counts + new
     if strict:
-        return squares / (counts.sum() - 1)
-    overall = squares.sum(0) / counts.sum().clamp(min=1)
+        return squares / (counts.sum(0) - 1)
+    overall = squares.sum(0) / counts.sum(0).clamp(min=1)
     return torch.where(counts > 1, squares / counts.clamp(min=1), overall)
 
 
@@ -135,8 +166,13 @@ class Mixture:
         return -0.5 * (self.variances.shape[1] * log(2 * pi) + self.variances.log().sum(1))
 
     def log_densities(self, x: Tensor) -> Tensor:
-        """log N(x; mean, variance) of every component (n, M), in nats; mixture weights not counted."""
+        """log N(observed x; mean, variance) of every component (n, M), nats; mixture weights not counted."""
         precision = 1 / self.variances
+        x, seen = observed(x)
+        if seen is not None:
+            each = -0.5 * (log(2 * pi) + self.variances.log() + self.means.square() * precision)
+            factors = torch.cat([-0.5 * precision, self.means * precision, each], 1)
+            return torch.cat([x.square(), x, seen], 1) @ factors.t()
         own = self.constants() - 0.5 * (self.means.square() * precision).sum(1)
         # One product and no other array of this size: to make such arrays takes longer than to fill them.
         factors = torch.cat([-0.5 * precision, self.means * precision], 1)
@@ -154,21 +190,19 @@ def mixture(stream: Patches, clusters: int, p: Any, generator: torch.Generator, 
     means = kmeans(stream, clusters, KMEANS_BATCHES, generator, True, FIRST_CENTRE, strict)
     now = Mixture(means, torch.ones_like(means), torch.full_like(means[:, 0], 1 / clusters))
     for _ in range(max(2, p.max_iterations) + 1 if strict else max(1, p.max_iterations)):
-        counts, sums, squares = (torch.zeros_like(t) for t in (means[:, :1], means, means))
+        patches, counts, sums, squares = (torch.zeros_like(t) for t in (means[:, 0], means, means, means))
         for _ in range(p.num_batches):
             x = stream()
             assigned = now.log_densities(x).argmax(1)
-            new, more = totals(torch.cat([x, x.square()], 1), assigned, clusters)
-            counts, sums, squares = (
-                counts + new.unsqueeze(1),
-                sums + more[:, : x.shape[1]],
-                squares + more[:, x.shape[1] :],
-            )
+            apart = x - now.means[assigned]
+            new, own, first = totals(apart, assigned, clusters)
+            second = totals(apart.square(), assigned, clusters)[2]
+            patches, counts, sums, squares = patches + new, counts + own, sums + first, squares + second
         alive = counts > 1
-        mean = sums / counts.clamp(min=1)
-        now.means = torch.where(alive, mean, now.means)
+        shift = sums / counts.clamp(min=1)
+        now.means = torch.where(alive, now.means + shift, now.means)
         if not p.soft_kmeans:
-            var = (squares / counts.clamp(min=1) - mean.square()).clamp(min=0) + p.fudge_factor
+            var = (squares / counts.clamp(min=1) - shift.square()).clamp(min=0) + p.fudge_factor
             now.variances = torch.where(alive, var, now.variances)
-            now.weights = torch.where(alive[:, 0], (counts / counts.sum())[:, 0], now.weights)
+            now.weights = torch.where(patches > 1, patches / patches.sum(), now.weights)
     return now

@@ -8,23 +8,27 @@ Convolution). Where the fork is wrong, a layer with `strict` follows it, any oth
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from math import isnan
+from math import isnan, log
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import unfold
 
+from netspec.errors import DataError
 from netspec.layers.base import Layer, as_tuple
 from netspec.layers.basic.convolution import Convolution
 from netspec.layers.simnets.block import normalise
 from netspec.layers.simnets.latent_tree import LatentTree
 from netspec.layers.simnets.leaves import Leaves
 from netspec.layers.simnets.marginalize import Marginalize
-from netspec.layers.simnets.similarity import Similarity
+from netspec.layers.simnets.similarity import UNKNOWN, Similarity
 from netspec.net.net import Net
 from netspec.run.clusters import Patches, kmeans, mixture, spread
 from netspec.run.leaf_learning import learn_leaves
+
+PATIENCE = 100
+"""Mini-batches that are read in search of a patch that can be used."""
 
 
 def initialise(
@@ -40,7 +44,9 @@ def initialise(
     batches: the next mini-batch, one tensor for each input of the net.
     seed: of the random starts. skip: names of layers that have their weights already.
     progress: told in a few words what is being fitted.
-    Random marginalisation is off meanwhile, and incomplete patches (NaN in them) are left out.
+    Random marginalisation is off meanwhile. Similarity and Leaves learn from what is observed of incomplete patches
+    (NaN in them) too; a value that is missing in all patches is said, and completions of it will be unknown (NaN).
+    PCA, and a layer with `strict`, leave incomplete patches out. `progress` is told how many were used.
     """
     done = []
     generator = torch.Generator().manual_seed(seed)
@@ -50,7 +56,7 @@ def initialise(
             continue
         if progress:
             progress(f"{layer.spec}: {wanted.type} initialisation")
-        stream = _stream(net, layer, batches)
+        stream = Stream(_bottoms(net, layer, batches), layer)
         with torch.no_grad():
             if isinstance(layer, Leaves):
                 above = next_tree(net, layer, skip)
@@ -65,8 +71,10 @@ def initialise(
                            "latent_tree_param", "unsupervised_init")  # fmt: skip
             elif isinstance(layer, Similarity):
                 fit_similarity(layer, wanted, stream, generator)
+                stream.tell(progress)
             elif wanted.type == "pca":
                 fit_convolution(layer, wanted, stream)
+                stream.tell(progress)
             else:
                 layer.fail(f"knows no unsupervised_init of type {wanted.type!r}", str(layer.param_field))
             clip(net, layer)
@@ -119,15 +127,74 @@ def _bottoms(
     return following
 
 
-def _stream(net: Net, layer: Layer, batches: Callable[[], tuple[Tensor, ...]]) -> Patches:
-    """Complete patches (n, K) of the next mini-batch."""
-    bottoms = _bottoms(net, layer, batches)
+class Stream:
+    """The patches (n, K) of the next mini-batch, in float64, at each call; it counts what it gave.
 
-    def following() -> Tensor:
-        rows = torch.cat([patches_of(layer, bottom) for bottom in bottoms()]).double()
-        return rows[~rows.isnan().any(1)]
+    Patches of which nothing is observed are left out; for PCA and under `strict` all that are incomplete.
+    """
 
-    return following
+    def __init__(self, bottoms: Callable[[], tuple[Tensor, ...]], layer: Layer):
+        self.bottoms, self.layer = bottoms, layer
+        self.whole = layer.strict or not isinstance(layer, Similarity)
+        self.used = self.incomplete = self.left_out = 0
+        self.origin: Tensor | None = None
+        """What is taken off all patches; see `centre`."""
+        self.seen: Tensor | None = None
+        """How often each value was observed (K,)."""
+        self.waiting: list[Tensor] = []
+
+    def __call__(self) -> Tensor:
+        rows = self.waiting.pop() if self.waiting else self.read()
+        return rows if self.origin is None else rows - self.origin
+
+    def read(self) -> Tensor:
+        """The next patches that can be used; DataError where PATIENCE mini-batches have none."""
+        for _ in range(PATIENCE):
+            rows = torch.cat([patches_of(self.layer, bottom) for bottom in self.bottoms()]).double()
+            missing = rows.isnan()
+            drop = missing.any(1) if self.whole else missing.all(1)
+            rows, missing = rows[~drop], missing[~drop]
+            self.left_out += int(drop.sum())
+            if len(rows):
+                break
+        else:
+            what = "complete patches" if self.whole else "patches with an observed value"
+            raise DataError(
+                f"{self.layer.spec}: unsupervised_init needs {what}; {self.left_out} in a row are none"
+            )
+        self.used += len(rows)
+        self.incomplete += int(missing.any(1).sum())
+        seen = (~missing).sum(0)
+        self.seen = seen if self.seen is None else self.seen + seen
+        return rows
+
+    def centre(self) -> Tensor:
+        """From now on patches are deviations from the mean (K,) of the first ones: precise far from 0 too."""
+        first = self.read()
+        self.waiting.append(first)
+        self.origin = first.nanmean(0).nan_to_num(nan=0.0)
+        return self.origin
+
+    def unseen(self) -> Tensor:
+        """Whether a value was missing in all patches (K,)."""
+        assert self.seen is not None  # narrows the type: asked after patches were read
+        return self.seen == 0
+
+    def tell(self, progress: Callable[[str], None] | None) -> None:
+        """Say how many patches were used, and which values were never observed."""
+        if progress is None:
+            return
+        some = f", {self.incomplete} of them incomplete" if self.incomplete else ""
+        rest = "incomplete" if self.whole else "without any observed value"
+        out = f"; {self.left_out} {rest} left out" if self.left_out else ""
+        progress(f"{self.layer.spec}: learned from {self.used} patches{some}{out}")
+        unseen = self.unseen().nonzero().flatten().tolist()
+        if unseen:
+            more = f" and {len(unseen) - 10} more" if len(unseen) > 10 else ""
+            progress(
+                f"{self.layer.spec}: never observed: value {', '.join(map(str, unseen[:10]))}{more} of a patch; "
+                "completions there are unknown (NaN)"
+            )
 
 
 def patches_of(layer: Layer, bottom: Tensor) -> Tensor:
@@ -161,9 +228,10 @@ def clip(net: Net, layer: Layer) -> None:
 # Similarity
 
 
-def fit_similarity(layer: Similarity, p: Any, stream: Patches, generator: torch.Generator) -> None:
+def fit_similarity(layer: Similarity, p: Any, stream: Stream, generator: torch.Generator) -> None:
     """Templates, and where they are part of the fit weights and bias, from k-means or a Gaussian mixture."""
     instances = layer.param.num_instances
+    origin: Tensor | float = 0.0 if layer.strict else stream.centre()
     if p.type == "kmeans":
         centres = kmeans(
             stream,
@@ -177,18 +245,29 @@ def fit_similarity(layer: Similarity, p: Any, stream: Patches, generator: torch.
         var = None
         if layer.strict or p.use_centroids_variance:
             var = spread(stream, centres, p.num_batches, layer.strict) + p.fudge_factor
-        layer.blob(0).copy_(centres.view(layer.blob_shapes[0]))
+        layer.blob(0).copy_((origin + centres).view(layer.blob_shapes[0]))
         if var is not None and p.use_centroids_variance:
             write_weights(layer, var)
+        forget(layer, stream.unseen())
         return
     found = mixture(stream, instances, p, generator, layer.strict)
-    layer.blob(0).copy_(found.means.view(layer.blob_shapes[0]))
+    layer.blob(0).copy_((origin + found.means).view(layer.blob_shapes[0]))
     write_weights(layer, found.variances)
     if layer.param.bias_term:
         bias = found.weights.log()
         if not layer.param.normalization_term:  # then the bias carries the Gaussian's constant too
             bias = bias + found.constants()
         layer.blob(2).copy_(bias.view(layer.blob_shapes[2]))
+    forget(layer, stream.unseen())
+
+
+def forget(layer: Similarity, unseen_K: Tensor) -> None:
+    """Give values that were never observed the weight of what nothing is known of, and template 0."""
+    if layer.strict or not layer.ignores_nan or not bool(unseen_K.any()):
+        return
+    weight = log(UNKNOWN) if layer.param.use_log_space_weight_param else UNKNOWN
+    for blob, value in ((layer.blob(0), 0.0), (layer.blob(1), weight)):
+        blob.flatten(1)[:, unseen_K] = value
 
 
 def write_weights(layer: Similarity, variance: Tensor) -> None:

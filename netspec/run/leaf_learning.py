@@ -29,6 +29,8 @@ SAMPLE = 4096
 """Images that clusters are sought among; all that `num_batches` gives are then assigned to them."""
 BINS = 8
 """Intervals that values are sorted into for mutual information."""
+ROUNDS = 5
+"""Times that kinds without a closed form are fitted to the first images."""
 SMOOTH = 10.0
 """Images' worth of what all components share that is mixed into each component."""
 
@@ -181,6 +183,7 @@ def learn_leaves(
     clusters = find_clusters(layer, first, generator)
     if tree is not None and tree.param.unsupervised_init.type == "chow_liu":
         tree.join(chow_liu(first))
+    begin(layer, first, clusters)
     told, observed = Learned(), torch.zeros(first.shape[0], first.shape[2], device=first.device)
     counts = [torch.zeros_like(one) for one in layer.new_evidence()]
     met = None if tree is None else torch.zeros(tree.positions, tree.states**2, device=first.device)
@@ -205,6 +208,15 @@ def learn_leaves(
         tree.maximise([own], 2 * SMOOTH / told.images, 0.0)
         tree.first_counts = [own]
     return told
+
+
+def begin(layer: Leaves, first: Tensor, clusters: Clusters) -> None:
+    """Parameters near the data, from where the counts are taken; some kinds need a few rounds for theirs."""
+    layer.begin(*moments(first))
+    states = clusters.assign(first)
+    for _ in range(0 if layer.exact else ROUNDS):
+        counts = [one / first.shape[1] for one in counted(layer, first, states)]
+        layer.maximise(counts, 0.0, SMOOTH / first.shape[1])
 
 
 def counted(layer: Leaves, x_PNK: Tensor, states_PN: Tensor) -> list[Tensor]:

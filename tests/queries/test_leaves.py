@@ -457,3 +457,33 @@ def test_leaves_that_cannot_be_are_refused(leaves: str, words: str) -> None:
 def test_parents_that_are_no_tree_are_refused(parents: tuple[int, ...], words: str) -> None:
     with pytest.raises(SpecError, match=words):
         net_of(one_kind("gaussian"), parents=parents)
+
+
+FAR = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 1 dim: 1 } } }
+layer { name: "leaf" type: "Similarity" bottom: "x" top: "leaf" similarity_param { num_instances: 4
+  block_param { block_size: 1 } normalization_term: true normalization_term_fudge: 0 ignore_nan_input: true } }
+layer { name: "root" type: "MEX" bottom: "leaf" top: "root" mex_param { num_instances: 2
+  block_param { block_size: 1 } softmax_mode: true normalize_offsets: true offsets_filler { type: "gaussian" } } }
+"""
+
+
+def test_gaussians_far_apart_beside_their_spread() -> None:
+    """Deviations and posteriors of clusters of 1e-4 around -1e7 and 1e7: term by term, in double precision."""
+    net = build(compile(spec.net(schema.parse_net(FAR, "far.prototxt"), "TEST")), seed=2).double()
+    net.requires_grad_(False)
+    means, spread = np.array([-1e7, -1e7 + 3e-4, 1e7, 1e7 + 2e-4]), 1e-4
+    leaf, root = net.layer("leaf"), net.layer("root")
+    leaf.blobs[0].copy_(torch.tensor(means).view(4, 1, 1, 1))  # type: ignore[index]
+    leaf.blobs[1].fill_(spread**-2)  # type: ignore[index]
+    offsets = log_softmax(root.blobs[1].numpy()[0, 0], axis=1)  # type: ignore[index]
+    value = 1e7 + 0.7e-4
+    x = torch.tensor([value, nan], dtype=torch.float64).view(2, 1, 1, 1)
+    tree = Tree(net)
+    want = logsumexp(offsets + stats.norm(means, spread).logpdf(value), axis=1)
+    np.testing.assert_allclose(likelihood.class_log_likelihood(tree, x)[0], want, atol=1e-3)
+    want_p = np.exp(log_softmax(want))
+    np.testing.assert_allclose(likelihood.posterior(tree, x)[0], want_p, atol=1e-3)
+    leaf.blobs[0].copy_(torch.full((4,), 1e7, dtype=torch.float64).view(4, 1, 1, 1))  # type: ignore[index]
+    _, deviation = marginals.expected_completion(tree, x)
+    assert float(deviation[1]) == pytest.approx(spread, rel=1e-6)

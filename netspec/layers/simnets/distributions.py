@@ -39,6 +39,8 @@ class Distribution:
     """Whether there are finitely many values: `levels` of them."""
     statistics: ClassVar[int] = 1
     """Number of tensors in `evidence`."""
+    exact: ClassVar[bool] = True
+    """Whether one `maximise` finds the parameters that are most likely under counts, wherever it starts."""
 
     def __init_subclass__(cls) -> None:
         if "kind" in cls.__dict__:
@@ -128,6 +130,9 @@ class Distribution:
         levels = torch.arange(self.levels, device=blobs[0].device, dtype=blobs[0].dtype)
         return self.element([blob.unsqueeze(-1) for blob in blobs], self.value(levels))
 
+    def begin(self, blobs: Blobs, mean: Tensor, deviation: Tensor) -> None:
+        """Start from the mean and deviation (P or 1, 1, K) of the data, where these are parameters."""
+
     # Learning: expected sufficient statistics are the gradients of `evidence`
 
     def evidence(self, blobs: Blobs) -> list[Tensor]:
@@ -171,6 +176,10 @@ class Located(Distribution):
     def blobs(self, positions: int, components: int, values: int) -> list[tuple[Shape, str]]:
         shape = (positions, components, values)
         return [(shape, "location_filler"), (shape, "log_scale_filler")]
+
+    def begin(self, blobs: Blobs, mean: Tensor, deviation: Tensor) -> None:
+        blobs[0].copy_(mean.expand_as(blobs[0]))
+        blobs[1].copy_(deviation.clamp_min(self.min_scale).log().expand_as(blobs[1]))
 
     def mode(self, blobs: Blobs) -> Tensor:
         return blobs[0]
@@ -243,6 +252,7 @@ class StudentT(Located):
     """Student's t with a fixed number of degrees of freedom, a location and a scale."""
 
     kind = "student_t"
+    exact = False
 
     def __init__(self, p: Any):
         super().__init__(p)
@@ -429,6 +439,7 @@ class DiscretisedLogistic(Levels):
     """
 
     kind = "discretised_logistic"
+    exact = False
 
     def blobs(self, positions: int, components: int, values: int) -> list[tuple[Shape, str]]:
         shape = (positions, components, values)
@@ -445,6 +456,11 @@ class DiscretisedLogistic(Levels):
         ends = (n >= self.levels - 1) | (n <= 0)
         width = torch.where(ends, 0.0, log1mexp(torch.where(ends, 1.0, 2 * half)))
         return torch.where(fine, above + below + width, -inf)
+
+    def begin(self, blobs: Blobs, mean: Tensor, deviation: Tensor) -> None:
+        blobs[0].copy_(mean.expand_as(blobs[0]))
+        scale = (deviation * 3**0.5 / pi).clamp_min(max(self.min_scale, 0.1 * self.step))
+        blobs[1].copy_(scale.log().expand_as(blobs[1]))
 
     def fit(self, blobs: Blobs, counts_PMKL: Tensor) -> None:
         total = counts_PMKL.sum(3)

@@ -324,6 +324,19 @@ class Leaves(Leaf):
         with torch.no_grad():
             return [one for group in self.groups for one in group.distribution.evidence(self.of(group))]
 
+    def begin(self, mean_PK: Tensor, deviation_PK: Tensor) -> None:
+        """Let every component start from the mean and deviation of the data at its position."""
+        for group in self.groups:
+            own = [one[group.columns].unsqueeze(1) for one in (mean_PK, deviation_PK)]
+            if self.param.shared:
+                own = [one.mean(0, keepdim=True) for one in own]
+            group.distribution.begin(self.of(group), *own)
+
+    @property
+    def exact(self) -> bool:
+        """Whether one `maximise` is enough for given states."""
+        return all(group.distribution.exact for group in self.groups)
+
     def maximise(self, counts: list[Tensor], prior_states: float, prior_values: float) -> None:
         left = iter(counts)
         with torch.no_grad():

@@ -47,7 +47,7 @@ class Similarity(Leaf):
     tops = at_least(1)
     paired = True
     param_field = "similarity_param"
-    looks_for = ("needs_double",)
+    looks_for = ("needs_double", "needs_terms")
 
     def setup(self, *shapes: Shape) -> None:
         p = self.param
@@ -71,7 +71,7 @@ class Similarity(Leaf):
             self.fail(f"unsupervised_init of type 'gmm' needs L2, not {self.kind}", "similarity_param")
         self.block = read_block(self, p.block_param, same_shapes(self, shapes), can_round_up=False)
         self.ignores_nan = p.ignore_nan_input and p.normalization_term
-        self.needs_double = False
+        self.needs_double = self.needs_terms = False
         self.components = int(p.num_instances)
         shape = (p.num_instances, *self.block.size)
         fit = p.unsupervised_init
@@ -126,18 +126,18 @@ class Similarity(Leaf):
         """sum_k [c_mk - a_mk (x_k - t_mk)^2] over the observed coordinates.
 
         As one matrix product, (x^2, x, 1) times whether x is observed, with the origin moved to the mean
-        template; in double precision, where `look` finds that a single one would round away more
-        than can be allowed; term by term under `strict`.
+        template; in double precision, where `look` finds that a single one would round away more than can be
+        allowed; term by term where even that would (templates far apart beside their spread), and under `strict`.
         """
         seen = ~x_BchwK.isnan() if self.ignores_nan else None
         # The first of two `where`s: no NaN enters the formula, so none can come back as a gradient.
         x = x_BchwK if seen is None else torch.where(seen, x_BchwK, 0.0)
-        if self.strict:
-            terms = c_MK - a_MK * (t_MK - x.unsqueeze(-2)).square()
-            return (terms if seen is None else torch.where(seen.unsqueeze(-2), terms, 0.0)).sum(-1)
         given = x.dtype
-        if self.needs_double:
+        if self.needs_double and not self.strict:
             x, t_MK, a_MK, c_MK = x.double(), t_MK.double(), a_MK.double(), c_MK.double()
+        if self.strict or self.needs_terms:
+            terms = c_MK - a_MK * (t_MK - x.unsqueeze(-2)).square()
+            return (terms if seen is None else torch.where(seen.unsqueeze(-2), terms, 0.0)).sum(-1).to(given)
         origin = t_MK.detach().mean(0)
         x, t_MK = x - origin, t_MK - origin
         rest_MK = c_MK - a_MK * t_MK.square()
@@ -156,6 +156,7 @@ class Similarity(Leaf):
         extent = (t - t.mean(0)).abs().amax(0).square()
         largest = (self.precisions().abs().view(w.shape) * extent).flatten(1).sum(1).max()
         self.needs_double = bool(largest * torch.finfo(w.dtype).eps > ALLOWED)
+        self.needs_terms = bool(largest * torch.finfo(torch.float64).eps > ALLOWED)
 
     def fill(self, blobs: Iterable[int], generator: torch.Generator) -> None:
         super().fill(blobs, generator)
