@@ -474,9 +474,9 @@ def test_gaussians_far_apart_beside_their_spread() -> None:
     net.requires_grad_(False)
     means, spread = np.array([-1e7, -1e7 + 3e-4, 1e7, 1e7 + 2e-4]), 1e-4
     leaf, root = net.layer("leaf"), net.layer("root")
-    leaf.blobs[0].copy_(torch.tensor(means).view(4, 1, 1, 1))  # type: ignore[index]
-    leaf.blobs[1].fill_(spread**-2)  # type: ignore[index]
-    offsets = log_softmax(root.blobs[1].numpy()[0, 0], axis=1)  # type: ignore[index]
+    leaf.blobs[0].copy_(torch.tensor(means).view(4, 1, 1, 1))
+    leaf.blobs[1].fill_(spread**-2)
+    offsets = log_softmax(root.blobs[1].numpy()[0, 0], axis=1)
     value = 1e7 + 0.7e-4
     x = torch.tensor([value, nan], dtype=torch.float64).view(2, 1, 1, 1)
     tree = Tree(net)
@@ -484,6 +484,6 @@ def test_gaussians_far_apart_beside_their_spread() -> None:
     np.testing.assert_allclose(likelihood.class_log_likelihood(tree, x)[0], want, atol=1e-3)
     want_p = np.exp(log_softmax(want))
     np.testing.assert_allclose(likelihood.posterior(tree, x)[0], want_p, atol=1e-3)
-    leaf.blobs[0].copy_(torch.full((4,), 1e7, dtype=torch.float64).view(4, 1, 1, 1))  # type: ignore[index]
+    leaf.blobs[0].copy_(torch.full((4,), 1e7, dtype=torch.float64).view(4, 1, 1, 1))
     _, deviation = marginals.expected_completion(tree, x)
     assert float(deviation[1]) == pytest.approx(spread, rel=1e-6)

@@ -55,10 +55,10 @@ def data(model: str, n: int = 40, seed: int = 0) -> torch.Tensor:
     if model in ("gaussian", "student_t", "similarity"):
         x = random.standard_t(3, size=(n, 4)) + 3 * random.integers(0, 2, size=(n, 1))
     elif model == "mixed":
-        pools = [[0, 1, 2, 3], [-0.4, 2.0, 9.0], [0, 1, 4, 7], [-1, 0, 0.5, 1.5]]
+        pools: list[list[float]] = [[0, 1, 2, 3], [-0.4, 2.0, 9.0], [0, 1, 4, 7], [-1, 0, 0.5, 1.5]]
         x = np.stack([random.choice(pool, n) for pool in pools], 1)
     else:
-        x = random.choice(ROWS[model], size=(n, 4))
+        x = random.choice(np.array(ROWS[model]), size=(n, 4))
     x = x.astype(float)
     x[random.random(x.shape) < 0.2] = nan
     return torch.tensor(x, dtype=torch.float64).view(n, 1, 1, 4)
@@ -122,7 +122,7 @@ def fitted(leaves: str, values: list[float], rounds: int = 1) -> list[np.ndarray
     net = net_of(ONE.format(leaves=leaves) + LOSS)
     x = torch.tensor(values, dtype=torch.float64).view(-1, 1, 1, 1)
     losses(net, solver_of(net), x, rounds)
-    return [blob.detach().flatten().numpy() for blob in net.layer("leaf").blobs][1:]  # type: ignore[union-attr]
+    return [blob.detach().flatten().numpy() for blob in net.layer("leaf").blobs][1:]
 
 
 def test_one_component_has_the_maximum_likelihood() -> None:
