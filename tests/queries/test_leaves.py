@@ -470,7 +470,7 @@ layer { name: "root" type: "MEX" bottom: "leaf" top: "root" mex_param { num_inst
 
 def test_gaussians_far_apart_beside_their_spread() -> None:
     """Deviations and posteriors of clusters of 1e-4 around -1e7 and 1e7: term by term, in double precision."""
-    net = build(compile(spec.net(schema.parse_net(FAR, "far.prototxt"), "TEST")), seed=2).double()
+    net = make_net(FAR, seed=2).double()
     net.requires_grad_(False)
     means, spread = np.array([-1e7, -1e7 + 3e-4, 1e7, 1e7 + 2e-4]), 1e-4
     leaf, root = net.layer("leaf"), net.layer("root")
