@@ -166,12 +166,17 @@ def likelihood(
     import numpy as np
 
     from netspec.lab.settings import parse
+    from netspec.model import latents
     from netspec.model.answers import ask, table
     from netspec.model.model import load
 
     trained, (begin, end) = load(model, weights), chosen(images)
     pixels, labels = trained.images(begin=begin, end=end)
     observed = parse(missing).observed(pixels, np.arange(begin, begin + len(pixels)), seed)
+    if latents.find(trained) is not None:
+        bounds = latents.answers(trained, trained.from_pixels(pixels, observed), begin)
+        print("\n".join(map(json.dumps, bounds)) if as_json else latents.table(bounds))
+        return
     answers = ask(trained, pixels, labels.tolist(), observed, begin)
     print("\n".join(json.dumps(one.as_json()) for one in answers) if as_json else table(answers))
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from netspec.data.draws import derive, uniform
 from netspec.data.files.idx import Array
+from netspec.schema.spec import LayerSpec
 
 KINDS = ("threshold", "static", "dynamic")
 """Of DatasetParameter.binarize."""
@@ -25,3 +26,9 @@ def binarised(raw: Array, kind: str, seed: int, examples: Array, positions: Arra
         draws = uniform(derive(seed, "binarize", kind), keys, int(np.prod(raw.shape[1:])))
         white = draws.reshape(raw.shape) < raw / 255.0
     return np.where(white, 255, 0).astype(raw.dtype)
+
+
+def binary_seed(layer: LayerSpec, seed: int) -> int:
+    """The seed of a Dataset layer's binary draws; `seed` is the run's, where the layer gives none."""
+    p = layer.message.dataset_param
+    return derive(int(p.binarize_seed) if p.HasField("binarize_seed") else seed, p.name, p.split)

@@ -41,8 +41,9 @@ def deploy(spec: NetSpec) -> Deployed:
         raise SpecError([reader.problem(f"through it the class scores {scores!r} depend on the label")])
     if data.tops[0] not in read:
         raise SpecError([data.problem(f"the class scores {scores!r} do not depend on {data.tops[0]!r}")])
-    mask = len(data.tops) > 2 and data.tops[2] in read
-    layers = tuple(_as_input(data, spec.phase, mask) if layer is data else layer for layer in kept)
+    extra = tuple(i for i in range(2, len(data.tops)) if data.tops[i] in read)
+    mask = 2 in extra
+    layers = tuple(_as_input(data, spec.phase, extra) if layer is data else layer for layer in kept)
     return Deployed(replace(spec, layers=layers), scores, data, mask)
 
 
@@ -101,8 +102,8 @@ def needed(layers: tuple[LayerSpec, ...], blob: str) -> list[LayerSpec]:
     return kept[::-1]
 
 
-def _as_input(data: LayerSpec, phase: str, mask: bool) -> LayerSpec:
-    """An Input layer with the tops of a data layer that a classifier reads, of the shapes that it gives."""
+def _as_input(data: LayerSpec, phase: str, extra: tuple[int, ...]) -> LayerSpec:
+    """An Input layer with a data layer's first top and those of the numbers `extra`, of the shapes that it gives."""
     shapes: list[Shape] = registry[data.type](data, phase).source_shapes()
-    chosen = [0, 2] if mask else [0]
+    chosen = [0, *extra]
     return input_layer(data, {data.tops[i]: shapes[i] for i in chosen})

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from netspec import schema
+from netspec.data.binarising import binarised, binary_seed
 from netspec.data.files.idx import Array
 from netspec.data.sets.datasets import load as load_data
 from netspec.data.transform import Transformer
@@ -144,9 +145,12 @@ class Model:
 
     def from_pixels(self, pixels: Array, observed: Array | None = None) -> Tensor:
         """x of pixels 0..255 (N, C, H, W), uint8 or float; NaN where `observed` (N, 1 or C, H, W)
-        is false.
+        is false. A net of binary pixels draws them, or cuts at a threshold, as its data layer does.
         """
         pixels = np.asarray(pixels)
+        if binary := self.data.message.dataset_param.binarize:
+            places = np.arange(len(pixels))
+            pixels = binarised(pixels, binary, binary_seed(self.data, 0), places, places)
         x = self.transform(pixels, np.arange(len(pixels))).astype(np.float32)
         if observed is not None:
             x[np.broadcast_to(np.asarray(observed) == 0, x.shape)] = np.nan

@@ -12,10 +12,10 @@ from torch import Tensor
 from netspec import draw
 from netspec.data.files.idx import Array
 from netspec.data.files.images import decode, resize
-from netspec.errors import NetspecError, did_you_mean
+from netspec.errors import NetspecError, SpecError, did_you_mean
 from netspec.layers.basic.pooling import Pooling
 from netspec.layers.simnets.mex import MEX
-from netspec.model import model
+from netspec.model import latents, model
 from netspec.model.model import Model
 from netspec.queries import most_probable, sampling
 from netspec.run.fit import Run
@@ -36,7 +36,7 @@ def draw_run(run: Run) -> dict[str, Path]:
         trained = model.load(run.folder)
     except NetspecError:  # such as a net without an image input: it has no samples to show
         return found
-    if trained.generative:
+    if trained.generative or latents.find(trained) is not None:
         found["samples"] = sample_grid(trained, run.folder / "samples.png")
     return found
 
@@ -62,6 +62,10 @@ def sample_grid(
     classes: default all of them. noise: draw pixels from the Gaussians of the leaves, instead of showing their means.
     given: states of latent variables that all samples have, (layer, row, column, state) each.
     """
+    if (found := latents.find(trained)) is not None:
+        if classes or given:
+            raise SpecError(f"{trained.name}: has no classes and no latent tree, so none can be given")
+        return latents.sample_grid(trained, found, path, columns, seed, noise, page)
     chosen = list(classes) or list(range(trained.tree.classes))
     check_classes(trained, chosen)
     y = torch.tensor(chosen).repeat_interleave(columns)
@@ -82,8 +86,11 @@ def completion_page(
 ) -> Path:
     """Images, what is seen of them, expected completion and its deviation, samples, most probable completion.
 
-    pixels: (N, C, H, W), 0..255. observed: (N, 1 or C, H, W), true where a pixel is seen.
+    pixels: (N, C, H, W), 0..255. observed: (N, 1 or C, H, W), true where a pixel is seen. A latent-variable net has
+    no deviation and no most probable completion.
     """
+    if latents.find(trained) is not None:
+        return latents.completion_page(trained, pixels, observed, path, samples, seed, page)
     x = trained.from_pixels(pixels, observed)
     mean, deviation = trained.expected_completion(x)
     drawn = [trained.to_pixels(trained.complete(x, None, seed + i, noise=False)) for i in range(samples)]

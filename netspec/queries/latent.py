@@ -48,8 +48,8 @@ class Weighed:
 class Latent:
     """A net as a latent-variable model of x (n, ...), NaN where a value is missing."""
 
-    def __init__(self, net: Net):
-        self.net = net
+    def __init__(self, net: Net, fill: float = 0.0):
+        self.net, self.fill = net, fill
         self.sampler: Sampler = self.only(Sampler, "draws a latent variable")
         self.observation: ObservationLogProb = self.only(
             ObservationLogProb, "gives the log density of observations"
@@ -77,16 +77,30 @@ class Latent:
             )
         return layers[0]
 
+    def is_mask(self, slot: int) -> bool:
+        """Whether a layer reads this input as what says which values are there."""
+        for step in self.net.graph.steps:
+            for i, read in enumerate(step.reads):
+                own = step.kind is type(self.observation) and i == self.observation.given + 1
+                if read == slot and (own or step.kind.role(i, len(step.reads)) == "mask"):
+                    return True
+        return False
+
     def inputs(self, x: Tensor) -> list[Tensor]:
-        """The net's inputs for x: masks say what of x is there, everything else is 0."""
+        """The net's inputs for x: masks say what of x is there, another input of x's shape is x with `fill` in its
+        holes (what a denoising net sees), everything else is 0.
+        """
         found = []
         for i, slot in enumerate(self.net.graph.inputs):
             shape = (len(x), *self.net.shapes[slot][1:])
             if i == self.place:
                 found.append(x.reshape(shape))
-            elif shape[1:] and shape[2:] == tuple(self.shape[1:]) and shape[1] in (1, self.shape[0]):
+            elif self.is_mask(slot):
                 seen = ~x.reshape(len(x), *self.shape).isnan()
-                found.append((seen if shape[1] == self.shape[0] else seen.all(1, keepdim=True)).to(x.dtype))
+                whole = shape[1:] == self.shape
+                found.append((seen if whole else seen.all(1, keepdim=True)).to(x.dtype))
+            elif shape[1:] == self.shape:
+                found.append(torch.where(x.isnan(), self.fill, x).reshape(shape))
             else:
                 found.append(x.new_zeros(shape))
         return found

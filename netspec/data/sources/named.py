@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from netspec.data.binarising import KINDS as BINARY
-from netspec.data.binarising import binarised
+from netspec.data.binarising import binarised, binary_seed
 from netspec.data.draws import derive
 from netspec.data.files.idx import Array
 from netspec.data.missing import Missing
@@ -87,8 +87,7 @@ class DatasetSource(Stream):
             raise mistake(
                 spec, f"no way to binarize is called {p.binarize!r}{hint}", "dataset_param", "binarize"
             )
-        drawn = int(p.binarize_seed) if p.HasField("binarize_seed") else seed
-        self.binary_seed = derive(drawn, p.name, p.split)
+        self.binary_seed = binary_seed(spec, seed)
         self.missing: Missing | None = None
         if p.HasField("missing"):
             try:

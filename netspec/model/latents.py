@@ -1,0 +1,139 @@
+"""A latent-variable net, or one that runs backwards, behind the same questions as a tree: draws, in batches."""
+
+from __future__ import annotations
+
+from math import isnan, log
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from netspec import draw
+from netspec.data.files.idx import Array
+from netspec.errors import SpecError
+from netspec.layers.latent.flow import LogisticPriorLoss
+from netspec.layers.latent.sampling import Sampler
+from netspec.model.model import Model
+from netspec.queries import backwards, latent
+from netspec.queries.backwards import Flow
+from netspec.queries.latent import Latent
+
+DRAWS = 1000
+"""Draws of the latent variable behind a completion or a likelihood."""
+GREY = (0.0, 255.0)
+
+Page = tuple[float, float] | None
+
+
+def find(trained: Model) -> Latent | Flow | None:
+    """The model as a latent-variable net or as an invertible one; None where it is another kind of net."""
+    made = trained.net.made
+    if any(isinstance(layer, Sampler) for layer in made):
+        return Latent(trained.net, 0.0 if isnan(trained.fill) else trained.fill)
+    if any(isinstance(layer, LogisticPriorLoss) for layer in made):
+        return Flow(trained.net)
+    return None
+
+
+def seeded(trained: Model, seed: int) -> None:
+    """Let torch's generators begin at `seed`: the draws of a net's own layers come from them."""
+    torch.manual_seed(seed)
+    if trained.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def log_likelihood(trained: Model, model: Latent | Flow, x: Tensor, seed: int = 1) -> Tensor:
+    """log p(observed) of each row, nats: a lower bound from 1000 draws, or of an invertible net exact but for noise."""
+    seeded(trained, seed)
+    if isinstance(model, Flow):
+        if bool(x.isnan().any()):
+            raise SpecError(f"{trained.name}: an invertible net has no likelihood of a part of its values")
+        return trained.batched(lambda part: backwards.log_likelihood(model, part), x)
+    return trained.batched(lambda part: latent.bound(model, part, DRAWS), x)
+
+
+def samples(trained: Model, model: Latent | Flow, rows: int, seed: int = 1, noise: bool = False) -> Tensor:
+    """(rows, C, H, W): draws of the prior, decoded; with `noise` observations are drawn, else it is their means."""
+    seeded(trained, seed)
+    with torch.no_grad():
+        if isinstance(model, Flow):
+            return backwards.sample(model, rows)
+        return latent.sample(model, rows, noise)
+
+
+def completions(
+    trained: Model, model: Latent, x: Tensor, copies: int, seed: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Expected values of what is missing (N, ...), and `copies` draws of it (copies, N, ...)."""
+    seeded(trained, seed)
+    with torch.no_grad():
+        parts = [x[i : i + 10] for i in range(0, len(x), 10)]
+        expected = torch.cat([latent.expected_completion(model, part, DRAWS) for part in parts])
+        if not copies:
+            return expected, expected[None][:0]
+        return expected, torch.cat([latent.complete(model, part, copies, DRAWS) for part in parts], 1)
+
+
+def needs_latent(trained: Model, model: Latent | Flow) -> Latent:
+    """The model; SpecError where it cannot complete rows."""
+    if isinstance(model, Flow):
+        raise SpecError(f"{trained.name}: an invertible net completes nothing; give a latent-variable net")
+    return model
+
+
+def sample_grid(
+    trained: Model, model: Latent | Flow, path: str | Path, count: int, seed: int, noise: bool, page: Page
+) -> Path:
+    """A page of `count` samples a row and as many rows."""
+    drawn = trained.to_pixels(samples(trained, model, count * count, seed, noise))
+    return draw.grid(drawn, path, columns=count, limits=GREY, page=page)
+
+
+def completion_page(
+    trained: Model, pixels: Array, observed: Array, path: str | Path, copies: int, seed: int, page: Page
+) -> Path:
+    """Images, what is seen of them, what is expected of the rest, and draws of it."""
+    found = find(trained)
+    if found is None:
+        raise SpecError(f"{trained.name}: no latent-variable net")
+    x = trained.from_pixels(pixels, observed)
+    expected, drawn = completions(trained, needs_latent(trained, found), x, copies, seed)
+    return draw.completion(
+        path,
+        trained.to_pixels(x),
+        original=trained.to_pixels(trained.from_pixels(pixels)),
+        expected=trained.to_pixels(expected),
+        samples=[trained.to_pixels(one) for one in drawn],
+        limits=GREY,
+        page=page,
+    )
+
+
+def answers(trained: Model, x: Tensor, first: int = 0) -> list[dict[str, Any]]:
+    """For each image its number, observed values, log p of them in nats, and bits for each (None where none is)."""
+    found = find(trained)
+    if found is None:
+        raise SpecError(f"{trained.name}: no latent-variable net")
+    logp, seen = log_likelihood(trained, found, x).tolist(), (~x.isnan()).flatten(1).sum(1).tolist()
+    name = "log_likelihood" if isinstance(found, Flow) else "log_likelihood_bound"
+    return [
+        {"image": first + i, "observed": count, name: value, "bits_per_dimension": bits(value, count)}
+        for i, (value, count) in enumerate(zip(logp, seen, strict=True))
+    ]
+
+
+def bits(logp: float, count: int) -> float | None:
+    """Bits for each of `count` values."""
+    return -logp / count / log(2) if count else None
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """`answers` as lines under a head."""
+    bound = "log_likelihood_bound" in found[0]
+    lines = [f"image  observed   bits  {f'log p, at least ({DRAWS} draws)' if bound else 'log p'}"]
+    for one in found:
+        value = one["log_likelihood_bound" if bound else "log_likelihood"]
+        rate = "" if one["bits_per_dimension"] is None else f"{one['bits_per_dimension']:.3f}"
+        lines.append(f"{one['image']:>5}  {one['observed']:>8}  {rate:>5}  {value:.2f}")
+    return "\n".join(lines)
