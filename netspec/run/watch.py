@@ -119,19 +119,15 @@ def guilty_output(seen: Pass) -> str | None:
     steps = seen.net.graph.steps
     maker = {slot: i for i, step in enumerate(steps) for slot in step.writes}
     pending = [slot for slot, _ in seen.net.graph.losses if not finite(seen.slots[slot])]
-    guilty: set[int] = set()
-    visited: set[int] = set()
+    reached = set(pending)
     while pending:
-        slot = pending.pop()
-        step = steps[maker[slot]]
-        bad = [read for read in step.reads if not finite(seen.slots[read])]
-        if not bad:
-            guilty.add(slot)
-        pending += [read for read in bad if read not in visited]
-        visited.update(bad)
-    if not guilty:
+        step = steps[maker[pending.pop()]]
+        bad = {read for read in step.reads if not finite(seen.slots[read])} - reached
+        reached |= bad
+        pending += bad
+    if not reached:
         return None
-    slot = min(guilty, key=lambda slot: maker[slot])
+    slot = min(reached, key=lambda slot: maker[slot])  # what it is made of is made earlier, so that is finite
     layer = steps[maker[slot]].layer
     name = f"output {seen.net.graph.name(slot)!r}"
     return f"{layer.problem(f'is the first whose {name} is not finite ({counts(seen.slots[slot])})')}"

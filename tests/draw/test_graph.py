@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import combinations, pairwise
 from pathlib import Path
+from random import Random
 from xml.etree import ElementTree
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from netspec import draw, schema
 from netspec.draw import dot, plain
-from netspec.draw.layout import layered
+from netspec.draw.layout import Item, _crossings, layered
 from netspec.draw.picture import Picture, listed, picture
 from netspec.draw.scene import Curve, Rect, Scene, Text, svg
 from netspec.draw.text import visible, width, wrap
@@ -195,6 +196,25 @@ def test_an_alternating_ladder_is_laid_out_without_crossings() -> None:
     placed = layered([(10.0, 10.0)] * 6, edges)
     x = [item.x for item in placed.items]
     assert (x[0] < x[1]) == (x[3] < x[2]) == (x[4] < x[5])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_crossings_are_those_of_every_pair_of_edges(seed: int) -> None:
+    random = Random(seed)
+    rows = [[0, 1, 2, 3], [4, 5, 6, 7, 8], [9, 10, 11]]
+    for row in rows:
+        random.shuffle(row)
+    items = [Item(i, 0, 1.0) for i in range(12)]
+    edges = []
+    for upper, lower in pairwise(rows):
+        for i in upper:
+            items[i].below = random.sample(lower, random.randint(0, len(lower)))
+            edges += [(upper.index(i), lower.index(j), lower) for j in items[i].below]
+    expected = sum(
+        one[2] is other[2] and (one[0] - other[0]) * (one[1] - other[1]) < 0
+        for one, other in combinations(edges, 2)
+    )
+    assert _crossings(items, rows) == expected
 
 
 def test_deep_nets_are_no_problem_for_the_layout() -> None:

@@ -81,3 +81,25 @@ def test_the_history_of_the_solver_counts(kind: str, copies: int, monkeypatch: p
     monkeypatch.setattr(memory, "available_bytes", lambda device: need - 1)
     with pytest.raises(SpecError, match=r"big.prototxt:2:1: .*the TRAIN net needs .* GiB is free on cpu"):
         build(graph, seed=1, history=history_of(kind))
+
+
+def test_a_test_net_holds_its_input_and_output_of_one_layer_at_a_time() -> None:
+    """Ten ReLUs over 1,000 numbers: two blobs live at once. In TRAIN all eleven do, and their gradients."""
+    relus = "".join(
+        f'layer {{ name: "r{i}" type: "ReLU" bottom: "x{i}" top: "x{i + 1}" }}' for i in range(10)
+    )
+    text = 'layer { name: "d" type: "Input" top: "x0" input_param { shape { dim: 1000 } } }' + relus
+    for phase, blobs in (("TEST", 2), ("TRAIN", 2 * 11)):
+        graph = compile(spec.net(schema.parse_net(text), phase))
+        assert memory.activation_bytes(graph, [(1000,)] * 11) == blobs * 4 * 1000
+
+
+def test_a_test_net_keeps_what_is_read_again_later() -> None:
+    text = """
+    layer { name: "d" type: "Input" top: "x" input_param { shape { dim: 1000 } } }
+    layer { name: "a" type: "ReLU" bottom: "x" top: "a" }
+    layer { name: "b" type: "ReLU" bottom: "a" top: "b" }
+    layer { name: "sum" type: "Eltwise" bottom: "x" bottom: "b" top: "sum" }
+    """
+    graph = compile(spec.net(schema.parse_net(text), "TEST"))
+    assert memory.activation_bytes(graph, [(1000,)] * 4) == 3 * 4 * 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import nan
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from netspec import schema
 from netspec.errors import DataError, SpecError
-from netspec.net.make import make_net
-from netspec.net.net import Net
+from netspec.net.graph import compile
+from netspec.net.net import Net, build
+from netspec.run.clusters import spread
 from netspec.run.initialise import initialise
+from netspec.schema import spec
 
 CENTRES = torch.tensor([[0.0, 0, 0, 0], [2, 2, 0, 0], [0, 2, -2, 1]])
 SPREAD = torch.tensor([[0.1, 0.2, 0.1, 0.2], [0.3, 0.1, 0.1, 0.1], [0.2, 0.2, 0.3, 0.1]])
@@ -23,7 +26,7 @@ SPREAD = torch.tensor([[0.1, 0.2, 0.1, 0.2], [0.3, 0.1, 0.1, 0.1], [0.2, 0.2, 0.
 def net(layers: str, shape: tuple[int, ...]) -> Net:
     dims = " ".join(f"dim: {n}" for n in shape)
     text = f'layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ {dims} }} }} }} {layers}'
-    return make_net(schema.parse_net(text, "test.prototxt"), phase="TRAIN", seed=1)
+    return build(compile(spec.net(schema.parse_net(text, "test.prototxt"))), seed=1)
 
 
 def similarity(fit: str, more: str = "", block: str = "block_size: 2 stride: 2") -> str:
@@ -213,3 +216,13 @@ def test_whitened_filters_give_unit_covariance(zca: str) -> None:
 def test_what_pca_cannot_do_is_named(layers: str, words: str) -> None:
     with pytest.raises(SpecError, match=words):
         initialise(net(layers, (64, 1, 4, 4)), images(1))
+
+
+def test_a_cluster_of_one_patch_has_the_spread_of_all() -> None:
+    """One patch says nothing of its spread, which would be 0; the fork divides all by one number, less 1."""
+    centres = torch.tensor([[0.0], [100.0]])
+    stream: Any = lambda: torch.tensor([[-1.0], [1.0], [3.0], [102.0]])  # noqa: E731
+    own, overall = (1 + 1 + 9) / 3, (1 + 1 + 9 + 4) / 4
+    torch.testing.assert_close(spread(stream, centres, 1, False), torch.tensor([[own], [overall]]))
+    torch.testing.assert_close(spread(stream, centres, 2, False), torch.tensor([[own], [4.0]]))
+    torch.testing.assert_close(spread(stream, centres, 1, True), torch.tensor([[11 / 3], [4 / 3]]))

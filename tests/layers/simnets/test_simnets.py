@@ -22,13 +22,14 @@ from netspec.layers.base import Layer, as_tuple
 from netspec.layers.simnets.logsumexp import extremum, log_sum_exp, product
 from netspec.layers.simnets.marginalize import Marginalize
 from netspec.net.compiling import compile_net
-from netspec.net.make import make_net
-from netspec.net.net import Net
+from netspec.net.graph import compile
+from netspec.net.net import Net, build
+from netspec.schema import spec
 from tests.places import GOLDEN, NETS
 
 
 def net(text: str, phase: str = "TRAIN", seed: int = 1) -> Net:
-    return make_net(schema.parse_net(text, "test.prototxt"), phase, seed=seed)
+    return build(compile(spec.net(schema.parse_net(text, "test.prototxt"), phase)), seed=seed)
 
 
 def single(kind: str, field: str, options: str, shape: tuple[int, ...]) -> Net:
@@ -160,22 +161,23 @@ def test_mex_is_the_loop(
 # The edges of the range
 
 
-def exact(x: Tensor, b: Tensor, normalise: bool) -> Tensor:
+def exact(x: Tensor, b: Tensor, normalise: bool, log_k: float = 0.0) -> Tensor:
     if normalise:
-        b = b - log_sum_exp(b).unsqueeze(-1)
-    return log_sum_exp(x.unsqueeze(2) + b.unsqueeze(1))
+        b = b - (log_sum_exp(b) - log_k).unsqueeze(-1)
+    return log_sum_exp(x.unsqueeze(2) + b.unsqueeze(1)) - log_k
 
 
+@pytest.mark.parametrize("log_k", [0.0, log(5)])
 @pytest.mark.parametrize("normalise", [False, True])
 @pytest.mark.parametrize("spread", [1.0, 40.0, 300.0])
-def test_product_is_exact_far_below_the_smallest_float(spread: float, normalise: bool) -> None:
+def test_product_is_exact_far_below_the_smallest_float(spread: float, normalise: bool, log_k: float) -> None:
     """Entries e^-300 and less beside the best, which underflow in the product, are mended; gradients too."""
     generator = torch.Generator().manual_seed(1)
     x = (spread * torch.randn(2, 6, 5, generator=generator)).requires_grad_()
     b = (spread * torch.randn(2, 4, 5, generator=generator)).requires_grad_()
     direction = torch.randn(2, 6, 4, generator=generator)
-    ours = product(x, b, normalise)
-    theirs = exact(x.double(), b.double(), normalise)
+    ours = product(x, b, normalise, log_k)
+    theirs = exact(x.double(), b.double(), normalise, log_k)
     torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-4)
     mine = torch.autograd.grad(ours, [x, b], direction)
     oracle = torch.autograd.grad(theirs, [x, b], direction.double())
@@ -420,7 +422,7 @@ def short_net(channels: Mapping[int, int], batch: int) -> Net:
             filler = layer.mex_param.offsets_filler
             filler.primal_dim = channels.get(filler.primal_dim, filler.primal_dim)
     shapes = {"data": (batch, 1, 28, 28), "label": (batch,)}
-    return make_net(document, "TRAIN", seed=1, input_shapes=shapes)
+    return build(compile(spec.net(document, "TRAIN")), seed=1, input_shapes=shapes)
 
 
 def test_short_net_equals_the_originals_71_layers() -> None:
@@ -475,7 +477,7 @@ def test_nets_have_the_plans_size(stem: str, parameters: int) -> None:
     document = schema.read_net(NETS / f"{stem}.prototxt")
     side = 8 if "digits" in stem else 28
     shapes = {"data": (2, 1, side, side), "label": (2,)}
-    made = make_net(document, "TRAIN", device="meta", input_shapes=shapes)
+    made = build(compile(spec.net(document, "TRAIN")), device="meta", input_shapes=shapes)
     epsilons = sum(layer.spec.type == "MEX" for layer in made.made)
     assert sum(param.value.numel() for param in made.params) - epsilons == parameters
     assert made.shape("scores") == (2, 10, 1, 1)
