@@ -320,7 +320,7 @@ class HDF5Output(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         if not self.param.file_name:
-            self.fail("needs a file_name", "hdf5_output_param")
+            self.fail("needs a file_name", "file_name")
         if any(not shape for shape in shapes) or shapes[0][0] != shapes[1][0]:
             self.fail(
                 f"needs bottoms with equal first dimensions, found {shapes[0]} and {shapes[1]}", "bottom", 0

@@ -14,8 +14,9 @@ from torch import Tensor
 from netspec import schema
 from netspec.errors import SpecError
 from netspec.layers.rendering.random_affine import RandomAffine
-from netspec.net.make import make_net
-from netspec.net.net import Net
+from netspec.net.graph import compile
+from netspec.net.net import Net, build
+from netspec.schema import spec
 
 nan = float("nan")
 
@@ -31,7 +32,7 @@ def net(kind: str, options: str, *shapes: Sequence[int], phase: str = "TRAIN", t
         )
     ends = " ".join(f'bottom: "{name}"' for name in names) + " ".join(f' top: "{top}"' for top in tops)
     text += f'layer {{ name: "layer" type: "{kind}" {ends} {options} }}'
-    return make_net(schema.parse_net(text, "test.prototxt"), phase, seed=1)
+    return build(compile(spec.net(schema.parse_net(text, "test.prototxt"), phase)), seed=1)
 
 
 def apply(kind: str, options: str, *bottoms: Tensor, phase: str = "TRAIN") -> Tensor:

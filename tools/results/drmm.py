@@ -25,12 +25,13 @@ from torch import Tensor
 
 from netspec import data, schema
 from netspec.interchange.snapshot_files import iteration_of, newest
-from netspec.net.make import make_net
+from netspec.net.graph import compile
+from netspec.net.net import build
 from netspec.rendering import RenderingModel, relative_error
 from netspec.run.evaluate import evaluate
 from netspec.run.fit import fit
 from netspec.run.folder import parse_lines
-from netspec.schema import Document
+from netspec.schema import Document, spec
 from tools.generate import render_nets
 
 BATCH = 100
@@ -143,7 +144,7 @@ def em(
 def model_of(run: Path) -> tuple[RenderingModel, Document]:
     """The rendering model of a run folder, with the newest weights."""
     document = schema.read_net(run / "net.prototxt")
-    net = make_net(document).requires_grad_(False)
+    net = build(compile(spec.net(document, "TEST")), seed=0).requires_grad_(False)
     net.load_weights(newest(run)[0].weights)
     return RenderingModel(net), document
 

@@ -89,7 +89,7 @@ class CReLU(Layer):
     param_field = "crelu_param"
 
     def setup(self, *shapes: Shape) -> None:
-        self.along = self.axis(self.param.concat_axis, len(shapes[0]), "crelu_param", "concat_axis")
+        self.along = self.axis(self.param.concat_axis, len(shapes[0]), "concat_axis")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         both = torch.cat((bottoms[0], -bottoms[0]), self.along)

@@ -20,27 +20,25 @@ class Broadcast(Layer):
 
     def read_operand(self, shapes: tuple[Shape, ...]) -> Shape:
         """Set start and view; gives the operand's shape, of the second bottom or of the blob to be made."""
-        p, shape, field = self.param, shapes[0], str(self.param_field)
+        p, shape = self.param, shapes[0]
         if len(shapes) == 2:
             operand = shapes[1]
-            self.start = self.axis(p.axis, len(shape), field, "axis") if operand else 0
-            if shape[self.start : self.start + len(operand)] != operand:
-                self.fail(
-                    f"bottom 1 of shape {operand} does not meet {shape} from axis {self.start} on",
-                    "bottom",
-                    1,
-                )
+            self.start = self.axis(p.axis, len(shape), "axis") if operand else 0
+            self.require(
+                shape[self.start : self.start + len(operand)] == operand,
+                ("bottom", 1),
+                f"bottom 1 of shape {operand} does not meet {shape} from axis {self.start} on",
+            )
         else:
-            self.start = self.axis(p.axis, len(shape), field, "axis") if p.num_axes else 0
+            self.start = self.axis(p.axis, len(shape), "axis") if p.num_axes else 0
             if p.num_axes < -1:
-                self.fail(f"num_axes must be -1 or more, found {p.num_axes}", field, "num_axes")
+                self.fail(f"num_axes must be -1 or more, found {p.num_axes}", "num_axes")
             end = len(shape) if p.num_axes == -1 else self.start + p.num_axes
-            if end > len(shape):
-                self.fail(
-                    f"{p.num_axes} axes from axis {self.start} on exceed the bottom's shape {shape}",
-                    field,
-                    "num_axes",
-                )
+            self.require(
+                end <= len(shape),
+                "num_axes",
+                f"{p.num_axes} axes from axis {self.start} on exceed the bottom's shape {shape}",
+            )
             operand = shape[self.start : end]
         self.view = operand + (1,) * (len(shape) - self.start - len(operand)) if operand else ()
         return operand

@@ -35,10 +35,9 @@ class Eltwise(Layer):
         for i, shape in enumerate(shapes):
             if shape != shapes[0]:
                 self.fail(f"needs bottoms of one shape, found {shapes[0]} and {shape}", "bottom", i)
-        if p.coeff and p.operation != p.SUM:
-            self.fail("coeff goes with operation SUM only", "eltwise_param", "coeff", 0)
+        self.require(not p.coeff or p.operation == p.SUM, ("coeff", 0), "coeff goes with operation SUM only")
         if p.coeff and len(p.coeff) != len(shapes):
-            self.fail(f"{len(p.coeff)} coeff values for {len(shapes)} bottoms", "eltwise_param", "coeff", 0)
+            self.fail(f"{len(p.coeff)} coeff values for {len(shapes)} bottoms", "coeff", 0)
         self.coefficients = list(p.coeff) or [1.0] * len(shapes)
 
     def forward(self, *bottoms: Tensor) -> Tensor:
@@ -117,8 +116,7 @@ class Axpy(Layer):
         a, x, z = shapes
         if len(x) < 2 or a[:2] != x[:2] or prod(a[2:]) != 1:
             self.fail(f"needs a scale for each channel of {x}, found bottom 0 of shape {a}", "bottom", 0)
-        if x != z:
-            self.fail(f"adds bottoms of one shape, found {x} and {z}", "bottom", 2)
+        self.require(x == z, ("bottom", 2), f"adds bottoms of one shape, found {x} and {z}")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         a, x, z = bottoms
@@ -138,7 +136,7 @@ class Reduction(Layer):
     param_field = "reduction_param"
 
     def setup(self, *shapes: Shape) -> None:
-        self.start = self.axis(self.param.axis, len(shapes[0]), "reduction_param", "axis")
+        self.start = self.axis(self.param.axis, len(shapes[0]), "axis")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         p = self.param
@@ -170,12 +168,11 @@ class ArgMax(Layer):
         p, (shape,) = self.param, shapes
         self.along = None
         if p.HasField("axis"):
-            self.along = self.axis(p.axis, len(shape), "argmax_param", "axis")
+            self.along = self.axis(p.axis, len(shape), "axis")
         count = prod(shape[1:]) if self.along is None else shape[self.along]
         if not 1 <= p.top_k <= count:
             self.fail(
                 f"top_k {p.top_k} is outside 1..{count}, the values of a line of {shape}",
-                "argmax_param",
                 "top_k",
             )
 
@@ -248,12 +245,11 @@ class Filter(Layer):
         if not selector or prod(selector) != selector[0]:
             self.fail(f"needs a selector (N,), found {selector}", "bottom", len(blobs))
         for i, shape in enumerate(blobs):
-            if shape[:1] != selector[:1]:
-                self.fail(
-                    f"bottom of shape {shape} has another number of items than the selector, {selector}",
-                    "bottom",
-                    i,
-                )
+            self.require(
+                shape[:1] == selector[:1],
+                ("bottom", i),
+                f"bottom of shape {shape} has another number of items than the selector, {selector}",
+            )
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return bottoms[:-1] or bottoms

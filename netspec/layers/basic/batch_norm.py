@@ -60,8 +60,7 @@ class BatchNorm(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]
-        if not shape:
-            self.fail("needs a bottom (N, C, ...), found a scalar", "bottom", 0)
+        self.require(shape, ("bottom", 0), "needs a bottom (N, C, ...), found a scalar")
         channels = shape[1] if len(shape) > 1 else 1
         self.globally = bool(p.use_global_stats) if p.HasField("use_global_stats") else self.phase == TEST
         self.fraction, self.eps = float(p.moving_average_fraction), float(p.eps)
@@ -181,9 +180,7 @@ class BN(Layer):
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]
         self.kind = self.read_kind()
-        self.channel_axis = (
-            self.axis(p.axis, max(len(shape), 2), "bn_param", "axis") if self.kind == EARLY else 1
-        )
+        self.channel_axis = self.axis(p.axis, max(len(shape), 2), "axis") if self.kind == EARLY else 1
         if len(shape) <= self.channel_axis:
             self.fail(f"needs a bottom (N, C, ...), found shape {shape}", "bottom", 0)
         self.channels, self.tail = shape[self.channel_axis], (1,) * (len(shape) - 2)
@@ -206,7 +203,7 @@ class BN(Layer):
         kinds = [kind for kind, fields in found.items() if fields]
         if len(kinds) > 1:
             one, other = found[kinds[0]][0], found[kinds[1]][0]
-            self.fail(f"{one} and {other} belong to different layers called BN", "bn_param", other)
+            self.fail(f"{one} and {other} belong to different layers called BN", other)
         if kinds:
             return kinds[0]
         if self.spec.dialect in BN_DIALECTS:

@@ -42,17 +42,15 @@ class Windowed(Layer):
     def read_window(self, shapes: tuple[Shape, ...]) -> None:
         """Set channel_axis, channels and window from the first bottom; refuse bottoms that differ from it."""
         shape = shapes[0]
-        if not shape:
-            self.fail("needs a bottom with a channel axis, found a scalar", "bottom", 0)
-        self.channel_axis = self.axis(self.param.axis, len(shape), "convolution_param", "axis")
+        self.require(shape, ("bottom", 0), "needs a bottom with a channel axis, found a scalar")
+        self.channel_axis = self.axis(self.param.axis, len(shape), "axis")
         for i, other in enumerate(shapes[1:], 1):
-            if len(other) != len(shape) or other[self.channel_axis] != shape[self.channel_axis]:
-                self.fail(
-                    f"bottom {i} has shape {other}, bottom 0 {shape}; to share one set of weights, ranks and "
-                    f"axis {self.channel_axis} must agree",
-                    "bottom",
-                    i,
-                )
+            self.require(
+                len(other) == len(shape) and other[self.channel_axis] == shape[self.channel_axis],
+                ("bottom", i),
+                f"bottom {i} has shape {other}, bottom 0 {shape}; to share one set of weights, ranks and "
+                f"axis {self.channel_axis} must agree",
+            )
         self.channels = shape[self.channel_axis]
         self.window = convolution_window(self, len(shape) - self.channel_axis - 1)
 
@@ -60,13 +58,12 @@ class Windowed(Layer):
         """Refuse a window that is larger than a padded bottom."""
         for i, shape in enumerate(shapes):
             sizes = shape[self.channel_axis + 1 :]
-            if any(n < 1 for n in self.window.positions(sizes)):
-                self.fail(
-                    f"window of {self.window.extent} does not fit into bottom {i} of shape {shape} "
-                    f"with pad {self.window.pad}",
-                    "bottom",
-                    i,
-                )
+            self.require(
+                all(n >= 1 for n in self.window.positions(sizes)),
+                ("bottom", i),
+                f"window of {self.window.extent} does not fit into bottom {i} of shape {shape} "
+                f"with pad {self.window.pad}",
+            )
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.folded(x) for x in bottoms)
@@ -97,15 +94,12 @@ class Filtering(Windowed):
     def read_filters(self, filter_shape: Callable[[], Shape]) -> None:
         """Check num_output and group, then add the filter blob and the bias blob."""
         p = self.param
-        if self.num_output < 1:
-            self.fail("needs num_output > 0", "convolution_param")
-        if self.group < 1:
-            self.fail(f"group must be at least 1, found {self.group}", "convolution_param", "group")
+        self.require(self.num_output >= 1, "num_output", "needs num_output > 0")
+        self.require(self.group >= 1, "group", f"group must be at least 1, found {self.group}")
         if self.channels % self.group or self.num_output % self.group:
             self.fail(
                 f"group {self.group} must divide the bottom's {self.channels} channels and num_output "
                 f"{self.num_output}",
-                "convolution_param",
                 "group",
             )
         self.bias_term = bool(p.bias_term)
@@ -140,9 +134,7 @@ class Convolution(Filtering):
         self.normalized = bool(p.normalize_patches)
         self.by_variance, self.fudge = bool(p.normalize_variance), float(p.normalization_fudge_factor)
         if self.normalized and self.group > 1:
-            self.fail(
-                "normalize_patches is not defined for group > 1", "convolution_param", "normalize_patches"
-            )
+            self.fail("normalize_patches is not defined for group > 1", "normalize_patches")
 
     def one(self, x: Tensor) -> Tensor:
         w, n = self.window, len(self.window.kernel)
@@ -193,7 +185,6 @@ class DepthwiseConvolution(Convolution):
         if p.HasField("group") and p.group not in (1, self.channels):
             self.fail(
                 f"has one group a channel: group must be {self.channels} or left out, found {p.group}",
-                "convolution_param",
                 "group",
             )
         self.num_output, self.group = p.num_output or self.channels, self.channels
@@ -220,16 +211,14 @@ class Deconvolution(Filtering):
         if self.extra and any(s < 2 for s in w.stride):
             self.fail(
                 f"round_up_output_dims needs stride > 1 on every axis, found {w.stride}",
-                "convolution_param",
                 "round_up_output_dims",
             )
         for i, shape in enumerate(shapes):
-            if any(size < 1 for size in self.sizes(shape[self.channel_axis + 1 :])):
-                self.fail(
-                    f"pad {w.pad} leaves nothing of bottom {i} of shape {shape} with window {w.extent}",
-                    "bottom",
-                    i,
-                )
+            self.require(
+                all(size >= 1 for size in self.sizes(shape[self.channel_axis + 1 :])),
+                ("bottom", i),
+                f"pad {w.pad} leaves nothing of bottom {i} of shape {shape} with window {w.extent}",
+            )
         self.read_filters(lambda: (self.channels, self.num_output // self.group))
 
     def sizes(self, sizes: Shape) -> Shape:

@@ -25,9 +25,8 @@ class InnerProduct(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p, (shape,) = self.param, shapes
-        if not p.num_output:
-            self.fail("needs num_output > 0", "inner_product_param")
-        self.start = self.axis(p.axis, len(shape), "inner_product_param", "axis")
+        self.require(p.num_output, "num_output", "needs num_output > 0")
+        self.start = self.axis(p.axis, len(shape), "axis")
         inputs = prod(shape[self.start :])
         self.add_blob((inputs, p.num_output) if p.transpose else (p.num_output, inputs), p.weight_filler)
         if p.bias_term:
@@ -56,8 +55,7 @@ class Embed(Layer):
     def setup(self, *shapes: Shape) -> None:
         p = self.param
         for name in ("num_output", "input_dim"):
-            if not getattr(p, name):
-                self.fail(f"needs {name} > 0", "embed_param")
+            self.require(getattr(p, name), name, f"needs {name} > 0")
         self.add_blob((p.input_dim, p.num_output), p.weight_filler)
         self.biased = bool(p.bias_term)
         if self.biased:

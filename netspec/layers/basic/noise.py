@@ -124,8 +124,7 @@ class Parameter(Layer):
     param_field = "parameter_param"
 
     def setup(self, *shapes: Shape) -> None:
-        if not self.param.HasField("shape"):
-            self.fail("needs a shape", "parameter_param")
+        self.require(self.param.HasField("shape"), "shape", "needs a shape")
         self.add_blob(tuple(int(size) for size in self.param.shape.dim))
 
     def forward(self, *bottoms: Tensor) -> Tensor:
@@ -152,7 +151,7 @@ class DummyData(Layer):
         self.register_buffer("anchor", torch.empty(0), persistent=False)  # follows the net's device and dtype
         self.shapes = one_each(self, self.written_shapes(), "shape", "dummy_data_param", "shape")
         if bad := next((shape for shape in self.shapes if any(size < 0 for size in shape)), None):
-            self.fail(f"a top cannot have shape {bad}", "dummy_data_param", "shape", 0)
+            self.fail(f"a top cannot have shape {bad}", "shape", 0)
         zeros = [schema.FillerParameter(type="constant")]
         written = list(self.param.data_filler) or zeros
         given = one_each(self, written, "filler", "dummy_data_param", "data_filler")
@@ -219,14 +218,11 @@ class Noise(Layer):
         self.noise = given[0]
         for name in ("add_noise_filler", "mul_noise_filler"):
             filler = getattr(self.noise, name)
-            if filler.type not in SIMPLE:
-                self.fail(
-                    f"takes fillers {', '.join(SIMPLE)}; found {filler.type!r}",
-                    "noise_param",
-                    0,
-                    name,
-                    "type",
-                )
+            self.require(
+                filler.type in SIMPLE,
+                ("noise_param", 0, name, "type"),
+                f"takes fillers {', '.join(SIMPLE)}; found {filler.type!r}",
+            )
             check_filler(self, filler, shape, "noise_param", 0, name)
         self.add_mean = self.mean(self.noise.add_noise_filler)
         self.mul_mean = self.mean(self.noise.mul_noise_filler)

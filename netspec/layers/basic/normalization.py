@@ -100,8 +100,7 @@ class LRN(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]
-        if p.local_size % 2 == 0:
-            self.fail(f"local_size must be odd, found {p.local_size}", "lrn_param", "local_size")
+        self.require(p.local_size % 2 != 0, "local_size", f"local_size must be odd, found {p.local_size}")
         self.size, self.beta = int(p.local_size), float(p.beta)
         self.across = p.norm_region == ACROSS_CHANNELS
         if len(shape) < 2 or (not self.across and len(shape) != 4):
@@ -172,8 +171,7 @@ class Normalize(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]
-        if len(shape) < 2:
-            self.fail(f"needs a bottom (N, C, ...), found shape {shape}", "bottom", 0)
+        self.require(len(shape) >= 2, ("bottom", 0), f"needs a bottom (N, C, ...), found shape {shape}")
         filler = p.scale_filler
         if not p.HasField("scale_filler"):
             filler = type(filler)(type="constant", value=1.0)

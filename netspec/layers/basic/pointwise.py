@@ -175,9 +175,9 @@ class Clip(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         if not (self.param.HasField("min") and self.param.HasField("max")):
-            self.fail("needs both min and max", "clip_param")
+            self.fail("needs both min and max", "min")
         if self.param.min > self.param.max:
-            self.fail(f"min {self.param.min} exceeds max {self.param.max}", "clip_param", "min")
+            self.fail(f"min {self.param.min} exceeds max {self.param.max}", "min")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].clamp(self.param.min, self.param.max)
@@ -216,7 +216,6 @@ class Dropout(Layer):
         if not 0 <= self.param.dropout_ratio < 1:
             self.fail(
                 f"dropout_ratio {self.param.dropout_ratio} is outside [0, 1)",
-                "dropout_param",
                 "dropout_ratio",
             )
 
@@ -248,8 +247,7 @@ class SpatialDropout(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         ratio = self.param.dropout_ratio
-        if not 0 <= ratio < 1:
-            self.fail(f"dropout_ratio {ratio} is outside [0, 1)", "spatial_dropout_param", "dropout_ratio")
+        self.require(0 <= ratio < 1, "dropout_ratio", f"dropout_ratio {ratio} is outside [0, 1)")
         if len(shapes[0]) < 2:
             self.fail(f"needs a bottom (N, C, ...), found shape {shapes[0]}", "bottom", 0)
 
@@ -274,7 +272,7 @@ class Softmax(Layer):
     param_field = "softmax_param"
 
     def setup(self, *shapes: Shape) -> None:
-        self.along = self.axis(self.param.axis, len(shapes[0]), "softmax_param", "axis")
+        self.along = self.axis(self.param.axis, len(shapes[0]), "axis")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].softmax(self.along)

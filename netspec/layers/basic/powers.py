@@ -71,8 +71,7 @@ class Exp(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         base = self.param.base
-        if base != -1 and base <= 0:
-            self.fail(f"base {base} is not positive (-1 stands for e)", "exp_param", "base")
+        self.require(base == -1 or base > 0, "base", f"base {base} is not positive (-1 stands for e)")
         self.log_base = 1.0 if base == -1 else log(base)
 
     def forward(self, *bottoms: Tensor) -> Tensor:
@@ -94,7 +93,7 @@ class Log(Layer):
     def setup(self, *shapes: Shape) -> None:
         base = self.param.base
         if base != -1 and (base <= 0 or base == 1):
-            self.fail(f"base {base} is not a base of logarithms (-1 stands for e)", "log_param", "base")
+            self.fail(f"base {base} is not a base of logarithms (-1 stands for e)", "base")
         self.log_base = 1.0 if base == -1 else log(base)
 
     def forward(self, *bottoms: Tensor) -> Tensor:

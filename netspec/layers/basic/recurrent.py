@@ -39,18 +39,16 @@ class Recurrent(Layer):
     """Names of the hidden states, in the order of their bottoms and tops."""
 
     def setup(self, *shapes: Shape) -> None:
-        p, field = self.param, "recurrent_param"
-        if not p.num_output:
-            self.fail("needs num_output > 0", field)
+        p = self.param
+        self.require(p.num_output, "num_output", "needs num_output > 0")
         exposed = len(self.states) if p.expose_hidden else 0
         self.static = len(shapes) == 3 + exposed
-        if len(shapes) not in (2 + exposed, 3 + exposed):
-            self.fail(
-                f"takes x, cont, an optional static input and {exposed} initial states, "
-                f"found {len(shapes)} bottoms",
-                "bottom",
-                0,
-            )
+        self.require(
+            len(shapes) in (2 + exposed, 3 + exposed),
+            ("bottom", 0),
+            f"takes x, cont, an optional static input and {exposed} initial states, "
+            f"found {len(shapes)} bottoms",
+        )
         if len(self.spec.tops) != 1 + exposed:
             self.fail(f"gives {1 + exposed} tops, found {len(self.spec.tops)}", "top", 0)
         self.check_shapes(*shapes)
@@ -184,12 +182,11 @@ class LSTMUnit(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         c, gates, cont = shapes
-        if len(c) != 3 or tuple(gates) != (*c[:2], 4 * c[2]) or tuple(cont) != tuple(c[:2]):
-            self.fail(
-                f"needs c (1, N, H), gates (1, N, 4H) and cont (1, N), found {c}, {gates} and {cont}",
-                "bottom",
-                0,
-            )
+        self.require(
+            len(c) == 3 and tuple(gates) == (*c[:2], 4 * c[2]) and tuple(cont) == tuple(c[:2]),
+            ("bottom", 0),
+            f"needs c (1, N, H), gates (1, N, 4H) and cont (1, N), found {c}, {gates} and {cont}",
+        )
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         c, gates, cont = bottoms
@@ -238,8 +235,7 @@ class OhLstm(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]
-        if not (p.num_output and p.batch_size):
-            self.fail("needs num_output > 0 and batch_size > 0", "lstm_param")
+        self.require(p.num_output and p.batch_size, "num_output", "needs num_output > 0 and batch_size > 0")
         self.side = len(shape) == 3 and not p.HasField("batch_size")
         self.beside = shape[1] if self.side else int(p.batch_size)
         rows = prod(shape[:2]) if self.side else shape[0] if shape else 0
@@ -293,8 +289,7 @@ class ContinuationIndicator(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p = self.param
-        if not (p.time_step and p.batch_size):
-            self.fail("needs time_step > 0 and batch_size > 0", "continuation_indicator_param")
+        self.require(p.time_step and p.batch_size, "time_step", "needs time_step > 0 and batch_size > 0")
         self.register_buffer("anchor", torch.empty(0), persistent=False)  # follows the net's device and dtype
 
     def forward(self, *bottoms: Tensor) -> Tensor:

@@ -42,8 +42,7 @@ class Resize(Layer):
     def read_size(self, shapes: tuple[Shape, ...], height: int, width: int, names: tuple[str, str]) -> None:
         """Set `size`, of the second bottom or as written."""
         for i, shape in enumerate(shapes):
-            if len(shape) != 4:
-                self.fail(f"needs a bottom (N, C, H, W), found {shape}", "bottom", i)
+            self.require(len(shape) == 4, ("bottom", i), f"needs a bottom (N, C, H, W), found {shape}")
         self.size = (shapes[1][2], shapes[1][3]) if len(shapes) == 2 else (height, width)
         if min(self.size) < 1:
             self.fail(f"needs {names[0]} and {names[1]} > 0, or a second bottom", str(self.param_field))
@@ -102,8 +101,7 @@ class Resample(Resize):
     def setup(self, *shapes: Shape) -> None:
         p = self.param
         self.read_size(shapes, p.height, p.width, ("height", "width"))
-        if p.type == p.AREA:
-            self.fail("type can be NEAREST, LINEAR or CUBIC", "resample_param", "type")
+        self.require(p.type != p.AREA, "type", "type can be NEAREST, LINEAR or CUBIC")
         tall, wide = (have / want for have, want in zip(shapes[0][2:], self.size, strict=True))
         antialias = p.antialias and max(tall, wide) > 1
         for axis, have, want, factor, other in (
@@ -154,7 +152,7 @@ class Downsample(Resize):
         self.same = tuple(have) == self.size
         if self.same:  # the original hands the bottom on
             return
-        path = ("bottom", 1) if len(shapes) == 2 else ("downsample_param", "top_height")
+        path = ("bottom", 1) if len(shapes) == 2 else ("top_height",)
         if any(want > side or want < 2 for want, side in zip(self.size, have, strict=True)):
             self.fail(f"cannot make {self.size[0]} x {self.size[1]} of {shapes[0]}: sides must be 2 or more, and at "
                       "most the bottom's", *path)  # fmt: skip

@@ -40,24 +40,19 @@ class Interp(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]
-        if len(shape) != 4:
-            self.fail(f"needs a bottom (N, C, H, W), found {shape}", "bottom", 0)
+        self.require(len(shape) == 4, ("bottom", 0), f"needs a bottom (N, C, H, W), found {shape}")
         if p.interp_type != "bilinear":
-            self.fail(
-                f"interp_type can be 'bilinear' only, found {p.interp_type!r}", "interp_param", "interp_type"
-            )
+            self.fail(f"interp_type can be 'bilinear' only, found {p.interp_type!r}", "interp_type")
         for name in ("pad_beg", "pad_end"):
             if getattr(p, name) > 0:
-                self.fail(f"{name} {getattr(p, name)} is positive; it can only crop", "interp_param", name)
+                self.fail(f"{name} {getattr(p, name)} is positive; it can only crop", name)
         for name in ("shrink_factor", "zoom_factor"):
-            if p.HasField(name) and getattr(p, name) < 1:
-                self.fail(f"needs {name} > 0", "interp_param", name)
+            self.require(not p.HasField(name) or getattr(p, name) >= 1, name, f"needs {name} > 0")
         cropped = [size + p.pad_beg + p.pad_end for size in shape[2:]]
-        if min(cropped) < 1:
-            self.fail(f"pad_beg and pad_end leave nothing of {shape}", "interp_param", "pad_beg")
+        self.require(min(cropped) >= 1, "pad_beg", f"pad_beg and pad_end leave nothing of {shape}")
         self.size = self.target(cropped, shapes[1:])
         if min(self.size) < 1:
-            self.fail(f"would make an image of {self.size[0]} x {self.size[1]}", "interp_param")
+            self.fail(f"would make an image of {self.size[0]} x {self.size[1]}", "height")
 
     def target(self, size: list[int], others: tuple[Shape, ...]) -> list[int]:
         p = self.param
@@ -69,7 +64,7 @@ class Interp(Layer):
                 if not others:
                     self.fail(
                         "needs shrink_factor, zoom_factor, height and width, or a second bottom",
-                        "interp_param",
+                        "shrink_factor",
                     )
                 return list(others[0][2:])
         if shrinks:
@@ -109,9 +104,8 @@ class SpatialTransformer(Layer):
         p, (shape, theta) = self.param, shapes
         for name, only in (("transform_type", "affine"), ("sampler_type", "bilinear")):
             if getattr(p, name) != only:
-                self.fail(f"{name} can be {only!r} only, found {getattr(p, name)!r}", "st_param", name)
-        if len(shape) != 4:
-            self.fail(f"needs a bottom (N, C, H, W), found {shape}", "bottom", 0)
+                self.fail(f"{name} can be {only!r} only, found {getattr(p, name)!r}", name)
+        self.require(len(shape) == 4, ("bottom", 0), f"needs a bottom (N, C, H, W), found {shape}")
         names = [f"theta_{i}_{j}" for i in (1, 2) for j in (1, 2, 3)]
         self.fixed = [getattr(p, name) if p.HasField(name) else None for name in names]
         free = self.fixed.count(None)
@@ -159,22 +153,20 @@ class Upsample(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]
-        if len(shape) != 4:
-            self.fail(f"needs a bottom (N, C, H, W), found {shape}", "bottom", 0)
+        self.require(len(shape) == 4, ("bottom", 0), f"needs a bottom (N, C, H, W), found {shape}")
         if len(shapes) == 2 and shapes[1] != shape:
             self.fail(f"needs a mask of the shape {shape} of the values, found {shapes[1]}", "bottom", 1)
         self.gain = float(p.scale) if p.stride and p.HasField("scale") else 1.0
         factors = [int(p.stride or p.scale_h or p.scale), int(p.stride or p.scale_w or p.scale)]
-        if min(factors) < 1:
-            self.fail("needs a scale > 0", "upsample_param", "scale")
+        self.require(min(factors) >= 1, "scale", "needs a scale > 0")
         for name, factor in (("pad_out_h", factors[0]), ("pad_out_w", factors[1])):
             if getattr(p, name) and (factor != 2 or len(shapes) == 1):
-                self.fail(f"{name} goes with a mask and a factor of 2", "upsample_param", name)
+                self.fail(f"{name} goes with a mask and a factor of 2", name)
         height, width = shape[2] * factors[0] - p.pad_out_h, shape[3] * factors[1] - p.pad_out_w
         if p.upsample_h and p.upsample_w:
             height, width = int(p.upsample_h), int(p.upsample_w)
         if len(shapes) == 1 and (height % shape[2] or width % shape[3]):
-            self.fail(f"cannot make {height} x {width} of {shape} with equal blocks", "upsample_param")
+            self.fail(f"cannot make {height} x {width} of {shape} with equal blocks", "scale")
         self.size = (height, width)
 
     def forward(self, *bottoms: Tensor) -> Tensor:

@@ -37,8 +37,7 @@ class UnPooling(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]
-        if len(shape) != 4:
-            self.fail(f"needs a bottom (N, C, H, W), found shape {shape}", "bottom", 0)
+        self.require(len(shape) == 4, ("bottom", 0), f"needs a bottom (N, C, H, W), found shape {shape}")
         self.method = int(p.unpool)
         if len(shapes) == 2 and self.method != MAX:
             self.fail("a mask goes with unpool: MAX only", "bottom", 1)
@@ -46,23 +45,21 @@ class UnPooling(Layer):
             self.fail(f"needs a mask of the shape {shape} of the values, found {shapes[1]}", "bottom", 1)
         kernel, stride, pad = self.pair("kernel_size", "kernel"), self.pair("stride"), self.pair("pad")
         if min(stride) < 1 or (min(kernel) < 1 and len(shapes) == 1):
-            self.fail(f"needs kernel_size > 0 and stride > 0, found {kernel} and {stride}", "unpooling_param")
+            self.fail(f"needs kernel_size > 0 and stride > 0, found {kernel} and {stride}", "kernel_size")
         self.frame = Frame(kernel, stride, pad)
         self.whole = tuple((n - 1) * s + k for n, s, k in zip(shape[2:], stride, kernel, strict=True))
         size = self.pair("unpool_size", "unpool")
         self.size = size if min(size) > 0 else tuple(n - 2 * q for n, q in zip(self.whole, pad, strict=True))
-        if min(self.size) < 1:
-            self.fail(f"pad {pad} leaves nothing of bottom shape {shape}", "unpooling_param", "pad")
+        self.require(min(self.size) >= 1, "pad", f"pad {pad} leaves nothing of bottom shape {shape}")
 
     def pair(self, name: str, stem: str = "") -> tuple[int, int]:
         """A field given once, or as two fields _h and _w."""
         p, stem = self.param, stem or name
         if p.HasField(f"{stem}_h") != p.HasField(f"{stem}_w"):
-            self.fail(f"{stem}_h and {stem}_w go together", "unpooling_param")
+            self.fail(f"{stem}_h and {stem}_w go together", f"{stem}_h")
         if not p.HasField(f"{stem}_h"):
             return getattr(p, name), getattr(p, name)
-        if p.HasField(name):
-            self.fail(f"gives both {name} and {stem}_h; use one form", "unpooling_param", name)
+        self.require(not p.HasField(name), name, f"gives both {name} and {stem}_h; use one form")
         return getattr(p, f"{stem}_h"), getattr(p, f"{stem}_w")
 
     def forward(self, *bottoms: Tensor) -> Tensor:

@@ -45,8 +45,7 @@ class Weighted(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         weights, values = shapes
-        if len(weights) != 2:
-            self.fail(f"needs log weights (K, N), found {weights}", "bottom", 0)
+        self.require(len(weights) == 2, ("bottom", 0), f"needs log weights (K, N), found {weights}")
         if not values or values[0] != prod(weights):
             self.fail(f"needs {prod(weights)} rows for log weights {weights}, found {values}", "bottom", 1)
 
@@ -86,8 +85,7 @@ class ImportanceResample(Weighted):
 
     def setup(self, *shapes: Shape) -> None:
         super().setup(*shapes)
-        if self.param.num_samples < 1:
-            self.fail("num_samples must be at least 1", "importance_resample_param", "num_samples")
+        self.require(self.param.num_samples >= 1, "num_samples", "num_samples must be at least 1")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         logw_KN, x = bottoms

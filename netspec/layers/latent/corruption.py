@@ -25,8 +25,7 @@ class SaltPepper(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         for name in ("probability", "salt"):
-            if not 0 <= getattr(self.param, name) <= 1:
-                self.fail(f"{name} is outside [0, 1]", "salt_and_pepper_param", name)
+            self.require(0 <= getattr(self.param, name) <= 1, name, f"{name} is outside [0, 1]")
 
     @property
     def passes(self) -> bool:

@@ -33,8 +33,7 @@ class OfDiffusion(Layer):
 
     def read_steps(self) -> None:
         p = self.param
-        if p.steps < 2:
-            self.fail("steps must be at least 2", "diffusion_forward_param", "steps")
+        self.require(p.steps >= 2, "steps", "steps must be at least 2")
         beta = betas(int(p.steps), float(p.min_beta), float(p.first_beta))
         self.register_buffer("beta", beta.float(), persistent=False)
         self.register_buffer("left", (1 - beta).cumprod(0).float(), persistent=False)
@@ -121,11 +120,9 @@ class TemporalReadout(Layer):
     def setup(self, *shapes: Shape) -> None:
         p, x = self.param, shapes[0]
         if p.bumps < 2 or p.steps < 2:
-            self.fail("bumps and steps must be at least 2", "temporal_readout_param")
+            self.fail("bumps and steps must be at least 2", "bumps")
         if len(x) < 2 or x[1] % p.bumps:
-            self.fail(
-                f"bumps {p.bumps} does not divide the channels of {x}", "temporal_readout_param", "bumps"
-            )
+            self.fail(f"bumps {p.bumps} does not divide the channels of {x}", "bumps")
         if shapes[1] != x[:1]:
             self.fail(f"needs steps {x[:1]}, found {shapes[1]}", "bottom", 1)
         times = torch.linspace(-1, 1, int(p.steps), dtype=torch.float64)

@@ -148,8 +148,7 @@ class PartialConvolution(OfImages):
 
     def setup(self, *shapes: Shape) -> None:
         self.read_images(shapes)
-        if self.group > 1:
-            self.fail("group must be 1", "convolution_param", "group")
+        self.require(self.group <= 1, "group", "group must be 1")
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         data, mask = bottoms

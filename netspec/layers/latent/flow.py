@@ -25,8 +25,7 @@ class Dequantize(Layer):
     param_field = "dequantize_param"
 
     def setup(self, *shapes: Shape) -> None:
-        if self.param.levels < 2:
-            self.fail("levels must be at least 2", "dequantize_param", "levels")
+        self.require(self.param.levels >= 2, "levels", "levels must be at least 2")
         self.levels = int(self.param.levels)
         self.factor = 1 if self.param.raw else self.levels - 1
 

@@ -30,11 +30,9 @@ class LowRankGaussianNLL(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p, data = self.param, shapes[0]
-        if len(data) < 2:
-            self.fail(f"needs a bottom (N, C, ...), found {data}", "bottom", 0)
+        self.require(len(data) >= 2, ("bottom", 0), f"needs a bottom (N, C, ...), found {data}")
         for name in ("components", "factors"):
-            if getattr(p, name) < 1:
-                self.fail(f"{name} must be at least 1", "low_rank_gaussian_param", name)
+            self.require(getattr(p, name) >= 1, name, f"{name} must be at least 1")
         check_mask(self, data, shapes[1], 1)
         m, factors = int(p.components), int(p.factors)
         if (len(shapes) == 6) != (m > 1):

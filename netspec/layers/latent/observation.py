@@ -50,8 +50,7 @@ class ObservationLogProb(Layer):
             one = (data[0], 1, *data[2:])
             if mask not in (data, one) and (mask[0] != data[0] or prod(mask) != prod(data)):
                 self.fail(f"mask {mask} does not fit data {data}", "bottom", len(shapes) - 1)
-        if self.param.floor < 0:
-            self.fail("floor must not be negative", "observation_log_prob_param", "floor")
+        self.require(self.param.floor >= 0, "floor", "floor must not be negative")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         data = bottoms[self.given]

@@ -40,8 +40,7 @@ class PriorLogProb(Layer):
             field = ("prior_log_prob_param", "num_samples")
             self.fail(f"num_samples {p.num_samples} does not divide the {rows} rows", *field)
         if p.family == MIXTURE:
-            if p.components < 1:
-                self.fail("components must be at least 1", "prior_log_prob_param", "components")
+            self.require(p.components >= 1, "components", "components must be at least 1")
             size, parts = prod(shapes[0][1:]), int(p.components)
             spread = schema.FillerParameter(type="gaussian", std=1)
             self.add_blob((parts,))

@@ -24,8 +24,7 @@ class Sampler(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p = self.param
-        if p.num_samples < 1:
-            self.fail("num_samples must be at least 1", "latent_sample_param", "num_samples")
+        self.require(p.num_samples >= 1, "num_samples", "num_samples must be at least 1")
         for i, shape in enumerate(shapes):
             if shape != shapes[0] or len(shape) < 2:
                 self.fail(
@@ -99,7 +98,7 @@ class StudentTSample(Sampler):
     def setup(self, *shapes: Shape) -> None:
         super().setup(*shapes)
         if self.param.HasField("spread") and self.param.spread != DEVIATION:
-            self.fail("the second bottom is the scale; leave spread out", "latent_sample_param", "spread")
+            self.fail("the second bottom is the scale; leave spread out", "spread")
 
     def draw(self, count: int, *bottoms: Tensor) -> Tensor:
         location, scale, df = bottoms

@@ -26,14 +26,13 @@ class Accuracy(Layer):
     param_field = "accuracy_param"
 
     def setup(self, *shapes: Shape) -> None:
-        self.class_axis = self.axis(self.param.axis, len(shapes[0]), "accuracy_param", "axis")
+        self.class_axis = self.axis(self.param.axis, len(shapes[0]), "axis")
         check_labels(self, shapes[0], shapes[1], self.class_axis)
         number = shapes[0][self.class_axis]
         self.ignore = self.param.ignore_label if self.param.HasField("ignore_label") else None
         if not 1 <= self.param.top_k <= number:
             self.fail(
                 f"top_k {self.param.top_k} must lie between 1 and the {number} classes",
-                "accuracy_param",
                 "top_k",
             )
 

@@ -99,13 +99,10 @@ class CTCLoss(Layer):
             ("ctc_merge_repeated", True),
         ):
             if getattr(p, name) != only:
-                self.fail(f"{name} can be {str(only).lower()} only", "ctc_loss_param", name)
+                self.fail(f"{name} can be {str(only).lower()} only", name)
         if p.alphabet_size not in (0, count):
-            self.fail(
-                f"alphabet_size {p.alphabet_size} for {count} classes", "ctc_loss_param", "alphabet_size"
-            )
-        if p.time_step > time:
-            self.fail(f"time_step {p.time_step} for {time} steps", "ctc_loss_param", "time_step")
+            self.fail(f"alphabet_size {p.alphabet_size} for {count} classes", "alphabet_size")
+        self.require(p.time_step <= time, "time_step", f"time_step {p.time_step} for {time} steps")
         self.check_others(shapes, number)
         self.read_blank(count)
 
@@ -126,8 +123,7 @@ class CTCLoss(Layer):
         self.blank = int(given) if given >= 0 else last
         self.offset = 1 if kind == "WarpCTCLoss" and len(self.spec.bottoms) == 3 and given < 0 else 0
         self.averaged = kind == "CTCLoss" and two
-        if self.blank >= count:
-            self.fail(f"{name} {self.blank} is none of {count} classes", "ctc_loss_param", name)
+        self.require(self.blank < count, name, f"{name} {self.blank} is none of {count} classes")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         time, number, count = self.sizes

@@ -43,12 +43,10 @@ class FocalLoss(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]
-        if p.type == p.LINEAR:
-            self.fail("type can be ORIGIN only", "focal_loss_param", "type")
-        if p.gamma < 0:
-            self.fail(f"gamma must be 0 or more, found {p.gamma}", "focal_loss_param", "gamma")
+        self.require(p.type != p.LINEAR, "type", "type can be ORIGIN only")
+        self.require(p.gamma >= 0, "gamma", f"gamma must be 0 or more, found {p.gamma}")
         if p.HasField("axis"):
-            self.along = self.axis(p.axis, len(shape), "focal_loss_param", "axis")
+            self.along = self.axis(p.axis, len(shape), "axis")
         else:
             self.along = self.axis(self.spec.message.softmax_param.axis, len(shape), "softmax_param", "axis")
         self.targets = prod(shapes[1]) == prod(shape)

@@ -46,8 +46,7 @@ class SmoothL1Loss(Layer):
     def setup(self, *shapes: Shape) -> None:
         for i, shape in enumerate(shapes[1:], 1):
             check_same(self, shapes[0], shape, i)
-        if not self.param.sigma > 0:
-            self.fail(f"sigma must be > 0, found {self.param.sigma}", "smooth_l1_loss_param", "sigma")
+        self.require(self.param.sigma > 0, "sigma", f"sigma must be > 0, found {self.param.sigma}")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         a = bottoms[0]
@@ -202,12 +201,9 @@ class CenterLoss(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]
-        if not p.num_output:
-            self.fail("needs num_output > 0, the number of classes", "center_loss_param")
-        if len(shape) < 2 or self.axis(p.axis, len(shape), "center_loss_param", "axis") != 1:
-            self.fail(
-                f"needs features (N, ...) from axis 1 on, found shape {shape}", "center_loss_param", "axis"
-            )
+        self.require(p.num_output, "num_output", "needs num_output > 0, the number of classes")
+        if len(shape) < 2 or self.axis(p.axis, len(shape), "axis") != 1:
+            self.fail(f"needs features (N, ...) from axis 1 on, found shape {shape}", "axis")
         if prod(shapes[1]) != shape[0]:
             self.fail(f"needs {shape[0]} labels, found shape {shapes[1]}", "bottom", 1)
         self.add_blob((p.num_output, prod(shape[1:])), p.center_filler)

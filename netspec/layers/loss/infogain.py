@@ -55,9 +55,7 @@ class InfogainLoss(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         scores = (shapes[0][0], prod(shapes[0][1:])) if self.strict else shapes[0]
-        self.class_axis = (
-            1 if self.strict else self.axis(self.param.axis, len(scores), self.param_field or "", "axis")
-        )
+        self.class_axis = 1 if self.strict else self.axis(self.param.axis, len(scores), "axis")
         check_labels(self, scores, shapes[1], self.class_axis)
         self.ignore = None if self.strict else ignored(self)
         self.normalized = Normalization("BATCH_SIZE") if self.strict else normalization(self, "VALID")
@@ -84,7 +82,7 @@ class InfogainLoss(Layer):
         try:
             blob = message_class("BlobProto").FromString(Path(path).read_bytes())
         except (OSError, ValueError, DecodeError) as error:
-            self.fail(f"cannot read gains from {path!r}: {error}", "infogain_loss_param", "source")
+            self.fail(f"cannot read gains from {path!r}: {error}", "source")
         return torch.tensor(list(blob.double_data or blob.data), dtype=torch.float32)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:

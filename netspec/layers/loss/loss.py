@@ -49,18 +49,17 @@ class SoftmaxWithLoss(Layer):
     param_field = "softmax_param"
 
     def setup(self, *shapes: Shape) -> None:
-        self.class_axis = self.axis(self.param.axis, len(shapes[0]), "softmax_param", "axis")
+        self.class_axis = self.axis(self.param.axis, len(shapes[0]), "axis")
         check_labels(self, shapes[0], shapes[1], self.class_axis)
         self.ignore, self.normalized = ignored(self), normalization(self, "VALID")
         p, number = self.spec.message.loss_param, shapes[0][self.class_axis]
         self.weighted = p.weight_by_label_freqs
         if self.weighted:
-            if len(p.class_weighting) != number:
-                self.fail(
-                    f"needs a weight for each of {number} classes, found {len(p.class_weighting)}",
-                    "loss_param",
-                    "class_weighting",
-                )
+            self.require(
+                len(p.class_weighting) == number,
+                ("loss_param", "class_weighting"),
+                f"needs a weight for each of {number} classes, found {len(p.class_weighting)}",
+            )
             self.register_buffer("weights", torch.tensor(list(p.class_weighting)))
 
     def losses(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,9 +49,8 @@ class MarginInnerProduct(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]
-        if not p.num_output:
-            self.fail("needs num_output > 0", "margin_inner_product_param")
-        self.along = self.axis(p.axis, len(shape), "margin_inner_product_param", "axis")
+        self.require(p.num_output, "num_output", "needs num_output > 0")
+        self.along = self.axis(p.axis, len(shape), "axis")
         rows = prod(shape[: self.along])
         if prod(shapes[1]) != rows:
             self.fail(f"needs {rows} labels, found shape {shapes[1]}", "bottom", 1)

@@ -54,16 +54,14 @@ class Unpooling(Layer):
             word = p.Mode.Name(self.mode)
             self.fail(f"mode {word} takes {least} to {most} bottoms, found {len(shapes)}", "bottom", 0)
         for i, other in enumerate(shapes):
-            if len(other) != 4:
-                self.fail(f"needs bottoms (N, C, H, W), found shape {other}", "bottom", i)
+            self.require(len(other) == 4, ("bottom", i), f"needs bottoms (N, C, H, W), found shape {other}")
         if self.by_switch and shapes[1] != shape:
             self.fail(f"needs switches of the shape {shape} of z, found {shapes[1]}", "bottom", 1)
         self.kernel = (
             int(p.kernel_h if p.HasField("kernel_h") else p.kernel_size),
             int(p.kernel_w if p.HasField("kernel_w") else p.kernel_size),
         )
-        if min(self.kernel) < 1:
-            self.fail(f"needs kernel_size > 0, found {self.kernel}", "unpool_param", "kernel_size")
+        self.require(min(self.kernel) >= 1, "kernel_size", f"needs kernel_size > 0, found {self.kernel}")
         whole = (shape[2] * self.kernel[0], shape[3] * self.kernel[1])
         self.size = whole if len(shapes) == least else (shapes[-1][2], shapes[-1][3])
         if any(n <= w - k for n, w, k in zip(self.size, whole, self.kernel, strict=True)):
@@ -135,7 +133,7 @@ class ArgMaxOneHot(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         shape = shapes[0]
-        self.along = self.axis(self.param.axis, len(shape), "argmax_one_hot_param", "axis")
+        self.along = self.axis(self.param.axis, len(shape), "axis")
         self.ignore = ignored(self)
         wanted = torch.Size((*shape[: self.along], *shape[self.along + 1 :])).numel()
         if len(shapes) == 2 and torch.Size(shapes[1]).numel() != wanted:
@@ -167,14 +165,12 @@ class PriorKLLoss(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p, shape = self.param, shapes[0]
-        self.along = self.axis(p.axis, len(shape), "prior_kl_param", "axis")
+        self.along = self.axis(p.axis, len(shape), "axis")
         count = shape[self.along]
-        if p.sign == 0:
-            self.fail("sign 0 leaves no loss; use +1 or -1", "prior_kl_param", "sign")
+        self.require(p.sign != 0, "sign", "sign 0 leaves no loss; use +1 or -1")
         if p.prior and len(p.prior) != count:
-            self.fail(f"needs a prior of {count} classes, found {len(p.prior)}", "prior_kl_param", "prior")
-        if any(not value > 0 for value in p.prior):
-            self.fail("needs priors > 0", "prior_kl_param", "prior")
+            self.fail(f"needs a prior of {count} classes, found {len(p.prior)}", "prior")
+        self.require(all(value > 0 for value in p.prior), "prior", "needs priors > 0")
         total, self.uniform, self.sign = sum(p.prior), None if p.prior else -log(count), float(p.sign)
         after = (1,) * (len(shape) - 1 - self.along)
         given = torch.tensor([log(value / total) for value in p.prior]).reshape(-1, *after)
@@ -200,8 +196,7 @@ class NonNegativityLoss(Layer):
     param_field = "non_negativity_param"
 
     def setup(self, *shapes: Shape) -> None:
-        if not self.param.power >= 1:
-            self.fail(f"needs power >= 1, found {self.param.power}", "non_negativity_param", "power")
+        self.require(self.param.power >= 1, "power", f"needs power >= 1, found {self.param.power}")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         negative = (-bottoms[0]).clamp(min=0)
@@ -227,10 +222,8 @@ class SignedPooling(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         k, shape = int(self.param.kernel_size), shapes[0]
-        if len(shape) != 4:
-            self.fail(f"needs a bottom (N, C, H, W), found shape {shape}", "bottom", 0)
-        if k < 1:
-            self.fail("needs kernel_size > 0", "signed_pooling_param", "kernel_size")
+        self.require(len(shape) == 4, ("bottom", 0), f"needs a bottom (N, C, H, W), found shape {shape}")
+        self.require(k >= 1, "kernel_size", "needs kernel_size > 0")
         wanted = (*shape[:2], -(-shape[2] // k), -(-shape[3] // k))
         if shapes[1] != wanted:
             self.fail(f"needs signs of shape {wanted} for {shape}, found {shapes[1]}", "bottom", 1)
@@ -269,9 +262,7 @@ class RenderStats(Layer):
         if len(a) != 4 or len(t) != 4 or a[:2] != t[:2]:
             self.fail(f"needs a (N, C, H, W) and switches (N, C, h, w), found {a} and {t}", "bottom", 1)
         if not 0 <= self.param.momentum < 1:
-            self.fail(
-                f"needs momentum in [0, 1), found {self.param.momentum}", "render_stats_param", "momentum"
-            )
+            self.fail(f"needs momentum in [0, 1), found {self.param.momentum}", "momentum")
         for _ in range(3):
             self.add_blob(a[1:], lr_mult=0.0)
         self.add_blob((1,), lr_mult=0.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, prod
 from typing import Any
 
 import torch
@@ -201,6 +201,10 @@ class Leaves(Leaf):
 
     def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
         return below.grown(self.block.size[1:], self.block.stride[1:], self.block.pad[1:])
+
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """A product for each value of a patch under each component, whatever its distribution."""
+        return sum(prod(top) for top in tops) * self.values
 
     # As the leaf of a latent tree
 

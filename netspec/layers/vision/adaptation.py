@@ -47,9 +47,7 @@ class GradientScaler(Layer):
         p = self.param
         for wrong, name in ((p.lower_bound > p.upper_bound, "lower_bound"), (p.alpha < 0, "alpha"),
                             (p.max_iter < 1, "max_iter")):  # fmt: skip
-            if wrong:
-                self.fail("needs lower_bound <= upper_bound, alpha >= 0 and max_iter >= 1",
-                          "gradient_scaler_param", name)  # fmt: skip
+            self.require(not wrong, name, "needs lower_bound <= upper_bound, alpha >= 0 and max_iter >= 1")
         self.given = float(p.scale_factor) if p.HasField("scale_factor") else None
         self.register_buffer("iteration", torch.tensor(0.0))
 

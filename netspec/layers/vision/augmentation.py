@@ -39,20 +39,18 @@ class DataAugmentation(Resize):
             self.fail(
                 "random changes shared with other layers are not made here: give one bottom and one top"
             )
-        if len(shape) != 4:
-            self.fail(f"needs a bottom (N, C, H, W), found {shape}", "bottom", 0)
+        self.require(len(shape) == 4, ("bottom", 0), f"needs a bottom (N, C, H, W), found {shape}")
         self.crops = p.HasField("crop_width") and p.HasField("crop_height")
         self.refuse_random()
         self.size = (int(p.crop_height), int(p.crop_width)) if self.crops else (shape[2], shape[3])
         for name, have, want in zip(("crop_height", "crop_width"), shape[2:], self.size, strict=True):
-            if not 0 < want <= have:
-                self.fail(f"{name} must be 1 to {have}, found {want}", "augmentation_param", name)
+            self.require(0 < want <= have, name, f"{name} must be 1 to {have}, found {want}")
         if self.crops:
             for axis, have, want in zip(("rows", "columns"), shape[2:], self.size, strict=True):
                 self.keep(axis, [middle(i + (have - want) / 2, have) for i in range(want)])
         if not p.recompute_mean and len(p.mean) == 3 and not p.mean_per_pixel:
             if shape[1] != 3:
-                self.fail(f"3 means for {shape[1]} channels", "augmentation_param", "mean", 0)
+                self.fail(f"3 means for {shape[1]} channels", "mean", 0)
             self.register_buffer("given_mean", torch.tensor(list(p.mean)).view(1, 3, 1, 1), persistent=False)
         self.add_blob((1, 1, 1, 1), lr_mult=0.0)
         if p.recompute_mean:
@@ -64,7 +62,7 @@ class DataAugmentation(Resize):
         random = [field.name for field, _ in p.ListFields() if field.message_type is not None]
         if random and self.crops and (self.phase == TRAIN or p.augment_during_test):
             self.fail(f"random changes ({', '.join(random)}) are not made here; leave them out, or change the data "
-                      "beforehand", "augmentation_param", random[0])  # fmt: skip
+                      "beforehand", random[0])  # fmt: skip
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         x = self.sums(bottoms[0]) if self.crops else bottoms[0]

@@ -34,14 +34,11 @@ class Correlation(Layer):
         if len(shape) != 4 or shapes[1][1:] != shape[1:] or shapes[1][0] != shape[0]:
             self.fail(f"needs two bottoms (N, C, H, W) alike, found {shape} and {shapes[1]}", "bottom", 1)
         for name in ("kernel_size", "max_displacement"):
-            if not p.HasField(name):
-                self.fail(f"needs {name}", "correlation_param")
+            self.require(p.HasField(name), name, f"needs {name}")
         for name in ("stride_1", "stride_2"):
-            if not getattr(p, name):
-                self.fail(f"needs {name} > 0", "correlation_param", name)
+            self.require(getattr(p, name), name, f"needs {name} > 0")
         self.kernel, self.stride = int(p.kernel_size), int(p.stride_1)
-        if self.kernel % 2 == 0:
-            self.fail(f"kernel_size must be odd, found {self.kernel}", "correlation_param", "kernel_size")
+        self.require(self.kernel % 2 != 0, "kernel_size", f"kernel_size must be odd, found {self.kernel}")
         radius = int(p.max_displacement) // int(p.stride_2)
         self.reach = (int(p.max_displacement),) * 2
         self.pad = (int(p.pad),) * 2
@@ -53,7 +50,7 @@ class Correlation(Layer):
         ]
         if min(sides) < self.kernel:
             self.fail(f"max_displacement {self.reach[1]} and kernel_size {self.kernel} do not fit into {shape} with "
-                      f"pad {p.pad}", "correlation_param", "max_displacement")  # fmt: skip
+                      f"pad {p.pad}", "max_displacement")  # fmt: skip
         self.rows, self.columns = sides
 
     def along_rows(self, radius: int) -> None:
@@ -108,8 +105,7 @@ class Correlation1D(Correlation):
     def along_rows(self, radius: int) -> None:
         direction = int(self.param.single_direction)
         if abs(direction) > 1:
-            self.fail(f"single_direction must be -1, 0 or 1, found {direction}", "correlation_param",
-                      "single_direction")  # fmt: skip
+            self.fail(f"single_direction must be -1, 0 or 1, found {direction}", "single_direction")  # fmt: skip
         self.pad, self.reach = (0, self.pad[1]), (0, self.reach[1])
         columns = {0: self.steps[1], 1: range(radius + 1), -1: range(-radius - 1, 0)}[direction]
         self.steps = (range(1), columns)

@@ -39,23 +39,19 @@ class PriorBox(Layer):
         return "" if spec.dialect or spec.message.prior_box_param.denser_prior_boxes else "textboxes"
 
     def setup(self, *shapes: Shape) -> None:
-        p, field = self.param, "prior_box_param"
+        p = self.param
         for i, shape in enumerate(shapes):
-            if len(shape) != 4:
-                self.fail(f"needs blobs (N, C, H, W), found {shape}", "bottom", i)
-        if not p.min_size or min(p.min_size) <= 0:
-            self.fail("needs min_size > 0", field, "min_size")
+            self.require(len(shape) == 4, ("bottom", i), f"needs blobs (N, C, H, W), found {shape}")
+        self.require(p.min_size and min(p.min_size) > 0, "min_size", "needs min_size > 0")
         if p.max_size and len(p.max_size) != len(p.min_size):
-            self.fail(
-                f"{len(p.max_size)} max_size values for {len(p.min_size)} min_size values", field, "max_size"
-            )
+            self.fail(f"{len(p.max_size)} max_size values for {len(p.min_size)} min_size values", "max_size")
         for i, (low, high) in enumerate(zip(p.min_size, p.max_size, strict=False)):
             if high <= low:
-                self.fail(f"max_size {high:g} must be greater than min_size {low:g}", field, "max_size", i)
+                self.fail(f"max_size {high:g} must be greater than min_size {low:g}", "max_size", i)
         if len(p.variance) not in (0, 1, 4) or any(v <= 0 for v in p.variance):
-            self.fail(f"needs 1 or 4 positive variances, found {list(p.variance)}", field, "variance")
+            self.fail(f"needs 1 or 4 positive variances, found {list(p.variance)}", "variance")
         if any(ratio <= 0 for ratio in p.aspect_ratio):
-            self.fail(f"aspect ratios must be > 0, found {list(p.aspect_ratio)}", field, "aspect_ratio")
+            self.fail(f"aspect ratios must be > 0, found {list(p.aspect_ratio)}", "aspect_ratio")
         given = list(p.variance) or [0.1]
         self.variances = given if len(given) == 4 else given * 4
         self.image = self.pair("img_size", "img_h", "img_w")
@@ -65,15 +61,15 @@ class PriorBox(Layer):
 
     def pair(self, both: str, height: str, width: str) -> tuple[float, float] | None:
         """The value of field `both` for height and width, or those of the two single fields, or None."""
-        p, field = self.param, "prior_box_param"
+        p = self.param
         given = [name for name in (both, height, width) if p.HasField(name)]
         if not given:
             return None
         if given not in ([both], [height, width]):
-            self.fail(f"needs either {both}, or both of {height} and {width}", field, given[0])
+            self.fail(f"needs either {both}, or both of {height} and {width}", given[0])
         values = tuple(float(getattr(p, name)) for name in given)
         if min(values) <= 0:
-            self.fail(f"{given[0]} must be > 0", field, given[0])
+            self.fail(f"{given[0]} must be > 0", given[0])
         return values[0], values[-1]
 
     def sides(self, i: int) -> list[tuple[float, float]]:
@@ -145,15 +141,14 @@ class DetectionOutput(Layer):
         return str((*cls.roles, *further)[i])
 
     def setup(self, *shapes: Shape) -> None:
-        p, field = self.param, "detection_output_param"
-        if not p.num_classes:
-            self.fail("needs num_classes > 0", field)
+        p = self.param
+        self.require(p.num_classes, "num_classes", "needs num_classes > 0")
         self.locations = 1 if p.share_location else p.num_classes
         check_sizes(self, shapes, self.locations, p.num_classes)
         if len(shapes) == 5:
             check_sizes(self, (shapes[4], shapes[3], shapes[2]), 1, 2, (4, 3))
         if p.nms_param.nms_threshold < 0 or not 0 < p.nms_param.eta <= 1:
-            self.fail("needs nms_threshold >= 0 and 0 < eta <= 1", field, "nms_param")
+            self.fail("needs nms_threshold >= 0 and 0 < eta <= 1", "nms_param")
         self.top_k = p.nms_param.top_k if p.nms_param.HasField("top_k") and p.nms_param.top_k >= 0 else None
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -255,14 +250,12 @@ class DetectionEvaluate(Layer):
     param_field = "detection_evaluate_param"
 
     def setup(self, *shapes: Shape) -> None:
-        p, field = self.param, "detection_evaluate_param"
+        p = self.param
         for i, width in enumerate((7, 8)):
             if len(shapes[i]) != 4 or shapes[i][:2] != (1, 1) or shapes[i][3] != width:
                 self.fail(f"needs shape (1, 1, number, {width}), found {shapes[i]}", "bottom", i)
-        if not p.num_classes:
-            self.fail("needs num_classes > 0", field)
-        if not p.overlap_threshold > 0:
-            self.fail("overlap_threshold must be > 0", field, "overlap_threshold")
+        self.require(p.num_classes, "num_classes", "needs num_classes > 0")
+        self.require(p.overlap_threshold > 0, "overlap_threshold", "overlap_threshold must be > 0")
         self.labels = [label for label in range(p.num_classes) if label != p.background_label_id]
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:

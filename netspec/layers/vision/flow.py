@@ -33,8 +33,7 @@ class FlowWarp(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         shape, flow = shapes
-        if len(shape) != 4:
-            self.fail(f"needs a bottom (N, C, H, W), found {shape}", "bottom", 0)
+        self.require(len(shape) == 4, ("bottom", 0), f"needs a bottom (N, C, H, W), found {shape}")
         if flow != (shape[0], 2, *shape[2:]):
             self.fail(f"needs a flow of shape {(shape[0], 2, *shape[2:])}, found {flow}", "bottom", 1)
         self.fill_value = NAN if self.param.fill_value == self.param.NOT_A_NUMBER else 0.0
@@ -112,11 +111,9 @@ class Mean(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p = self.param
-        if not p.HasField("operation"):
-            self.fail("needs operation: ADD or SUBTRACT", "mean_param")
+        self.require(p.HasField("operation"), "operation", "needs operation: ADD or SUBTRACT")
         mean = self.read() if p.file else torch.tensor(list(p.value)).view(-1, 1, 1)
-        if not len(mean):
-            self.fail("needs a file or values", "mean_param")
+        self.require(len(mean), "file", "needs a file or values")
         for i, shape in enumerate(shapes):
             if len(shape) != 4 or shape[1] % len(mean) or (p.file and shape[2:] != mean.shape[1:]):
                 self.fail(f"the mean of shape {tuple(mean.shape)} does not fit {shape}", "bottom", i)
@@ -127,7 +124,7 @@ class Mean(Layer):
         try:
             return torch.from_numpy(read_blob(Path(self.param.file))).flatten(0, -3)
         except (DataError, IndexError) as error:
-            self.fail(f"the mean cannot be read: {error}", "mean_param", "file")
+            self.fail(f"the mean cannot be read: {error}", "file")
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.shifted(x) for x in bottoms)

@@ -26,17 +26,15 @@ class Local(Layer):
     param_field = "local_param"
 
     def setup(self, *shapes: Shape) -> None:
-        p, field, (shape,) = self.param, str(self.param_field), shapes
-        if len(shape) != 4:
-            self.fail(f"needs a bottom (N, C, H, W), found {shape}", "bottom", 0)
+        p, (shape,) = self.param, shapes
+        self.require(len(shape) == 4, ("bottom", 0), f"needs a bottom (N, C, H, W), found {shape}")
         for name in ("num_output", "kernel_size", "stride"):
             if not getattr(p, name):
-                self.fail(f"needs {name} > 0", field, *((name,) if p.HasField(name) else ()))
+                self.fail(f"needs {name} > 0", name)
         sides = [size + 2 * p.pad - p.kernel_size for size in shape[2:]]
         if min(sides) < 0:
             self.fail(
                 f"a window of {p.kernel_size} x {p.kernel_size} does not fit into {shape}",
-                field,
                 "kernel_size",
             )
         self.grid = [side // p.stride + 1 for side in sides]

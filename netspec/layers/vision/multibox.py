@@ -95,9 +95,8 @@ class MultiBoxLoss(Layer):
     param_field = "multibox_loss_param"
 
     def setup(self, *shapes: Shape) -> None:
-        p, field = self.param, "multibox_loss_param"
-        if not p.num_classes:
-            self.fail("needs num_classes > 0", field)
+        p = self.param
+        self.require(p.num_classes, "num_classes", "needs num_classes > 0")
         self.locations = 1 if p.share_location else p.num_classes
         check_sizes(self, shapes, self.locations, p.num_classes)
         if len(shapes[3]) != 4 or shapes[3][:2] != (1, 1) or shapes[3][3] != 8:
@@ -110,18 +109,14 @@ class MultiBoxLoss(Layer):
         if p.HasField("do_neg_mining"):
             self.mining = p.MAX_NEGATIVE if p.do_neg_mining else p.NONE
         if self.mining != p.NONE and not p.share_location:
-            self.fail("choosing negatives needs share_location: true", field, "share_location")
+            self.fail("choosing negatives needs share_location: true", "share_location")
         if not p.share_location and not p.use_prior_for_matching:
-            self.fail(
-                "share_location: false needs use_prior_for_matching: true", field, "use_prior_for_matching"
-            )
+            self.fail("share_location: false needs use_prior_for_matching: true", "use_prior_for_matching")
         if self.mining != p.NONE and p.HasField("nms_param"):
-            self.fail(
-                "suppression among hard examples is not supported; remove nms_param", field, "nms_param"
-            )
+            self.fail("suppression among hard examples is not supported; remove nms_param", "nms_param")
         background = 0 <= p.background_label_id < p.num_classes
         if p.map_object_to_agnostic and p.num_classes != 1 + background:
-            self.fail(f"map_object_to_agnostic needs num_classes: {1 + background}", field, "num_classes")
+            self.fail(f"map_object_to_agnostic needs num_classes: {1 + background}", "num_classes")
         self.normalized = normalization(self, "VALID")
 
     def forward(self, *bottoms: Tensor) -> Tensor:

@@ -51,18 +51,16 @@ class Regional(Layer):
     def check(self, shapes: tuple[Shape, ...]) -> None:
         """Refuse a map without 4 axes and regions that are not rows of 5."""
         shape, regions = shapes
-        if len(shape) != 4:
-            self.fail(f"needs a bottom (N, C, H, W), found shape {shape}", "bottom", 0)
+        self.require(len(shape) == 4, ("bottom", 0), f"needs a bottom (N, C, H, W), found shape {shape}")
         if len(regions) < 2 or regions[1] not in (4, 5) or any(n != 1 for n in regions[2:]):
             self.fail(f"needs regions (R, 5), found shape {regions}", "bottom", 1)
         self.scale = float(self.param.spatial_scale)
 
     def grid(self) -> tuple[int, int]:
         """pooled_h and pooled_w."""
-        p, field = self.param, str(self.param_field)
+        p = self.param
         for name in ("pooled_h", "pooled_w"):
-            if getattr(p, name) < 1:
-                self.fail(f"needs {name} > 0", field, name)
+            self.require(getattr(p, name) >= 1, name, f"needs {name} > 0")
         return int(p.pooled_h), int(p.pooled_w)
 
     @staticmethod
@@ -257,12 +255,11 @@ class PSROIPooling(Regional):
         if self.group < 1 or self.outputs < 1:
             self.fail(
                 f"needs group_size and output_dim > 0, found {self.group} and {self.outputs}",
-                "psroi_pooling_param",
+                "group_size",
             )
         if shapes[0][1] != self.outputs * self.group**2:
             self.fail(
                 f"needs output_dim group_size^2 = {self.outputs * self.group**2} channels, found {shapes[0]}",
-                "psroi_pooling_param",
                 "output_dim",
             )
 
@@ -319,9 +316,7 @@ class ROIAlign(Regional):
         self.pooled, self.samples = self.grid(), int(self.param.sampling_ratio)
         self.beyond = int(self.param.roi_end_mode)
         if self.samples < 1:
-            self.fail(
-                f"needs a fixed sampling_ratio > 0, found {self.samples}", "roi_align_param", "sampling_ratio"
-            )
+            self.fail(f"needs a fixed sampling_ratio > 0, found {self.samples}", "sampling_ratio")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         x, (image, *ends) = bottoms[0], self.regions(bottoms[1])

@@ -25,8 +25,7 @@ class YoloOutput(Layer):
 
     def read_shapes(self, shapes: tuple[Shape, ...]) -> None:
         p = self.param
-        if not p.num_classes or not p.num_box:
-            self.fail("needs num_classes and num_box > 0", str(self.param_field))
+        self.require(p.num_classes and p.num_box, str(self.param_field), "needs num_classes and num_box > 0")
         channels = p.num_box * (5 + p.num_classes)
         for i, shape in enumerate(shapes):
             if len(shape) != 4 or shape[1] != channels or shape[2] != shape[3] or shape[0] != shapes[0][0]:
@@ -104,11 +103,9 @@ class YoloDetectionOutput(YoloOutput):
     def setup(self, *shapes: Shape) -> None:
         p = self.param
         self.read_shapes(shapes)
-        if p.coords != 4:
-            self.fail(f"coords can be 4 only, found {p.coords}", "yolo_detection_output_param", "coords")
+        self.require(p.coords == 4, "coords", f"coords can be 4 only, found {p.coords}")
         pairs = self.pairs()
-        if len(pairs) < p.num_box:
-            self.fail(f"needs biases for {p.num_box} boxes", "yolo_detection_output_param", "biases")
+        self.require(len(pairs) >= p.num_box, "biases", f"needs biases for {p.num_box} boxes")
         self.sizes = [[(w / shape[2], h / shape[2]) for w, h in pairs[: p.num_box]] for shape in shapes]
 
     def confidences(self, object_P: Tensor, class_PC: Tensor) -> Tensor:
@@ -135,17 +132,16 @@ class Yolov3DetectionOutput(YoloOutput):
     every_class = True
 
     def setup(self, *shapes: Shape) -> None:
-        p, field = self.param, "yolov3_detection_output_param"
+        p = self.param
         self.read_shapes(shapes)
         if p.mask_group_num != len(shapes):
-            self.fail(f"mask_group_num {p.mask_group_num} for {len(shapes)} bottoms", field, "mask_group_num")
+            self.fail(f"mask_group_num {p.mask_group_num} for {len(shapes)} bottoms", "mask_group_num")
         if len(p.anchors_scale) < len(shapes) or 0 in p.anchors_scale:
-            self.fail(f"needs {len(shapes)} anchors_scale > 0", field, "anchors_scale")
+            self.fail(f"needs {len(shapes)} anchors_scale > 0", "anchors_scale")
         pairs, each = self.pairs(), len(p.mask) // len(shapes)
         if each < p.num_box or max(p.mask, default=0) >= len(pairs):
             self.fail(
                 f"needs {p.num_box} numbers below {len(pairs)} for each bottom, found {list(p.mask)}",
-                field,
                 "mask",
             )
         self.sizes = []

@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from netspec import schema
 from netspec.errors import SpecError
-from netspec.net.make import make_net
+from netspec.net.graph import compile
+from netspec.net.net import build
+from netspec.schema import spec
 from tests.cases.shape import several
 from tests.cases.yolo import V2, V3
 
@@ -54,7 +57,7 @@ def found_by_loops(maps: list[np.ndarray], sizes: list[list[tuple[float, float]]
 
 
 def run(source: str, *values: np.ndarray) -> np.ndarray:
-    net = make_net(source, seed=None).double()
+    net = build(compile(spec.net(schema.parse_net(source), "TEST"))).double()
     found: Tensor = net(*map(torch.from_numpy, values))[0]
     return found.numpy()
 
