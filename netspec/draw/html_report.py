@@ -100,10 +100,13 @@ def _figures(facts: dict[str, Any], metrics: Metrics | None) -> list[tuple[str, 
             ("versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items()))
         )
     if facts.get("resumed"):
-        found.append(("resumed", f"{len(facts['resumed'])} times"))
+        times = len(facts["resumed"]) if isinstance(facts["resumed"], list) else "an unknown number of"
+        found.append(("resumed", f"{times} times"))
     if metrics and metrics.loss:
         last = max(metrics.loss)
         found.append(("last loss", f"{number(metrics.loss[last])} at iteration {last}"))
+    if metrics and metrics.damaged:
+        found.append(("damaged lines", f"{metrics.damaged} of {METRICS} are left out"))
     return [(name.replace("_", " "), value) for name, value in found]
 
 

@@ -30,6 +30,8 @@ class Metrics:
     outputs: dict[str, Series] = field(default_factory=dict)
     tests: dict[tuple[int, str], Series] = field(default_factory=dict)
     """Test results by number of the test net and name of the output."""
+    damaged: int = 0
+    """Lines that are no record."""
 
     def named_tests(self) -> dict[str, Series]:
         """Test results by a name to show; the net's number is in it where there are several."""
@@ -45,26 +47,22 @@ def read_metrics(path: str | Path) -> Metrics:
     net.
     Outputs of several values are left out.
 
-    A last line cut off in the middle (a killed run) is left out. Raises DrawError, with the line, for
-    anything else that is no such record, and for a file without any.
+    A line cut off in the middle (a killed run), or damaged, is left out and counted. Raises DrawError for a file
+    without any record.
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
         raise DrawError(f"{path}: cannot be read: {error}") from error
     found = Metrics()
-    for i, line in enumerate(lines):
+    for line in lines:
         if not line.strip():
             continue
         try:
             _add(found, json.loads(line))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            if i == len(lines) - 1 and isinstance(error, json.JSONDecodeError):
-                continue
-            raise DrawError(
-                f"{path}:{i + 1}: not a metrics record ({type(error).__name__}: {error})"
-            ) from error
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            found.damaged += 1
     if not (found.loss or found.lr or found.outputs or found.tests):
         raise DrawError(f"{path}: holds no metrics")
     return found

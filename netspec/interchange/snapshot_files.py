@@ -69,25 +69,62 @@ def load_pair(path: Path) -> Snapshot:
     if not path.name.endswith(STATE):
         path = path.with_name(path.name.removesuffix(WEIGHTS) + STATE)
     tensors, info, _ = load(path)
-    if "weights" not in info or "iteration" not in info:
-        raise SnapshotError(f"{path}: is no solver state of netspec")
+    check_info(path, info)
     weights_path = path.with_name(Path(info["weights"]).name)
     weights, _, checksum = load(weights_path)
     if checksum != info["weights_sha256"]:
         raise SnapshotError(f"{weights_path}: is not the file that {path.name} was saved with")
-    return Snapshot(path, weights, tensors, info)
+    return Snapshot(path, weights, tensors, {**DEFAULTS, **info})
+
+
+NEEDED: dict[str, type | tuple[type, ...]] = {
+    "iteration": int, "weights": str, "weights_sha256": str, "seed": int, "numbers": dict, "compiled": bool,
+}  # fmt: skip
+"""Entries of a state's info, and their types."""
+DEFAULTS: dict[str, Any] = {
+    "seconds": 0.0, "losses": [], "noted": {}, "written": [], "threads": 0, "device": "", "torch": "",
+}  # fmt: skip
+"""Entries that a state may lack, and what stands for them; given ones have the same types."""
+LISTED = {"losses": (int, float), "written": (int,), "numbers": (int,)}
+"""Types of what is in lists and dictionaries."""
+
+
+def check_info(path: Path, info: Any) -> None:
+    """SnapshotError where the info of a state lacks an entry, or one is of another type."""
+    if not isinstance(info, dict) or not {"weights", "iteration"} <= info.keys():
+        raise SnapshotError(f"{path}: is no solver state of netspec")
+    kinds = {
+        **NEEDED,
+        **{name: (int, float) if name == "seconds" else type(v) for name, v in DEFAULTS.items()},
+    }
+    for name, kind in kinds.items():
+        if name not in info:
+            if name in NEEDED:
+                raise SnapshotError(f"{path}: its info has no {name!r}")
+            continue
+        value = info[name]
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        wrong = isinstance(value, bool) and kind is not bool
+        if (
+            wrong
+            or not isinstance(value, kind)
+            or not all(isinstance(v, LISTED.get(name, object)) for v in inner)
+        ):
+            raise SnapshotError(f"{path}: {name!r} of its info is {str(value)[:60]!r}, of the wrong type")
+    if info["iteration"] < 0:
+        raise SnapshotError(f"{path}: its info says iteration {info['iteration']}")
 
 
 def states(folder: Path) -> list[Path]:
     """State files in a run folder or a folder of snapshots, newest iteration first."""
     found = {*folder.glob(f"*{STATE}"), *folder.glob(f"snapshots/*{STATE}")}
-    return sorted((path for path in found if not path.name.startswith(".")), key=iteration_of, reverse=True)
+    return sorted(found, key=iteration_of, reverse=True)
 
 
 def iteration_of(path: Path) -> int:
     """The number in the name of a snapshot file; -1 when it has none."""
-    match = re.search(r"iter_(\d+)\.", path.name)
-    return int(match[1]) if match else -1
+    numbers = re.findall(r"iter_(\d{1,18})\.", path.name)
+    return int(numbers[-1]) if numbers else -1
 
 
 def newest(place: Path) -> tuple[Snapshot, list[str]]:
@@ -109,6 +146,12 @@ def newest(place: Path) -> tuple[Snapshot, list[str]]:
             refused.append(str(error))
     reasons = "".join(f"\n  {reason}" for reason in refused)
     raise SnapshotError(f"{place}: holds no good snapshot{':' if refused else ''}{reasons}")
+
+
+def stem_of(prefix: str, iteration: int) -> str:
+    """What the names of a snapshot's files begin with. A prefix that begins with a dot would hide them."""
+    name = Path(prefix).name.lstrip(".")
+    return f"{name}_iter_{iteration}" if name else f"iter_{iteration}"
 
 
 def run_folder_of(state: Path) -> Path:

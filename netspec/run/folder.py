@@ -31,6 +31,7 @@ from netspec.data.files.whole import clean, write_whole
 from netspec.errors import NetspecError
 from netspec.interchange.snapshot_files import STATE, iteration_of, states
 from netspec.run.experiment import Experiment
+from netspec.run.lock import Lock
 
 METRICS = "metrics.jsonl"
 
@@ -67,12 +68,14 @@ class Folder:
         self.path = path
         self.snapshots = path / "snapshots"
         self.snapshots.mkdir(parents=True, exist_ok=True)
+        self.lock = Lock(path)
         clean(path)
         clean(self.snapshots)
         self.metrics = Metrics(path / METRICS)
 
     def discard(self) -> None:
         """Remove the folder if nothing was written to it."""
+        self.lock.release()
         for folder in (self.snapshots, self.path):
             with suppress(OSError):  # holds something: then it stays
                 folder.rmdir()
@@ -100,19 +103,28 @@ class Folder:
             write_whole(self.path / name, text.encode())
         entry = {**facts, **circumstances()}
         known = self.facts()
+        path = self.path / "run.json"
+        if known is None:
+            path.rename(damaged := path.with_name("run.damaged.json"))
+            entry["notes"] = [
+                *entry.get("notes", ()),
+                f"{path.name} could not be read; it is {damaged.name} now",
+            ]
         if known:
-            known.setdefault("resumed", []).append(entry)
-        write_whole(self.path / "run.json", (json.dumps(known or entry, indent=2) + "\n").encode())
+            before = known.get("resumed")
+            known["resumed"] = [*(before if isinstance(before, list) else ()), entry]
+        write_whole(path, (json.dumps(known or entry, indent=2) + "\n").encode())
 
-    def facts(self) -> dict[str, Any]:
-        """What run.json says; empty for a new run. Raises NetspecError when it cannot be read."""
+    def facts(self) -> dict[str, Any] | None:
+        """What run.json says; empty for a new run, None where it is damaged."""
         path = self.path / "run.json"
         if not path.exists():
             return {}
         try:
-            return dict(json.loads(path.read_text()))
-        except (ValueError, TypeError, OSError) as error:
-            raise NetspecError(f"{path}: cannot be read: {error}") from None
+            known = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            return None
+        return known if isinstance(known, dict) else None
 
 
 def circumstances() -> dict[str, Any]:
@@ -156,25 +168,63 @@ class Metrics:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines; one cut short by a kill is left out."""
-        return [] if not self.path.exists() else [*parse_lines(self.path.read_text(encoding="utf-8"))]
+        """All whole lines; damaged ones, and one cut short by a kill, are left out."""
+        return self.look()[0]
 
-    def rewind(self, iteration: int) -> None:
-        """Forget lines from `iteration` on: a run resumed there writes them again."""
-        kept = [line for line in self.read() if line["iteration"] < iteration]
+    def look(self) -> tuple[list[dict[str, Any]], int]:
+        """The whole lines, and how many others were left out."""
+        return parse_lines(self.path.read_bytes()) if self.path.exists() else ([], 0)
+
+    def rewind(self, iteration: int) -> int:
+        """Forget lines from `iteration` on: a run resumed there writes them again; gives how many damaged ones went."""
+        lines, damaged = self.look()
+        kept = [line for line in lines if line["iteration"] < iteration]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_whole(self.path, text.encode())
+        return damaged
 
 
-def parse_lines(text: str) -> list[dict[str, Any]]:
-    """The JSON lines of a metrics file."""
+NUMBERS = ("lr", "loss", "seconds", "net")
+"""Entries of a line that are numbers, or null for what is not finite."""
+
+
+def parse_lines(data: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The lines of a metrics file, and how many of its lines are none: damaged, or cut short by a kill."""
     lines = []
-    for line in text.splitlines():
+    texts = [text for text in data.split(b"\n") if text.strip()]
+    for text in texts:
         try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue  # the line being written when the run was killed
-    return lines
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if is_sound(line):
+            lines.append(line)
+    return lines, len(texts) - len(lines)
+
+
+def is_sound(line: Any) -> bool:
+    """Whether it is what `Metrics.write` writes: the right entries, each of its type."""
+    if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
+        return False
+    iteration = line.get("iteration")
+    if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
+        return False
+    if line["kind"] == "test" and not (isinstance(line.get("net"), int) and "outputs" in line):
+        return False
+    outputs = line.get("outputs", {})
+    if not isinstance(outputs, dict) or not all(map(is_value, outputs.values())):
+        return False
+    return all(is_number(line[name]) for name in NUMBERS if name in line)
+
+
+def is_value(value: Any) -> bool:
+    """A number, null, or a list of these."""
+    return all(map(is_number, value)) if isinstance(value, list) else is_number(value)
+
+
+def is_number(value: Any) -> bool:
+    """A number or null."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def plain(value: Any) -> Any:

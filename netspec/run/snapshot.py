@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from netspec.data import Feeder
-from netspec.errors import SnapshotError
+from netspec.errors import SnapshotError, one_line
 from netspec.interchange import save_weights, snapshot_files
 from netspec.interchange.solverstate import SolverState, to_state_dict, write_solverstate
 from netspec.net.net import Net
@@ -77,7 +78,25 @@ class Checkpoint:
         }  # fmt: skip
 
     def restore(self, saved: snapshot_files.Snapshot) -> list[str]:
-        """Take up a snapshot: weights, solver, data, random numbers; gives what is not as it was, in words."""
+        """Take up a snapshot: weights, solver, data, random numbers; gives what is not as it was, in words.
+
+        Raises SnapshotError where a part of it is missing or is not what that part writes.
+        """
+        try:
+            return self._take(saved)
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            IndexError,
+            AttributeError,
+            RuntimeError,
+            OverflowError,
+        ) as error:
+            text = f"its state cannot be taken up ({type(error).__name__}: {one_line(error)})"
+            raise SnapshotError(f"{saved.path}: {text}") from error
+
+    def _take(self, saved: snapshot_files.Snapshot) -> list[str]:
         missing, _ = self.net.load_weights(saved.weights, str(saved.path))
         if missing:
             raise SnapshotError(f"{saved.path}: its weights lack {missing[0]!r}")
@@ -100,12 +119,20 @@ class Checkpoint:
             if saved.info[fact] != current
         ]
 
-    def save_for_caffe(self, ours: Path, hdf5: bool) -> None:
-        """The snapshot in `ours` as Caffe's two files, beside it; a solver asks for it by snapshot_format."""
+    def save_for_caffe(self, ours: Path, hdf5: bool, missing: bool = False) -> list[str]:
+        """The snapshot in `ours` as Caffe's two files, beside it; a solver asks for it by snapshot_format.
+
+        missing: write only those that are not there, as after a kill between them. Gives the names written.
+        """
         ending = ".h5" if hdf5 else ""
         stem = str(ours).removesuffix(snapshot_files.STATE)
-        save_weights(self.net, f"{stem}.caffemodel{ending}")
-        write_solverstate(self.solver, f"{stem}.solverstate{ending}", f"{stem}.caffemodel{ending}")
+        weights, state = f"{stem}.caffemodel{ending}", f"{stem}.solverstate{ending}"
+        wanted = [name for name in (weights, state) if not (missing and os.path.exists(name))]
+        if weights in wanted:
+            save_weights(self.net, weights)
+        if state in wanted:
+            write_solverstate(self.solver, state, weights)
+        return wanted
 
     def take_up(self, state: SolverState) -> int:
         """History and iteration of a solver of Caffe's own, and its place in the data; gives the batches passed."""

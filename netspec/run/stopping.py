@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from netspec.errors import Position, SpecError, did_you_mean
+from netspec.errors import Position, SnapshotError, SpecError, did_you_mean
 from netspec.interchange import safetensors
 from netspec.net.net import Net
 
@@ -160,13 +160,21 @@ class Best:
         self.path = folder / BEST
         self.wanted = bool(message.keep_best)
 
-    def resume(self, iteration: int) -> None:
-        """Take up what a run kept, unless it is of an iteration that the resumed run comes to again."""
+    def resume(self, iteration: int) -> str:
+        """Take up what a run kept, unless it is of an iteration that the resumed run comes to again; gives why a
+        damaged file is not taken up, else "".
+        """
         if not self.wanted or not self.path.is_file():
-            return
-        _, info, _ = safetensors.load(self.path)
-        if info.get("output") == self.aim.output and info["iteration"] < iteration:
-            self.aim.take(float(info["value"]), int(info["iteration"]))
+            return ""
+        try:
+            _, info, _ = safetensors.load(self.path)
+            if info.get("output") == self.aim.output and info["iteration"] < iteration:
+                self.aim.take(float(info["value"]), int(info["iteration"]))
+        except SnapshotError as error:
+            return f"passed over: {error}"
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return f"passed over: {self.path}: does not say what it is the best of"
+        return ""
 
     def tested(self, iteration: int, results: Results, weights: Callable[[], Mapping[str, Tensor]]) -> bool:
         """Keep the weights if they are the best so far; says whether they are."""

@@ -16,6 +16,8 @@ from netspec.net.compiling import compile_net
 from netspec.net.net import Net, explained
 from netspec.net.random_state import random_state, set_random_state
 from netspec.run.folder import plain
+from netspec.run.progress import Progress
+from netspec.run.sight import Sight
 
 
 class TestNets:
@@ -65,19 +67,24 @@ def average(net: Net, feeder: Feeder, batches: int, solver: Any = None) -> dict[
 
     An output of a DetectionEvaluate layer becomes the mean average precision over all batches, by `solver`'s
     ap_version (default Integral); with its show_per_class_result, that of each label too, as <output>/<label>.
+    Raises Diverged, with layer and count, where a loss is not finite or all labels are NaN; warns of other NaN.
     """
     sums: dict[str, Tensor] = {}
+    sight = Sight(net, feeder)
     message = schema.SolverParameter() if solver is None else solver
     detections = {name: Detections(message.ap_version) for name in detected(net)}
     with torch.no_grad(), Sinks(net, call=explained) as sinks:
         for _ in range(batches):
             batch = feeder.next()
+            sight.batch(batch)
             tops = net.run(sinks, *batch) if sinks else net(*batch)
             for name, value in net.outputs(tops).items():
                 if name in detections:
                     detections[name].add(value)
                     continue
                 sums[name] = sums[name] + value if name in sums else value.clone()
+    for text in sight.judge(sums, batches):
+        Progress(0).warn(text)
     found = {name: value / batches for name, value in sums.items()}
     for name, gathered in detections.items():
         found[name] = torch.tensor(gathered.mean())

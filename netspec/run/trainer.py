@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from netspec.run.options import Options
 from netspec.run.progress import Progress
 from netspec.run.resume import begin
 from netspec.run.settling import settle
+from netspec.run.sight import Labels
 from netspec.run.signals import Requests
 from netspec.run.snapshot import Checkpoint
 from netspec.run.stopping import Best, Stopping
@@ -41,6 +43,9 @@ from netspec.solver import Solver, history_of, solver_of
 
 COMPILE_FROM = 2000
 """Iterations from which compiling (half a minute or more) pays."""
+
+LABELS_FOR = 100
+"""Iterations in which labels are counted: a run whose labels are all missing should say so soon."""
 
 LOOK_EVERY = 100
 """Iterations after which compiled code asks anew what it goes by in the weights (it costs a wait for the GPU)."""
@@ -110,6 +115,7 @@ class Trainer:
         self.solver = solver_of(self.message.type)(self.net, self.message, at=plan.at)
         self.checkpoint = Checkpoint(self.net, tests, self.solver, self.feeder, self.device)
         self.alarm = Alarm(self.net, self.device)
+        self.labels = Labels(self.net)
         self.own = self.beginning.own_folder(options.out)
         if self.own is None and options.out is not None:
             refuse_taken(Path(options.out))
@@ -135,6 +141,8 @@ class Trainer:
         for feeder in self.feeders:
             feeder.close()
         self.sinks.close()
+        if hasattr(self, "folder"):
+            self.folder.lock.release()
 
     def discard(self) -> None:
         """Remove the folder of a run that came to nothing before it was described."""
@@ -187,10 +195,12 @@ class Trainer:
                 "notes": notes,
             },
         )
-        self.folder.metrics.rewind(self.solver.iteration)
+        if damaged := self.folder.metrics.rewind(self.solver.iteration):
+            self.progress.line(f"{self.folder.metrics.path}: {damaged} damaged lines are left out")
         self.stopping.replay(self.folder.metrics.read())
         self.best = Best(self.message, self.folder.path)
-        self.best.resume(self.solver.iteration)
+        if refused := self.best.resume(self.solver.iteration):
+            self.progress.line(refused)
 
     def lacks_loss(self) -> str:
         """Why nothing would be learnt, in words; "" where gradients reach a weight."""
@@ -323,6 +333,8 @@ class Trainer:
         loss = torch.zeros((), device=self.device)
         for _ in range(self.message.iter_size):
             batch = self.feeder.next()
+            if t < LABELS_FOR:
+                self.labels.look(batch)
             before = random_state(self.device)
             if self.message.debug_info:
                 seen = watch.walk(self.net, batch)
@@ -345,6 +357,9 @@ class Trainer:
         if shown:
             self.display(t, self.solver.rate(), outputs)
         self.solver.step()
+        if t + 1 == min(LABELS_FOR, self.message.max_iter):
+            for text in self.labels.all_missing():
+                self.progress.warn(f"in the first {t + 1} iterations nothing was learnt from labels: {text}")
 
     def shows(self, t: int) -> bool:
         """Whether iteration t is displayed and recorded."""
@@ -380,7 +395,7 @@ class Trainer:
         started = time.monotonic()
         self.alarm.check(self.solver.iteration)
         self.results = []
-        for i, outputs in enumerate(self.tests.run(self.device)):
+        for i, outputs in enumerate(self.tested()):
             self.results.append(outputs)
             self.folder.metrics.write(
                 "test", self.solver.iteration, net=i, outputs=outputs, seconds=round(self.seconds, 3)
@@ -394,6 +409,15 @@ class Trainer:
             self.best.tested(self.solver.iteration, self.results, self.net.weights)
         self.progress.idle += time.monotonic() - started
 
+    def tested(self) -> Iterator[dict[str, Any]]:
+        """The outputs of each test net; what was learnt is saved before a test that is not finite stops the run."""
+        try:
+            yield from self.tests.run(self.device)
+        except Diverged:
+            if self.solver.iteration > self.progress.first and not watch.unsound(self.net):
+                self.save()
+            raise
+
     def save(self) -> None:
         """Write a snapshot; a net that is not finite is not saved."""
         started = time.monotonic()
@@ -402,10 +426,9 @@ class Trainer:
             done = self.solver.iteration
             raise Diverged(f"parameter {bad[0]} is not finite after iteration {done}; no snapshot taken")
         m = self.message
-        prefix = Path(m.snapshot_prefix).name
         path = self.checkpoint.save(
             self.folder.snapshots,
-            f"{prefix}_iter_{self.solver.iteration}" if prefix else f"iter_{self.solver.iteration}",
+            snapshot_files.stem_of(m.snapshot_prefix, self.solver.iteration),
             {
                 "net": self.plan.train.name,
                 "seed": self.seed,
@@ -441,6 +464,10 @@ class Trainer:
             self.progress.line(problem)
         for change in self.beginning.changes(self.message):
             self.progress.line(f"{change}: not the run that was stopped")
+        if self.own and self.message.HasField("snapshot_format"):
+            hdf5 = self.message.snapshot_format == self.message.HDF5
+            for name in self.checkpoint.save_for_caffe(saved.path, hdf5, missing=True):
+                self.progress.line(f"{name}: was missing, is written now")
 
     def draw(self) -> None:
         """The loss plot of the run folder."""
@@ -452,7 +479,8 @@ class Trainer:
 
 def listed(outputs: Mapping[str, Any], hide_loss: bool) -> str:
     """`, accuracy 0.98, loss 0.07` of the outputs that are single numbers."""
-    shown = {name: value for name, value in outputs.items() if isinstance(value, int | float)}
+    shown = {name: math.nan if value is None else value for name, value in outputs.items()}
+    shown = {name: value for name, value in shown.items() if isinstance(value, int | float)}
     if hide_loss:
         shown.pop("loss", None)
     return "".join(f", {name} {value:.6g}" for name, value in shown.items())

@@ -114,11 +114,12 @@ def blame(net: Net, batch: Sequence[Tensor]) -> str:
     return found + (f"; parameter {broken[0]} was not finite before the pass" if broken else "")
 
 
-def guilty_output(seen: Pass) -> str | None:
-    """The layer with finite bottoms whose output is not finite, where that reaches the loss."""
+def guilty_output(seen: Pass, broken: Sequence[int] | None = None) -> str | None:
+    """The layer with finite bottoms whose output is not finite, where that reaches the loss, or the `broken` slots."""
     steps = seen.net.graph.steps
     maker = {slot: i for i, step in enumerate(steps) for slot in step.writes}
-    pending = [slot for slot, _ in seen.net.graph.losses if not finite(seen.slots[slot])]
+    ends = [slot for slot, _ in seen.net.graph.losses] if broken is None else broken
+    pending = [slot for slot in ends if not finite(seen.slots[slot])]
     reached = set(pending)
     while pending:
         step = steps[maker[pending.pop()]]

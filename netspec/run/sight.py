@@ -1,0 +1,109 @@
+"""Sight of a test: values that are not finite, said with their layer and count, and labels that are all missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from netspec.data import Feeder
+from netspec.net.net import Net
+from netspec.net.random_state import random_state, set_random_state
+from netspec.run.watch import Diverged, Pass, counts, finite, guilty_output
+
+
+class Labels:
+    """Inputs of a net that layers read as labels: how many of their values are NaN."""
+
+    def __init__(self, net: Net):
+        self.readers = {}
+        """Number of the input to the layer that reads it as labels."""
+        for step in net.graph.steps:
+            for i, slot in enumerate(step.reads):
+                if slot in net.graph.inputs and step.kind.role(i, len(step.reads)) == "label":
+                    self.readers.setdefault(net.graph.inputs.index(slot), step.layer)
+        self.seen = dict.fromkeys(self.readers, 0)
+        self.present = {i: torch.zeros((), dtype=torch.long) for i in self.readers}
+
+    def look(self, batch: Sequence[Tensor]) -> None:
+        """Count a batch."""
+        for i in self.readers:
+            if batch[i].is_floating_point():
+                self.seen[i] += batch[i].numel()
+                self.present[i] = self.present[i].to(batch[i].device) + (~batch[i].isnan()).sum()
+
+    def all_missing(self) -> list[str]:
+        """A text for each input whose labels so far were all NaN."""
+        return [
+            str(
+                layer.problem(
+                    f"its labels are all NaN ({self.seen[i]} of {self.seen[i]} values)", "bottom", 1
+                )
+            )
+            for i, layer in self.readers.items()
+            if self.seen[i] and not int(self.present[i])
+        ]
+
+
+class Sight:
+    """What one test of a net sees."""
+
+    def __init__(self, net: Net, feeder: Feeder):
+        self.net, self.feeder = net, feeder
+        self.start, self.before = feeder.state(), random_state(feeder.device)
+        self.labels = Labels(net)
+
+    def batch(self, batch: Sequence[Tensor]) -> None:
+        """Take note of a batch."""
+        self.labels.look(batch)
+
+    def judge(self, sums: Mapping[str, Tensor], batches: int) -> list[str]:
+        """Warnings of outputs whose sum over the batches is NaN, each with the layer it comes from and a count.
+
+        Raises Diverged where that is a loss, or a loss is infinite, or where all labels are missing.
+        """
+        if texts := self.labels.all_missing():
+            raise Diverged(f"the test has nothing to score: {texts[0]}")
+        losses = {self.net.graph.name(slot) for slot, _ in self.net.graph.losses}
+        bad = {
+            name: self.net.graph.find(name)
+            for name, value in sums.items()
+            if (not finite(value) if name in losses else bool(value.isnan().any()))
+        }
+        if not bad:
+            return []
+        texts = self.trace({name: slot for name, slot in bad.items() if slot is not None}, batches)
+        for name in losses & bad.keys():
+            raise Diverged(texts[name])
+        return list(texts.values())
+
+    def trace(self, bad: Mapping[str, int], batches: int) -> dict[str, str]:
+        """For each of these outputs where it first is not finite: the batches are run again, every blob kept."""
+        after = self.feeder.state(), random_state(self.feeder.device)
+        self.feeder.load_state(self.start)
+        set_random_state(self.feeder.device, self.before)
+        texts = {name: f"output {name!r} is not finite over {batches} batches of the test" for name in bad}
+        left = dict(bad)
+        for number in range(batches):
+            with torch.no_grad():
+                slots = self.net.slots(*self.feeder.next())
+            for name, slot in list(left.items()):
+                if not finite(slots[slot]):
+                    found = guilty_output(Pass(self.net, slots, torch.zeros(())), [slot]) or self.of_data(
+                        slots
+                    )
+                    texts[name] = f"output {name!r} is not finite in batch {number} of the test: {found}"
+                    del left[name]
+            if not left:
+                break
+        self.feeder.load_state(after[0])
+        set_random_state(self.feeder.device, after[1])
+        return texts
+
+    def of_data(self, slots: Mapping[int, Tensor]) -> str:
+        """Which input of the net is not finite."""
+        for slot in self.net.graph.inputs:
+            if not finite(slots[slot]):
+                return f"input {self.net.graph.name(slot)!r} is not ({counts(slots[slot])})"
+        return "the values that lead to it are too large"
