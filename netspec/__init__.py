@@ -21,6 +21,7 @@ _HOMES = {
     "Model": "netspec.model.model",
     "Tree": "netspec.queries.tree",
     "build": "netspec.net.net",
+    "make_net": "netspec.net.make",
     "Net": "netspec.net.net",
     "Layer": "netspec.layers.base",
     "register": "netspec.layers.base",

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec import schema
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 
 Array = NDArray[np.float64]
 
@@ -69,9 +68,7 @@ class Model:
 
     def net(self, seed: int) -> Net:
         """The net, in float64, with random parameters."""
-        return build(
-            compile(spec.net(schema.parse_net(self.text(), "model.prototxt"), "TEST")), seed=seed
-        ).double()
+        return make_net(schema.parse_net(self.text(), "model.prototxt"), seed=seed).double()
 
 
 @dataclass

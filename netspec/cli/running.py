@@ -83,11 +83,24 @@ def evaluate_nets(
     seed: Seed = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a test net.")] = False,
     allow_python: AllowPython = False,
+    matrix: Annotated[
+        bool, typer.Option("--confusion", help="What is taken for what, per class; also as a picture.")
+    ] = False,
+    hardest: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Draw the N examples whose label is least likely.")
+    ] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the pictures.")] = Path(),
 ) -> None:
     """Average the outputs of the test nets over batches of their data."""
     from netspec.run.evaluate import evaluate
 
     consent_to(allow_python)
+    if matrix or hardest:
+        from netspec.cli.confusing import show_confusion
+
+        how = {"iterations": iterations, "stages": stage or (), "device": device, "hardest": hardest}
+        show_confusion(file, weights, how, 1 if seed is None else seed, out, as_json)
+        return
     found = evaluate(
         file,
         weights,

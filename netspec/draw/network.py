@@ -28,6 +28,14 @@ class Drawing:
     paths: tuple[Path, ...]
     notes: tuple[str, ...] = ()
 
+    def _repr_svg_(self) -> str | None:
+        path = self.paths[0]
+        return path.read_text(encoding="utf-8") if path.suffix.lower() == ".svg" else None
+
+    def _repr_png_(self) -> bytes | None:
+        path = self.paths[0]
+        return path.read_bytes() if path.suffix.lower() == ".png" else None
+
 
 def graph(
     what: Net | Graph | NetSpec,

@@ -94,19 +94,36 @@ def _number(value: Any) -> float:
 def smooth(values: npt.NDArray[np.float64], span: float) -> npt.NDArray[np.float64]:
     """Weighted mean of the values around each, weights falling by half every `span` / 3 values; skips NaN.
 
-    Both sides count alike, so that the smooth line does not lag behind; weights sum to one at the ends too.
+    Both sides count alike, so that the smooth line does not lag behind; near the start as far as the start is away, so
+    that the line begins at the first value. Weights sum to one everywhere.
     """
     keep = 0.5 ** (3 / max(span, 1.0))
     good = np.isfinite(values)
-    total, weight = np.zeros(len(values)), np.zeros(len(values))
-    for order in (range(len(values)), reversed(range(len(values)))):
-        sum_, mass = 0.0, 0.0
-        for i in order:  # each direction gives its own value half: together it counts once
-            own, one = (values[i], 1.0) if good[i] else (0.0, 0.0)
-            total[i] += keep * sum_ + own / 2
-            weight[i] += keep * mass + one / 2
-            sum_, mass = keep * sum_ + own, keep * mass + one
-    means = np.full(len(values), np.nan)
+    if not good.any():
+        return np.full(len(values), np.nan)
+    first = int(good.argmax())
+    found = np.full(len(values), np.nan)
+    found[first:] = _means(np.where(good, values, 0.0)[first:], good[first:].astype(float), keep)
+    found[:first] = found[first]
+    return found
+
+
+def _means(
+    known: npt.NDArray[np.float64], good: npt.NDArray[np.float64], keep: float
+) -> npt.NDArray[np.float64]:
+    """`smooth` of values with weights 1 (there) and 0 (NaN), the first of which is there."""
+    total, weight, count = known.copy(), good.copy(), len(known)
+    for far in range(1, count):
+        share = keep**far
+        if share < 1e-6:
+            break
+        after, both = slice(far, count), slice(far, count - far)
+        total[after] += share * known[: count - far]
+        weight[after] += share * good[: count - far]
+        if far < count - far:  # those that have a value as far behind them
+            total[both] += share * known[2 * far :]
+            weight[both] += share * good[2 * far :]
+    means = np.full(count, np.nan)
     np.divide(total, weight, out=means, where=weight > 0)
     return means
 

@@ -17,8 +17,8 @@ from netspec.interchange.blobs import Array
 from netspec.interchange.dialects import told
 from netspec.interchange.onnx import Outward, quiet, to_onnx
 from netspec.interchange.weights import load_weights
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.schema import spec
 from netspec.schema.spec import TEST
 
@@ -253,8 +253,8 @@ def open_net(path: str | Path, weights: str | Path | None = None, phase: str = T
         raise SpecError(f"{path}: has no layer in phase {phase}")
     net_spec = spec.net(document, phase)
     if weights is None:
-        return build(compile(net_spec), seed=0)
-    net = build(compile(told(net_spec, weights)), seed=0)
+        return make_net(net_spec)
+    net = make_net(told(net_spec, weights))
     load_weights(net, weights)
     return net
 

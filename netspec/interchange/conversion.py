@@ -35,8 +35,8 @@ from netspec.interchange.dialects import told
 from netspec.interchange.onnx import OPSET, Outward, encode_program, export_onnx, quiet
 from netspec.interchange.torch_modules.convert import from_torch
 from netspec.interchange.weights import kind_of, load_weights, read_weights, save_weights, today
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.schema import spec
 from netspec.schema.spec import TEST
 from netspec.schema.wire import Dialect
@@ -104,7 +104,7 @@ def opened(source: Path, net: str | Path | None, weights: str | Path | None, pha
     message = stored.message()
     document = schema.parse_net(schema.print_text(message), f"{source} (the net inside)")
     try:
-        model = build(compile(told(spec.net(document, phase), stored)), seed=0)
+        model = make_net(told(spec.net(document, phase), stored))
     except NetspecError as error:
         raise NetspecError(
             f"{source}: the net inside cannot be built; give its prototxt:\n{error}"

@@ -19,6 +19,7 @@ from netspec.interchange.caffemodel import Caffemodel, parse_caffemodel
 from netspec.interchange.dialects import told
 from netspec.interchange.weights import load_caffemodel, load_weights
 from netspec.net.graph import compile
+from netspec.net.make import make_net
 from netspec.net.net import Net, build
 from netspec.schema import spec
 from netspec.schema.spec import TEST
@@ -36,12 +37,12 @@ def read_net_from_caffe(prototxt: str | Path | bytes, caffemodel: str | Path | b
         document = schema.read_net(prototxt)
     net_spec = spec.net(document, TEST)
     if caffemodel is None:
-        net = build(compile(net_spec), seed=0)
+        net = make_net(net_spec)
     else:
         inside = isinstance(caffemodel, bytes)
         file = "<caffemodel>" if inside else str(caffemodel)
         given = parse_caffemodel(caffemodel, file) if isinstance(caffemodel, bytes) else caffemodel
-        net = build(compile(told(net_spec, given)), seed=0)
+        net = make_net(told(net_spec, given))
         missing, _ = (
             load_caffemodel(net, given) if isinstance(given, Caffemodel) else load_weights(net, given)
         )

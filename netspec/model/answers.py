@@ -47,23 +47,52 @@ class Answer:
         return asdict(self) | {"bits_per_dimension": self.bits_per_dimension if self.observed else None}
 
 
+class Answers(list[Answer]):
+    """Answers in the order of their images; prints, and shows itself in a notebook, as a table."""
+
+    def __str__(self) -> str:
+        return table(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
+
+
 def ask(
     trained: Model, pixels: Array, labels: Sequence[int], observed: Array | None = None, first: int = 0
-) -> list[Answer]:
+) -> Answers:
     """An answer for each image, numbered from `first`. pixels (N, C, H, W) 0..255; observed (N, 1 or C, H, W)."""
     x = trained.from_pixels(pixels, observed)
     likelihood, bits = trained.log_likelihood(x).tolist(), trained.bits_per_dimension(x).tolist()
     posterior = trained.posterior(x)
     kind = "probability" if trained.discrete else "density"
     spread, seen = entropy(posterior).tolist(), (~x.isnan()).flatten(1).sum(1).tolist()
-    return [
+    return Answers(
         Answer(first + i, int(labels[i]), seen[i], likelihood[i], bits[i], tuple(p), spread[i], kind)
         for i, p in enumerate(posterior.tolist())
-    ]
+    )
 
 
 def table(answers: Sequence[Answer]) -> str:
     """A line an image, under a head; below, what log p and bits are."""
+    rows, note = cells(answers)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    lines = [
+        "  ".join([*(cell.rjust(w) for cell, w in zip(row[:-1], widths, strict=True)), row[-1]])
+        for row in rows
+    ]
+    return "\n".join([*lines, note])
+
+
+def as_html(answers: Sequence[Answer]) -> str:
+    """The same table for notebooks."""
+    (head, *rows), note = cells(answers)
+    line = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{line}</tr></thead><tbody>{body}</tbody></table><p>{note}</p>"
+
+
+def cells(answers: Sequence[Answer]) -> tuple[list[list[str]], str]:
+    """(a head and a row per image, what log p and bits are)."""
     discrete = all(a.kind == "probability" for a in answers)
     bits_head = "bits" if discrete else "density"
     rows = [["image", "label", "observed", "log p", bits_head, "entropy", "classes"]]
@@ -73,9 +102,4 @@ def table(answers: Sequence[Answer]) -> str:
         bits = f"{a.bits_per_dimension:.3f}" if a.observed else ""
         rows.append([str(a.image), str(a.label), str(a.observed), f"{a.log_likelihood:.2f}", bits, f"{a.entropy:.3f}",
                      classes])  # fmt: skip
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    lines = [
-        "  ".join([*(cell.rjust(w) for cell, w in zip(row[:-1], widths, strict=True)), row[-1]])
-        for row in rows
-    ]
-    return "\n".join([*lines, CODE if discrete else DENSITY])
+    return rows, CODE if discrete else DENSITY

@@ -26,8 +26,8 @@ from netspec.interchange.dialects import told
 from netspec.interchange.weights import Weights, take_weights
 from netspec.layers.tree import Leaf
 from netspec.model.deploy import Deployed, deploy
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.queries import explain, likelihood, marginals, most_probable, sampling, whitened
 from netspec.queries.tree import Tree
 from netspec.queries.whitened import Whitened
@@ -67,7 +67,7 @@ def load(
             weights = snapshot_files.newest(path)[0].weights
     net_spec = spec.net(schema.read_net(file), TEST, stages)
     deployed = deploy(net_spec if weights is None else told(net_spec, weights))
-    net = build(compile(deployed.spec), seed=0, device=device).to(dtype)
+    net = make_net(deployed.spec, device=device).to(dtype)
     if weights is not None:
         take_weights(net, weights, need="all")
     return Model(net, deployed, str(path))

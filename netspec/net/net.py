@@ -78,6 +78,11 @@ class Net(nn.Module):
         """The net's outputs (blobs that no layer reads, by name), then its loss blobs."""
         return self.run(plain if torch.compiler.is_compiling() else explained, *inputs)
 
+    def _repr_html_(self) -> str:
+        from netspec.net.summary import as_html
+
+        return as_html(self)
+
     def objective(self, tops: Sequence[Tensor], stage: str | None = None) -> Tensor:
         """The weighted sum of the loss blobs among `tops` (what `forward` returned): the scalar that is trained.
 

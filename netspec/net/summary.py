@@ -213,3 +213,19 @@ def _scaled(n: float, base: int, units: Sequence[str]) -> str:
     while n >= 999.5 and power < len(units) - 1:
         n, power = n / base, power + 1
     return f"{n:.0f}{units[power]}" if power == 0 or n >= 99.95 else f"{n:.3g}{units[power]}"
+
+
+def as_html(net: Net) -> str:
+    """The table as HTML, for notebooks."""
+    from html import escape
+
+    found = rows(net)
+    sums = total(net, found)
+    name = escape(net.graph.spec.name or "net")
+    head = "".join(f"<th>{escape(column)}</th>" for column in COLUMNS)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells(row)) + "</tr>" for row in found
+    )
+    notes = "<br>".join(escape(remark) for remark in remarks(sums))
+    caption = f"<caption>{name}, {escape(net.graph.spec.phase)}, {len(found)} layers</caption>"
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{notes}</p>"

@@ -17,8 +17,8 @@ from netspec.errors import DataError, SpecError, did_you_mean
 from netspec.interchange import snapshot_files
 from netspec.interchange.dialects import told
 from netspec.interchange.weights import take_weights
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.run import experiment
 from netspec.run.experiment import Experiment
 from netspec.run.fit import average, choose_device
@@ -126,7 +126,7 @@ def fed(net_spec: NetSpec, wanted: Wanted, seed: int) -> Iterator[tuple[Net, Fee
     """The net with its weights, and what feeds it."""
     if wanted.weights is not None:
         net_spec = told(net_spec, wanted.weights)
-    net = build(compile(net_spec), seed=seed, device=wanted.device)
+    net = make_net(net_spec, seed=seed, device=wanted.device)
     if wanted.weights is not None:
         missing = take_weights(net, wanted.weights, need="any" if net.params else "none").missing
         if missing:

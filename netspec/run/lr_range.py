@@ -16,8 +16,7 @@ from netspec import data
 from netspec.errors import NetspecError
 from netspec.interchange import load_weights
 from netspec.net.devices import choose_device
-from netspec.net.graph import compile
-from netspec.net.net import build
+from netspec.net.make import make_net
 from netspec.run import experiment
 from netspec.run.initialise import initialise
 from netspec.run.progress import Progress
@@ -87,7 +86,7 @@ def lr_range(
     own = seed if seed is not None else max(0, message.random_seed)
     chosen = choose_device(message, device)
     torch.manual_seed(own)
-    net = build(compile(plan.train), seed=own, device=chosen, history=history_of(message.type))
+    net = make_net(plan.train, seed=own, device=chosen, history=history_of(message.type))
     if not net.graph.losses:
         raise NetspecError(f"{plan.file}: the net has no loss (no layer with a loss_weight other than 0)")
     if weights is not None:

@@ -22,8 +22,8 @@ from netspec.interchange.solverstate import SolverState
 from netspec.interchange.weights import Weights, take_weights
 from netspec.net.compiling import compile_net
 from netspec.net.devices import choose_device
-from netspec.net.graph import compile
-from netspec.net.net import Net, build, explained
+from netspec.net.make import make_net
+from netspec.net.net import Net, explained
 from netspec.net.random_state import random_state
 from netspec.run import watch
 from netspec.run.experiment import Experiment
@@ -74,6 +74,11 @@ class Run:
         """Updates done."""
         return self.solver.iteration
 
+    def _repr_html_(self) -> str:
+        from netspec.run.showing import as_html
+
+        return as_html(self)
+
 
 class Trainer:
     """One run: its nets, data, solver and folder, and the loop over iterations."""
@@ -96,12 +101,12 @@ class Trainer:
         self.beginning = begin(options.resume, options.seed, self.message)
         self.seed = self.beginning.seed
         torch.manual_seed(self.seed)
-        self.net = build(
-            compile(plan.train), seed=self.seed, device=self.device, history=history_of(self.message.type)
+        self.net = make_net(
+            plan.train, seed=self.seed, device=self.device, history=history_of(self.message.type)
         )
         # Equal test nets are one: each test begins at the same place in the data anyway.
         distinct = {
-            key: build(compile(one), seed=self.seed, device=self.device, share=self.net)
+            key: make_net(one, seed=self.seed, device=self.device, share=self.net)
             for key, one in specs.items()
         }
         tests = [distinct[id(test.spec)] for test in plan.tests]

@@ -17,8 +17,8 @@ from netspec.errors import SpecError
 from netspec.interchange import convert, load_weights, read_net_from_caffe, save_weights
 from netspec.interchange.comparison import compare_files, open_net
 from netspec.interchange.dialects import told
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.pycaffe.command import main as caffe_main
 from netspec.run.evaluate import evaluate
 from netspec.run.fit import fit
@@ -41,7 +41,7 @@ ENDINGS = (".caffemodel", ".caffemodel.h5", ".safetensors")
 
 
 def net_of(text: str, phase: str = "TEST") -> Net:
-    return build(compile(spec.net(schema.parse_net(text), phase)), seed=3)
+    return make_net(text, phase, seed=3)
 
 
 def weights_of(kind: str, folder: Path, ending: str = ".caffemodel") -> Path:

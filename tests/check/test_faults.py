@@ -10,8 +10,8 @@ import torch
 
 from netspec import schema
 from netspec.check import check
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.schema import spec
 from tests.places import CORPUS
 
@@ -29,7 +29,7 @@ RUN = (
 
 
 def net(text: str, phase: str = "TEST") -> Net:
-    return build(compile(spec.net(schema.parse_net(text), phase)), seed=0)
+    return make_net(text, phase)
 
 
 def inputs(**shapes: tuple[int, ...]) -> str:

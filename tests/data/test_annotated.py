@@ -13,16 +13,15 @@ from netspec.data import feeder
 from netspec.data.sources import augment, noise
 from netspec.data.writing.convert import LmdbWriter
 from netspec.errors import DataError, SpecError
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 
 N, SIDE = 12, 40
 RANDOM = np.random.default_rng(5)
 
 
 def net(text: str, phase: str = "TRAIN") -> Net:
-    return build(compile(spec.net(schema.parse_net(text), phase)), seed=0)
+    return make_net(text, phase)
 
 
 @pytest.fixture

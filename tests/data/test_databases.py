@@ -23,9 +23,8 @@ from netspec.data.sources.database import LevelDb, Lmdb, open_database
 from netspec.data.writing import convert
 from netspec.data.writing.features import write_features
 from netspec.errors import DataError, SpecError
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 
 plyvel = pytest.importorskip("plyvel")
 RANDOM = np.random.default_rng(0)
@@ -38,7 +37,7 @@ def examples(n: int = 10) -> Iterator[convert.Example]:
 
 
 def net(text: str, phase: str = "TRAIN") -> Net:
-    return build(compile(spec.net(schema.parse_net(text), phase)), seed=0)
+    return make_net(text, phase)
 
 
 def layer(source: Path, batch: int = 4, more: str = "", backend: str = "LMDB") -> str:

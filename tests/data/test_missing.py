@@ -9,15 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from netspec import schema
 from netspec.data import feeder
 from netspec.data.draws import bits, integers, uniform
 from netspec.data.files import idx
 from netspec.data.missing import KINDS, NEEDS, Missing
 from netspec.errors import DataError, SpecError
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 
 N = 400
 RANDOM = np.random.default_rng(2)
@@ -201,7 +199,7 @@ def net(
 ) -> Net:
     text = f"""layer {{ name: "d" type: "Dataset" {tops} transform_param {{ mean_value: 100 scale: 0.5 }}
         dataset_param {{ name: "digits" batch_size: 300 end: 300 {more} missing {{ {missing} }} }} }}"""
-    return build(compile(spec.net(schema.parse_net(text), phase)), seed=0)
+    return make_net(text, phase)
 
 
 def test_dataset_layer_writes_nan() -> None:

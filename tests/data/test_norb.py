@@ -10,14 +10,13 @@ import pytest
 import torch
 from scipy import stats
 
-from netspec import lab, schema
+from netspec import lab
 from netspec.data.sets import norb
 from netspec.errors import DataError, SpecError
 from netspec.model import model
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.queries import whitened
-from netspec.schema import spec
 
 NET = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 3 dim: 2 dim: 4 dim: 4 } } }
@@ -39,7 +38,7 @@ true } }
 
 @pytest.fixture
 def net() -> Net:
-    return build(compile(spec.net(schema.parse_net(NET), spec.TEST)), seed=3).double().requires_grad_(False)
+    return make_net(NET, seed=3).double().requires_grad_(False)
 
 
 @pytest.fixture
@@ -116,7 +115,7 @@ def test_nets_that_are_not_whitened() -> None:
         ("stride: 2", "stride: 2 pad: 1"),
     ):
         text = NET.replace(old, new, 1)
-        assert whitened.find(build(compile(spec.net(schema.parse_net(text), spec.TEST)), seed=1)) is None
+        assert whitened.find(make_net(text, seed=1)) is None
 
 
 @pytest.mark.parametrize("dtype", ["u1", "<i4", "<f4", "<f8", "<i2"])

@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from netspec import schema
 from netspec.data import Feeder, Stream, feeder
 from netspec.data.files.idx import Array
 from netspec.data.source import Order
@@ -23,9 +22,8 @@ from netspec.data.sources.hdf5 import Hdf5Writer
 from netspec.data.sources.memory import MemorySource
 from netspec.data.writing.sinks import Sinks
 from netspec.errors import DataError, SpecError
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 
 RANDOM = np.random.default_rng(3)
 PIXELS = RANDOM.integers(0, 256, (7, 6, 8, 3), dtype=np.uint8)
@@ -34,7 +32,7 @@ BGR = torch.from_numpy(np.ascontiguousarray(PIXELS[..., ::-1].transpose(0, 3, 1,
 
 
 def net(text: str, phase: str = "TRAIN") -> Net:
-    return build(compile(spec.net(schema.parse_net(text), phase)), seed=0)
+    return make_net(text, phase)
 
 
 @pytest.fixture

@@ -15,9 +15,8 @@ from netspec.errors import SpecError
 from netspec.layers.basic.normalization import LocalResponse, local_response
 from netspec.layers.basic.pools import Frame, average_pool, max_pool, product_pool, sum_pool
 from netspec.layers.basic.windows import Window, columns, spread
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 
 
 def net(
@@ -29,7 +28,7 @@ def net(
         f'layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ {dims} }} }} }}\n'
         f'layer {{ name: "n" type: "{kind}" bottom: "x" {tops} {param} }}'
     )
-    return build(compile(spec.net(schema.parse_net(text, "n.prototxt"), phase)), seed=1)
+    return make_net(schema.parse_net(text, "n.prototxt"), phase, seed=1)
 
 
 def problem(kind: str, shape: tuple[int, ...], param: str, tops: str = 'top: "y"') -> str:
@@ -303,7 +302,7 @@ def test_bottoms_of_a_convolution_must_agree() -> None:
         "convolution_param { num_output: 2 kernel_size: 3 } }"
     )
     with pytest.raises(SpecError, match=r"bottom 1 has shape \(1, 3, 4, 4\), bottom 0 \(1, 2, 4, 4\)"):
-        build(compile(spec.net(schema.parse_net(text, "n.prototxt"), "TRAIN")))
+        make_net(schema.parse_net(text, "n.prototxt"), "TRAIN", seed=None)
 
 
 def test_unpooling_by_mask_puts_maxima_back() -> None:
@@ -315,7 +314,7 @@ def test_unpooling_by_mask_puts_maxima_back() -> None:
         'layer { name: "u" type: "UnPooling" bottom: "x" bottom: "m" top: "y" '
         "unpooling_param { kernel_size: 2 stride: 2 } }"
     )
-    (up,) = build(compile(spec.net(schema.parse_net(text, "u.prototxt"), "TRAIN")))(top, mask)
+    (up,) = make_net(schema.parse_net(text, "u.prototxt"), "TRAIN", seed=None)(top, mask)
     assert torch.equal(up[up != 0].sort().values, top.flatten().sort().values)
     assert torch.equal(up[up != 0], x[up != 0])
 

@@ -23,9 +23,8 @@ from netspec.interchange.onnx import (
     to_onnx,
     translated,
 )
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from tests import cases
 from tests.cases import Case
 from tests.layers.test_layers import inputs, make
@@ -262,7 +261,7 @@ layer { name: "prob" type: "Softmax" bottom: "y" top: "prob" }
 
 
 def small() -> Net:
-    return build(compile(spec.net(schema.parse_net(TEXT, "small.prototxt"), "TEST")), seed=1)
+    return make_net(schema.parse_net(TEXT, "small.prototxt"), seed=1)
 
 
 def test_names_are_the_blobs(tmp_path: Path) -> None:
@@ -302,7 +301,7 @@ def test_missing_values_stay_missing() -> None:
     layer { name: "mex" type: "MEX" bottom: "s" top: "y" mex_param { num_instances: 2
       epsilon_filler { type: "constant" value: 1 } block_param { block_c: 3 block_h: 1 block_w: 1 }
       offsets_filler { type: "gaussian" std: 1 } } }"""
-    net = build(compile(spec.net(schema.parse_net(text, "missing.prototxt"), "TEST")), seed=1)
+    net = make_net(schema.parse_net(text, "missing.prototxt"), seed=1)
     x = torch.randn(2, 1, 4, 4)
     x[0, 0, :2, :3] = torch.nan
     model = to_onnx(net).model_proto

@@ -15,9 +15,8 @@ from netspec import interchange, schema
 from netspec.errors import SnapshotError, SpecError
 from netspec.interchange import caffemodel, hdf5, solverstate, weights
 from netspec.interchange.blobs import encode_varint, field, number_field
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.solver.solver import Solver
 from tests.golden_case import Case, blob_of
 from tests.golden_runs import batch_shapes, make_solver, train_step
@@ -45,7 +44,7 @@ layer { name: "b" type: "InnerProduct" bottom: "y" top: "z" param { name: "w" } 
 
 
 def net_of(text: str, seed: int = 1, phase: str = "TEST") -> Net:
-    return build(compile(spec.net(schema.parse_net(text, "net.prototxt"), phase)), seed=seed)
+    return make_net(schema.parse_net(text, "net.prototxt"), phase, seed=seed)
 
 
 def same(ours: Net, theirs: Net) -> bool:

@@ -20,8 +20,7 @@ from netspec.lab.plot import looks
 from netspec.model import model
 from netspec.model.deploy import deploy
 from netspec.model.mixture import Mixture
-from netspec.net.graph import compile
-from netspec.net.net import build
+from netspec.net.make import make_net
 from netspec.run.fit import fit
 from netspec.schema import spec
 
@@ -199,7 +198,7 @@ def digits(seed: int, old: str = "", new: str = "") -> model.Model:
     """The net of digits with random offsets, `old` in its text replaced by `new`."""
     text = Path("nets/ht_cac_digits.prototxt").read_text().replace(old, new)
     deployed = deploy(spec.net(schema.parse_net(text), "TEST"))
-    return model.Model(build(compile(deployed.spec), seed=seed), deployed, f"seed {seed}")
+    return model.Model(make_net(deployed.spec, seed=seed), deployed, f"seed {seed}")
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from netspec import schema
 from netspec.errors import SpecError
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import read_binary_net, spec, write_binary_net
+from netspec.net.make import make_net
+from netspec.net.net import Net
+from netspec.schema import read_binary_net, write_binary_net
 from tests.cases.loss import text
 
 FILLERS = 'weight_filler { type: "gaussian" std: 0.5 } bias_filler { type: "uniform" }'
 
 
 def net_of(source: str, phase: str = "TRAIN") -> Net:
-    return build(compile(spec.net(schema.parse_net(source), phase)), seed=2)
+    return make_net(source, phase, seed=2)
 
 
 def lstm(more: str = "", bottoms: str = "x", **shapes: tuple[int, ...]) -> Net:

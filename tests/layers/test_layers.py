@@ -10,9 +10,8 @@ from torch import Tensor
 
 from netspec import schema
 from netspec.layers import registry
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from tests.cases import Case, all_cases
 
 CASES = all_cases()
@@ -21,7 +20,7 @@ each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 def make(case: Case) -> Net:
     document = schema.parse_net(case.text, f"{case.name}.prototxt")
-    return build(compile(spec.net(document, case.phase)), seed=1)
+    return make_net(document, case.phase, seed=1)
 
 
 def inputs(case: Case, net: Net, dtype: torch.dtype = torch.float32) -> list[Tensor]:

@@ -14,9 +14,8 @@ import torch
 from netspec import schema
 from netspec.errors import SpecError
 from netspec.layers.blob import Blob, BlobVec
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from tests.cases.pointwise import net as text_of
 from tests.cases.python_layer import AFFINE, python
 from tests.cases.shape import several
@@ -25,7 +24,7 @@ from tests.python_layers import Watcher
 
 
 def make(text: str, phase: str = "TRAIN", share: Net | None = None) -> Net:
-    return build(compile(spec.net(schema.parse_net(text, "test.prototxt"), phase)), seed=1, share=share)
+    return make_net(schema.parse_net(text, "test.prototxt"), phase, seed=1, share=share)
 
 
 def test_blob_names_its_axes_and_reshapes() -> None:

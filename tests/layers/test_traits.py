@@ -14,9 +14,7 @@ from netspec.draw.families import COLOURS
 from netspec.layers import registry
 from netspec.layers.base import Layer, exactly
 from netspec.layers.traits import FAMILIES, ROLES
-from netspec.net.graph import compile
-from netspec.net.net import build
-from netspec.schema import spec
+from netspec.net.make import make_net
 from tests.cases import Case, all_cases
 
 OURS = {name: kind for name, kind in registry.items() if kind.__module__.startswith("netspec.")}
@@ -61,7 +59,7 @@ CASES = first_cases()
 @pytest.mark.parametrize("name", sorted(set(OURS) & set(CASES)))
 def test_a_type_with_weights_or_two_maps_says_how_many_products_it_adds_up(name: str) -> None:
     case = CASES[name]
-    net = build(compile(spec.net(schema.parse_net(case.text), case.phase)), device="meta")
+    net = make_net(case.text, case.phase, device="meta")
     for step, layer in zip(net.graph.steps, net.made, strict=True):
         if step.layer.type != name:
             continue

@@ -14,9 +14,8 @@ from torch import Tensor
 from netspec import schema
 from netspec.errors import SpecError
 from netspec.layers.rendering.random_affine import RandomAffine
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 
 nan = float("nan")
 
@@ -32,7 +31,7 @@ def net(kind: str, options: str, *shapes: Sequence[int], phase: str = "TRAIN", t
         )
     ends = " ".join(f'bottom: "{name}"' for name in names) + " ".join(f' top: "{top}"' for top in tops)
     text += f'layer {{ name: "layer" type: "{kind}" {ends} {options} }}'
-    return build(compile(spec.net(schema.parse_net(text, "test.prototxt"), phase)), seed=1)
+    return make_net(schema.parse_net(text, "test.prototxt"), phase, seed=1)
 
 
 def apply(kind: str, options: str, *bottoms: Tensor, phase: str = "TRAIN") -> Tensor:

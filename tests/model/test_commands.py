@@ -228,6 +228,7 @@ def test_smoothing_keeps_constants_and_skips_nan() -> None:
 
 def test_smoothing_does_not_lag() -> None:
     line = np.arange(101.0)
+    assert plots.smooth(line, 10)[0] == line[0]
     assert plots.smooth(line, 10)[50] == pytest.approx(50.0, abs=1e-3)
 
 

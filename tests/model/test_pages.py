@@ -14,8 +14,7 @@ from netspec.draw import latent
 from netspec.model import model
 from netspec.model import pages as pictures
 from netspec.model.deploy import deploy
-from netspec.net.graph import compile
-from netspec.net.net import build
+from netspec.net.make import make_net
 from netspec.queries import most_probable
 from netspec.schema import spec
 from tests.oracle import Level, Model
@@ -26,7 +25,7 @@ ODD = Model(5, 1, 3, (Level(2, pool=2), Level(2, pool=2), Level(2, pool=2)))
 
 def trained(shape: Model) -> model.Model:
     deployed = deploy(spec.net(schema.parse_net(shape.text(), "model.prototxt"), "TEST"))
-    return model.Model(build(compile(deployed.spec), seed=1), deployed, "model")
+    return model.Model(make_net(deployed.spec, seed=1), deployed, "model")
 
 
 def test_receptive_fields_where_windows_stick_out() -> None:
@@ -71,7 +70,7 @@ def test_a_net_of_leaves_alone_has_neurons(tmp_path: Path) -> None:
         " pooling_param { pool: SUM global_pooling: true } }"
     )
     deployed = deploy(spec.net(schema.parse_net(leaves + pool, "model.prototxt"), "TEST"))
-    ours = model.Model(build(compile(deployed.spec), seed=1), deployed, "model")
+    ours = model.Model(make_net(deployed.spec, seed=1), deployed, "model")
     assert list(pictures.latent_blobs(ours)) == ["pool"]
     assert pictures.neurons_page(ours, tmp_path / "n.svg").exists()
 

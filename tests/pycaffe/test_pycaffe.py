@@ -14,8 +14,8 @@ from torch import Tensor
 from netspec import pycaffe as caffe
 from netspec import schema
 from netspec.errors import SpecError
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.pycaffe.running import Running
 from netspec.pycaffe.splits import insert_splits
 from netspec.schema import spec
@@ -69,7 +69,7 @@ def test_passes_equal_the_executor(case: Case, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)  # HDF5Output writes where it runs
     document = schema.parse_net(case.text, f"{case.name}.prototxt")
     forced = replace(spec.net(document, case.phase), force_backward=True)
-    core = build(compile(forced), seed=1)
+    core = make_net(forced, seed=1)
     running = Running(forced)
     for name, value in core.weights().items():
         mine = {param.name: param.value for param in running.core.params}[name]

@@ -11,11 +11,9 @@ import torch
 
 from netspec import pycaffe as caffe
 from netspec import schema
-from netspec.net.graph import compile
-from netspec.net.net import build
+from netspec.net.make import make_net
 from netspec.pycaffe import glog
 from netspec.pycaffe.solver import Solver
-from netspec.schema import spec
 from netspec.solver import Solver as Core
 
 NET = """
@@ -71,7 +69,7 @@ def test_steps_equal_the_solver(tmp_path: Path, kind: str) -> None:
     ours = fed(caffe.get_solver(file))
     assert type(ours).type == kind
     message = schema.read_solver(file).message
-    core = build(compile(spec.net(schema.parse_net(NET), "TRAIN")), seed=1)
+    core = make_net(NET, "TRAIN", seed=1)
     pairs = [(f"{layer}/{i}", blobs[i]) for layer, blobs in ours.net.params.items() for i in range(2)]
     start = {name: torch.from_numpy(blob.data.copy()) for name, blob in pairs}
     core.load_weights(start)

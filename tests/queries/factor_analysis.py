@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from netspec import schema
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 
 D, P = 2, 5
 W = torch.tensor([[1.0, 0.5, -0.7, 0.2, 0.9], [0.3, -0.8, 0.4, 1.1, -0.05]]).double()
@@ -41,9 +40,7 @@ def orthogonal() -> Tensor:
 
 def net(k: int = 1, worse: float = 0.0) -> Net:
     """The net in float64; `worse` widens the encoder's posterior (log variance)."""
-    made = build(
-        compile(spec.net(schema.parse_net(TEXT.format(P=P, D=D, K=k), "fa.prototxt"), "TEST")), seed=1
-    )
+    made = make_net(schema.parse_net(TEXT.format(P=P, D=D, K=k), "fa.prototxt"), seed=1)
     made = made.double().requires_grad_(False)
     w = orthogonal()
     precision = 1 + (w * w / NOISE).sum(1)

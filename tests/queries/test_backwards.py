@@ -8,11 +8,10 @@ from torch import Tensor
 
 from netspec import schema
 from netspec.errors import SpecError
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.queries import backwards
 from netspec.queries.backwards import Flow
-from netspec.schema import spec
 
 ANY = 'weight_filler { type: "gaussian" std: 0.5 } bias_filler { type: "gaussian" }'
 
@@ -51,7 +50,7 @@ layer { name: "prior" type: "LogisticPriorLoss" bottom: "z" bottom: "logdet" top
 
 
 def net(text: str = HEAD + coupling(1, "tiled") + coupling(2, "r1") + TAIL) -> Net:
-    made = build(compile(spec.net(schema.parse_net(text, "nice.prototxt"), "TEST")), seed=1)
+    made = make_net(schema.parse_net(text, "nice.prototxt"), seed=1)
     return made.double().requires_grad_(False)
 
 

@@ -17,11 +17,10 @@ from scipy.special import log_softmax, logsumexp
 from netspec import schema
 from netspec.errors import DataError, NetspecError, SpecError
 from netspec.layers.simnets.leaves import Leaves
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.queries import likelihood, marginals, most_probable, sampling
 from netspec.queries.tree import Tree
-from netspec.schema import spec
 
 Array = NDArray[np.float64]
 nan = float("nan")
@@ -51,7 +50,7 @@ layer {{ name: "root" type: "MEX" bottom: "tree" top: "root" mex_param {{ num_in
 
 
 def net_of(leaves: str, **more: Any) -> Net:
-    net = build(compile(spec.net(schema.parse_net(text(leaves, **more), "leaves.prototxt"), "TEST")), seed=3)
+    net = make_net(schema.parse_net(text(leaves, **more), "leaves.prototxt"), seed=3)
     return net.requires_grad_(False)
 
 

@@ -7,11 +7,10 @@ import torch
 
 from netspec import schema
 from netspec.errors import SpecError
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.queries import explain, likelihood, marginals, sampling
 from netspec.queries.tree import Tree
-from netspec.schema import spec
 from tests.oracle import Level, Model
 
 PLAIN = Model(4, 2, 3, (Level(2, region=1, pool=2), Level(3)))
@@ -19,7 +18,7 @@ PADDED = Model(3, 2, 3, (Level(2, pool=2),), pad=1)
 
 
 def net(text: str, phase: str = "TEST") -> Net:
-    found = build(compile(spec.net(schema.parse_net(text, "net.prototxt"), phase)), seed=1)
+    found = make_net(schema.parse_net(text, "net.prototxt"), phase, seed=1)
     return found.double().requires_grad_(False)
 
 

@@ -13,14 +13,12 @@ from torch.nn.functional import conv_transpose2d
 
 from netspec import schema
 from netspec.errors import SpecError
-from netspec.net.graph import compile
-from netspec.net.net import build
+from netspec.net.make import make_net
 from netspec.rendering import RenderingModel, best_scale, relative_error
 from netspec.rendering.hard_em import Batch, HardEM, spherical_k_means
 from netspec.rendering.least_squares import Gram
 from netspec.run import fit as train
 from netspec.run.hard_em import Search
-from netspec.schema import spec
 from tests.rendering.test_rendering import MAX2, SHAPES, images, small
 from tools.generate import render_nets
 
@@ -181,7 +179,7 @@ def test_k_means_finds_directions() -> None:
 
 def test_normalised_nets_are_refused() -> None:
     document = schema.parse_net(render_nets.rendered("drmm5_mnist"), "drmm5.prototxt")
-    net = build(compile(spec.net(document, "TEST")), seed=0)
+    net = make_net(document)
     with pytest.raises(SpecError, match=r"drmm5.prototxt:\d+.*bn1.*no M-step"):
         HardEM(RenderingModel(net), solver(), torch.Generator())
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from netspec import schema
 from netspec.errors import SpecError
 from netspec.net.graph import compile
+from netspec.net.make import make_net
 from netspec.net.net import Net, build
 from netspec.rendering import RenderingModel, activity, best_scale, factors, paths
 from netspec.run import experiment
@@ -26,7 +27,7 @@ DOUBLE = torch.float64
 
 
 def net_of(text: str, phase: str = "TEST", seed: int = 1) -> Net:
-    return build(compile(spec.net(schema.parse_net(text, "rendering.prototxt"), phase)), seed=seed).double()
+    return make_net(schema.parse_net(text, "rendering.prototxt"), phase, seed=seed).double()
 
 
 def small(

@@ -17,8 +17,7 @@ from netspec.interchange import safetensors
 from netspec.model.model import load
 from netspec.model.pages import activation_pages
 from netspec.net.compiling import compile_net
-from netspec.net.graph import compile
-from netspec.net.net import build
+from netspec.net.make import make_net
 from netspec.run import experiment
 from netspec.run.evaluate import evaluate
 from netspec.run.evaluate import tests_of as wanted
@@ -117,7 +116,7 @@ def test_a_layer_may_have_a_phase_of_its_own() -> None:
     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 8 } } }
     layer { name: "drop" type: "Dropout" bottom: "x" top: "y" phase: TEST }
     """
-    made = build(compile(spec.net(schema.parse_net(net))), seed=0)
+    made = make_net(net, phase="TRAIN")
     x = torch.ones(4, 8)
     assert torch.equal(made(x)[0], x)
 
@@ -197,7 +196,7 @@ def test_a_trial_of_the_compiler_keeps_the_random_numbers_of_its_gpu(monkeypatch
         torch.cuda, "get_rng_state", lambda device="cuda": (asked.append(("get", device)), state)[1]
     )
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda new, device="cuda": asked.append(("set", device)))
-    net = build(compile(twins("TRAIN")), seed=0)
+    net = make_net(twins("TRAIN"))
     monkeypatch.setattr(torch, "compile", lambda *method, **options: 1 / 0)
     batch: Any = [SimpleNamespace(is_cuda=True, device=second)]
     assert "ZeroDivisionError" in str(compile_net(net, batch))
@@ -221,7 +220,7 @@ def test_weights_that_lack_a_layer_are_told(
     solver: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = solver.with_name("small.prototxt")
-    weights = build(compile(spec.net(schema.read_net(net), "TEST")), seed=1).weights()
+    weights = make_net(net, seed=1).weights()
     safetensors.save(tmp_path / "whole.safetensors", weights, {})
     safetensors.save(tmp_path / "half.safetensors", {"ip/0": weights["ip/0"]}, {})
     evaluate(net, tmp_path / "whole.safetensors", iterations=1, device="cpu")
@@ -243,14 +242,14 @@ def twins(phase: str) -> spec.NetSpec:
 
 
 def test_layers_of_equal_name_share_in_their_order() -> None:
-    train = build(compile(twins("TRAIN")), seed=0)
-    test = build(compile(twins("TEST")), seed=1, share=train)
+    train = make_net(twins("TRAIN"))
+    test = make_net(twins("TEST"), seed=1, share=train)
     assert [param.name for param in test.params] == ["ip/0", "ip#2/0"]
     assert all(ours.value is theirs.value for ours, theirs in zip(test.params, train.params, strict=True))
 
 
 def test_weights_of_a_name_go_to_its_first_layer() -> None:
-    net = build(compile(twins("TRAIN")), seed=0)
+    net = make_net(twins("TRAIN"))
     second = net.weights()["ip#2/0"].clone()
     assert net.load_weights({"ip/0": torch.ones(3, 3)}) == (["ip#2/0"], [])
     assert torch.equal(net.weights()["ip/0"], torch.ones(3, 3))

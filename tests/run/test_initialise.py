@@ -13,11 +13,10 @@ from torch import Tensor
 
 from netspec import schema
 from netspec.errors import DataError, SpecError
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.run.clusters import spread
 from netspec.run.initialise import initialise
-from netspec.schema import spec
 
 CENTRES = torch.tensor([[0.0, 0, 0, 0], [2, 2, 0, 0], [0, 2, -2, 1]])
 SPREAD = torch.tensor([[0.1, 0.2, 0.1, 0.2], [0.3, 0.1, 0.1, 0.1], [0.2, 0.2, 0.3, 0.1]])
@@ -26,7 +25,7 @@ SPREAD = torch.tensor([[0.1, 0.2, 0.1, 0.2], [0.3, 0.1, 0.1, 0.1], [0.2, 0.2, 0.
 def net(layers: str, shape: tuple[int, ...]) -> Net:
     dims = " ".join(f"dim: {n}" for n in shape)
     text = f'layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ {dims} }} }} }} {layers}'
-    return build(compile(spec.net(schema.parse_net(text, "test.prototxt"))), seed=1)
+    return make_net(schema.parse_net(text, "test.prototxt"), phase="TRAIN", seed=1)
 
 
 def similarity(fit: str, more: str = "", block: str = "block_size: 2 stride: 2") -> str:

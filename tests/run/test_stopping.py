@@ -13,6 +13,7 @@ import torch
 
 from netspec import schema
 from netspec.errors import SpecError
+from netspec.net.make import make_net
 from netspec.run.fit import fit
 from netspec.run.folder import Metrics
 from netspec.run.stopping import Stopping, read_best
@@ -127,12 +128,9 @@ def test_gradient_norms(tmp_path: Path) -> None:
 
 
 def test_norms_are_those_of_the_gradients() -> None:
-    from netspec.net.graph import compile
-    from netspec.net.net import build
     from netspec.run.watch import gradient_norms
-    from netspec.schema import spec
 
-    net = build(compile(spec.net(schema.parse_net(NET), "TRAIN")), seed=1)
+    net = make_net(NET, "TRAIN", seed=1)
     for param in net.params:
         param.value.grad = torch.full_like(param.value, 2.0)
     assert gradient_norms(net, 2)["gradient_norms"] == {

@@ -13,11 +13,10 @@ from netspec import schema
 from netspec.errors import SpecError
 from netspec.layers.simnets.leaves import Leaves
 from netspec.layers.tree import TreeLayer
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.queries.marginals import marginals
 from netspec.queries.tree import Tree
-from netspec.schema import spec
 from netspec.solver.em import EMSolver
 from tests.queries.test_leaves import MODELS, ROWS, text
 
@@ -40,7 +39,7 @@ layer { name: "mid" type: "MEX" bottom: "leaf" top: "mid" mex_param { num_instan
 
 
 def net_of(message: str, seed: int = 1) -> Net:
-    return build(compile(spec.net(schema.parse_net(message, "em.prototxt"), "TRAIN")), seed=seed).double()
+    return make_net(schema.parse_net(message, "em.prototxt"), "TRAIN", seed=seed).double()
 
 
 def solver_of(net: Net, more: str = "") -> EMSolver:
@@ -105,9 +104,7 @@ def test_counts_are_exact_posteriors() -> None:
 
 def build_test(net: Net) -> Net:
     """The same net in phase TEST, without its loss."""
-    other = build(
-        compile(spec.net(schema.parse_net(text(MODELS["categorical"]), "t.prototxt"), "TEST")), seed=1
-    )
+    other = make_net(schema.parse_net(text(MODELS["categorical"]), "t.prototxt"), seed=1)
     other = other.double()
     other.load_weights(net.weights())
     return other

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from netspec import schema
 from netspec.errors import SnapshotError, SpecError
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.net.params import Param
-from netspec.schema import spec
 from netspec.solver import LearningRate, Solver
 from netspec.solver.regularisation import terms
 from netspec.solver.rules import rules
@@ -51,7 +50,7 @@ class Golden:
             if layer.type == "HDF5Data":
                 layer.type = "Input"
                 shapes = {top: self.arrays[f"batches/{top}"].shape[1:] for top in layer.top}
-        net = build(compile(spec.net(document, "TRAIN")), seed=1, input_shapes=shapes)
+        net = make_net(document, "TRAIN", seed=1, input_shapes=shapes)
         with torch.no_grad():  # of a shared blob the last value written is in force, as in the recording
             for name in self.meta["params"]:
                 layer, _, blob = name.rpartition("/")

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from netspec import schema
 from netspec.check import check
 from netspec.errors import DataError, SpecError
-from netspec.net.graph import compile
-from netspec.net.net import build
+from netspec.net.make import make_net
 from netspec.schema import spec
 from tests.cases import all_cases
 from tests.places import ROOT
@@ -62,7 +61,7 @@ def test_mutated_nets_give_a_net_or_a_located_error(chance: random.Random) -> No
     try:
         document = schema.parse_net(text, "mutated.prototxt")
         for phase in (spec.TRAIN, spec.TEST):
-            build(compile(spec.net(document, phase)), device="meta")
+            make_net(document, phase, device="meta")
     except (SpecError, DataError) as error:  # the latter where a net's data is a file that is not here
         problem = error
     if problem is not None:

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from netspec import schema
 from netspec.net.compiling import compile_net
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from tools.bench.plain_nets import PLAIN, take_weights
 from tools.bench.timing import Run, Taken, milliseconds, ratios, rounds
 
@@ -51,7 +50,7 @@ def text_of(name: str, **values: Any) -> str:
 
 def twins(name: str, **values: Any) -> tuple[Net, nn.Module, list[Tensor]]:
     """The net, its twin with the same weights, and a batch: images, and labels as Caffe has them."""
-    net = build(compile(spec.net(schema.parse_net(text_of(name, **values), name))), seed=1)
+    net = make_net(schema.parse_net(text_of(name, **values), name), phase="TRAIN", seed=1)
     module = PLAIN[name]()
     take_weights(module, [param.value for param in net.params])
     generator = torch.Generator().manual_seed(1)

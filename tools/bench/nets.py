@@ -43,14 +43,13 @@ from netspec.layers.basic.convolution import Convolution
 from netspec.layers.basic.inner_product import InnerProduct
 from netspec.layers.simnets.mex import MEX
 from netspec.layers.simnets.similarity import Similarity
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.queries.likelihood import posterior
 from netspec.queries.marginals import expected_completion, marginals
 from netspec.queries.most_probable import most_probable_completion
 from netspec.queries.sampling import complete, sample
 from netspec.queries.tree import Tree
-from netspec.schema import spec
 from netspec.solver.solver import Solver
 from tools.bench.timing import Run, machine, milliseconds, ratios, rounds
 from tools.results.reproduction import page as write_page
@@ -141,7 +140,7 @@ class Bench:
 
     def __init__(self, path: Path):
         document = schema.read_net(path)
-        self.net = build(compile(spec.net(document)), seed=1)
+        self.net = make_net(document, phase="TRAIN", seed=1)
         solver = schema.read_solver(path.with_name(f"{path.stem}_solver.prototxt"))
         self.batch = [self.blob(name) for name in self.net.input_names]
         self.products = products(self.net, self.batch)
@@ -207,9 +206,9 @@ IMAGES, BATCH = 10_000, 500
 def measure_queries(path: Path, count: int) -> dict[str, Any]:
     """Seconds for IMAGES images of every query, and the median over the rounds of its ratio to the forward pass."""
     document = schema.read_net(path)
-    side = build(compile(spec.net(document, "TEST")), device="meta")
+    side = make_net(document, device="meta")
     shapes = {name: (BATCH, *side.shape(name)[1:]) for name in side.input_names}
-    net = build(compile(spec.net(document, "TEST")), seed=1, input_shapes=shapes)
+    net = make_net(document, seed=1, input_shapes=shapes)
     tree, generator = Tree(net), torch.Generator().manual_seed(1)
     x = torch.rand((BATCH, *tree.image_shape), generator=generator) - 0.5
     x = torch.where(torch.rand(x.shape, generator=generator) < 0.5, torch.nan, x)

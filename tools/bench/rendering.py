@@ -22,10 +22,9 @@ import torch
 from torch import Tensor
 
 from netspec import schema
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.rendering import RenderingModel
-from netspec.schema import spec
 from netspec.solver.solver import Solver
 from tools.bench.timing import machine, milliseconds, ratios, rounds
 from tools.generate import render_nets
@@ -59,7 +58,7 @@ def step_of(net: Net, batch: Sequence[Tensor]) -> Callable[[], object]:
 def runs_of(name: str) -> tuple[int, dict[str, Callable[[], object]]]:
     """The batch size of a net, and what is timed of it."""
     document = schema.parse_net(render_nets.rendered(name), f"{name}.prototxt")
-    eg, dcn = (build(compile(spec.net(document, "TRAIN", stages)), seed=1) for stages in ((), ("dcn",)))
+    eg, dcn = (make_net(document, "TRAIN", stages=stages, seed=1) for stages in ((), ("dcn",)))
     batch = batch_of(eg)
     model = RenderingModel(eg)
     with torch.no_grad():

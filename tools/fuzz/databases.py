@@ -13,9 +13,7 @@ from netspec.data import feeder
 from netspec.data.files.images import encode
 from netspec.data.files.protos import datum
 from netspec.data.writing.convert import Example, LmdbWriter, from_database
-from netspec.net.graph import compile
-from netspec.net.net import build
-from netspec.schema import spec
+from netspec.net.make import make_net
 from tests.mutations import BYTE_CHANGES, HUGE, Change
 
 PAGE = 4096
@@ -99,7 +97,7 @@ def net_reader(path: Path, layer: str) -> Callable[[], None]:
     text = schema.parse_net(layer % path)
 
     def read() -> None:
-        net = build(compile(spec.net(text, "TRAIN")), seed=1)
+        net = make_net(text, "TRAIN", seed=1)
         with feeder(net, ahead=False) as batches:
             batches.next()
 

@@ -15,8 +15,8 @@ from netspec.data.files.protos import read_blob
 from netspec.errors import NetspecError
 from netspec.interchange import caffemodel, solverstate
 from netspec.interchange.blobs import field, number_field
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.run import experiment
 from netspec.schema import spec
 from netspec.solver.policies import LearningRate
@@ -82,7 +82,7 @@ class Kind:
 
 
 def net_of(text: str, phase: str = "TRAIN") -> Net:
-    return build(compile(spec.net(schema.parse_net(text), phase)), seed=1)
+    return make_net(text, phase, seed=1)
 
 
 def kinds(folder: Path) -> list[Kind]:
@@ -227,7 +227,7 @@ def net_reader(path: Path) -> Callable[[bytes], None]:
         schema.read(path, unknown="keep")
         document = schema.read_net(path)
         for phase in (spec.TRAIN, spec.TEST):
-            build(compile(spec.net(document, phase)), device="meta")
+            make_net(document, phase, device="meta")
 
     return read
 
@@ -239,10 +239,10 @@ def solver_reader(path: Path) -> Callable[[bytes], None]:
         rate = LearningRate(plan.solver)
         for iteration in range(3):
             rate.next(iteration)
-        Solver(build(compile(plan.train), device="meta"), plan.solver, at=plan.at)
+        Solver(make_net(plan.train, device="meta"), plan.solver, at=plan.at)
         for test in {
             id(test.spec): test.spec for test in plan.tests
         }.values():  # a run builds equal ones once, too
-            build(compile(test), device="meta")
+            make_net(test, device="meta")
 
     return read

@@ -25,13 +25,12 @@ from torch import Tensor
 
 from netspec import data, schema
 from netspec.interchange.snapshot_files import iteration_of, newest
-from netspec.net.graph import compile
-from netspec.net.net import build
+from netspec.net.make import make_net
 from netspec.rendering import RenderingModel, relative_error
 from netspec.run.evaluate import evaluate
 from netspec.run.fit import fit
 from netspec.run.folder import parse_lines
-from netspec.schema import Document, spec
+from netspec.schema import Document
 from tools.generate import render_nets
 
 BATCH = 100
@@ -144,7 +143,7 @@ def em(
 def model_of(run: Path) -> tuple[RenderingModel, Document]:
     """The rendering model of a run folder, with the newest weights."""
     document = schema.read_net(run / "net.prototxt")
-    net = build(compile(spec.net(document, "TEST")), seed=0).requires_grad_(False)
+    net = make_net(document).requires_grad_(False)
     net.load_weights(newest(run)[0].weights)
     return RenderingModel(net), document
 

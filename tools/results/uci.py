@@ -130,7 +130,11 @@ def miwae(table: Holes, folder: Path, steps: int, samples: int = 20, seed: int =
         "samples": samples,
     }
     (folder / "net.prototxt").write_text(schema.render("nets/miwae_uci.prototmp", values))
-    solver = Path("nets/miwae_iris_solver.prototxt").read_text().replace("nets/miwae_iris.prototxt", "net.prototxt")
+    solver = (
+        Path("nets/miwae_iris_solver.prototxt")
+        .read_text()
+        .replace("nets/miwae_iris.prototxt", "net.prototxt")
+    )
     (folder / "solver.prototxt").write_text(solver)
     overrides = ["lr_policy=poly", "power=1", f"random_seed={seed}", "snapshot=1000", f"max_iter={steps}"]
     return trained(str(folder / "solver.prototxt"), folder / "run", overrides=overrides)

@@ -24,10 +24,8 @@ from netspec.interchange.comparison import TOLERANCE, Report, Value, report, val
 from netspec.interchange.onnx import first_line, quiet
 from netspec.interchange.torch_modules import arithmetic, ops, planes, shapes  # noqa: F401 - these fill OPERATORS
 from netspec.interchange.torch_modules.base import Conversion
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
-from netspec.schema.spec import TEST
+from netspec.net.make import make_net
+from netspec.net.net import Net
 
 EXTENSIONS = ("Interp", "Permute")
 """Layers that BVLC's Caffe lacks, but the forks that most hardware tools are made from have."""
@@ -128,7 +126,7 @@ def from_program(
 def made(message: Any, arrays: Sequence[Sequence[Array]]) -> Net:
     """The net of a message and its blobs."""
     document = schema.parse_net(schema.print_text(message), f"{message.name}.prototxt")
-    net = build(compile(spec.net(document, TEST)), seed=0)
+    net = make_net(document)
     with torch.no_grad():
         for layer, blobs in zip(net.made, arrays, strict=True):
             for ours, theirs in zip(layer.blobs, blobs, strict=True):

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from netspec import schema
 from netspec.cli import app
 from netspec.data import feeder
 from netspec.data.files import idx
@@ -20,12 +19,11 @@ from netspec.data.writing import convert
 from netspec.data.writing.features import FeatureWriter
 from netspec.errors import DataError, NetspecError, SpecError
 from netspec.interchange import save_weights
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.pycaffe.command import main
 from netspec.run.evaluate import evaluate
 from netspec.run.fit import fit
-from netspec.schema import spec
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 3, 5, 4), dtype=np.uint8)
 LABELS = np.arange(12, dtype=np.uint8) % 3
@@ -129,7 +127,7 @@ def trained(tmp_path: Path) -> tuple[Path, Path, np.ndarray]:
     """A net's file, its weights, and its blob "ip" over two batches."""
     file, weights = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
     file.write_text(NET)
-    made = build(compile(spec.net(schema.read_net(file), "TEST")), seed=7)
+    made = make_net(file, seed=7)
     save_weights(made, weights)
     with feeder(made) as data, torch.no_grad():
         return file, weights, torch.cat([made.blobs(*data.next())["ip"] for _ in range(2)]).numpy()

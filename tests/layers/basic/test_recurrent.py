@@ -7,15 +7,14 @@ import torch
 
 from netspec import schema
 from netspec.errors import SpecError
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from tests.cases.loss import text
 from tests.cases.recurrent import recurrent
 
 
 def make(prototxt: str) -> Net:
-    return build(compile(spec.net(schema.parse_net(prototxt, "net.prototxt"))), seed=3)
+    return make_net(schema.parse_net(prototxt, "net.prototxt"), phase="TRAIN", seed=3)
 
 
 def test_lstm_equals_torch() -> None:

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from netspec import schema
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from tests.cases.rendering import inputs, layer
 
 
@@ -16,7 +15,7 @@ def net_of(kind: str, param: str = "", tops: str = "y", phase: str = "TRAIN", **
     """A net of one layer in float64, whose inputs have the shapes of `bottoms`."""
     sizes = {name: " ".join(map(str, value.shape)) for name, value in bottoms.items()}
     text = inputs(**sizes) + layer(kind, " ".join(bottoms), param, tops)
-    return build(compile(spec.net(schema.parse_net(text, "one.prototxt"), phase)), seed=1).double()
+    return make_net(schema.parse_net(text, "one.prototxt"), phase, seed=1).double()
 
 
 def tops_of(

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from netspec import schema
 from netspec.errors import SpecError
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import read_binary_net, spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
+from netspec.schema import read_binary_net
 from tests.cases.loss import labels, text
 from tests.cases.pointwise import net
 
@@ -23,7 +23,7 @@ NAN = float("nan")
 
 
 def net_of(source: str, phase: str = "TRAIN") -> Net:
-    return build(compile(spec.net(schema.parse_net(source), phase)), seed=2).double()
+    return make_net(source, phase, seed=2).double()
 
 
 def run(source: str, *values: Tensor, phase: str = "TRAIN") -> Tensor:

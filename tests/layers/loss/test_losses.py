@@ -12,9 +12,8 @@ from torch import Tensor
 
 from netspec import schema
 from netspec.errors import SpecError
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.schema.descriptors import message_class
 from tests.cases.loss import GAINS, NAN, labels, text
 
@@ -25,7 +24,7 @@ def make(
     layer: str, bottoms: str = "x label", tops: str = "loss", phase: str = "TRAIN", **shapes: tuple[int, ...]
 ) -> Net:
     document = schema.parse_net(text(layer, bottoms, tops, **shapes), "net.prototxt")
-    return build(compile(spec.net(document, phase)), seed=1)
+    return make_net(document, phase, seed=1)
 
 
 def loss_and_gradient(net: Net, *values: Tensor) -> tuple[Tensor, Tensor]:

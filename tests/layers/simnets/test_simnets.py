@@ -22,14 +22,13 @@ from netspec.layers.base import Layer, as_tuple
 from netspec.layers.simnets.logsumexp import extremum, log_sum_exp, product
 from netspec.layers.simnets.marginalize import Marginalize
 from netspec.net.compiling import compile_net
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from tests.places import GOLDEN, NETS
 
 
 def net(text: str, phase: str = "TRAIN", seed: int = 1) -> Net:
-    return build(compile(spec.net(schema.parse_net(text, "test.prototxt"), phase)), seed=seed)
+    return make_net(schema.parse_net(text, "test.prototxt"), phase, seed=seed)
 
 
 def single(kind: str, field: str, options: str, shape: tuple[int, ...]) -> Net:
@@ -422,7 +421,7 @@ def short_net(channels: Mapping[int, int], batch: int) -> Net:
             filler = layer.mex_param.offsets_filler
             filler.primal_dim = channels.get(filler.primal_dim, filler.primal_dim)
     shapes = {"data": (batch, 1, 28, 28), "label": (batch,)}
-    return build(compile(spec.net(document, "TRAIN")), seed=1, input_shapes=shapes)
+    return make_net(document, "TRAIN", seed=1, input_shapes=shapes)
 
 
 def test_short_net_equals_the_originals_71_layers() -> None:
@@ -477,7 +476,7 @@ def test_nets_have_the_plans_size(stem: str, parameters: int) -> None:
     document = schema.read_net(NETS / f"{stem}.prototxt")
     side = 8 if "digits" in stem else 28
     shapes = {"data": (2, 1, side, side), "label": (2,)}
-    made = build(compile(spec.net(document, "TRAIN")), device="meta", input_shapes=shapes)
+    made = make_net(document, "TRAIN", device="meta", input_shapes=shapes)
     epsilons = sum(layer.spec.type == "MEX" for layer in made.made)
     assert sum(param.value.numel() for param in made.params) - epsilons == parameters
     assert made.shape("scores") == (2, 10, 1, 1)

@@ -16,11 +16,10 @@ from netspec import pycaffe, schema
 from netspec.errors import SpecError
 from netspec.layers.loss.average_precision import Detections
 from netspec.layers.vision.proposal import anchors
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.pycaffe import glog
 from netspec.run.tests import average
-from netspec.schema import spec
 from netspec.solver import Solver
 from tests.cases.detection import MULTIBOX, multibox
 from tests.cases.loss import text
@@ -29,7 +28,7 @@ Box = list[float]
 
 
 def make(prototxt: str, phase: str = "TEST") -> Net:
-    return build(compile(spec.net(schema.parse_net(prototxt, "net.prototxt"), phase)), seed=1)
+    return make_net(schema.parse_net(prototxt, "net.prototxt"), phase, seed=1)
 
 
 def area(box: Box, extra: float = 0) -> float:

@@ -15,9 +15,9 @@ from netspec.data.files.protos import write_blob
 from netspec.errors import SpecError
 from netspec.interchange import load_weights, save_weights
 from netspec.layers.fillers import FillerError, fill
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import read_binary_net, spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
+from netspec.schema import read_binary_net
 from tests.cases.pointwise import net
 from tests.cases.shape import several
 
@@ -25,7 +25,7 @@ NAN = float("nan")
 
 
 def net_of(source: str, phase: str = "TRAIN") -> Net:
-    return build(compile(spec.net(schema.parse_net(source), phase)), seed=2)
+    return make_net(source, phase, seed=2)
 
 
 def run(source: str, *values: np.ndarray, phase: str = "TRAIN") -> np.ndarray:

@@ -11,9 +11,8 @@ from torch import Tensor
 from netspec import schema
 from netspec.errors import SpecError
 from netspec.layers.vision import roi
-from netspec.net.graph import compile
-from netspec.net.net import Net, build
-from netspec.schema import spec
+from netspec.net.make import make_net
+from netspec.net.net import Net
 from tests.cases.roi import REGIONS
 
 
@@ -24,7 +23,7 @@ def net(kind: str, channels: int, param: str, regions: str = "dim: 5 dim: 5") ->
         f"shape {{ dim: 2 dim: {channels} dim: 9 dim: 7 }} shape {{ {regions} }} }} }}\n"
         f'layer {{ name: "p" type: "{kind}" bottom: "x" bottom: "r" top: "y" {param} }}'
     )
-    return build(compile(spec.net(schema.parse_net(text, "r.prototxt"), "TRAIN")), seed=1)
+    return make_net(schema.parse_net(text, "r.prototxt"), "TRAIN", seed=1)
 
 
 def c_round(x: float) -> int:
@@ -74,7 +73,7 @@ def test_roi_pooling_takes_no_more_memory_than_its_blobs() -> None:
         "shape { dim: 1 dim: 4 dim: 300 dim: 300 } shape { dim: 2 dim: 5 } } }\n"
         f'layer {{ name: "p" type: "ROIPooling" bottom: "x" bottom: "r" top: "y" {param} }}'
     )
-    made = build(compile(spec.net(schema.parse_net(text, "r.prototxt"), "TRAIN")), seed=1)
+    made = make_net(schema.parse_net(text, "r.prototxt"), "TRAIN", seed=1)
     x = torch.randn(1, 4, 300, 300)
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True

@@ -9,11 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from netspec import schema
 from netspec.errors import SpecError
-from netspec.net.graph import compile
-from netspec.net.net import build
-from netspec.schema import spec
+from netspec.net.make import make_net
 from tests.cases.shape import several
 from tests.cases.yolo import V2, V3
 
@@ -57,7 +54,7 @@ def found_by_loops(maps: list[np.ndarray], sizes: list[list[tuple[float, float]]
 
 
 def run(source: str, *values: np.ndarray) -> np.ndarray:
-    net = build(compile(spec.net(schema.parse_net(source), "TEST"))).double()
+    net = make_net(source, seed=None).double()
     found: Tensor = net(*map(torch.from_numpy, values))[0]
     return found.numpy()
 

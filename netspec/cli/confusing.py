@@ -1,0 +1,32 @@
+"""What `netspec test --confusion --hardest N` shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def show_confusion(
+    file: Path, weights: Path | None, how: Mapping[str, Any], seed: int, out: Path, as_json: bool
+) -> None:
+    """Print the confusion of each test net, and draw it and the hardest examples into the folder `out`."""
+    from netspec.run.confusion import confusion, draw_confusion, draw_hardest
+
+    found = confusion(file, weights, seed=seed, **how)
+    out.mkdir(parents=True, exist_ok=True)
+    for i, one in enumerate(found):
+        ending = f"_{i}" if len(found) > 1 else ""
+        drawn = [draw_confusion(one, out / f"confusion{ending}.svg")]
+        if one.hardest and one.hardest[0].picture is not None:
+            drawn.append(draw_hardest(one, out / f"hardest{ending}.png"))
+        if as_json:
+            print(json.dumps({"net": i, "accuracy": one.accuracy, **one.as_json()}))
+            continue
+        print(f"test net {i}: accuracy {one.accuracy:.6g} of {int(one.counts.sum())}")
+        print("\n".join(one.lines()))
+        for hard in one.hardest:
+            chance = f"{100 * hard.probability:.3g} %"
+            print(f"example {hard.index}: label {hard.label} has {chance}, taken for {hard.taken_for}")
+        print("pictures: " + ", ".join(map(str, drawn)))
