@@ -38,6 +38,16 @@ def train(
         bool | None, typer.Option("--compile/--no-compile", help="Compile the step; by default in long runs.")
     ] = None,
     dialect: Dialect = "",
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard", help="Metrics, filters and samples for TensorBoard, in the run folder."
+        ),
+    ] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE", help="Also tell a module with wandb's API: trackio, wandb."),
+    ] = None,
     allow_python: AllowPython = False,
 ) -> None:
     """Train a net. Ctrl-C saves a snapshot and stops; SIGHUP saves one and goes on."""
@@ -55,6 +65,7 @@ def train(
         overrides=[*(settings or ()), *([f"dialect={dialect}"] if dialect else [])],
         out=out,
         compiled=compiled,
+        track=[*(["tensorboard"] if tensorboard else []), *(track or ())],
     )
     if run.interrupted:
         raise typer.Exit(130)

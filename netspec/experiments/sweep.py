@@ -69,6 +69,8 @@ class Sweep:
         """Runs that another process works on, and when to look again."""
         self.results: dict[str, Result] = {}
         self.skipped: dict[str, str] = {}
+        self.deaths: dict[str, int] = {}
+        """How often the process of a run was ended from outside, in this sweep."""
         self.begun = time.monotonic()
 
     def run(self) -> Summary:
@@ -241,8 +243,12 @@ class Sweep:
         result = ledger.read_result(run.folder(self.plan))
         if result is not None:
             self.over(run, result)
-        elif not process.by_signal or ledger.attempts(run.folder(self.plan)) >= AGAIN:
+            return
+        self.deaths[run.id] = self.deaths.get(run.id, 0) + 1
+        if not process.by_signal or self.deaths[run.id] >= AGAIN:
             self.fail(run, process.reason())
+        else:
+            self.source.again(run)
 
     def look_elsewhere(self) -> None:
         """Whether runs of other processes are over, or have been let go of."""

@@ -44,6 +44,7 @@ def fit(
     given: Mapping[str, Source] | None = None,
     sigint: str = "stop",
     sighup: str = "snapshot",
+    track: Sequence[str] = (),
 ) -> Run:
     """Train; gives the run with its nets. Files go to `out`, or to a new folder runs/<name of the file>.
 
@@ -58,6 +59,7 @@ def fit(
     iterations: in place of max_iter. overrides: `field=value` settings, see netspec.run.settings.
     compiled: whether to compile the step; by default from 2000 iterations on, if the solver allows.
     given: sources of Input layers (or in place of data layers) by layer name.
+    track: "tensorboard", or modules that speak wandb's API (trackio, wandb), which get metrics and pictures as well.
     sigint, sighup: what the signals do, "stop" (after a snapshot), "snapshot" or "none"; SIGTERM as SIGINT.
     A solver that names another as `pretraining` has that run first, into the folder pretraining of its own run's,
     and starts from its weights, unless `weights` are given; overrides and iterations are for the solver itself.
@@ -66,7 +68,9 @@ def fit(
     plan = source if isinstance(source, Experiment) else experiment.load(source, overrides)
     if iterations is not None:
         plan.solver.max_iter = iterations
-    options = Options(device, seed, out, resume, progress, compiled, given or {}, sigint, sighup)
+    options = Options(
+        device, seed, out, resume, progress, compiled, given or {}, sigint, sighup, tuple(track)
+    )
     if plan.solver.pretraining and weights is None and not begun(resume):
         first = pretrain(plan, options)
         both = first.folder.parent

@@ -18,7 +18,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -157,15 +157,20 @@ class Metrics:
 
     def __init__(self, path: Path):
         self.path = path
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []
+        """Who is told of each line that is written."""
 
     def write(self, kind: str, iteration: int, **values: Any) -> None:
         """Append a line."""
-        line = json.dumps({"kind": kind, "iteration": iteration, **plain(values)}, allow_nan=False)
+        entry = {"kind": kind, "iteration": iteration, **plain(values)}
+        line = json.dumps(entry, allow_nan=False)
         try:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:  # a full disk does not say whose write it refuses
             raise OSError(error.errno, error.strerror, str(self.path)) from None
+        for listener in self.listeners:
+            listener(entry)
 
     def read(self) -> list[dict[str, Any]]:
         """All whole lines; damaged ones, and one cut short by a kill, are left out."""

@@ -24,3 +24,4 @@ class Options:
     given: Mapping[str, Source] = field(default_factory=dict)
     sigint: str = "stop"
     sighup: str = "snapshot"
+    track: tuple[str, ...] = ()

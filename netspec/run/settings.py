@@ -27,6 +27,16 @@ def changes(before: Any, now: Any) -> list[str]:
     return found
 
 
+def settings_shown(solver: Any) -> dict[str, Any]:
+    """The fields that a SolverParameter sets, its nets left out: numbers and texts as they are, others as text."""
+    found = {
+        field.name: getattr(solver, field.name) for field, _ in solver.ListFields() if field.name not in NETS
+    }
+    return {
+        name: value if isinstance(value, int | float | str) else shown(value) for name, value in found.items()
+    }
+
+
 def shown(value: Any) -> str:
     """A field's value on one line."""
     if isinstance(value, float):

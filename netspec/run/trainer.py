@@ -32,12 +32,14 @@ from netspec.run.initialise import initialise
 from netspec.run.options import Options
 from netspec.run.progress import Progress
 from netspec.run.resume import begin
+from netspec.run.settings import settings_shown
 from netspec.run.settling import settle
 from netspec.run.sight import Labels
 from netspec.run.signals import Requests
 from netspec.run.snapshot import Checkpoint
 from netspec.run.stopping import Best, Stopping
 from netspec.run.tests import TestNets
+from netspec.run.tracking import Tracking
 from netspec.run.watch import Alarm, Diverged
 from netspec.solver import Solver, history_of, solver_of
 
@@ -125,6 +127,7 @@ class Trainer:
         if self.own is None and options.out is not None:
             refuse_taken(Path(options.out))
         self.progress = Progress(self.message.max_iter, quiet=not options.progress)
+        self.tracking: Tracking | None = None
         self.stopping = Stopping(self.message)
         self.stopping.check(tests, plan.at)
         if self.message.keep_best:
@@ -148,6 +151,8 @@ class Trainer:
         self.sinks.close()
         if hasattr(self, "folder"):
             self.folder.lock.release()
+        if self.tracking is not None:
+            self.tracking.close()
 
     def discard(self) -> None:
         """Remove the folder of a run that came to nothing before it was described."""
@@ -202,6 +207,10 @@ class Trainer:
         )
         if damaged := self.folder.metrics.rewind(self.solver.iteration):
             self.progress.line(f"{self.folder.metrics.path}: {damaged} damaged lines are left out")
+        if self.options.track:
+            config = {"file": self.plan.file, "seed": self.seed, **settings_shown(self.message)}
+            self.tracking = Tracking(self.options.track, self.folder.path, config)
+            self.folder.metrics.listeners.append(self.tracking.line)
         self.stopping.replay(self.folder.metrics.read())
         self.best = Best(self.message, self.folder.path)
         if refused := self.best.resume(self.solver.iteration):
@@ -297,6 +306,8 @@ class Trainer:
                     self.test()
         ended = "" if stop or self.solver.iteration >= m.max_iter else self.stopping.reason
         best = None if stop else self.test_best()
+        if self.tracking is not None:
+            self.tracking.samples(self.tests.nets, self.solver.iteration)
         self.draw()
         word = "stopped" if stop else f"ended, as {ended}," if ended else "done"
         self.progress.line(f"{word} at iteration {self.solver.iteration}, files in {self.folder.path}")
@@ -410,6 +421,8 @@ class Trainer:
             self.progress.line(f"{name} at iteration {self.solver.iteration}{listed(outputs, False)}")
         if len(self.results) > self.stopping.aim.net:
             self.stopping.tested(self.solver.iteration, self.results[self.stopping.aim.net])
+        if self.tracking is not None:
+            self.tracking.filters(self.net, self.solver.iteration)
         if self.message.keep_best and not watch.unsound(self.net):
             self.best.tested(self.solver.iteration, self.results, self.net.weights)
         self.progress.idle += time.monotonic() - started

@@ -1,5 +1,8 @@
 """Make a sweep, kill it at random so many times, and see that nothing is lost and nothing is repeated.
 
+Each kill comes at a random time after the runs at hand have got further than they were; it ends all processes, the
+sweep's own (the others see that, and stop after a snapshot), or one of those that make the runs (the sweep goes on).
+
 python -m tools.results.sweep_killed PLAN --kills 20 --out FOLDER --record FILE.json
 """
 
@@ -26,6 +29,34 @@ def over(folder: Path) -> dict[str, float]:
     return {path.parent.name: path.stat().st_mtime for path in folder.glob("*/result.json")}
 
 
+HOW = ("all processes", "the sweep alone", "a process that makes a run")
+
+
+def got(folder: Path) -> int:
+    """Bytes of metrics so far: what grows where a run gets further."""
+    return sum(path.stat().st_size for path in folder.glob("*/metrics.jsonl"))
+
+
+def children(parent: int) -> list[int]:
+    """Processes that a process has started."""
+    listed = Path(f"/proc/{parent}/task/{parent}/children")
+    return [int(number) for number in listed.read_text().split()] if listed.is_file() else []
+
+
+def strike(process: subprocess.Popen[bytes], how: str, chance: random.Random) -> bool:
+    """Kill; whether there was something to kill."""
+    if how == HOW[0]:
+        os.killpg(process.pid, signal.SIGKILL)
+    elif how == HOW[1]:
+        process.kill()
+    else:
+        made = children(process.pid)
+        if not made:
+            return False
+        os.kill(chance.choice(made), signal.SIGKILL)
+    return True
+
+
 def killed(
     plan: str, out: Path, kills: int, wait: tuple[float, float], seed: int, jobs: int
 ) -> dict[str, Any]:
@@ -43,30 +74,33 @@ def killed(
         "--device",
         "cpu",
     ]
-    chance, sessions, repeated = random.Random(seed), [], []
+    chance, repeated = random.Random(seed), list[str]()
+    strikes: list[dict[str, Any]] = []
+    started = time.monotonic()
     while True:
-        before = over(out)
-        started = time.monotonic()
         process = subprocess.Popen(command, start_new_session=True)
-        left = kills - sum(session["killed"] != "" for session in sessions)
-        deadline = started + (chance.uniform(*wait) if left else float("inf"))
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        how = ""
-        if process.poll() is None:
-            how = chance.choice(("all processes", "the sweep alone"))
-            if how == "all processes":
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                process.kill()
-        process.wait()
-        now = over(out)
-        repeated += [run for run, when in before.items() if now.get(run) != when]
-        sessions.append({"seconds": round(time.monotonic() - started, 1), "killed": how, "over": len(now)})
-        print(sessions[-1], flush=True)
-        if not how:
-            return {"command": " ".join(command[1:]), "sessions": sessions, "repeated": repeated,
-                    "code": process.returncode}  # fmt: skip
+        while process.poll() is None:
+            before, known = got(out), over(out)
+            while process.poll() is None and got(out) <= before:
+                time.sleep(0.1)
+            due = time.monotonic() + chance.uniform(*wait) if len(strikes) < kills else float("inf")
+            while process.poll() is None and time.monotonic() < due:
+                time.sleep(0.1)
+            now = over(out)
+            repeated += [run for run, when in known.items() if now.get(run) != when]
+            how = chance.choice(HOW)
+            if process.poll() is not None or not strike(process, how, chance):
+                continue
+            strikes.append(
+                {"at": round(time.monotonic() - started, 1), "killed": how, "over": len(over(out))}
+            )
+            print(strikes[-1], flush=True)
+            if how != HOW[2]:
+                process.wait()
+        if process.returncode >= 0:
+            seconds = round(time.monotonic() - started, 1)
+            return {"command": " ".join(command[1:]), "strikes": strikes, "repeated": repeated,
+                    "code": process.returncode, "seconds": seconds}  # fmt: skip
 
 
 def described(plan: str, out: Path) -> dict[str, Any]:
@@ -93,14 +127,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--record", type=Path, required=True)
     parser.add_argument(
-        "--wait", type=float, nargs=2, default=(10, 40), help="Seconds until a kill, least and most."
+        "--wait", type=float, nargs=2, default=(0, 10), help="Seconds from progress to a kill."
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
     seen = killed(given.plan, given.out, given.kills, tuple(given.wait), given.seed, given.jobs)
     record = {**described(given.plan, given.out), **seen}
-    record["kills"] = sum(session["killed"] != "" for session in record["sessions"])
+    record["kills"] = len(record["strikes"])
     given.record.write_text(json.dumps(record, indent=1) + "\n")
     runs = record["runs"].values()
     print(
