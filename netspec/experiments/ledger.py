@@ -2,7 +2,7 @@
 
 point.json          the run: its values, seed, settings, and the run before it
 rendered.prototxt   the template with the values put in, where there is one
-.lock               locked by the process that works on the run; the system lets go of it when that process ends
+.claim              locked by the process that works on the run; the system lets go of it when that process ends
 attempts            a line per beginning of the run
 result.json         what came of it; written whole or not at all, and last: a run with a result is over
 log.txt             what the run printed
@@ -23,7 +23,7 @@ from netspec.data.files.whole import write_whole
 from netspec.errors import NetspecError
 
 POINT, RESULT, RENDERED, LOCK, ATTEMPTS, LOG = (
-    "point.json", "result.json", "rendered.prototxt", ".lock", "attempts", "log.txt"
+    "point.json", "result.json", "rendered.prototxt", ".claim", "attempts", "log.txt"
 )  # fmt: skip
 
 DONE, PRUNED, FAILED = "done", "pruned", "failed"
