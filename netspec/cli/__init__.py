@@ -10,7 +10,17 @@ from typing import Annotated, Any
 import typer
 
 import netspec
-from netspec.cli import asking, exchanging, experimenting, looking, preparing, running, serving, starting
+from netspec.cli import (
+    asking,
+    exchanging,
+    experimenting,
+    looking,
+    own_data,
+    preparing,
+    running,
+    serving,
+    starting,
+)
 from netspec.errors import NetspecError
 
 NARROW = 80
@@ -24,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (starting, running, experimenting, looking, asking, serving, preparing, exchanging):
+for group in (starting, running, experimenting, looking, asking, own_data, serving, preparing, exchanging):
     app.add_typer(group.app)
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from netspec.cli.options import SEED_MAX, Device, ModelFile, Weights
+
+if TYPE_CHECKING:
+    from netspec.data.files.idx import Array
+    from netspec.model.inputs import Given
+    from netspec.model.model import Model
 
 app = typer.Typer()
 
@@ -20,8 +25,21 @@ Page = Annotated[
         metavar="WxH", help="Page in inches to fit into, as 8.3x11.7; default: what the panels need."
     ),
 ]
-Images = Annotated[str, typer.Option(metavar="A:B", help="Test images A to B - 1 of the model's data set.")]
-Absent = Annotated[str, typer.Option(help="What is missing: iid:0.5, rects:1x11, ...; clean for nothing.")]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="A:B|PICTURE|FOLDER|FILE",
+        help="Test images A to B - 1 of the model's own data; or a picture (may be given again), a folder, a list, a "
+        ".npz, .npy, HDF5 or LMDB file, with :A:B behind it for a part.",
+    ),
+]
+Rows = Annotated[
+    str,
+    typer.Option("--table", metavar="FILE", help="Rows to ask about: .csv, .tsv, .parquet or a named table."),
+]
+Absent = Annotated[
+    str, typer.Option(help="What is missing: iid:0.5, rects:1x11, file:MASK.png, ...; clean for nothing.")
+]
 Draws = Annotated[int, typer.Option(help="Seed of the draws.", min=0, max=SEED_MAX)]
 
 
@@ -72,12 +90,58 @@ def place(given: str) -> tuple[str, int, int, int]:
     return layer, int(row), int(column), int(state)
 
 
+def seen(
+    trained: Model, images: list[str] | None, default: str, missing: str, seed: int, holes: str = "clean"
+) -> tuple[Array, Array, Given]:
+    """(pixels, which of them are observed, what was asked about). holes: what is missing where neither `missing` nor
+    the images say it.
+    """
+    import numpy as np
+
+    from netspec.lab.settings import parse
+    from netspec.model.inputs import given
+
+    if images and re.fullmatch(r"(-?\d*:)?-?\d+", images[0]):
+        chosen(images[0])
+    asked = given(trained, images or (), default)
+    for note in asked.notes:
+        warn(note)
+    own = asked.holes
+    setting = parse(missing or ("clean" if own is not None else holes))
+    observed = setting.observed(asked.pixels, np.arange(asked.first, asked.first + len(asked.pixels)), seed)
+    return asked.pixels, observed if own is None else observed & own, asked
+
+
+def one_image(trained: Model, image: str) -> Array:
+    """The pixels (C, H, W) of a test image by its number, or of a picture."""
+    from netspec.model.inputs import given
+
+    if re.fullmatch(r"-\d+", image):
+        raise typer.BadParameter(f"{image!r} is no image: numbers count from 0")
+    asked = given(trained, [f"{image}:{int(image) + 1}" if image.isdecimal() else image])
+    one: Array = asked.pixels[0]
+    return one
+
+
+def warn(text: str) -> None:
+    """Say on stderr what is otherwise than it was meant."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
 @app.command()
 def sample(
     model: ModelFile,
     weights: Weights = None,
-    out: Picture = Path("samples.png"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Picture to write: .png, .svg or .pdf; of a table .csv, .tsv or .parquet."
+        ),
+    ] = None,
     page: Page = "",
+    count: Annotated[
+        int, typer.Option("--rows", help="Rows to draw, where the model is of a table.", min=1)
+    ] = 100,
     columns: Annotated[int, typer.Option(help="Samples of each class.", min=1)] = 10,
     classes: Annotated[list[int] | None, typer.Option("--class", help="A class; may be given again.")] = None,
     noise: Annotated[
@@ -89,36 +153,74 @@ def sample(
     ] = None,
     seed: Draws = 1,
 ) -> None:
-    """Draw ancestral samples of a generative net, a row a class."""
+    """Draw ancestral samples of a generative net, a row a class; rows of a table in its own units."""
     from netspec.model.model import load
     from netspec.model.pages import sample_grid
 
-    known = [place(one) for one in given or ()]
-    print(sample_grid(load(model, weights), out, columns, classes or (), seed, noise, known, inches(page)))
+    trained, known = load(model, weights), [place(one) for one in given or ()]
+    if trained.data.type == "Table":
+        from netspec.model.rows import TableModel
+
+        print(TableModel(trained).write_sampled(out or Path("samples.csv"), count, seed))
+        return
+    path = out or Path("samples.png")
+    print(sample_grid(trained, path, columns, classes or (), seed, noise, known, inches(page)))
 
 
 @app.command()
 def complete(
     model: ModelFile,
     weights: Weights = None,
-    out: Picture = Path("completions.png"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Picture to write: .png, .svg or .pdf; a folder for one .png a picture; of a table .csv, .tsv or "
+            ".parquet, by default FILE_completed.",
+        ),
+    ] = None,
     page: Page = "",
-    images: Images = "0:6",
-    missing: Absent = "iid:0.5",
+    images: Images = None,
+    rows: Rows = "",
+    how: Annotated[
+        str,
+        typer.Option(help="Cells of a table, or pictures in a folder: expected, most_probable or sampled."),
+    ] = "expected",
+    missing: Annotated[
+        str,
+        typer.Option(
+            help="Pixels that are missing: iid:0.5, rects:1x11, file:MASK.png, ..., clean; by default "
+            "iid:0.5, or those that are NaN in your own data."
+        ),
+    ] = "",
     samples: Annotated[int, typer.Option(help="Sampled completions of each image.", min=0)] = 3,
     seed: Draws = 1,
 ) -> None:
-    """Complete images with missing pixels: expected, sampled and most probable completion side by side."""
-    import numpy as np
-
-    from netspec.lab.settings import parse
+    """Complete images with missing pixels (expected, sampled and most probable completion side by side), or the missing
+    cells of a table in its own units.
+    """
     from netspec.model.model import load
-    from netspec.model.pages import completion_page
+    from netspec.model.pages import completed_pictures, completion_page
 
-    trained, (begin, end) = load(model, weights), chosen(images)
-    pixels, _ = trained.images(begin=begin, end=end)
-    observed = parse(missing).observed(pixels, np.arange(begin, begin + len(pixels)), seed)
-    print(completion_page(trained, pixels, observed, out, samples, seed, inches(page)))
+    trained = load(model, weights)
+    if rows:
+        from netspec.model.rows import TableModel, beside
+
+        path = out or beside(rows, "completed")
+        count = TableModel(trained, warn).write_completed(rows, path, how, seed)
+        print(f"{path}: {count} rows")
+        return
+    pixels, observed, asked = seen(trained, images, "0:6", missing, seed, "iid:0.5")
+    if out is not None and (out.is_dir() or not out.suffix):
+        for path in completed_pictures(trained, pixels, observed, asked.names, out, how, seed):
+            print(path)
+        return
+    print(
+        completion_page(
+            trained, pixels, observed, out or Path("completions.png"), samples, seed, inches(page)
+        )
+    )
 
 
 @app.command()
@@ -127,7 +229,7 @@ def explain(
     weights: Weights = None,
     out: Picture = Path("explanation.png"),
     page: Page = "",
-    images: Images = "0:4",
+    images: Images = None,
     size: Annotated[int, typer.Option(help="Side of a patch in pixels.", min=1)] = 2,
     missing: Absent = "clean",
     seed: Draws = 1,
@@ -135,18 +237,14 @@ def explain(
     """Show what each patch contributes to log p(class | image), integrated out exactly; with missing pixels, also
     which of them to look at next.
     """
-    import numpy as np
-
-    from netspec.lab.settings import parse
     from netspec.model.model import load
     from netspec.model.pages import explanation_page
 
-    trained, (begin, end) = load(model, weights), chosen(images)
-    pixels, labels = trained.images(begin=begin, end=end)
-    observed = parse(missing).observed(pixels, np.arange(begin, begin + len(pixels)), seed)
+    trained = load(model, weights)
+    pixels, observed, asked = seen(trained, images, "0:4", missing, seed)
     print(
         explanation_page(
-            trained, pixels, labels.tolist(), out, size, observed=observed, seed=seed, page=inches(page)
+            trained, pixels, asked.labels, out, size, observed=observed, seed=seed, page=inches(page)
         )
     )
 
@@ -155,30 +253,41 @@ def explain(
 def likelihood(
     model: ModelFile,
     weights: Weights = None,
-    images: Images = "0:10",
+    images: Images = None,
+    rows: Rows = "",
     missing: Absent = "clean",
     seed: Draws = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON an image.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON an image or row.")] = False,
 ) -> None:
-    """Print log p of images in nats, bits a pixel, and the probabilities of their classes."""
+    """Print log p of images in nats, bits a pixel, and the probabilities of their classes; of rows of a table log p in
+    its own units.
+    """
     import json
 
-    import numpy as np
-
-    from netspec.lab.settings import parse
     from netspec.model import latents
     from netspec.model.answers import ask, table
     from netspec.model.model import load
 
-    trained, (begin, end) = load(model, weights), chosen(images)
-    pixels, labels = trained.images(begin=begin, end=end)
-    observed = parse(missing).observed(pixels, np.arange(begin, begin + len(pixels)), seed)
+    trained = load(model, weights)
+    if rows:
+        from netspec.model.rows import TableModel, lines
+
+        model_of_rows = TableModel(trained, warn)
+        answers_of_rows = model_of_rows.answers(model_of_rows.open(rows))
+        for line in map(json.dumps, answers_of_rows) if as_json else lines(answers_of_rows):
+            print(line)
+        return
+    pixels, observed, asked = seen(trained, images, "0:10", missing, seed)
     if latents.find(trained) is not None:
-        bounds = latents.answers(trained, trained.from_pixels(pixels, observed), begin)
+        bounds = latents.answers(trained, trained.from_pixels(pixels, observed), asked.first)
         print("\n".join(map(json.dumps, bounds)) if as_json else latents.table(bounds))
         return
-    answers = ask(trained, pixels, labels.tolist(), observed, begin)
-    print("\n".join(json.dumps(one.as_json()) for one in answers) if as_json else table(answers))
+    answers = ask(trained, pixels, asked.labels, observed, asked.first)
+    print(
+        "\n".join(json.dumps(one.as_json()) for one in answers)
+        if as_json
+        else table(answers, trained.class_name)
+    )
 
 
 @app.command()
@@ -188,7 +297,13 @@ def tree(
     out: Picture = Path("tree.png"),
     page: Page = "",
     image: Annotated[
-        int | None, typer.Option(help="A test image, drawn as its most probable tree.", min=0)
+        str | None,
+        typer.Option(
+            "--image",
+            "--images",
+            metavar="N|PICTURE",
+            help="A test image by its number, or a picture, drawn as its most probable tree.",
+        ),
     ] = None,
     label: Annotated[
         int | None, typer.Option("--class", help="The class of the sample, or given for the image.")
@@ -200,7 +315,7 @@ def tree(
     from netspec.model.pages import tree_page
 
     trained = load(model, weights)
-    pixels = None if image is None else trained.images(begin=image, end=image + 1)[0][0]
+    pixels = None if image is None else one_image(trained, image)
     print(tree_page(trained, out, pixels, label, seed, inches(page)))
 
 
@@ -247,7 +362,7 @@ def missing(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Images to classify.")] = "test",
-    images: Images = "",
+    images: Annotated[str, typer.Option(metavar="A:B", help="Images A to B - 1 of the split.")] = "",
     repeats: Annotated[int, typer.Option(help="Masks drawn for each image.", min=1)] = 1,
     seed: Draws = 1,
     device: Device = None,

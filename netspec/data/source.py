@@ -52,6 +52,8 @@ class Stream(ABC):
     """A Source whose samples are functions of the seed and their position: all sources of this package."""
 
     shapes: list[Shape]
+    samples: int | None = None
+    """How many different samples there are, where that is known."""
     ahead: bool = True
     """Whether batches may be made before they are asked for, on another thread."""
 

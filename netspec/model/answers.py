@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,9 +72,9 @@ def ask(
     )
 
 
-def table(answers: Sequence[Answer]) -> str:
-    """A line an image, under a head; below, what log p and bits are."""
-    rows, note = cells(answers)
+def table(answers: Sequence[Answer], name: Callable[[int], str] = str) -> str:
+    """A line an image, under a head; below, what log p and bits are. `name` names a class by its number."""
+    rows, note = cells(answers, name)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     lines = [
         "  ".join([*(cell.rjust(w) for cell, w in zip(row[:-1], widths, strict=True)), row[-1]])
@@ -91,15 +91,16 @@ def as_html(answers: Sequence[Answer]) -> str:
     return f"<table><thead><tr>{line}</tr></thead><tbody>{body}</tbody></table><p>{note}</p>"
 
 
-def cells(answers: Sequence[Answer]) -> tuple[list[list[str]], str]:
+def cells(answers: Sequence[Answer], name: Callable[[int], str] = str) -> tuple[list[list[str]], str]:
     """(a head and a row per image, what log p and bits are)."""
     discrete = all(a.kind == "probability" for a in answers)
     bits_head = "bits" if discrete else "density"
     rows = [["image", "label", "observed", "log p", bits_head, "entropy", "classes"]]
     for a in answers:
         order = sorted(range(len(a.posterior)), key=lambda y: -a.posterior[y])[:CLASSES]
-        classes = ", ".join(f"{y} {100 * a.posterior[y]:.1f} %" for y in order)
+        classes = ", ".join(f"{name(y)} {100 * a.posterior[y]:.1f} %" for y in order)
         bits = f"{a.bits_per_dimension:.3f}" if a.observed else ""
-        rows.append([str(a.image), str(a.label), str(a.observed), f"{a.log_likelihood:.2f}", bits, f"{a.entropy:.3f}",
+        label = name(a.label) if a.label >= 0 else ""
+        rows.append([str(a.image), label, str(a.observed), f"{a.log_likelihood:.2f}", bits, f"{a.entropy:.3f}",
                      classes])  # fmt: skip
     return rows, CODE if discrete else DENSITY

@@ -17,8 +17,11 @@ from torch import Tensor
 from netspec import schema
 from netspec.data.binarising import binarised, binary_seed
 from netspec.data.files.idx import Array
+from netspec.data.sets.catalogue import KNOWN
 from netspec.data.sets.datasets import load as load_data
-from netspec.data.transform import Transformer
+from netspec.data.sources.table import layout_of
+from netspec.data.tables.table import Layout
+from netspec.data.transform import Transformer, near
 from netspec.errors import DataError, NetspecError, SpecError
 from netspec.interchange import snapshot_files
 from netspec.interchange.comparison import net_file
@@ -26,6 +29,7 @@ from netspec.interchange.dialects import told
 from netspec.interchange.weights import Weights, take_weights
 from netspec.layers.tree import Leaf
 from netspec.model.deploy import Deployed, deploy
+from netspec.model.taking import Named, as_blob, is_frame
 from netspec.net.make import make_net
 from netspec.net.net import Net
 from netspec.queries import explain, likelihood, marginals, most_probable, sampling, whitened
@@ -37,6 +41,8 @@ from netspec.schema.spec import TEST
 BATCH = 100
 VALUES = ("HDF5Data", "Input")
 """Data layers whose values are no grey levels."""
+Data = Any
+"""What `Model.take` makes a blob of: a tensor, an array, lists, or a frame of a table."""
 T = TypeVar("T")
 
 
@@ -195,11 +201,40 @@ class Model:
         """Name of the data set, '' when the data layer names none."""
         return str(self.data.message.dataset_param.name) if self.data.type == "Dataset" else ""
 
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their numbers; () where the data layer does not tell."""
+        if self.data.type == "Pictures":
+            return tuple(self.data.message.pictures_param.class_name)
+        if self.data.type == "Table":
+            p = self.data.message.table_param
+            return next((tuple(column.value) for column in p.column if column.name == p.target), ())
+        return KNOWN[self.dataset].classes if self.dataset in KNOWN else ()
+
+    def class_name(self, number: int) -> str:
+        """The name of a class, or its number where it has none; "" for an unknown one (below 0)."""
+        if number < 0:
+            return ""
+        return self.class_names[number] if number < len(self.class_names) else str(number)
+
+    def __repr__(self) -> str:
+        """What the model is: its net, its data, what it reads and what it can be asked."""
+        shape = "x".join(map(str, self.image_shape))
+        count = sum(param.value.numel() for param in self.net.params)
+        kind = "generative, takes missing values" if self.generative else (
+            "takes missing values" if self.takes_missing else "reads whole data"
+        )  # fmt: skip
+        classes = f", classes {', '.join(self.class_names[:6])}{', ...' if len(self.class_names) > 6 else ''}"
+        return (
+            f"<Model {self.net.graph.spec.name!r} of {self.name}: reads {self.data.type} {shape}"
+            f"{classes if self.class_names else ''}; {kind}; {count:,} parameters>"
+        )
+
     # Classes
 
-    def scores(self, x: Tensor) -> Tensor:
+    def scores(self, x: Data) -> Tensor:
         """Class scores (N, K): log p(observed | y) of a generative net, logits of another."""
-        return self.batched(self._scores, x)
+        return self.batched(self._scores, self.take(x))
 
     def _scores(self, x: Tensor) -> Tensor:
         if self.whitened is not None and bool(x.isnan().any()):
@@ -215,7 +250,7 @@ class Model:
         scores: Tensor = self.net(*inputs)[0]
         return scores.flatten(1)
 
-    def predict(self, x: Tensor) -> Tensor:
+    def predict(self, x: Data) -> Tensor:
         """The class of the highest score (N,)."""
         return self.scores(x).argmax(1)
 
@@ -224,7 +259,31 @@ class Model:
         """Whether the net itself says what a missing pixel means: it is generative, or reads the mask."""
         return self.generative or self.whitened is not None or (self.deployed.mask and not isnan(self.fill))
 
-    # Queries (see netspec.queries)
+    # Queries (see netspec.queries). x may be a tensor, an array or lists of any numeric type, or a frame of a table.
+
+    @property
+    def layout(self) -> Layout | None:
+        """What the columns are of a model of a table."""
+        return layout_of(self.data.message.table_param, self.source) if self.data.type == "Table" else None
+
+    @property
+    def source(self) -> Path:
+        """The file of a model of a table."""
+        return near(self.data, self.data.message.table_param.source)
+
+    def take(self, x: Data) -> Tensor:
+        """x as the net's input (N, C, H, W); a frame's columns are matched by name and brought to its units.
+
+        DataError that says what is wanted where x has another shape, or holds no numbers.
+        """
+        blob = as_blob(x, self.image_shape, self.layout if is_frame(x) else None)
+        return blob.to(self.dtype)
+
+    def completed_frame(self, x: Data, how: str, seed: int | None = None) -> Any:
+        """A frame of a table with its missing cells filled in, in its own units."""
+        from netspec.model.rows import TableModel
+
+        return TableModel(self).completed_frame(x, how, seed or 0)
 
     def batched(self, query: Callable[..., T], *tensors: Tensor | None) -> T:
         """query(*batch) for runs of at most `batch` rows of `tensors`, joined; of tuples and lists
@@ -247,31 +306,35 @@ class Model:
         """The tensor where the weights are, in their precision if it holds reals."""
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
 
-    def class_log_likelihood(self, x: Tensor) -> Tensor:
+    def class_log_likelihood(self, x: Data) -> Tensor:
         """log p(observed | y), (N, Y), nats; see `queries.likelihood`."""
         return self._ask(likelihood.class_log_likelihood, x)
 
-    def log_likelihood(self, x: Tensor) -> Tensor:
+    def log_likelihood(self, x: Data) -> Tensor:
         """log p(observed), (N,), nats."""
         return self._ask(likelihood.log_likelihood, x)
 
-    def posterior(self, x: Tensor) -> Tensor:
+    def posterior(self, x: Data) -> Tensor:
         """p(y | observed), (N, Y)."""
         return self._ask(likelihood.posterior, x)
 
-    def bits_per_dimension(self, x: Tensor) -> Tensor:
+    def bits_per_dimension(self, x: Data) -> Tensor:
         """Bits for each observed pixel, (N,): of a code where the leaves are `discrete`; else from a density."""
         return self._ask(lambda tree, part: likelihood.bits_per_dimension(tree, part, self.unit), x)
 
-    def marginals(self, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
-        """Posterior of every latent variable, a blob (N, M, h, w) a level; keeps all of them, so mind N."""
-        return self._ask(marginals.marginals, x, y)
+    def marginals(self, x: Data, y: Data = None) -> Named:
+        """Posterior of every latent variable, a blob (N, M, h, w) a level, by number or by its layer's name; keeps all
+        of them, so mind N.
+        """
+        return Named(self.tree.names, self._ask(marginals.marginals, x, y))
 
-    def expected_completion(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(mean, standard deviation) of the missing pixels given the observed ones."""
+    def expected_completion(self, x: Data, y: Data = None) -> Any:
+        """(mean, standard deviation) of the missing pixels given the observed ones; of a frame the frame completed."""
+        if is_frame(x):
+            return self.completed_frame(x, "expected")
         return self._ask(marginals.expected_completion, x, y)
 
-    def level_probabilities(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def level_probabilities(self, x: Data, y: Data = None) -> tuple[Tensor, Tensor]:
         """(values (C, H, W, L), p(value | observed) (N, C, H, W, L)) of pixels with finitely many values."""
         values = []
 
@@ -283,14 +346,16 @@ class Model:
         p = self._ask(ask, x, y)
         return values[0], p
 
-    def most_probable_completion(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """x with its missing pixels at the most probable explanation."""
+    def most_probable_completion(self, x: Data, y: Data = None) -> Any:
+        """x with its missing pixels at the most probable explanation; a frame in its own units."""
+        if is_frame(x):
+            return self.completed_frame(x, "most_probable")
         return self._ask(most_probable.most_probable_completion, x, y)
 
-    def complete(
-        self, x: Tensor, y: Tensor | None = None, seed: int | None = None, noise: bool = True
-    ) -> Tensor:
-        """x with its missing pixels drawn from their distribution given the observed ones."""
+    def complete(self, x: Data, y: Data = None, seed: int | None = None, noise: bool = True) -> Any:
+        """x with its missing pixels drawn from their distribution given the observed ones; a frame in its own units."""
+        if is_frame(x):
+            return self.completed_frame(x, "sampled", seed)
         generator = self.generator(seed)
         return self._ask(lambda tree, a, b: sampling.complete(tree, a, b, generator, noise), x, y)
 
@@ -303,13 +368,14 @@ class Model:
     ) -> Tensor:
         """Images drawn from the classes y (N,), those with the states `given`: (layer, row, column, state) of each."""
         generator, known = self.generator(seed), self.tree.given(given)
-        return self._ask(lambda tree, part: sampling.sample(tree, part, generator, noise, known), y)
+        tree = self.tree
+        return self.batched(lambda part: sampling.sample(tree, part, generator, noise, known), whole(y))
 
-    def contributions(self, x: Tensor, y: Tensor, size: int = 1) -> Tensor:
+    def contributions(self, x: Data, y: Data, size: int = 1) -> Tensor:
         """What each size x size patch adds to log p(y | x), (N, rows, columns), nats."""
         return self._ask(lambda tree, a, b: explain.contributions(tree, a, b, size), x, y)
 
-    def information_gain(self, x: Tensor, draws: int = 8, size: int = 1, seed: int | None = None) -> Tensor:
+    def information_gain(self, x: Data, draws: int = 8, size: int = 1, seed: int | None = None) -> Tensor:
         """Expected fall of the class entropy from seeing each missing patch, (N, rows, columns), nats."""
         generator = self.generator(seed)
         return self._ask(lambda tree, part: explain.information_gain(tree, part, draws, size, generator), x)
@@ -318,6 +384,12 @@ class Model:
         """A generator on the model's device; None (torch's own) without a seed."""
         return None if seed is None else torch.Generator(self.device).manual_seed(seed)
 
-    def _ask(self, query: Callable[..., T], *tensors: Tensor | None) -> T:
+    def _ask(self, query: Callable[..., T], x: Data, *classes: Data) -> T:
         tree = self.tree
-        return self.batched(lambda *parts: query(tree, *parts), *tensors)
+        given = (None if y is None else whole(y) for y in classes)
+        return self.batched(lambda *parts: query(tree, *parts), self.take(x), *given)
+
+
+def whole(y: Data) -> Tensor:
+    """Classes (N,) as whole numbers."""
+    return torch.as_tensor(y).reshape(-1).long()

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from netspec import draw
 from netspec.data.files.idx import Array
-from netspec.data.files.images import decode, resize
-from netspec.errors import NetspecError, SpecError, did_you_mean
+from netspec.data.files.images import decode, encode, resize
+from netspec.errors import DataError, NetspecError, SpecError, did_you_mean
 from netspec.layers.basic.pooling import Pooling
 from netspec.layers.simnets.mex import MEX
 from netspec.model import latents, model
@@ -36,7 +36,7 @@ def draw_run(run: Run) -> dict[str, Path]:
         trained = model.load(run.folder)
     except NetspecError:  # such as a net without an image input: it has no samples to show
         return found
-    if trained.generative or latents.find(trained) is not None:
+    if (trained.generative and trained.data.type != "Table") or latents.find(trained) is not None:
         found["samples"] = sample_grid(trained, run.folder / "samples.png")
     return found
 
@@ -71,7 +71,12 @@ def sample_grid(
     y = torch.tensor(chosen).repeat_interleave(columns)
     pixels = trained.to_pixels(trained.sample(y, seed, noise, given))
     return draw.grid(
-        pixels, path, columns=columns, row_labels=[str(c) for c in chosen], limits=GREY, page=page
+        pixels,
+        path,
+        columns=columns,
+        row_labels=[trained.class_name(c) for c in chosen],
+        limits=GREY,
+        page=page,
     )
 
 
@@ -107,6 +112,38 @@ def completion_page(
     )
 
 
+def completed_pictures(
+    trained: Model,
+    pixels: Array,
+    observed: Array,
+    names: Sequence[str],
+    folder: Path,
+    how: str = "expected",
+    seed: int = 1,
+) -> list[Path]:
+    """Write each image with its missing pixels filled in as a .png of its name into a folder; gives their paths.
+
+    how: "expected", "most_probable" or "sampled".
+    """
+    x = trained.from_pixels(pixels, observed)
+    queries = {
+        "expected": lambda: trained.expected_completion(x)[0],
+        "most_probable": lambda: trained.most_probable_completion(x),
+        "sampled": lambda: trained.complete(x, seed=seed),
+    }
+    if how not in queries:
+        raise DataError(f"no completion is called {how!r}{did_you_mean(how, queries, ', '.join(queries))}")
+    whole = np.rint(trained.to_pixels(queries[how]())).clip(0, 255).astype(np.uint8)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    for image, name in zip(whole, names, strict=True):
+        path = folder / f"{Path(name).stem}.png"
+        path = path if path not in paths else folder / f"{Path(name).parent.name}_{path.name}"
+        path.write_bytes(encode(image, "png", str(path)))
+        paths.append(path)
+    return paths
+
+
 def explanation_page(
     trained: Model,
     pixels: Array,
@@ -131,7 +168,12 @@ def explanation_page(
     for rank in range(min(1 + runners_up, order.shape[1])):
         y = order[:, rank]
         heat.append(spread(trained.contributions(x, y, size).cpu(), size, x.shape[2:]))
-        titles.append([f"class {int(c)}, {per_cent(float(p[c]))}" for c, p in zip(y, posterior, strict=True)])
+        titles.append(
+            [
+                f"class {trained.class_name(int(c))}, {per_cent(float(p[c]))}"
+                for c, p in zip(y, posterior, strict=True)
+            ]
+        )
     if bool(x.isnan().any()):
         gain = trained.information_gain(x, size=size, seed=seed).cpu()
         most = gain.nan_to_num().abs().amax((1, 2), keepdim=True)
@@ -142,7 +184,7 @@ def explanation_page(
         path,
         trained.to_pixels(x),
         torch.stack(heat, 1),
-        row_labels=[f"a {label}" for label in labels],
+        row_labels=[f"a {trained.class_name(label)}" if label >= 0 else "" for label in labels],
         titles=[list(row) for row in zip(*titles, strict=True)],
         limits=GREY,
         page=page,

@@ -149,14 +149,19 @@ def of_files(
     numbers = {name: i for i, name in enumerate(names)}
     labels = np.array([numbers.get(kind, np.nan) for kind in kinds], np.float32)
     strange = sorted({kind for kind in kinds if kind and kind not in numbers})
-    notes = [
-        f"{where}: {strange[0]!r} is none of the classes ({', '.join(names)}); its pictures have no label"
-    ]
+    told = f"{where}: {{!r}} is none of the classes ({', '.join(names)}); its pictures have no label"
     if color is None:
         color = len(decode(paths[0], None, str(paths[0]))) == 3
     read: Callable[[int], Array] = lambda i: decode(paths[i], color, str(paths[i]))  # noqa: E731
     return Pictures(
-        where, [str(path) for path in paths], read, labels, names, notes if strange else [], size, color
+        where,
+        [str(path) for path in paths],
+        read,
+        labels,
+        names,
+        [told.format(one) for one in strange[:1]],
+        size,
+        color,
     )
 
 

@@ -106,6 +106,7 @@ class Hdf5Source(Stream):
                     "source",
                 )
         self.rows = np.array(rows)
+        self.samples = int(self.rows.sum())
         self.order = Order(len(rows), self.shuffle, derive(seed, "files"))
         self.shapes = [(self.batch_size, *shape) for shape in shapes[0]]
 

@@ -82,7 +82,8 @@ class ListStream(Stream):
         self.size = (int(p.new_height), int(p.new_width))
         self.color = bool(p.is_color)
         self.pairs = self.read(p.source)
-        self.order = Order(len(self.pairs), p.shuffle, seed)
+        self.samples = len(self.pairs)
+        self.order = Order(self.samples, p.shuffle, seed)
         self.skip = 0
         if p.rand_skip:
             self.skip = int(integers(derive(seed, "skip"), np.zeros(1, np.int64), 1, int(p.rand_skip))[0, 0])

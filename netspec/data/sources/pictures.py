@@ -81,7 +81,8 @@ class PicturesSource(Stream):
             raise failure(spec, str(error), FIELD, "split") from error
         if len(spec.tops) > 1 and np.isnan(self.pictures.labels[self.chosen]).all():
             self.notes.append(f"{spec}: the pictures of {p.source} have no labels")
-        self.order = Order(len(self.chosen), p.shuffle, seed)
+        self.samples = len(self.chosen)
+        self.order = Order(self.samples, p.shuffle, seed)
         self.transform = Transformer(spec, phase, seed)
         self.missing: Missing | None = None
         if p.HasField("missing"):

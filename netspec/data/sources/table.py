@@ -127,7 +127,8 @@ class TableSource(Stream):
             raise failure(spec, str(error), FIELD, "source") from error
         self.notes += [*dict.fromkeys((*self.layout.notes, *rows.notes, *self.odd.values()))]
         self.shapes = shapes(spec, self.layout)
-        self.order = Order(len(self.data), p.shuffle, seed)
+        self.samples = len(self.data)
+        self.order = Order(self.samples, p.shuffle, seed)
         self.missing: Missing | None = None
         if p.HasField("missing"):
             try:

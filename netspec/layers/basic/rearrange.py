@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from netspec.errors import Problem
 from netspec.layers.base import Layer, Shape, at_least, register
+from netspec.layers.tree import Choose, Inner
 from netspec.schema.spec import TRAIN
 
 
@@ -205,7 +207,7 @@ class Translation(Layer):
 
 
 @register("Permutation")
-class Permutation(Layer):
+class Permutation(Inner):
     """y = x with the pixels of every plane in another order.
 
     QUAD2 (default): y[h, w] = x[s(h), s(w)], s(i) = i / 2 for even i and L - 1 - (i - 1) / 2 for odd i of a
@@ -252,6 +254,18 @@ class Permutation(Layer):
         self, tops: Sequence[Tensor], bottoms: Sequence[Tensor | None], shapes: Sequence[Shape]
     ) -> tuple[Tensor, ...]:
         return (tops[0].flatten(2).index_select(2, self.order.argsort()).view(shapes[0]),)
+
+    # In a latent tree: positions change places, their states with them
+
+    def tree_problem(self) -> Problem | None:
+        return None
+
+    def upward_max(self, below: Tensor) -> Tensor:
+        return self.forward(below)
+
+    def downward(self, states: Tensor, below: Tensor, choose: Choose, best: bool = False) -> Tensor:
+        flat = states.flatten(1)
+        return torch.zeros_like(flat).index_copy(1, self.order, flat).view(len(states), *below.shape[2:])
 
 
 def mirrored(size: int) -> list[int]:

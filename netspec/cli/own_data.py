@@ -1,0 +1,113 @@
+"""Commands for data of one's own: a net for a table, and the classes of rows and pictures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from netspec.cli.options import ModelFile, Weights
+
+app = typer.Typer()
+
+
+@app.command()
+def predict(
+    model: ModelFile,
+    weights: Weights = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A:B|PICTURE|FOLDER|FILE",
+            help="Test images A to B - 1 of the model's own data; or pictures (may be given again), a folder, a list, "
+            "a .npz, .npy, HDF5 or LMDB file, with :A:B behind it for a part.",
+        ),
+    ] = None,
+    rows: Annotated[
+        str,
+        typer.Option("--table", metavar="FILE", help="Rows of a .csv, .tsv or .parquet, or a named table."),
+    ] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Table to write: .csv, .tsv or .parquet; default: print it."),
+    ] = None,
+) -> None:
+    """Say the class of pictures or rows by its name, and the probability of each; of a numeric target its value."""
+    from netspec.data.tables.writing import write_table
+    from netspec.model.classes import classes_of
+    from netspec.model.model import load
+    from netspec.model.rows import TableModel, shown
+
+    trained = load(model, weights)
+    if rows:
+        asked = TableModel(trained, lambda text: print(f"warning: {text}", file=sys.stderr))
+        if out is not None:
+            print(f"{out}: {asked.write_predicted(rows, out)} rows")
+            return
+        for piece in asked.predicted(asked.open(rows)):
+            print(shown(asked.predicted_names(), piece))
+        return
+    names, columns = classes_of(
+        trained, images or (), lambda text: print(f"warning: {text}", file=sys.stderr)
+    )
+    if out is None:
+        print(shown(names, columns))
+    else:
+        print(f"{out}: {write_table(out, names, [columns])} pictures")
+
+
+@app.command()
+def arrange(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA", help="A .csv, .tsv or .parquet file, or a named table such as sklearn_iris."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Net to write; default <name>.prototxt, its solver beside it."),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="The column that is to be foretold; default: none, or a named table's.")
+    ] = "",
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="A column to leave out; may be given again.")
+    ] = None,
+    category: Annotated[
+        list[str] | None, typer.Option(help="A column of categories; may be given again.")
+    ] = None,
+    number: Annotated[list[str] | None, typer.Option(help="A column of numbers; may be given again.")] = None,
+    missing_word: Annotated[
+        list[str] | None, typer.Option(help="A word that stands for a missing cell; may be given again.")
+    ] = None,
+    separator: Annotated[str, typer.Option(help="What separates cells; default: as the file looks.")] = "",
+    decimal: Annotated[str, typer.Option(help="The decimal sign; default: as the columns look.")] = "",
+    encoding: Annotated[str, typer.Option(help="Of the text, as cp1252; default: as the file looks.")] = "",
+    header: Annotated[
+        bool | None, typer.Option("--header/--no-header", help="Whether the first line names the columns.")
+    ] = None,
+    test: Annotated[float, typer.Option(help="Share of the rows that are held out to test on.")] = 0.2,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A value of nets/table.prototmp, such as states=32."
+        ),
+    ] = None,
+) -> None:
+    """Write a net and a solver for a table: a tree in which dependent columns are neighbours, a leaf for each kind of
+    column.
+    """
+    from netspec.experiments.tables import Arrangement, arrange_table
+    from netspec.experiments.values import parse_settings
+
+    plan = Arrangement(
+        source, target, tuple(leave_out or ()), tuple(category or ()), tuple(number or ()), tuple(missing_word or ()),
+        separator, decimal, encoding, header, test,
+    )  # fmt: skip
+    told = arrange_table(plan, out, parse_settings(settings or ()))
+    for note in told.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    print(told.text())

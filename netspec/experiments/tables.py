@@ -1,0 +1,186 @@
+"""A net for a table: its columns looked at, an order in which dependent ones are neighbours, net and solver written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from netspec import schema
+from netspec.data.files.idx import Array
+from netspec.data.sets.tables import TABLES
+from netspec.data.sources.table import layout_of, rows_of
+from netspec.data.tables.arranging import MOST_ROWS, mutual_information, order
+from netspec.data.tables.columns import CATEGORY
+from netspec.data.tables.table import Layout
+from netspec.errors import DataError, NetspecError, did_you_mean
+from netspec.schema import shipped
+from netspec.schema.printer import print_text
+from netspec.schema.templates import render
+
+VALUES = ("states", "tree", "min_scale", "discriminative", "iterations", "prior", "batches")
+"""Values of the template that are to be chosen; the others come from the table."""
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """What is said of a table: see TableParameter."""
+
+    source: str
+    target: str = ""
+    leave_out: tuple[str, ...] = ()
+    category: tuple[str, ...] = ()
+    number: tuple[str, ...] = ()
+    missing_word: tuple[str, ...] = ()
+    separator: str = ""
+    decimal: str = ""
+    encoding: str = ""
+    header: bool | None = None
+    test: float = 0.2
+
+    def message(self) -> Any:
+        """As a TableParameter without columns."""
+        p = schema.TableParameter(source=self.source, target=self.target)
+        for name in ("leave_out", "category", "number", "missing_word"):
+            getattr(p, name).extend(getattr(self, name))
+        for name in ("separator", "decimal", "encoding"):
+            if getattr(self, name):
+                setattr(p, name, getattr(self, name))
+        if self.header is not None:
+            p.header = self.header
+        if not 0 <= self.test < 1:
+            raise DataError(f"--test {self.test:g}: a share is 0 or more, and less than 1")
+        if self.test:
+            p.split.test = self.test
+        return p
+
+
+@dataclass
+class Arranged:
+    """What was written, and what is to be said of it."""
+
+    net: Path
+    solver: Path
+    layout: Layout
+    order: list[int]
+    rows: int
+    notes: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """The columns in their order, and the files."""
+        names = [self.layout.inputs[i].name for i in self.order]
+        target = (
+            f"; target {self.layout.target} ({', '.join(self.layout.classes)})" if self.layout.classes else ""
+        )
+        return f"{self.rows} rows; neighbours: {', '.join(names)}{target}\n{self.net}\n{self.solver}"
+
+
+def arrange_table(
+    plan: Arrangement, out: Path | None = None, settings: Mapping[str, Any] | None = None
+) -> Arranged:
+    """Write the net of a table to `out` (default <name>.prototxt in the working directory) and its solver beside it.
+
+    settings: values of the template. A target of classes is what the net tells apart; one of numbers is a column like
+    the others. Nothing is left where it fails. Raises DataError where the table cannot be read, SpecError at a value
+    that the template has not.
+    """
+    if plan.source in TABLES and not plan.target and not Path(plan.source).exists():
+        plan = Arrangement(**{**vars(plan), "target": TABLES[plan.source].target})
+    p = plan.message()
+    layout = layout_of(p, Path(plan.source))
+    if layout.target and not layout.classes:
+        p.target = ""
+        layout = layout_of(p, Path(plan.source))
+    rows = rows_of(p, Path(plan.source))
+    values, count = sampled(rows, layout)
+    if len(layout.inputs) < 1 or not count:
+        raise DataError(f"{plan.source}: the table has no rows to learn from")
+    arranged = order(mutual_information(values))
+    net = out or Path(f"{Path(plan.source).name.split('.')[0]}.prototxt")
+    solver = net.with_name(f"{net.stem}_solver.prototxt")
+    p.column.extend(column.message() for column in layout.columns)
+    batch = min(train_rows(count, plan.test), MOST_ROWS)
+    told = Arranged(net, solver, layout, arranged, count, [*rows.notes, *layout.notes])
+    write_both(told, template_values(p, layout, arranged, net, batch) | checked(settings or {}))
+    return told
+
+
+def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings; NetspecError, with what there is, for one that the template does not know."""
+    for name in settings:
+        if name not in VALUES:
+            hint = did_you_mean(name, VALUES, f"there are {', '.join(VALUES)}")
+            raise NetspecError(f"--set {name}: no such value{hint}")
+    return dict(settings)
+
+
+def train_rows(count: int, test: float) -> int:
+    """About how many rows are left to train on."""
+    return max(1, count - round(test * count))
+
+
+def sampled(rows: Any, layout: Layout) -> tuple[Array, int]:
+    """(up to MOST_ROWS rows at about equal distances, how many there are)."""
+    places = layout.fit(rows.names, str(rows.path))
+    kept: list[Array] = []
+    count, step = 0, 1
+    for piece in rows.pieces():
+        values, _ = layout.encode(piece, places)
+        first = -count % step
+        kept.append(values[first::step])
+        count += len(piece)
+        while sum(map(len, kept)) > 2 * MOST_ROWS:  # thin out what is there, and what is to come
+            kept, step = [np.concatenate(kept)[::2]], 2 * step
+    return (np.concatenate(kept) if kept else np.empty((0, layout.width), np.float32)), count
+
+
+def template_values(p: Any, layout: Layout, arranged: Sequence[int], net: Path, batch: int) -> dict[str, Any]:
+    """What the template is filled with."""
+    kinds = [
+        {"kind": "categorical", "levels": max(len(column.values), 2)}
+        if column.kind == CATEGORY
+        else {"kind": "gaussian"}
+        for column in layout.inputs
+    ]
+    p = copied(p)
+    test = float(f"{p.split.test:.6g}")
+    p.ClearField("split")
+    return {
+        "name": net.stem,
+        "net": net.name,
+        "data": print_text(p).strip(),
+        "test": test,
+        "kinds": kinds,
+        "order": list(arranged),
+        "classes": len(layout.classes),
+        "batch": batch,
+    }
+
+
+def copied(message: Any) -> Any:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
+def write_both(told: Arranged, values: Mapping[str, Any]) -> None:
+    """Render and write net and solver; neither stays where the other fails."""
+    templates = {told.net: "table.prototmp", told.solver: "table_solver.prototmp"}
+    texts = {path: render(shipped.folder() / name, values) for path, name in templates.items()}
+    written: list[Path] = []
+    try:
+        for path, text in texts.items():
+            if path.exists():
+                raise DataError(f"{path}: exists; remove it, or give another --out")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            written.append(path)
+    except BaseException:
+        for path in written:
+            with suppress(OSError):
+                path.unlink()
+        raise

@@ -1,0 +1,297 @@
+"""Answers to rows of a table in its own units: completed cells, classes, likelihoods, new rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netspec.data.files.idx import Array
+from netspec.data.sources.table import form_of, layout_of, open_source
+from netspec.data.tables.cells import is_missing
+from netspec.data.tables.columns import CATEGORY
+from netspec.data.tables.reading import Cells, Form, Frame, Piece, Rows, Text
+from netspec.data.tables.table import Layout, Say
+from netspec.data.tables.writing import kind_of, value_of, write_table
+from netspec.data.transform import near
+from netspec.errors import DataError, did_you_mean
+from netspec.model.model import Model
+from netspec.queries import likelihood
+
+CLASSES = 3
+"""Classes that a line names, the likeliest first."""
+HOWS = ("expected", "most_probable", "sampled")
+
+
+@dataclass
+class Asked:
+    """A piece of a table as the model reads it."""
+
+    piece: Piece
+    places: list[int | None]
+    """Where each column of the layout stands among the piece's."""
+    x: Tensor
+    labels: Array
+    """(n,) the target's class, or standardised number; NaN where missing."""
+
+
+class TableModel:
+    """A model whose data are rows of a table."""
+
+    def __init__(self, trained: Model, say: Say | None = None):
+        """say: told what is read otherwise than it was meant, such as a category not seen in training."""
+        if trained.data.type != "Table":
+            raise DataError(
+                f"{trained.name}: {trained.data} reads no table; ask it about --images, "
+                "or train a net with a Table layer"
+            )
+        self.trained, self.say = trained, say
+        p = trained.data.message.table_param
+        self.layout: Layout = layout_of(p, near(trained.data, p.source))
+        self.form: Form = form_of(p)
+
+    def completed_frame(self, frame: Any, how: str, seed: int) -> Any:
+        """A pandas frame with its missing cells filled in: numbers as numbers, all else as text."""
+        import pandas
+
+        rows = Frame(frame, "the frame")
+        pieces = list(self.completed(rows, how, seed))
+        columns = {column.name: column for column in self.layout.columns}
+        made = {}
+        for i, name in enumerate(rows.names):
+            kind = kind_of(columns.get(name))
+            cells = [cell for piece in pieces for cell in piece[i]]
+            made[name] = [value_of(cell, kind, columns.get(name)) for cell in cells]
+        return pandas.DataFrame(made, index=frame.index)
+
+    # Reading
+
+    def open(self, source: str | Path) -> Rows:
+        """The rows of a file or a named table; what their separator and so on are is found from them."""
+        form = Form(None, self.form.encoding, self.form.header)
+        return open_source(str(source), form, Path(source))
+
+    def pieces(self, rows: Rows, size: int = 2000) -> Iterator[Asked]:
+        """The rows as the model reads them, piece by piece."""
+        places = self.layout.fit(rows.names, str(rows.path))
+        for piece in rows.pieces(size):
+            values, labels = self.layout.encode(piece, places, self.say)
+            x = torch.from_numpy(values)[:, None, None].to(self.trained.device)
+            yield Asked(piece, places, x, labels)
+
+    # Completion
+
+    def completed(self, rows: Rows, how: str = "expected", seed: int = 1) -> Iterator[list[Cells]]:
+        """The pieces of the table with its missing cells filled in, all other cells as they are written.
+
+        how: "expected" (the mean, the most probable category of each cell by itself), "most_probable" (all missing
+        cells together) or "sampled". A missing class is the most probable one; a known one is taken into account.
+        """
+        if how not in HOWS:
+            hint = did_you_mean(how, HOWS, f"there are {', '.join(HOWS)}")
+            raise DataError(f"no completion is called {how!r}{hint}")
+        for number, asked in enumerate(self.pieces(rows)):
+            filled, classes = self.fill(asked.x, asked.labels, how, seed + number)
+            cells = self.layout.decode(filled[:, 0, 0].cpu().numpy())
+            label = self.layout.label
+            if label is not None:
+                cells[label.name] = label.decode(classes)
+            columns = [list(column) for column in asked.piece.columns]
+            for column, place in zip(self.layout.columns, asked.places, strict=True):
+                if place is None or column.name not in cells:
+                    continue
+                for i, cell in enumerate(columns[place]):
+                    if is_missing(cell, self.layout.words):
+                        columns[place][i] = cells[column.name][i]
+            yield columns
+
+    def fill(self, x: Tensor, labels: Array, how: str, seed: int) -> tuple[Tensor, Array]:
+        """(x with its missing cells filled in, the class of each row: the known one, else the most probable)."""
+        trained, known = self.trained, ~np.isnan(labels)
+        filled, classes = x.clone(), labels.astype(np.float64)
+        several = bool(self.layout.classes)
+        for kind in (True, False) if several else (False,):
+            rows = torch.from_numpy(np.flatnonzero((known == kind) if several else np.ones_like(known))).to(
+                x.device
+            )
+            if not len(rows):
+                continue
+            part = x[rows]
+            y = torch.from_numpy(labels[rows.cpu().numpy()].astype(np.int64)).to(x.device) if kind else None
+            filled[rows] = self._fill(part, y, how, seed)
+            if several and not kind:
+                classes[rows.cpu().numpy()] = trained.posterior(part).argmax(1).cpu().numpy()
+        return filled, classes
+
+    def _fill(self, x: Tensor, y: Tensor | None, how: str, seed: int) -> Tensor:
+        if how == "sampled":
+            return self.trained.complete(x, y, seed)
+        if how == "most_probable":
+            return self.trained.most_probable_completion(x, y)
+        mean = self.trained.expected_completion(x, y)[0]
+        if self.layout.one_hot:
+            return mean  # the mean of a cell of 0 and 1 is its probability: `decode` takes the largest
+        for column, span in self.layout.spans():
+            if column.kind == CATEGORY and bool((gone := x[:, 0, 0, span.start].isnan()).any()):
+                part = None if y is None else y[gone]
+                chosen = self.categories(x[gone], part, span.start, len(column.values)).argmax(1)
+                mean[gone, 0, 0, span.start] = chosen.to(mean.dtype)
+        return mean
+
+    def categories(self, x: Tensor, y: Tensor | None, cell: int, count: int) -> Tensor:
+        """p(category | observed) (n, count) of a cell that is missing in all rows; by Bayes' rule, for any leaf."""
+        scores = []
+        for value in range(count):
+            asked = x.clone()
+            asked[:, 0, 0, cell] = value
+            of_classes = self.trained.class_log_likelihood(asked)
+            scores.append(of_classes.logsumexp(1) if y is None else of_classes.gather(1, y[:, None])[:, 0])
+        return torch.stack(scores, 1).softmax(1)
+
+    def write_completed(self, source: str | Path, out: Path, how: str = "expected", seed: int = 1) -> int:
+        """Write the completed table, in the form of the source; gives the number of rows."""
+        rows = self.open(source)
+        return write_table(
+            out,
+            rows.names,
+            self.completed(rows, how, seed),
+            columns=self.layout.columns,
+            **form_for(rows, out),
+        )
+
+    # Classes and likelihoods
+
+    def predicted(self, rows: Rows) -> Iterator[list[Cells]]:
+        """For each row the class and the probability of each class; of a numeric target its value."""
+        label = self.layout.label
+        if label is None:
+            raise DataError(f"{self.trained.name}: its table has no target; complete the rows in its place")
+        for asked in self.pieces(rows):
+            scores = self.trained.scores(asked.x)
+            if label.kind != CATEGORY:
+                yield [label.decode(scores[:, 0].double().cpu().numpy())]
+                continue
+            probabilities = scores.softmax(1).double().cpu().numpy()
+            chosen = label.decode(probabilities.argmax(1).astype(float))
+            yield [chosen, *([f"{p:.6g}" for p in column] for column in probabilities.T)]
+
+    def predicted_names(self) -> list[str]:
+        """Names of the columns of `predicted`."""
+        name = self.layout.target
+        return [name, *(f"p({name}={value})" for value in self.layout.classes)]
+
+    def write_predicted(self, source: str | Path, out: Path) -> int:
+        """Write the table with the predicted class (or value) of each row behind its columns."""
+        rows = self.open(source)
+        names = [
+            *rows.names,
+            *(f"predicted {name}" if i == 0 else name for i, name in enumerate(self.predicted_names())),
+        ]
+        # Two walks over the same rows, side by side: one as written, one as the model reads them.
+        pieces = (
+            [*asked.columns, *more]
+            for asked, more in zip(rows.pieces(2000), self.predicted(rows), strict=True)
+        )
+        return write_table(out, names, pieces, columns=self.layout.columns, **form_for(rows, out))
+
+    def log_likelihood(self, asked: Asked) -> Array:
+        """log p of the observed cells of each row (n,), nats: a density in the units of the table's columns."""
+        found = self.trained.log_likelihood(asked.x).double().cpu().numpy()
+        if self.layout.standardise:
+            seen = ~np.isnan(asked.x[:, 0, 0].cpu().numpy())
+            for column, span in self.layout.spans():
+                if column.kind != CATEGORY:
+                    found = found - seen[:, span.start] * log(column.deviation)
+        return np.asarray(found)
+
+    def answers(self, rows: Rows) -> Iterator[dict[str, Any]]:
+        """For each row its number, how many cells are observed, log p in nats, and p(class) by the class's name."""
+        number = 0
+        for asked in self.pieces(rows):
+            log_p = self.log_likelihood(asked)
+            posterior = self.trained._ask(likelihood.posterior, asked.x).cpu().numpy()
+            seen = (~asked.x.isnan()).flatten(1).sum(1).tolist()
+            for i in range(len(asked.piece)):
+                number += 1
+                answer: dict[str, Any] = {
+                    "row": number,
+                    "observed": seen[i],
+                    "log_likelihood": float(log_p[i]),
+                }
+                if self.layout.classes:
+                    names = self.layout.classes
+                    answer["posterior"] = {
+                        name: float(p) for name, p in zip(names, posterior[i], strict=True)
+                    }
+                yield answer
+
+    # New rows
+
+    def sampled(self, count: int, seed: int = 1) -> list[Cells]:
+        """Rows drawn from the model, cells by column; classes in turn where there are any."""
+        y = torch.arange(count) % self.trained.tree.classes
+        x = self.trained.sample(y.to(self.trained.device), seed)
+        cells = self.layout.decode(x[:, 0, 0].cpu().numpy())
+        label = self.layout.label
+        if label is not None and self.layout.classes:
+            cells[label.name] = label.decode(y.numpy().astype(float))
+        return [cells[name] for name in self.sampled_names()]
+
+    def write_sampled(self, out: Path, count: int, seed: int = 1) -> Path:
+        """Write rows drawn from the model; gives the path."""
+        write_table(out, self.sampled_names(), [self.sampled(count, seed)], columns=self.layout.columns)
+        return out
+
+    def sampled_names(self) -> list[str]:
+        """Names of the columns of `sampled`."""
+        target = [self.layout.target] if self.layout.classes else []
+        inputs = {column.name for column in self.layout.inputs}
+        return [
+            column.name for column in self.layout.columns if column.name in inputs or column.name in target
+        ]
+
+
+def form_for(rows: Rows, out: Path) -> dict[str, Any]:
+    """How a table that answers `rows` is written: as these are, where both are text of the same kind."""
+    if (
+        not isinstance(rows, Text)
+        or out.suffix.lower() != Path(str(rows.path).removesuffix(".gz")).suffix.lower()
+    ):
+        return {}
+    return {"separator": rows.separator, "encoding": rows.encoding, "header": rows.header}
+
+
+def beside(source: str, word: str) -> Path:
+    """The name of a table that answers one, in its folder; of a named table in the working directory."""
+    path = Path(source)
+    stem, suffix = path.name.removesuffix(".gz"), Path(path.name.removesuffix(".gz")).suffix
+    return path.with_name(f"{stem.removesuffix(suffix)}_{word}{suffix or '.csv'}")
+
+
+def lines(answers: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """A line a row of the table, under a head."""
+    yield f"{'row':>6}  {'observed':>8}  {'log p':>12}  classes"
+    for answer in answers:
+        of_classes = answer.get("posterior", {})
+        best = sorted(of_classes, key=lambda name: -of_classes[name])[:CLASSES]
+        told = ", ".join(f"{name} {100 * of_classes[name]:.1f} %" for name in best)
+        yield f"{answer['row']:>6}  {answer['observed']:>8}  {answer['log_likelihood']:>12.4f}  {told}".rstrip()
+
+
+def shown(names: Sequence[str], piece: Sequence[Cells]) -> str:
+    """Rows under a head, in columns."""
+    columns = [
+        [name, *("" if cell is None else cell for cell in cells)]
+        for name, cells in zip(names, piece, strict=True)
+    ]
+    widths = [max(map(len, column)) for column in columns]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in zip(*columns, strict=True)
+    )
