@@ -131,10 +131,12 @@ class TableModel:
 
     def _fill(self, x: Tensor, y: Tensor | None, how: str, seed: int) -> Tensor:
         if how == "sampled":
-            return self.trained.complete(x, y, seed)
+            drawn: Tensor = self.trained.complete(x, y, seed)
+            return drawn
         if how == "most_probable":
-            return self.trained.most_probable_completion(x, y)
-        mean = self.trained.expected_completion(x, y)[0]
+            likely: Tensor = self.trained.most_probable_completion(x, y)
+            return likely
+        mean: Tensor = self.trained.expected_completion(x, y)[0]
         if self.layout.one_hot:
             return mean  # the mean of a cell of 0 and 1 is its probability: `decode` takes the largest
         for column, span in self.layout.spans():
@@ -152,7 +154,8 @@ class TableModel:
             asked[:, 0, 0, cell] = value
             of_classes = self.trained.class_log_likelihood(asked)
             scores.append(of_classes.logsumexp(1) if y is None else of_classes.gather(1, y[:, None])[:, 0])
-        return torch.stack(scores, 1).softmax(1)
+        found: Tensor = torch.stack(scores, 1).softmax(1)
+        return found
 
     def write_completed(self, source: str | Path, out: Path, how: str = "expected", seed: int = 1) -> int:
         """Write the completed table, in the form of the source; gives the number of rows."""
@@ -179,7 +182,8 @@ class TableModel:
                 continue
             probabilities = scores.softmax(1).double().cpu().numpy()
             chosen = label.decode(probabilities.argmax(1).astype(float))
-            yield [chosen, *([f"{p:.6g}" for p in column] for column in probabilities.T)]
+            shares: list[Cells] = [[f"{p:.6g}" for p in column] for column in probabilities.T]
+            yield [chosen, *shares]
 
     def predicted_names(self) -> list[str]:
         """Names of the columns of `predicted`."""

@@ -49,6 +49,7 @@ def as_blob(x: Any, shape: Shape, layout: Layout | None = None) -> Tensor:
     """
     if is_frame(x):
         return from_frame(x, shape, layout)
+    blob: Tensor
     if not isinstance(x, Tensor):
         try:
             array = np.asarray(x)
@@ -63,19 +64,20 @@ def as_blob(x: Any, shape: Shape, layout: Layout | None = None) -> Tensor:
         x = torch.from_numpy(
             np.ascontiguousarray(array, np.float64 if array.dtype.kind == "f" else np.float32)
         )
-    if x.is_complex():
-        raise DataError(f"takes x of shape (N, {spelt(shape)}) of real numbers, found {x.dtype}")
-    if tuple(x.shape[1:]) == shape and x.dim() == len(shape) + 1:
-        return x
+    blob: Tensor = x
+    if blob.is_complex():
+        raise DataError(f"takes x of shape (N, {spelt(shape)}) of real numbers, found {blob.dtype}")
+    if tuple(blob.shape[1:]) == shape and blob.dim() == len(shape) + 1:
+        return blob
     fits = {
-        x.dim() == len(shape) and tuple(x.shape) == shape,
-        x.dim() == 2 and x.shape[1] == prod(shape),
-        x.dim() == 1 and x.numel() == prod(shape),
-        x.dim() == 3 and shape[0] == 1 and tuple(x.shape[1:]) == shape[1:],
+        blob.dim() == len(shape) and tuple(blob.shape) == shape,
+        blob.dim() == 2 and blob.shape[1] == prod(shape),
+        blob.dim() == 1 and blob.numel() == prod(shape),
+        blob.dim() == 3 and shape[0] == 1 and tuple(blob.shape[1:]) == shape[1:],
     }
     if True in fits:
-        return x.reshape(-1, *shape)
-    raise DataError(f"takes x of shape (N, {spelt(shape)}), found {tuple(x.shape)}")
+        return blob.reshape(-1, *shape)
+    raise DataError(f"takes x of shape (N, {spelt(shape)}), found {tuple(blob.shape)}")
 
 
 def spelt(shape: Shape) -> str:
