@@ -51,6 +51,6 @@ CASES = [
     Case("leaves_poisson", net(kind("poisson")), inputs={"x": COUNTS}, gradient=()),
     Case("leaves_mixed", net(MIXED), inputs={"x": COUNTS}, gradient=()),
     Case("latent_tree", tree("parent: 1 parent: -1 parent: 1 parent: 0")),
-    Case("latent_chain", tree()),
+    Case("latent_tree_by_default", tree()),
     Case("latent_root_alone", tree().replace("dim: 2 dim: 2 }", "dim: 1 dim: 1 }")),
 ]  # fmt: skip

@@ -79,7 +79,7 @@ class LatentTree(Inner):
             self.fail(f"needs a bottom of 4 axes (N, C, H, W), found {shapes[0]}", "bottom", 0)
         self.states, self.grid = shapes[0][1], shapes[0][2:]
         self.positions = self.grid[0] * self.grid[1]
-        given = list(self.param.parent) or [i - 1 for i in range(self.positions)]
+        given = list(self.param.parent) or [(i + 1) // 2 - 1 for i in range(self.positions)]
         if len(given) != self.positions:
             self.fail(f"names {len(given)} parents for {self.positions} positions", FIELD, "parent")
         if wrong := no_tree(given):
@@ -143,6 +143,13 @@ class LatentTree(Inner):
             return top[:, :, None, None]
         b_PKK = self.blob(1).squeeze(1)[self.structure.order]
         return self.levels(self.ordered(bottoms[0]), b_PKK, False)[0][0][:, :, None, None]
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return (bottoms[0].new_empty(bottoms[0].shape[0], self.states, 1, 1),)
+
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """A product for each state of a position and of its parent (of exponentials)."""
+        return bottoms[0][0] * (self.positions - 1) * self.states**2
 
     def levels(self, x_PBK: Tensor, b_PKK: Tensor, best: bool) -> list[Tensor]:
         """Activations (n, B, K) of each depth, the root first, with all that lies below counted in."""
