@@ -24,6 +24,8 @@ def render(
     values: Annotated[
         list[Path] | None, typer.Option("--values", help="A YAML or JSON file of values; may be given again.")
     ] = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan, whose values of one point are put in.")] = None,
+    point: Annotated[int, typer.Option(min=1, help="Number of the plan's point.")] = 1,
     engine: Annotated[
         str | None, typer.Option(help="jinja, percent or dollar; by default what the text looks like.")
     ] = None,
@@ -34,11 +36,21 @@ def render(
         bool, typer.Option("--check/--no-check", help="Read the text as a net or a solver.")
     ] = True,
 ) -> None:
-    """Put values into a template. Mistakes name the line of the text, and that of the template."""
+    """Put values into a template. Mistakes name the line of the text, and that of the template.
+
+    As in a plan's runs, `name` (the template's, without its suffix), `run_idx_1` and `caffe_random_seed` (both 1) have
+    values where none are given.
+    """
     from netspec.experiments.values import parse_settings, read_values
     from netspec.schema.templates import rendered
 
-    given = {name: value for path in values or () for name, value in read_values(path).items()}
+    given: dict[str, Any] = {"name": file.stem, "run_idx_1": 1, "caffe_random_seed": 1}
+    if plan is not None:
+        from netspec.experiments.points import values_of_point
+
+        given, own = values_of_point(plan, file, point)
+        engine = engine or own
+    given |= {name: value for path in values or () for name, value in read_values(path).items()}
     made = rendered(file, {**given, **parse_settings(settings or ())}, engine)
     if out is not None:
         out.write_text(made.text, encoding="utf-8")

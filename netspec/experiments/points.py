@@ -11,7 +11,7 @@ from typing import Any
 
 from netspec.errors import SpecError
 from netspec.experiments.parameters import MOST
-from netspec.experiments.plans import ADAPTIVE, Group, Plan, Stage
+from netspec.experiments.plans import ADAPTIVE, Group, Plan, Stage, read_plan
 from netspec.run.settings import settable
 from netspec.schema.templates import Rendered, rendered
 
@@ -136,6 +136,15 @@ def variables(run: PlannedRun, plan: Plan) -> Values:
     if run.seed is not None:
         own["seed"] = run.seed
     return {**own, **run.values, "name": name} if plan.original else {**own, **run.values}
+
+
+def values_of_point(path: Path, template: Path, number: int) -> tuple[Values, str | None]:
+    """(what the template of a plan's run is given, its engine); runs count from 1. Raises SpecError."""
+    plan = read_plan(path, template)
+    runs = runs_of(plan)
+    if number > len(runs):
+        raise SpecError(f"{path}: has {len(runs)} points, found {number}")
+    return variables(runs[number - 1], plan), plan.engine
 
 
 def text_of(run: PlannedRun, plan: Plan) -> Rendered | None:

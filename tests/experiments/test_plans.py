@@ -83,6 +83,33 @@ def test_dry_run_of_an_original_plan(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not Path("model").exists()
 
 
+def test_render_with_the_values_of_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, ORIGINAL)
+    app(
+        ["render", str(tmp_path / "net.prototmp"), "--plan", str(path), "--point", "5"], standalone_mode=False
+    )
+    text = capsys.readouterr().out
+    assert "base_lr: 0.001" in text
+    assert "num_output: 6" in text
+    given = [part for value in ("base_lr=0.1", "units=3", "max_iter=5") for part in ("--set", value)]
+    app(["render", str(tmp_path / "net.prototmp"), *given, "-o", str(tmp_path / "o")], standalone_mode=False)
+    assert 'snapshot_prefix: "net"' in (tmp_path / "o").read_text()
+    with pytest.raises(SpecError, match="has 6 points, found 7"):
+        app(
+            ["render", str(tmp_path / "net.prototmp"), "--plan", str(path), "--point", "7"],
+            standalone_mode=False,
+        )
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "nets" / "plans").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_plans_that_are_shipped(path: Path) -> None:
+    plan = read_plan(path)
+    if plan.search == "grid":
+        assert len(runs_of(plan)) == plan.points
+
+
 def test_dry_run_times_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, ORIGINAL)
     app(["sweep", str(path), "--dry-run", "-j", "2"], standalone_mode=False)
