@@ -11,13 +11,14 @@ from netspec.data import Feeder
 from netspec.net.net import Net
 from netspec.net.random_state import random_state, set_random_state
 from netspec.run.watch import Diverged, Pass, counts, finite, guilty_output
+from netspec.schema.spec import LayerSpec
 
 
 class Labels:
     """Inputs of a net that layers read as labels: how many of their values are NaN."""
 
     def __init__(self, net: Net):
-        self.readers = {}
+        self.readers: dict[int, LayerSpec] = {}
         """Number of the input to the layer that reads it as labels."""
         for step in net.graph.steps:
             for i, slot in enumerate(step.reads):
@@ -63,8 +64,8 @@ class Sight:
 
         Raises Diverged where that is a loss, or a loss is infinite, or where all labels are missing.
         """
-        if texts := self.labels.all_missing():
-            raise Diverged(f"the test has nothing to score: {texts[0]}")
+        if missing := self.labels.all_missing():
+            raise Diverged(f"the test has nothing to score: {missing[0]}")
         losses = {self.net.graph.name(slot) for slot, _ in self.net.graph.losses}
         bad = {
             name: self.net.graph.find(name)

@@ -44,9 +44,7 @@ def nets() -> list[Shipped]:
         if file.stem not in names:
             continue
         solvers = [
-            other.stem
-            for other in files
-            if other.stem.endswith("_solver") and owner(other.stem, names) == file.stem
+            other.stem for other in files if other.stem.endswith("_solver") and owner(other) == file.stem
         ]
         own = f"{file.stem}_solver"
         solvers.sort(key=lambda solver: (solver != own, solver))
@@ -54,9 +52,10 @@ def nets() -> list[Shipped]:
     return found
 
 
-def owner(solver: str, names: set[str]) -> str:
-    """The net that a solver belongs to by its name: the longest that its name begins with."""
-    return max((name for name in names if solver.startswith(f"{name}_")), key=len, default="")
+def owner(solver: Path) -> str:
+    """The net that a solver names, without its folder and ending."""
+    named = re.search(r'^\s*(?:train_)?net:\s*"([^"]+)"', solver.read_text(encoding="utf-8"), re.M)
+    return Path(named[1]).stem if named else ""
 
 
 def about(path: Path) -> str:

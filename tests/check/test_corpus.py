@@ -192,7 +192,7 @@ def test_dialects() -> None:
     assert found[""].dialects == ["PSPNet"]
     assert found["segnet"].dialects == ["segnet"]
     (problem,) = check(net, dialect="seg").problems
-    assert problem.message == "unknown dialect 'seg'; there are segnet, pspnet, yjxiong"
+    assert problem.message == "unknown dialect 'seg'; there are segnet, pspnet, yjxiong, intel, textboxes"
     assert report("segnet_train").dialects == ["SegNet"]
     assert report("ssd_train").dialects == ["SSD"]
     assert report("v1_forks").dialects == ["DeepLab", "DeconvNet", "SegNet"]
@@ -222,7 +222,7 @@ def test_stages_are_tried_together_where_none_alone_is_enough() -> None:
 def test_values_that_decide_numbers_must_be_known() -> None:
     found = check(CORPUS / "values.prototxt", run=True)
     assert [problem.position.line for problem in found.problems if problem.position] == [3, 4, 5]
-    assert "expects one of TRAIN, TEST, found test" in found.problems[2].message
+    assert "expects one of TRAIN, TEST, RUN, found test" in found.problems[2].message
     assert ["FPGA" in warning.message for warning in found.warnings] == [True]
 
 

@@ -24,14 +24,15 @@ DIGITS = str(ROOT / "nets" / "ht_cac_digits.prototxt")
 
 FLAGS = {
     "train": "allow-python compile device dialect iterations no-compile out resume seed set weights",
-    "test": "allow-python device iterations json seed stage weights",
+    "test": "allow-python confusion device hardest iterations json out seed stage weights",
     "check": "dialect json no-run no-strict run strict weights",
     "summary": "level phase stage",
     "draw": "level phase rankdir stage",
     "report": "",
     "render": "check engine no-check out set values",
     "list": "json",
-    "sweep": "dry-run jobs json no-timing out timing",
+    "lr-range": "device from iterations json out seed set to weights",
+    "sweep": "device dry-run jobs json keep no-timing out retry storage timing",
     "new": "caffe images solver",
     "serve": "allow-host body-mb device host open port waiting weights",
     "activations": "blob image weights",

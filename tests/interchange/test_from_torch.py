@@ -205,7 +205,7 @@ def test_what_caffe_lacks_is_named_with_its_line() -> None:
         "operator gelu: Caffe has no layer for it",
         "operator layer_norm: Caffe has no layer for it",
     ]
-    assert all("test_interchange_torch.py:" in line for line in lines)
+    assert all("test_from_torch.py:" in line for line in lines)
 
 
 @pytest.mark.parametrize(

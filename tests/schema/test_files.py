@@ -10,13 +10,12 @@ import pytest
 
 from netspec import schema
 from netspec.errors import SpecError
-from tests.places import ROOT
 
 
 def test_generated_files_are_fresh() -> None:
     pytest.importorskip("grpc_tools")
     done = subprocess.run(
-        [sys.executable, ROOT / "tools" / "compile_schema.py", "--check"],
+        [sys.executable, "-m", "tools.generate.compile_schema", "--check"],
         capture_output=True,
         text=True,
         check=False,

@@ -128,6 +128,7 @@ TEXTS = {
     "Nadam": "momentum: 0.9 delta: 1e-16",
     "SMORMS3": "",
     "DirectionalAdam": "momentum: 0.9",
+    "EM": "",
     "HardEM": "",
 }
 

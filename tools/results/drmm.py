@@ -183,7 +183,7 @@ def table(out: Path = Path("runs/drmm"), reconstruction: bool = True, test: bool
     test: runs whose tests were on held-out images are tested on the test images, once, with their newest snapshot.
     """
     for run in sorted(path.parent for path in out.glob("*/metrics.jsonl")):
-        lines = parse_lines((run / "metrics.jsonl").read_text())
+        lines, _ = parse_lines((run / "metrics.jsonl").read_bytes())
         tests = [line for line in lines if line["kind"] == "test"]
         if not tests:
             continue

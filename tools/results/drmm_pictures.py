@@ -183,7 +183,8 @@ def curves(out: Path, runs: list[Path], aim: float = 1.5, epoch: int = 500) -> N
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for run in runs:
-        lines = [line for line in parse_lines((run / "metrics.jsonl").read_text()) if line["kind"] == "test"]
+        every, _ = parse_lines((run / "metrics.jsonl").read_bytes())
+        lines = [line for line in every if line["kind"] == "test"]
         points = [(line["iteration"] / epoch, 100 * (1 - line["outputs"]["accuracy"])) for line in lines]
         axes.plot(*zip(*points, strict=True), marker=".", label=run.name)
         first = next((epochs for epochs, error in points if error < aim + 1e-4), None)

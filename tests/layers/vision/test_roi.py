@@ -162,7 +162,7 @@ def test_roi_align_equals_loops(samples: int, beyond: int) -> None:
         (
             "ROIPooling",
             "roi_pooling_param { pooled_h: 2 pooled_w: 2 }",
-            "dim: 5 dim: 4",
+            "dim: 5 dim: 3",
             "needs regions (R, 5)",
         ),
         (
