@@ -49,7 +49,6 @@ def as_blob(x: Any, shape: Shape, layout: Layout | None = None) -> Tensor:
     """
     if is_frame(x):
         return from_frame(x, shape, layout)
-    blob: Tensor
     if not isinstance(x, Tensor):
         try:
             array = np.asarray(x)
