@@ -81,10 +81,13 @@ def refuse_power(left: Any, right: Any) -> None:
         raise Refused(f"a power of more than {BITS} bits")
 
 
-def refuse_width(text: str) -> None:
+WIDE_PERCENT = re.compile(r"%(?:\(\w*\))?[-+ #0]*(?:\*|\d{5,}|\d*\.(?:\*|\d{5,}))")
+WIDE_BRACES = re.compile(r"\{[^{}]*:[^{}]*?(?:\d{5,}|\{)")
+
+
+def refuse_width(text: str, wide: re.Pattern[str] = WIDE_PERCENT) -> None:
     """Formats that ask for a wide field, or for a width that is given as a value."""
-    wide = any(int(digits[:9]) > WIDTH for digits in re.findall(r"\d+", text))
-    if ("%" in text or "{" in text) and (wide or re.search(r"%[^a-zA-Z%]*\*", text)):
+    if wide.search(text):
         raise Refused(f"a format of more than {WIDTH} characters")
 
 
@@ -92,7 +95,7 @@ def refuse_call(function: Any, arguments: tuple[Any, ...]) -> None:
     """Methods of texts and numbers that make texts of a length that is asked for."""
     owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
     if isinstance(owner, str) and name in ("format", "format_map"):
-        refuse_width(owner)
+        refuse_width(owner, WIDE_BRACES)
     if isinstance(owner, str | bytes | int) and name in (
         "center",
         "ljust",
