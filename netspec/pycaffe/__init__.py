@@ -13,13 +13,14 @@ from netspec.layers import consent
 from netspec.layers.blob import Blob, BlobVec
 from netspec.layers.python_layer import PythonLayer as Layer
 from netspec.pycaffe import _caffe, alias, coord_map, draw, io, net_spec, proto, pycaffe
+from netspec.pycaffe._caffe import NCCL, layer_type_list
 from netspec.pycaffe.classifier import Classifier
 from netspec.pycaffe.detector import Detector
-from netspec.pycaffe.layer_types import layer_type_list
 from netspec.pycaffe.mode import (
     TEST,
     TRAIN,
     CaffeError,
+    Timer,
     has_nccl,
     init_log,
     log,
@@ -34,7 +35,6 @@ from netspec.pycaffe.mode import (
     solver_count,
     solver_rank,
 )
-from netspec.pycaffe.nccl import NCCL
 from netspec.pycaffe.net import Net
 from netspec.pycaffe.net_spec import NetSpec, layers, params, to_proto
 from netspec.pycaffe.solver import (
@@ -47,7 +47,6 @@ from netspec.pycaffe.solver import (
     Solver,
     get_solver,
 )
-from netspec.pycaffe.timer import Timer
 
 __version__ = "1.0.0"
 """The version of Caffe whose interface this is."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from netspec.pycaffe import io
-from netspec.pycaffe.nccl import NCCL
+from netspec.pycaffe._caffe import NCCL
+from netspec.pycaffe.mode import Timer
 from netspec.pycaffe.net import Net
 from netspec.pycaffe.solver import (
     AdaDeltaSolver,
@@ -15,7 +16,6 @@ from netspec.pycaffe.solver import (
     RMSPropSolver,
     SGDSolver,
 )
-from netspec.pycaffe.timer import Timer
 
 __all__ = [
     "NCCL",

@@ -18,8 +18,7 @@ from netspec.pycaffe import debug, feeds, mode
 from netspec.pycaffe.memory import Memory, NetBlob, zeros
 from netspec.pycaffe.need import needs
 from netspec.pycaffe.splits import insert_splits
-from netspec.pycaffe.step import Step
-from netspec.pycaffe.user_step import UserStep
+from netspec.pycaffe.step import Step, UserStep
 from netspec.schema.spec import NetSpec, loss_weights
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from netspec.layers.base import Shape, between, register
-from netspec.layers.basic.resample import Resize
+from netspec.layers.basic.resize import Resize
 from netspec.schema.spec import TRAIN
 
 
