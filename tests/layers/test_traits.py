@@ -76,8 +76,11 @@ FORMATS = ("schema", "interchange", "pycaffe", "data/writing")
 """Rooms that read and write other programs' names of types: old versions, wire numbers, torch, ONNX, pycaffe."""
 NAMED = {
     "rendering/levels.py": 13,  # the layers of which a level of a rendering model is made
-    "model/model.py": 5,
-    "model/pages.py": 1,
+    "model/model.py": 8,
+    "model/pages.py": 2,
+    "model/inputs.py": 2,
+    "model/rows.py": 1,
+    "cli/asking.py": 1,
 }
 """How often files of other rooms may write a type's name; fewer is better."""
 
