@@ -110,6 +110,14 @@ def shared_ends(a: str, b: str) -> int:
     return sum(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pair)) for pair in pairs)
 
 
+def one_edit(a: str, b: str) -> bool:
+    """Whether one letter changed, added or left out, or two neighbours swapped, make `b` of `a`."""
+    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    left, right = a[start:], b[start:]
+    swapped = left[:2] == right[1::-1] and left[2:] == right[2:]
+    return swapped or left[1:] == right[1:] or left[1:] == right or left == right[1:]
+
+
 def did_you_mean(name: str, candidates: Iterable[str], more: str = "") -> str:
     """`"; did you mean 'conv1'?"`, or the empty string when no candidate is close; `more` as a sentence behind it."""
     found = nearest(name, candidates)

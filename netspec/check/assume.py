@@ -72,10 +72,18 @@ def sizes(graph: Graph) -> tuple[Size, ...]:
 
 
 def input_shapes(
-    graph: Graph, steps: Collection[Step], size: Size, batch: int | None = None
+    graph: Graph,
+    steps: Collection[Step],
+    size: Size,
+    batch: int | None = None,
+    given: Mapping[str, Shape] | None = None,
 ) -> dict[str, Shape]:
-    """Shapes of the tops of `steps`, by name. `size` is that of images; `batch` replaces what the layers say."""
-    return _Search(graph, list(steps), size, batch).run()
+    """Shapes of the tops of `steps`, by name. `size` is that of images; `batch` replaces what the layers say.
+
+    given: shapes of inputs that are known.
+    """
+    known = {slot: given[graph.name(slot)] for slot in graph.inputs if given and graph.name(slot) in given}
+    return _Search(graph, list(steps), size, batch, known).run()
 
 
 RANDOM = {
@@ -111,7 +119,8 @@ class _Search:
         wanted = [slot for step in self.steps for slot in step.writes]
         for step in self.steps:
             likely = step.kind.likely_shapes(step.layer, self.image(step))
-            self.given.update(zip(step.writes, likely or (), strict=False))
+            for slot, shape in zip(step.writes, likely or (), strict=False):
+                self.given.setdefault(slot, shape)
         for _ in wanted:
             found = self.walk()
             new = {slot: found[slot].shape for slot in wanted if slot in found and slot not in self.given}

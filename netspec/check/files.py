@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 from netspec import schema
 from netspec.check.report import Report, State, Wanted, problems_of
 from netspec.check.states import check_net
-from netspec.errors import NetspecError, Problem, SpecError
-from netspec.layers import registry
+from netspec.errors import NetspecError, Problem, SpecError, nearest
+from netspec.net.reading import refused
+from netspec.net.reading import warnings as unknown_warnings
 from netspec.run.experiment import find_file, idle_stages
-from netspec.schema.forks import FORK_FIELDS, dialects
+from netspec.schema.forks import dialects
 from netspec.schema.spec import TEST, TRAIN
-from netspec.schema.upgrade import V1_TYPES
 from netspec.solver import Solver
 
-SLIP = 0.84
-"""From this likeness (difflib's ratio) on, an unknown field is a valid one misspelt, not one of another fork."""
 KINDS = {"LabelMap": "label map"}
-HARMLESS = ("engine", "backend", "solver_mode", "snapshot_format")
-"""Fields whose value decides no number: one that the schema does not know is only warned of."""
 
 
 def check(
@@ -31,16 +27,21 @@ def check(
     run: bool = False,
     dialect: str = "",
     weights: str | Path | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Report:
     """Check one file.
 
     strict: every field that the schema does not know is a problem (else a warning, unless it looks like a slip).
     run: also walk each net forward on random inputs, and backward where it has a loss.
     dialect: whose layers those are that forks give one name, where their fields do not tell (`forks.DIALECTS`).
+    shapes: of inputs whose data is not here, by name.
     weights: a weight file of the net: it tells the dialect where nothing else does, and it must fit.
     Never raises for a bad file: what is wrong stands in the report.
     """
-    return check_file(path, Wanted(run, dialect, weights), strict)
+    report = check_file(path, Wanted(run, dialect, weights, shapes or {}), strict)
+    report.warnings = list(dict.fromkeys(report.warnings))  # once, not for each phase
+    report.problems = list(dict.fromkeys(report.problems))
+    return report
 
 
 def check_file(path: str | Path, wanted: Wanted, strict: bool = False) -> Report:
@@ -60,8 +61,9 @@ def check_file(path: str | Path, wanted: Wanted, strict: bool = False) -> Report
         report.problems.append(Problem(f"{text}: is it a file of Caffe?", document.unknown[0].position))
         return report
     for unknown in document.unknown:
-        bad = strict or is_slip(unknown) or is_wrong_value(unknown)
-        (report.problems if bad else report.warnings).append(unknown.problem)
+        bad = unknown.problem if strict else refused(unknown)
+        report.problems += [bad] if bad is not None else []
+    report.warnings += [] if strict else unknown_warnings(document.unknown)
     if document.kind == "solver":
         check_solver(document, report, wanted)
     elif document.kind == "net":
@@ -76,22 +78,6 @@ def is_label_map(document: schema.Document) -> bool:
     """Whether it was read as a net, but is one of SSD's lists of class names."""
     names = {unknown.name for unknown in document.unknown if len(unknown.path) == 1}
     return document.kind == "net" and names == {"item"} and not document.message.ListFields()
-
-
-def is_slip(unknown: schema.UnknownField) -> bool:
-    """Whether an unknown field of a layer that netspec knows is so like a valid one that it must be a misspelling."""
-    if unknown.name in FORK_FIELDS.get(unknown.owner, {}):
-        return False
-    if unknown.nearest is None or (unknown.layer_type is not None and unknown.layer_type not in registry):
-        return False
-    return SequenceMatcher(None, unknown.name, unknown.nearest).ratio() >= SLIP
-
-
-def is_wrong_value(unknown: schema.UnknownField) -> bool:
-    """Whether an enum has a value that is none, where what it is taken for means another thing."""
-    if not unknown.is_value or unknown.path[-1] in HARMLESS or unknown.owner == "V1LayerParameter":
-        return False
-    return unknown.layer_type is None or V1_TYPES.get(unknown.layer_type, unknown.layer_type) in registry
 
 
 def check_solver(document: schema.Document, report: Report, wanted: Wanted) -> None:
@@ -134,8 +120,16 @@ def follow(
     """Check the net file, or the solver of the pretraining, that a solver names."""
     kind = "solver" if field_path == ("pretraining",) else "net"
     found, place = find_file(path, document.file), document.at(*field_path)
+    template = Path(document.file).with_name(Path(path).name).with_suffix(".prototmp")
+    if found is None and kind == "net" and template.is_file():
+        text = f"net file {path!r} is not here; netspec render makes it from the template {template.name} beside it"
+        report.warnings.append(Problem(text, place))
+        report.needs.append(path)
+        return
     if found is None:
-        report.warnings.append(Problem(f"{kind} file {path!r} is not here", place))
+        report.problems.append(
+            Problem(f"{kind} file {path!r} is not here{near_file(path, document.file)}", place)
+        )
         report.needs.append(path)
         return
     above = (*wanted.above, Path(document.file).resolve())
@@ -156,6 +150,16 @@ def follow(
     report.phases |= inner.phases
     report.name = inner.name
     report.stages += [] if kind == "solver" else inner.stages
+
+
+def near_file(path: str, beside: str) -> str:
+    """The file most like the one that is not here, of those beside the spec."""
+    try:
+        names = [entry.name for entry in Path(beside).parent.iterdir() if entry.is_file()]
+    except OSError:
+        return ""
+    near = nearest(Path(path).name, names, cutoff=0.8)
+    return f"; did you mean {near!r}?" if near else ""
 
 
 def states_of(solver: Any, name: str | int, index: str | int = 0) -> tuple[State, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ class Wanted:
     """Whose layers those are that forks give one name."""
     weights: str | Path | None = None
     """A weight file that should fit the net."""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of inputs whose data is not here, by name."""
     states: tuple[State, ...] = ()
     """Those in which a solver runs the net."""
     above: tuple[Path, ...] = ()
@@ -56,17 +59,27 @@ class Report:
     def ok(self) -> bool:
         return not self.problems
 
+    @property
+    def status(self) -> str:
+        """ "ok", "not ok", or "ok, data absent" where nothing is wrong, but what the net reads is not here."""
+        return "not ok" if self.problems else "ok, data absent" if self.needs else "ok"
+
     def __str__(self) -> str:
-        lines = [
-            f"{self.file}: {'ok' if self.ok else 'not ok'}: {self.kind or 'not read'} {self.name}".rstrip()
-        ]
+        lines = [f"{self.file}: {self.status}: {self.kind or 'not read'} {self.name}".rstrip()]
         if self.legacy:
             lines.append(f"  old syntax, upgraded on reading: {', '.join(self.legacy)}")
         if self.dialects not in ([], ["BVLC"]):
             lines.append(f"  for the Caffe of {', '.join(self.dialects)}")
         for phase, found in self.phases.items():
-            size = "shapes unknown" if found["parameters"] is None else f"{found['parameters']:,} parameters"
+            size = (
+                "parameters unknown" if found["parameters"] is None else f"{found['parameters']:,} parameters"
+            )
+            if found["parameters"] is None and not found["inputs"]:
+                size = "shapes unknown"
             lines.append(f"  {phase}: {found['layers']} layers, {size}")
+            if found["parameters"] is None and found["assumed"]:
+                name, shape = next(iter(found["assumed"].items()))
+                lines.append(f"    say the shape of the data: --shape {name}={','.join(map(str, shape))}")
             for name, shape in found["assumed"].items():
                 lines.append(f"    assumed {name} {tuple(shape)}, as its source is not here")
             if "weights" in found:
@@ -84,7 +97,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Plain data for `--json`."""
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        found["ok"] = self.ok
+        found["ok"], found["status"] = self.ok, self.status
         for name in ("problems", "warnings"):
             found[name] = [problem_json(problem) for problem in found[name]]
         return found

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from netspec import schema
-from netspec.check import assume, trial
+from netspec.check import assume, guesses, trial
 from netspec.check.report import Report, Wanted
 from netspec.check.stand_ins import StandIn, tell
 from netspec.check.whole import whole_sizes
-from netspec.errors import DataError, Position, Problem, SnapshotError, SpecError
+from netspec.errors import DataError, Position, Problem, SnapshotError, SpecError, did_you_mean
 from netspec.interchange import load_weights
 from netspec.layers import consent
 from netspec.layers.base import Shape
+from netspec.net import reading
 from netspec.net.graph import Graph, Step, compile
 from netspec.net.net import Net, build
 from netspec.run import experiment
 from netspec.schema import spec
 
+log = logging.getLogger("netspec")
 PHASES = (spec.TRAIN, spec.TEST)
 
 
@@ -28,13 +30,13 @@ def check_phase(
     graph: Graph, report: Report, wanted: Wanted, known: Collection[Position | None] = ()
 ) -> dict[str, Any]:
     """What is in one phase. `known` are the places of mistakes that are reported already."""
-    net, assumed = shaped(graph, report, known)
+    net, assumed, told = shaped(graph, report, known, wanted.shapes)
     whole = net is not None and all(map(net.is_known, range(len(graph.slots))))
     if net is None:
         return {"layers": len(graph.steps), "parameters": None, "inputs": {}, "outputs": {}, "assumed": {}}
     result: dict[str, Any] = {
         "layers": len(graph.steps),
-        "parameters": sum(param.value.numel() for param in net.params) if whole else None,
+        "parameters": guesses.parameters(net) if whole and told else None,
         "inputs": shapes_of(net, graph.inputs),
         "outputs": shapes_of(net, graph.outputs),
         "assumed": {name: list(shape) for name, shape in assumed.items()},
@@ -64,19 +66,75 @@ def shapes_of(net: Net, slots: Sequence[int]) -> dict[str, list[int] | None]:
 
 @consent.withheld()
 def shaped(
-    graph: Graph, report: Report, known: Collection[Position | None] = ()
-) -> tuple[Net | None, dict[str, Shape]]:
-    """The net on the meta device. Where a data source is not here, shapes that the net accepts are assumed.
+    graph: Graph,
+    report: Report,
+    known: Collection[Position | None] = (),
+    shapes: Mapping[str, Shape] | None = None,
+) -> tuple[Net | None, dict[str, Shape], bool]:
+    """The net on the meta device, the shapes that were assumed for data that is not here, and whether these tell the
+    number of parameters.
 
+    shapes: of inputs by name, in place of what their layers say.
     None in place of the net where none of the assumptions fits, which the report then says, or where mistakes
-    at `known` places are all that hinders.
+    at `known` places are all that hinders. Raises SpecError for mistakes that do not depend on the absent data.
     """
-    open_steps = []
+    given = given_shapes(graph, shapes or {})
+    steps = [
+        step
+        for step in open_steps(graph, report)
+        if not all(graph.name(slot) in given for slot in step.writes)
+    ]
+    if not steps:
+        try:
+            return build(graph, device="meta", input_shapes=given, unknown=[]), {}, True
+        except SpecError as error:
+            if all(problem.position in known for problem in error.problems):
+                return None, {}, True
+            raise
+    tried: list[tuple[dict[str, Shape], SpecError]] = []
+    for size in chain(guesses.sizes(graph, steps), whole_sizes(graph, steps)):
+        found = assume.input_shapes(graph, steps, size, given=given)
+        if any(found == other for other, _ in tried):
+            continue
+        try:
+            net = build(graph, device="meta", input_shapes={**given, **found}, unknown=[])
+        except SpecError as error:
+            if all(problem.position in known for problem in error.problems):
+                return None, found, False
+            tried.append((found, error))
+            continue
+        return net, found, guesses.is_told(graph, steps, found, net)
+    if lasting := guesses.lasting(graph, [({**given, **found}, error) for found, error in tried]):
+        raise SpecError(lasting)
+    for problem in tried[0][1].problems if tried else ():
+        text = f"with assumed shapes of its missing data: {problem.message}; say the right one: {offered(graph, steps)}"
+        report.warnings.append(Problem(text, problem.position))
+    return None, {}, False
+
+
+def given_shapes(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """The shapes that are given, which must be of inputs of the graph."""
+    inputs = [graph.name(slot) for slot in graph.inputs]
+    for name in shapes:
+        if name not in inputs:
+            known = f"; its inputs are {', '.join(inputs)}" if inputs else "; it has none"
+            raise SpecError(f"the net has no input {name!r}{did_you_mean(name, inputs)}{known}")
+    return dict(shapes)
+
+
+def offered(graph: Graph, steps: Sequence[Step]) -> str:
+    """The option that gives the shape of the first input whose data is not here."""
+    return f"--shape {graph.name(steps[0].writes[0])}=1,3,224,224" if steps else ""
+
+
+def open_steps(graph: Graph, report: Report) -> list[Step]:
+    """Steps that feed the net, and whose data is not here; the report says so."""
+    steps = []
     for step in graph.steps:
         if not step.kind.is_source:
             continue
         if isinstance(step.layer, StandIn):
-            open_steps.append(step)
+            steps.append(step)
             continue
         if (lack := step.kind.lacking(step.layer)) is not None:
             tell(lack, report)
@@ -85,42 +143,32 @@ def shaped(
         except (DataError, SpecError) as error:
             if isinstance(error, SpecError) and has_source(step):
                 raise
-            open_steps.append(step)
+            steps.append(step)
             missing = step.layer.problem(str(error).rpartition(f"{step.layer}: ")[2])
             if str(missing) not in map(str, report.warnings):
                 report.warnings.append(missing)
                 report.needs.append(source_of(step))
-    first: SpecError | None = None
-    for size in chain(assume.sizes(graph), whole_sizes(graph, open_steps)):
-        shapes = assume.input_shapes(graph, open_steps, size)
-        try:
-            return build(graph, device="meta", input_shapes=shapes, unknown=[]), shapes
-        except SpecError as error:
-            if all(problem.position in known for problem in error.problems):
-                return None, shapes
-            if not open_steps:
-                raise
-            first = first or error
-    for problem in first.problems if first else ():
-        report.warnings.append(
-            Problem(f"with assumed shapes of its missing data: {problem.message}", problem.position)
-        )
-    return None, {}
+    return steps
 
 
 def shaped_net(
-    path: str | Path, phase: str = spec.TRAIN, stages: Collection[str] = (), level: int | None = None
+    path: str | Path,
+    phase: str = spec.TRAIN,
+    stages: Collection[str] = (),
+    level: int | None = None,
+    shapes: Mapping[str, Shape] | None = None,
 ) -> Net:
     """The net of a file, of the net a solver file names, or of a run folder, with its shapes and no memory allocated.
 
-    stages, level: of the net's state; for a solver file beside and in place of what it says itself.
+    stages, level: of the net's state; for a solver file beside and in place of what it says itself. shapes: of inputs
+    whose data is not here; without them shapes that the net accepts are assumed, which is logged.
     Raises SpecError for what is wrong with it, and where the phase has no layers.
     """
     path = Path(path) / "net.prototxt" if Path(path).is_dir() else Path(path)
     phase = phase.upper()
     if phase not in PHASES:
         raise SpecError(f"no phase {phase!r}; there are {', '.join(PHASES)}")
-    document = schema.read(path)
+    document = reading.read(path)
     if document.kind == "solver":
         plan = experiment.load(document, stages=stages, level=level)
         net_spec = plan.train if phase == spec.TRAIN or not plan.tests else plan.tests[0].spec
@@ -129,15 +177,27 @@ def shaped_net(
     if not net_spec.layers:
         raise SpecError(f"{path}: no layer takes part in phase {phase}")
     report = Report(str(path))
-    net, _ = shaped(compile(net_spec), report)
+    net, assumed, told = shaped(compile(net_spec), report, shapes=shapes)
     if net is None:
         raise SpecError(report.warnings)
+    if assumed and not told:
+        name, shape = next(iter(assumed.items()))
+        size = ",".join(map(str, shape))
+        log.warning(
+            "%s: the data is not here; the table is for --shape %s=%s, which is only assumed",
+            path,
+            name,
+            size,
+        )
     return net
 
 
 def has_source(step: Step) -> bool:
     """Whether the parameters of a data layer say where its data is."""
-    found = [value for field, value in step.layer.message.ListFields() if field.name.endswith("data_param")]
+    fields = step.layer.message.ListFields()
+    if any(field.name == "dataset_param" for field, _ in fields):
+        return True
+    found = [value for field, value in fields if field.name.endswith("data_param")]
     return bool(found) and all(getattr(value, "source", True) for value in found)
 
 

@@ -6,10 +6,9 @@ import dataclasses
 
 from netspec.check.report import Report
 from netspec.errors import Problem, SpecError
-from netspec.layers import registry
 from netspec.layers.basic.noise import INPUT
 from netspec.layers.traits import Lack
-from netspec.net.graph import unknown_type
+from netspec.net.graph import kind_of, unknown_type
 from netspec.schema import spec
 
 
@@ -23,7 +22,7 @@ def with_stand_ins(net_spec: spec.NetSpec, report: Report) -> tuple[spec.NetSpec
     layers: list[spec.LayerSpec] = []
     problems: list[Problem] = []
     for layer in net_spec.layers:
-        kind = registry.get(layer.type)
+        kind = kind_of(layer)
         problem = None
         if kind is None and not layer.bottoms:
             problem = unknown_type(layer, len(problems) < SpecError.MOST)

@@ -47,6 +47,7 @@ def check_net(
     tops = {top for layer in root.layer for top in layer.top}
     partial = {state: all(made_elsewhere(p, tops) for p in problems) for state, problems in found.items()}
     whole = bool(report.phases) or not all(partial.values())
+    alone = bool(report.phases) and bool(found)
     for state, problems in found.items():
         if partial[state] and whole:
             text = f"is not for {in_words(state)}, where {problems[0].message}"
@@ -59,7 +60,9 @@ def check_net(
                 problem not in other for other in found.values()
             )
             if str(problem) not in known and not (whole and elsewhere):
-                report.problems.append(problem)
+                here = alone and not any(problem in other for key, other in found.items() if key != state)
+                text = f"in {in_words(state)}: {problem.message}" if here else problem.message
+                report.problems.append(Problem(text, problem.position))
 
 
 def phases_of(net: Any) -> tuple[str, ...]:

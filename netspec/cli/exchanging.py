@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from netspec.cli.options import AllowPython, Weights, consent_to
+from netspec.cli.options import AllowPython, Weights, consent_to, shapes_of
 
 app = typer.Typer()
 
@@ -28,7 +28,11 @@ def convert(
     ] = None,
     weights: Weights = None,
     shape: Annotated[
-        list[str] | None, typer.Option(metavar="N,C,H,W", help="Shape of an input of a torch module.")
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]N,C,H,W",
+            help="Shape of an input of a torch module; with its name, of an input whose data is not here.",
+        ),
     ] = None,
     dynamic_batch: Annotated[bool, typer.Option(help="Leave the batch size of an export open.")] = False,
     allow_python: AllowPython = False,
@@ -37,8 +41,19 @@ def convert(
     from netspec.interchange import convert as write
 
     consent_to(allow_python)
-    shapes = [[int(size) for size in text.split(",")] for text in shape or ()]
-    print(write(source, target, net=net, weights=weights, inputs=shapes, dynamic_batch=dynamic_batch))
+    named = [text for text in shape or () if "=" in text]
+    shapes = [list(shapes_of([f"input={text}"])["input"]) for text in shape or () if text not in named]
+    print(
+        write(
+            source,
+            target,
+            net=net,
+            weights=weights,
+            inputs=shapes,
+            shapes=shapes_of(named),
+            dynamic_batch=dynamic_batch,
+        )
+    )
     print(target)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from netspec.cli.options import Level, ModelFile, NetFile, Phase, Stages, Weights
+from netspec.cli.options import Level, ModelFile, NetFile, Phase, Shapes, Stages, Weights, shapes_of
 
 app = typer.Typer()
 
@@ -19,6 +19,7 @@ def summary(
     phase: Phase = "TRAIN",
     stage: Stages = None,
     level: Level = None,
+    shape: Shapes = None,
 ) -> None:
     """Table of a net's layers: shapes, parameters, multiply-adds, memory, receptive field."""
     from rich.console import Console
@@ -26,7 +27,7 @@ def summary(
     from netspec.check import shaped_net
     from netspec.net.summary import table
 
-    found = table(shaped_net(file, phase, stage or (), level))
+    found = table(shaped_net(file, phase, stage or (), level, shapes_of(shape)))
     Console(width=None if sys.stdout.isatty() else 160).print(found)
 
 
@@ -40,6 +41,7 @@ def draw(
     phase: Phase = "TRAIN",
     stage: Stages = None,
     level: Level = None,
+    shape: Shapes = None,
     rankdir: Annotated[str, typer.Option(help="Direction of the data: TB, BT, LR or RL.")] = "TB",
 ) -> None:
     """Draw a net as a graph of layers, shapes on its edges."""
@@ -47,7 +49,9 @@ def draw(
     from netspec.draw import graph
 
     drawing = graph(
-        shaped_net(file, phase, stage or (), level), out or Path(f"{file.stem}.svg"), rankdir=rankdir
+        shaped_net(file, phase, stage or (), level, shapes_of(shape)),
+        out or Path(f"{file.stem}.svg"),
+        rankdir=rankdir,
     )
     for path in drawing.paths:
         print(path)

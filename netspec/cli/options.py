@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from netspec.errors import SpecError
+
 
 def files_and_names(incomplete: str) -> list[str]:
     """What a shell may put in place of the beginning of a file: files that are there, and nets that are shipped."""
@@ -64,6 +66,33 @@ AllowPython = Annotated[
         "--allow-python", help="Import and run the Python modules that the net names: files you trust."
     ),
 ]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME=N,C,H,W",
+        help="Shape of an input whose data is not here; may be given again.",
+    ),
+]
+
+
+def shapes_of(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
+    """Shapes by name of the input; SpecError for a text that is none."""
+    shapes = {}
+    for text in texts or ():
+        name, equals, sizes = text.partition("=")
+        try:
+            shape = tuple(int(size) for size in sizes.split(","))
+        except ValueError:
+            shape = ()
+        if not equals or not shape or min(shape) < 1:
+            raise SpecError(
+                f"--shape {text}: expected the name of an input and its sizes, such as data=1,3,224,224"
+            )
+        shapes[name] = shape
+    return shapes
+
+
 SEED_MAX = 2**63 - 1
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", min=0, max=SEED_MAX)]
 

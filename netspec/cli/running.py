@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from netspec.cli.options import AllowPython, Device, Seed, SolverFile, Weights, consent_to
+from netspec.cli.options import AllowPython, Device, Seed, Shapes, SolverFile, Weights, consent_to, shapes_of
 
 app = typer.Typer()
 Dialect = Annotated[
@@ -135,13 +135,16 @@ def check(
     ] = False,
     dialect: Dialect = "",
     weights: Weights = None,
+    shape: Shapes = None,
 ) -> None:
     """Read, compile and shape spec files; say what each needs and lacks."""
     from netspec.check import check as check_file
 
     failed = 0
     for file in files:
-        report = check_file(file, strict=strict, run=run, dialect=dialect, weights=weights)
+        report = check_file(
+            file, strict=strict, run=run, dialect=dialect, weights=weights, shapes=shapes_of(shape)
+        )
         failed += not report.ok
         print(json.dumps(report.as_json()) if as_json else report)
     if failed:

@@ -52,7 +52,8 @@ class Transformer:
             crop = "x".join(map(str, self.crop))
             self.fail(f"the crop of {crop} exceeds the image's {height}x{width}", "crop_size")
         if len(self.values) not in (0, 1, channels):
-            self.fail(f"{len(self.values)} mean_values for {channels} channels", "mean_value", 0)
+            text = f"{len(self.values)} mean_values for {channels} channels"
+            self.fail(text, "mean_value", len(self.values) - 1)
         if self.mean is not None and self.mean.shape != (channels, height, width):
             raise failure(
                 self.spec,

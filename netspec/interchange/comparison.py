@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netspec import schema
 from netspec.errors import NetspecError, SpecError
 from netspec.interchange.blobs import Array
 from netspec.interchange.dialects import told
 from netspec.interchange.onnx import Outward, quiet, to_onnx
 from netspec.interchange.weights import load_weights
+from netspec.net import reading
 from netspec.net.make import make_net
 from netspec.net.net import Net
 from netspec.schema import spec
@@ -240,21 +240,28 @@ def compare_onnx(net: Net, inputs: Sequence[Tensor] | None = None, tolerance: fl
     return report(ours, theirs, (name_of(net), "its ONNX form"), tolerance)
 
 
-def open_net(path: str | Path, weights: str | Path | None = None, phase: str = TEST) -> Net:
+def open_net(
+    path: str | Path,
+    weights: str | Path | None = None,
+    phase: str = TEST,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Net:
     """A net from its prototxt and weights, built without its data; SpecError where a shape is known to data alone.
 
     path: or a run folder: its net in the phase, and the weights of its newest good snapshot unless others are given.
+    shapes: of inputs whose data is not here, by name.
     """
     path = Path(path)
     if path.is_dir():
         path, weights = net_file(path, phase), path if weights is None else weights
-    document = schema.read_net(path)
+    document = reading.read(path, "net")
     if not any(spec.keeps(layer, phase, (), 0) for layer in document.message.layer):
         raise SpecError(f"{path}: has no layer in phase {phase}")
     net_spec = spec.net(document, phase)
+    given = {name: tuple(shape) for name, shape in (shapes or {}).items()}
     if weights is None:
-        return make_net(net_spec)
-    net = make_net(told(net_spec, weights))
+        return make_net(net_spec, input_shapes=given)
+    net = make_net(told(net_spec, weights), input_shapes=given)
     load_weights(net, weights)
     return net
 

@@ -54,6 +54,7 @@ def convert(
     net: str | Path | None = None,
     weights: str | Path | None = None,
     inputs: Sequence[Sequence[int]] = (),
+    shapes: Mapping[str, Sequence[int]] | None = None,
     phase: str = TEST,
     dialect: Dialect | None = None,
     opset: int = OPSET,
@@ -64,6 +65,7 @@ def convert(
     source: a prototxt (with `weights`), a run folder (its test net and newest snapshot), a weight file (with
     `net`, its prototxt, where the target needs one), or "package.module:name" of a PyTorch module or of a function
     that makes one (with `inputs`, the shapes it takes), whose code is run. A torch.export program (.pt2) is refused.
+    shapes: of inputs of the net whose data is not here, by name.
     target: .safetensors, .caffemodel (the prototxt is written beside it where the net is known), .h5, .onnx, .pt2,
     or .prototxt alone.
     Raises SpecError, SnapshotError or NetspecError with what is missing, or has no form in the target.
@@ -78,7 +80,7 @@ def convert(
         return weights_to_weights(Path(source), path, dialect)
     if Path(source).suffix in WEIGHTS and net is None and path.suffix == ".prototxt":
         return net_of_weights(Path(source), path)
-    model = opened(Path(source), net, weights, phase)
+    model = opened(Path(source), net, weights, phase, shapes or {})
     return write_net(model, path, dialect, opset, dynamic_batch)
 
 
@@ -92,12 +94,18 @@ def refuse_program(source: Path) -> None:
         )
 
 
-def opened(source: Path, net: str | Path | None, weights: str | Path | None, phase: str) -> Net:
+def opened(
+    source: Path,
+    net: str | Path | None,
+    weights: str | Path | None,
+    phase: str,
+    shapes: Mapping[str, Sequence[int]],
+) -> Net:
     """The net behind a source and what was given with it."""
     if source.suffix not in WEIGHTS:
-        return open_net(source, weights, phase)
+        return open_net(source, weights, phase, shapes)
     if net is not None:
-        return open_net(net, source, phase)
+        return open_net(net, source, phase, shapes)
     if kind_of(source) != "caffemodel":
         raise NetspecError(f"{source} holds weights alone; give the net's prototxt too")
     stored = parse_caffemodel(read_file(source), str(source))

@@ -18,6 +18,7 @@ from netspec.interchange.blobs import Array
 from netspec.interchange.caffemodel import Caffemodel, parse_caffemodel
 from netspec.interchange.dialects import told
 from netspec.interchange.weights import load_caffemodel, load_weights
+from netspec.net import reading
 from netspec.net.graph import compile
 from netspec.net.make import make_net
 from netspec.net.net import Net, build
@@ -32,9 +33,10 @@ def read_net_from_caffe(prototxt: str | Path | bytes, caffemodel: str | Path | b
     not fit it, SnapshotError when the weights are damaged or lack a layer.
     """
     if isinstance(prototxt, bytes):
-        document = schema.parse_net(prototxt.decode("utf-8", "replace"), "<prototxt>")
+        document = schema.parse_net(prototxt.decode("utf-8", "replace"), "<prototxt>", unknown="keep")
+        reading.judge(document)
     else:
-        document = schema.read_net(prototxt)
+        document = reading.read(prototxt, "net")
     net_spec = spec.net(document, TEST)
     if caffemodel is None:
         net = make_net(net_spec)

@@ -5,14 +5,14 @@ Sources: BVLC include/caffe/filler.hpp and the same file of the SimNets fork (di
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import ceil, prod, sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from netspec.errors import NetspecError, nearest
+from netspec.errors import NetspecError, did_you_mean, nearest
 
 Filler = Callable[[Tensor, Any, torch.Generator | None], None]
 
@@ -45,6 +45,32 @@ def fill(blob: Tensor, filler: Any, generator: torch.Generator | None, strict: b
         raise FillerError(f"filler {name!r} does not take `sparse`; only 'gaussian' does")
     with torch.no_grad():
         fillers[name](blob, filler, generator)
+
+
+STRICT = ("bilinear_old", "rects_short")
+"""Formulas of the SimNets fork, taken in place of others of their name."""
+
+
+def unknown_types(
+    message: Any, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """(path of its `type`, what is wrong) for every FillerParameter in a message whose type is none."""
+    if message.DESCRIPTOR.name == "FillerParameter":
+        if message.type not in fillers:
+            known = f"known: {', '.join(name for name in fillers if name not in STRICT)}"
+            yield (
+                (*path, "type"),
+                f"unknown filler {message.type!r}{did_you_mean(message.type, fillers, known)}",
+            )
+        return
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None or descriptor.name == "blobs":
+            continue
+        if hasattr(value, "DESCRIPTOR"):
+            yield from unknown_types(value, (*path, descriptor.name))
+        else:
+            for i, element in enumerate(value):
+                yield from unknown_types(element, (*path, descriptor.name, i))
 
 
 def named(name: str) -> Callable[[Filler], Filler]:

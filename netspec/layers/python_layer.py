@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +35,50 @@ def as_raised() -> Iterator[None]:
         yield
     finally:
         _as_raised.reset(token)
+
+
+log = logging.getLogger("netspec")
+known: dict[tuple[str, str], type[Layer]] = {}
+"""Layers of our own for modules and classes that public nets name."""
+KnownClass = TypeVar("KnownClass", bound="type[Layer]")
+
+
+def stands_for(module: str, name: str) -> Callable[[KnownClass], KnownClass]:
+    """Class decorator: compute Python layers of this module and class by a layer of our own."""
+
+    def add(cls: KnownClass) -> KnownClass:
+        known[module, name] = cls
+        return cls
+
+    return add
+
+
+def own_kind(spec: LayerSpec) -> type[Layer] | None:
+    """Our layer for the module and class that a Python layer names; None where there is none.
+
+    With consent to import modules, one that is found goes first.
+    """
+    asked = spec.message.python_param
+    kind = known.get((".".join(asked.module.split(".")[-2:]), asked.layer)) or known.get(
+        (asked.module, asked.layer)
+    )
+    if kind is None or (consent.given() and is_found(asked.module)):
+        return None
+    say_once(asked.module, asked.layer)
+    return kind
+
+
+def is_found(module: str) -> bool:
+    """Whether a module could be imported; asked with consent only, as its package is imported for it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+@cache
+def say_once(module: str, name: str) -> None:
+    log.info("%s of the Python module %s is computed by netspec's own layer", name, module)
 
 
 class PythonLayer:

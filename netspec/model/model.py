@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netspec import schema
 from netspec.data.binarising import binarised, binary_seed
 from netspec.data.files.idx import Array
 from netspec.data.sets.catalogue import KNOWN
@@ -30,6 +29,7 @@ from netspec.interchange.weights import Weights, take_weights
 from netspec.layers.tree import Leaf
 from netspec.model.deploy import Deployed, deploy
 from netspec.model.taking import Named, as_blob, is_frame
+from netspec.net import reading
 from netspec.net.make import make_net
 from netspec.net.net import Net
 from netspec.queries import explain, likelihood, marginals, most_probable, sampling, whitened
@@ -71,7 +71,7 @@ def load(
         file = net_file(path)
         if weights is None:
             weights = snapshot_files.newest(path)[0].weights
-    net_spec = spec.net(schema.read_net(file), TEST, stages)
+    net_spec = spec.net(reading.read(file, "net"), TEST, stages)
     deployed = deploy(net_spec if weights is None else told(net_spec, weights))
     net = make_net(deployed.spec, device=device).to(dtype)
     if weights is not None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
 
-from netspec.errors import Problem, SpecError, nearest
+from netspec.errors import Problem, SpecError, nearest, one_edit
 from netspec.layers import Layer, registry
+from netspec.layers.fillers import unknown_types
+from netspec.layers.python_layer import own_kind
 from netspec.schema.forks import FORK_LAYERS
 from netspec.schema.spec import LayerSpec, NetSpec, loss_weights
 
@@ -95,13 +98,15 @@ class _Wiring:
         )
 
     def add(self, index: int, layer: LayerSpec) -> None:
-        kind = registry.get(layer.type)
+        kind = kind_of(layer)
         reads = [self.read(layer, i, name) for i, name in enumerate(layer.bottoms)]
         if kind is None:
             self.problems.append(unknown_type(layer, self.hints()))
             self.broken.update(layer.tops)
             return
         layer = with_automatic_tops(layer, kind)
+        for path, text in unknown_types(layer.message):
+            self.problem(layer, text, *path)
         self.check_arity(layer, kind)
         writes = [self.write(index, layer, i, name) for i, name in enumerate(layer.tops)]
         weights = loss_weights(layer, kind.is_loss)
@@ -178,16 +183,40 @@ class _Wiring:
         self.problems.append(layer.problem(message, *path))
 
 
+def kind_of(layer: LayerSpec) -> type[Layer] | None:
+    """The class of a layer; None where its type is unknown. Python modules that are known by name have one of ours."""
+    own = own_kind(layer) if layer.type == "Python" else None
+    return own or registry.get(layer.type)
+
+
 def unknown_type(layer: LayerSpec, hints: bool = True) -> Problem:
     """That there is no such layer, with what is known of it; `hints`: with the nearest type."""
-    near = nearest(layer.type, registry, cutoff=0.75) if hints else None
+    near = likely_type(layer.type) if hints else None
     if layer.type in FORK_LAYERS:
         hint = f", {FORK_LAYERS[layer.type]}; netspec does not have it: netspec.register makes a layer of yours known"
     elif near:
-        hint = f"; did you mean {near!r}?"
+        hint = f"; did you mean {near!r}? A layer of your own is made known by netspec.register"
     else:
         hint = "; a layer of your own is made known by netspec.register"
     return layer.problem(f"unknown layer type {layer.type!r}{hint}", "type")
+
+
+LONG = 5
+"""Letters from which a name with a slip in it can be told from another name."""
+
+
+def likely_type(name: str) -> str | None:
+    """The layer type that a name is a misspelling of: the same but for capitals, or for one slip in a long name."""
+    near = nearest(name, registry, cutoff=0.75)
+    if near is None or name.lower() == near.lower():
+        return near
+    slip = min(len(name), len(near)) >= LONG and one_edit(name.lower(), near.lower())
+    alike = SequenceMatcher(None, name.lower(), near.lower()).ratio() >= ALIKE
+    return near if slip or (alike and len(name) > LONG) else None
+
+
+ALIKE = 0.85
+"""Likeness (difflib's ratio) of two names of layers of which one is a misspelling."""
 
 
 def with_automatic_tops(layer: LayerSpec, kind: type[Layer]) -> LayerSpec:

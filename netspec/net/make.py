@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from netspec import schema
+from netspec.net import reading
 from netspec.net.graph import compile
 from netspec.net.net import Net, build
 from netspec.schema import Document, spec
@@ -34,7 +35,7 @@ def make_net(
         if isinstance(source, str) and ("{" in source or "\n" in source):
             source = schema.parse_net(source)
         elif not isinstance(source, Document):
-            source = schema.read(source)
+            source = reading.read(source)
         source = spec.net(source, phase, stages, level)
     options.setdefault("seed", 0)
     return build(compile(source), **options)

@@ -31,7 +31,8 @@ commands:
   device_query    show GPU diagnostic information
   time            benchmark model execution time
 
-tools, with their own arguments: convert_imageset, convert_mnist_data, compute_image_mean, extract_features
+tools, with their own arguments: convert_imageset, convert_mnist_data, convert_cifar_data,
+compute_image_mean, extract_features
 
 flags, with one dash or two, as -flag value or -flag=value:
   -solver FILE         the solver definition (train)

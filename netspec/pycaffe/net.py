@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from netspec import schema
 from netspec.interchange import hdf5, load_weights
 from netspec.interchange.caffemodel import write_caffemodel
 from netspec.interchange.dialects import told
@@ -17,6 +16,7 @@ from netspec.interchange.weights import owned
 from netspec.layers.basic.noise import INPUT
 from netspec.layers.blob import Array, BlobVec
 from netspec.layers.python_layer import Python
+from netspec.net import reading
 from netspec.pycaffe.batches import Batches
 from netspec.pycaffe.feeds import Data
 from netspec.pycaffe.memory import NetBlob
@@ -106,7 +106,7 @@ class Net(Batches):
         path = check_file(network_file)
         if weights is not None:
             check_file(weights)
-        document = schema.read_net(path)
+        document = reading.read(path, "net")
         names = [*document.message.state.stage, *(stages or ())]
         written = spec.net(document, spec.phase_name(phase), names, level)
         self._set_up(Running(written if weights is None else told(written, weights)))

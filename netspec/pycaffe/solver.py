@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from netspec import schema, solver
+from netspec import solver
 from netspec.interchange import solverstate
 from netspec.layers.loss.average_precision import Detections
+from netspec.net import reading
 from netspec.pycaffe import debug, mode
 from netspec.pycaffe.feeds import Data
 from netspec.pycaffe.lines import SGD, Log
@@ -326,7 +327,7 @@ def read(solver_file: str | Path | Document) -> Document:
     """The solver file; CaffeError when it cannot be opened."""
     if isinstance(solver_file, Document):
         return solver_file
-    return schema.read_solver(check_file(solver_file))
+    return reading.read(check_file(solver_file), "solver")
 
 
 def get_solver(solver_file: str | Path | Document, told_by: Sequence[str] = ()) -> Solver:

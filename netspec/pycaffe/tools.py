@@ -1,5 +1,5 @@
-"""Caffe's tools for data under their own names: convert_imageset, convert_mnist_data, compute_image_mean and
-extract_features, with the arguments and flags that scripts of its time give them.
+"""Caffe's tools for data under their own names: convert_imageset, convert_mnist_data, convert_cifar_data,
+compute_image_mean and extract_features, with the arguments and flags that scripts of its time give them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from netspec.data.files.protos import write_blob
-from netspec.data.writing.convert import from_any, from_idx, from_list, mean_image, write_database
+from netspec.data.writing.convert import from_any, from_cifar, from_idx, from_list, mean_image, write_database
 from netspec.errors import NetspecError, did_you_mean
 from netspec.pycaffe import glog
 from netspec.run.evaluate import extract
@@ -71,6 +71,16 @@ def convert_mnist_data(images: str, labels: str, target: str, *, flags: Flags) -
     say(f"A total of {n} items.")
 
 
+def convert_cifar_data(folder: str, target: str, backend: str, *, flags: Flags) -> None:
+    """CIFAR-10's binary version into the databases cifar10_train_<kind> and cifar10_test_<kind>, planes R, G, B."""
+    if backend.lower() not in ("lmdb", "leveldb"):
+        raise UsageError(f"the kind of database is lmdb or leveldb, found {backend!r}")
+    for split, words in (("train", "Training"), ("test", "Testing")):
+        place = Path(target) / f"cifar10_{split}_{backend.lower()}"
+        say(f"Writing {words} data")
+        say(f"{write_database(from_cifar(Path(folder), split), place, backend.upper())} items in {place}")
+
+
 def compute_image_mean(source: str, target: str = "", *, flags: Flags) -> None:
     """The mean image of a database. Its kind is seen from its files, whatever -backend says."""
     found = mean_image(from_any(source))
@@ -106,6 +116,7 @@ TOOLS = {
          "check_size": False, "encoded": False, "encode_type": ""},
         "[FLAGS] ROOTFOLDER/ LISTFILE DB_NAME", 3, 3),
     "convert_mnist_data": Tool(convert_mnist_data, {"backend": "lmdb"}, "[FLAGS] IMAGES LABELS DB_NAME", 3, 3),
+    "convert_cifar_data": Tool(convert_cifar_data, {}, "INPUT_FOLDER OUTPUT_FOLDER DB_TYPE", 3, 3),
     "compute_image_mean": Tool(compute_image_mean, {"backend": "lmdb"}, "[FLAGS] INPUT_DB [OUTPUT_FILE]", 1, 2),
     "extract_features": Tool(
         extract_features, {}, "WEIGHTS NET BLOB[,BLOB...] DB_NAME[,DB_NAME...] BATCHES DB_TYPE [CPU|GPU [ID]]",

@@ -17,6 +17,7 @@ from netspec.errors import DataError, SpecError, did_you_mean
 from netspec.interchange import snapshot_files
 from netspec.interchange.dialects import told
 from netspec.interchange.weights import take_weights
+from netspec.net import reading
 from netspec.net.make import make_net
 from netspec.net.net import Net
 from netspec.run import experiment
@@ -101,7 +102,7 @@ def tests_of(path: Path, weights: str | Path | None, stages: Sequence[str], devi
     if path.is_dir():
         weights = weights or snapshot_files.newest(path)[0].path
         path = path / "solver.prototxt"
-    document = schema.read(path)
+    document = reading.read(path)
     plan: Experiment | None = None
     if document.kind == "solver":
         plan = experiment.load(document, stages=stages)

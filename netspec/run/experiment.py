@@ -12,6 +12,7 @@ from typing import Any
 from netspec import schema
 from netspec.errors import Position, Problem, SpecError, did_you_mean
 from netspec.interchange.dialects import Source, common_dialect, told
+from netspec.net import reading
 from netspec.run.settings import override
 from netspec.schema import Document, spec
 from netspec.schema.spec import TEST, TRAIN, NetSpec
@@ -85,7 +86,7 @@ def load(
     stages: set beside those of the solver's train_state and test_state; level: in place of theirs.
     Raises SpecError where a file is missing, names no net or names several.
     """
-    document = source if isinstance(source, Document) else schema.read(source)
+    document = source if isinstance(source, Document) else reading.read(source)
     if document.kind == "solver":
         message, net_document = copied(document.message), None
         solver_document: Document | None = document
@@ -177,7 +178,7 @@ def read_solver_beside(document: Document) -> Document:
             f"{path} is a net; its solver is looked for in {beside}, which is not there; "
             f"netspec new --solver {path} writes one to begin with"
         )
-    return schema.read_solver(beside)
+    return reading.read(beside, "solver")
 
 
 def find_file(name: str, beside: str) -> Path | None:
@@ -234,7 +235,7 @@ class _Nets:
                 found = find_file(value, self.solver.file if self.solver is not None else "")
                 if found is None:
                     raise self.fail(f"net file {value!r} is not there", *path)
-                document = schema.read_net(found)
+                document = reading.read(found, "net")
                 self.read[key] = _Net(document, copied(document.message))
             elif self.solver is not None:
                 self.read[key] = _Net(self.solver, copied(value), path)

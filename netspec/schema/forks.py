@@ -157,6 +157,54 @@ FORK_FIELDS = {
 """Fields of a fork that have no effect here and are no slip, by message: whose they are."""
 
 
+HARMLESS = ("engine", "backend", "solver_mode", "snapshot_format", "store_blobs_in_old_format")
+"""Fields whose value decides no number: one that the schema does not know is only warned of."""
+
+WITHOUT_EFFECT = {
+    "NVIDIA's Caffe": (
+        "forward_type", "backward_type", "forward_math", "backward_math", "cudnn_math_override", "conv_algos_override",
+        "cudnn_convolution_algo_seeker", "global_grad_scale_adaptive", "cache", "threads", "parser_threads",
+        "top_k_gpu", "use_gpu_transform", "transformer_threads", "iters_num_for_stats", "forced_color_type",
+    ),
+    "Jacinto's Caffe": (
+        "quantization_param", "quantization_start_iter", "sparse_mode", "display_sparsity", "sparsity_target",
+        "sparsity_step_iter", "sparsity_step_factor", "sparsity_start_iter", "sparsity_start_factor",
+        "sparsity_threshold_maxratio", "sparsity_itr_increment_bfr_applying", "sparsity_threshold_value_max",
+    ),
+    "Intel's Caffe": ("mkldnn_param", "mkl2017_param", "multinode", "mn_param", "bn_stats_batch_size"),
+    "a multi-GPU fork": ("gpu_id", "gpu_ids", "device_query"),
+}  # fmt: skip
+"""Fields of forks that change no number here, in whatever message they stand: memory, speed, precision, devices."""
+
+REFUSED = {
+    "fuse_type": "it computes another layer inside this one; write that layer by itself",
+    "fusion_type": "it computes another layer inside this one; write that layer by itself",
+}
+"""Fields of forks that change numbers and are not built: what to do instead."""
+
+
+def whose(unknown: UnknownField) -> str:
+    """The fork whose field this is that has no effect here; "" where that is not known."""
+    if unknown.name in FORK_FIELDS.get(unknown.owner, {}):
+        return FORK_FIELDS[unknown.owner][unknown.name]
+    return next((fork for fork, names in WITHOUT_EFFECT.items() if unknown.name in names), "")
+
+
+def refusal(unknown: UnknownField) -> str:
+    """What to do instead of a field that changes numbers and is not built; "" for others."""
+    return REFUSED.get(unknown.name, "")
+
+
+OLD_NAMES = {
+    ("LayerParameter", "blobs_lr"): "that is the old syntax; write param { lr_mult: ... } once for each blob",
+    (
+        "LayerParameter",
+        "weight_decay",
+    ): "that is the old syntax; write param { decay_mult: ... } once for each blob",
+}
+"""Fields of the old syntax, by message: what is written in place of them."""
+
+
 def dialects(net: Any, unknown: Iterable[UnknownField]) -> list[str]:
     """The forks that a net was written for, as far as its layers and fields tell; BVLC's where they do not."""
     types = {layer.type for layer in net.layer}
@@ -168,5 +216,5 @@ def dialects(net: Any, unknown: Iterable[UnknownField]) -> list[str]:
             found += owners[:1] or [net.dialect or "PSPNet"]
         elif layer.type == "Upsample":
             found.append("SegNet" if len(layer.bottom) == 2 else "YOLO")
-    found += [FORK_FIELDS[u.owner][u.name] for u in unknown if u.name in FORK_FIELDS.get(u.owner, {})]
+    found += [fork.removesuffix("'s Caffe") for field in unknown if (fork := whose(field))]
     return list(dict.fromkeys(found)) or ["BVLC"]

@@ -12,6 +12,7 @@ from typing import Any
 
 from netspec.errors import Position, Problem, SpecError
 from netspec.schema.document import Document, Node, UnknownField, line_starts, position
+from netspec.schema.forks import OLD_NAMES
 from netspec.schema.frame import (
     LAYERS,
     Frame,
@@ -322,6 +323,9 @@ class Parser:
         line = self._position(frame.node.offset).line
         if len(self.stack) > 1 and name.text in ("layer", "layers") and near != name.text:
             text += f"; is a '{frame.close}' missing before it? '{frame.name}' is open since line {line}"
+        elif remedy := OLD_NAMES.get((info.name, name.text)):
+            text += f"; {remedy}"
+            near = None
         elif home := home_of(self.stack, info, name.text):
             text += f"; it belongs {home}"
         elif near:

@@ -16,7 +16,7 @@ from netspec.data.files import idx
 from netspec.data.files.idx import Array
 from netspec.data.files.images import decode, encode, resize
 from netspec.data.files.protos import datum, read_datum
-from netspec.data.sets import datasets
+from netspec.data.sets import cifar, datasets
 from netspec.data.sets.catalogue import KNOWN
 from netspec.data.sources.database import need, open_database
 from netspec.data.sources.hdf5 import Hdf5Writer
@@ -49,11 +49,33 @@ class Example:
 # Where records come from
 
 
+RGB = ("cifar10",)
+"""Data sets whose databases hold their planes in the order R, G, B, as nets trained on them expect."""
+
+
+def from_cifar(folder: Path, split: str) -> Iterator[Example]:
+    """The images of CIFAR-10's binary version, planes R, G, B, keyed by their number in 5 digits.
+
+    Source: Caffe, examples/cifar10/convert_cifar_data.cpp.
+    """
+    read = cifar.find(folder)
+    if read is None:
+        names = ", ".join((*cifar.BATCHES["train"], *cifar.BATCHES["test"]))
+        raise DataError(f"{folder}: holds no CIFAR-10 in its binary version ({names})")
+    images, labels = read(split)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        yield Example(f"{i:05}", np.ascontiguousarray(image), int(label))
+
+
 def from_named(name: str, split: str = "whole_train", shuffle: int | None = None) -> Iterator[Example]:
-    """The images of a named data set, keyed by their number in 8 digits. shuffle: a seed."""
+    """The images of a named data set, keyed by their number in 8 digits. shuffle: a seed.
+
+    Colour is as Caffe's example makes the set's database: CIFAR's planes are R, G, B; others' B, G, R.
+    """
     data = datasets.load(name, split)
+    step = 1 if name in RGB else -1
     for place, i in enumerate(ordered(len(data), shuffle)):
-        yield Example(f"{place:08}", np.ascontiguousarray(data.images[i, ::-1]), int(data.labels[i]))
+        yield Example(f"{place:08}", np.ascontiguousarray(data.images[i, ::step]), int(data.labels[i]))
 
 
 def from_idx(images: Path, labels: Path | None = None, shuffle: int | None = None) -> Iterator[Example]:

@@ -162,24 +162,35 @@ class MEX(Inner):
     def rows(self) -> Tensor:
         """The offsets (R, M, K) as logarithms, before normalisation on the fly."""
         p, blob = self.param, self.blob(1)
-        self.project_blob(blob)
+        used_RMK = self.project_blob(blob)
         # The clone is what log keeps for its gradient: the blob itself changes in place at the next forward.
         b_RMK = (blob if p.use_log_space_parameters else blob.clone().log()).squeeze(1)
+        if used_RMK is not None:
+            b_RMK = b_RMK - b_RMK.detach() + used_RMK.squeeze(1)
         coefficient = p.maximum_entropy_regularization_coeff
         if coefficient and p.normalize_offsets and (p.use_log_space_parameters or not self.strict):
             return entropy_gradient(b_RMK, self.normed(b_RMK.detach()), coefficient)
         return b_RMK
 
-    def project_blob(self, blob: Tensor) -> None:
-        """Overwrite the offsets blob by what its mode allows: values above the least one, normalised rows."""
+    def project_blob(self, blob: Tensor) -> Tensor | None:
+        """Overwrite the offsets blob by what its mode allows: values above the least one, normalised rows.
+
+        Returns the normalised logarithms where the blob holds them clipped: the fork clips, takes the logarithm,
+        normalises, uses that, and clips its exponential, so what is used has mass 1 and what is kept may have more.
+        """
         p = self.param
         least = None if p.use_log_space_parameters else p.linear_space_min_value
         with torch.no_grad():
             if least is not None:
                 blob.clamp_(min=least)
-            if p.normalize_offsets and p.normalize_offsets_projected:
-                normed = self.normed(blob if least is None else blob.log())
-                blob.copy_(normed if least is None else normed.exp().clamp(min=least))
+            if not (p.normalize_offsets and p.normalize_offsets_projected):
+                return None
+            normed = self.normed(blob if least is None else blob.log())
+            if least is None:
+                blob.copy_(normed)
+                return None
+            blob.copy_(normed.exp().clamp(min=least))
+            return normed
 
     def normed(self, b_RMK: Tensor) -> Tensor:
         """Rows (last axis) less their MEX over zero inputs."""

@@ -107,6 +107,31 @@ class PriorBox(Layer):
         return torch.stack((boxes.flatten(), variance.repeat(boxes.numel() // 4))).unsqueeze(0)
 
 
+@register("PriorBoxClustered")
+class PriorBoxClustered(PriorBox):
+    """Top[0, 0] = corners of boxes of given widths and heights in every cell, in [0, 1]; top[0, 1] = their variances.
+
+    Shapes and fields as PriorBox's, but that the boxes of a cell are `width` by `height` pixels, which clustering
+    found, in place of min_size, max_size and aspect_ratio. Source: Intel's training toolbox for Caffe.
+    """
+
+    @classmethod
+    def other(cls, spec: LayerSpec) -> str:
+        return ""
+
+    def setup(self, *shapes: Shape) -> None:
+        p = self.param
+        self.require(
+            len(p.width) == len(p.height) > 0, "width", "needs as many widths as heights, and at least one"
+        )
+        self.param = type(p)()
+        self.param.CopyFrom(p)
+        self.param.min_size[:] = [1.0]
+        super().setup(*shapes)
+        self.param = p
+        self.sizes = list(zip(p.width, p.height, strict=True))
+
+
 def priors_and_variances(prior: Tensor) -> tuple[Tensor, Tensor]:
     """(boxes, variances), both (P, 4), of a PriorBox top."""
     boxes, variances = prior.reshape(2, -1, 4)

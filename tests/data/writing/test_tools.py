@@ -15,6 +15,7 @@ from netspec.cli import app
 from netspec.data import feeder
 from netspec.data.files import idx
 from netspec.data.files.protos import read_blob, read_datum
+from netspec.data.sets import cifar
 from netspec.data.writing import convert
 from netspec.data.writing.features import FeatureWriter
 from netspec.errors import DataError, NetspecError, SpecError
@@ -337,3 +338,37 @@ def test_hdf5_output_of_a_resumed_run_is_that_of_one_run(
 def first_rows(net: Net, batches: int) -> np.ndarray:
     with feeder(net, 1) as data, torch.no_grad():
         return torch.cat([net.blobs(*data.next())["ip"] for _ in range(batches)]).numpy()
+
+
+def cifar_batches(folder: Path, number: int) -> None:
+    """The binary version with random images of `number` in each batch."""
+    random = np.random.default_rng(1)
+    for names in cifar.BATCHES.values():
+        for name in names:
+            rows = random.integers(0, 256, (number, cifar.RECORD), dtype=np.uint8)
+            rows[:, 0] %= 10
+            (folder / name).write_bytes(rows.tobytes())
+
+
+def test_cifar_as_caffes_example_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planes in the order R, G, B, as they lie in the binary version, whoever makes the database."""
+    monkeypatch.setattr(cifar, "PER_BATCH", 4)
+    cifar_batches(tmp_path, 4)
+    assert main(["convert_cifar_data", str(tmp_path), str(tmp_path), "lmdb"]) == 0
+    stored = {
+        split: list(convert.from_database(tmp_path / f"cifar10_{split}_lmdb", "LMDB"))
+        for split in cifar.BATCHES
+    }
+    assert [len(stored["train"]), len(stored["test"])] == [20, 4]
+    raw = np.frombuffer((tmp_path / "test_batch.bin").read_bytes(), np.uint8).reshape(4, -1)
+    for i, example in enumerate(stored["test"]):
+        assert example.label == raw[i, 0]
+        assert (example.image == raw[i, 1:].reshape(3, 32, 32)).all()
+    images = np.stack([example.image for example in stored["train"]])
+    named = type(
+        "Images", (), {"images": images, "labels": np.zeros(20, np.uint8), "__len__": lambda self: 20}
+    )()
+    monkeypatch.setattr(convert.datasets, "load", lambda name, split: named)
+    assert (next(convert.from_named("cifar10")).image == images[0]).all()
+    assert main(["convert_cifar_data", str(tmp_path), str(tmp_path), "hdf5"]) == 1
+    assert main(["convert_cifar_data", str(tmp_path / "cifar10_test_lmdb"), str(tmp_path), "lmdb"]) == 2

@@ -1,0 +1,145 @@
+"""What tells the size of data that is not here, and which mistakes do not depend on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from netspec.check import assume
+from netspec.errors import Position, Problem, SpecError
+from netspec.layers.base import Shape
+from netspec.net.graph import Graph, Step
+from netspec.net.net import Net, build
+from netspec.net.shapes import top_shapes
+
+NAMED: tuple[tuple[str, assume.Size], ...] = (
+    ("mnist", (1, 28, 28)),
+    ("cifar", (3, 32, 32)),
+    ("imagenet|ilsvrc", (3, 224, 224)),
+)
+"""Data sets by what their sources and mean files are called. ImageNet tells the channels alone."""
+WHOLE = ("mnist", "cifar")
+"""Those whose pictures have one size."""
+TIMES = (2, 4, 8, 16, 32)
+"""How much larger than what a layer restores the picture may be."""
+ALTERNATIVES = 3
+"""How many other sizes are tried, to see whether the number of parameters depends on the size."""
+
+
+def named(steps: Collection[Step]) -> tuple[str, assume.Size] | None:
+    """The data set that sources or mean files of these steps are called after."""
+    for step in steps:
+        texts = [step.layer.message.transform_param.mean_file]
+        texts += [str(getattr(value, "source", "")) for field, value in step.layer.message.ListFields()]
+        for pattern, size in NAMED:
+            if any(re.search(pattern, text, re.IGNORECASE) for text in texts):
+                return pattern, size
+    return None
+
+
+def sizes(graph: Graph, steps: Sequence[Step]) -> Iterator[assume.Size]:
+    """Sizes of pictures to try, the likeliest first: of a data set by name, of what layers restore, the usual ones."""
+    if (known := named(steps)) is not None:
+        yield known[1]
+    mentioned, usual = assume.sizes(graph)[: -len(assume.SIZES)], assume.SIZES
+    for times in (1, *TIMES):
+        for channels, height, width in mentioned:
+            yield channels, times * height, times * width
+    yield from usual
+
+
+def is_told(graph: Graph, steps: Sequence[Step], shapes: Mapping[str, Shape], net: Net) -> bool:
+    """Whether the number of parameters is that of the net, and not of the shapes that were assumed.
+
+    So it is where the data set is named, or where no other size that the net accepts gives another number.
+    """
+    known = named(steps)
+    if known is not None and known[0] in WHOLE:
+        return True
+    total, seen = parameters(net), {tuple(sorted(shapes.items()))}
+    channels = {
+        shapes[graph.name(step.writes[0])][1]
+        for step in steps
+        if len(shapes[graph.name(step.writes[0])]) == 4
+    }
+    others: list[assume.Size] = [
+        (c, *assume.SIZES[0][1:]) for c in (1, 3) if c not in channels and known is None
+    ]
+    others += [size for size in assume.SIZES if known is None or size[0] == known[1][0]]
+    for size in islice(others, ALTERNATIVES + 1):
+        given = assume.input_shapes(graph, steps, size)
+        key = tuple(sorted(given.items()))
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            if parameters(build(graph, device="meta", input_shapes=given, unknown=[])) != total:
+                return False
+        except SpecError:
+            continue
+    return True
+
+
+def parameters(net: Net) -> int:
+    """How many numbers the net learns or keeps."""
+    return sum(param.value.numel() for param in net.params)
+
+
+def lasting(graph: Graph, tried: Sequence[tuple[Mapping[str, Shape], SpecError]]) -> list[Problem]:
+    """The mistakes, of those found with each of several shapes of absent data, that no data would mend.
+
+    Either the data has one shape whatever it holds; or a complaint is the same for all shapes, so it is of the
+    layer's own fields; or bottoms that must be alike differ along an axis where no shape of the data changes them.
+    """
+    if not tried:
+        return []
+    first = tried[0][1].problems
+    if all(shapes == tried[0][0] for shapes, _ in tried):
+        return list(first)
+    texts = [{str(problem) for problem in error.problems} for _, error in tried]
+    same = [problem for problem in first if all(str(problem) in found for found in texts)]
+    places = {problem.position for problem in first if problem not in same}
+    unlike = [step for step in graph.steps if step.kind.alike and is_at(step, places)]
+    walks = [walked(graph, shapes) for shapes, _ in tried] if unlike else []
+    for step in unlike:
+        if differs(step, walks):
+            same += [problem for problem in first if is_at(step, {problem.position})]
+    return sorted(set(same), key=first.index)
+
+
+def is_at(step: Step, places: Collection[Position | None]) -> bool:
+    """Whether a mistake at one of these places is the layer's."""
+    own = {step.layer.at(), *(step.layer.at("bottom", i) for i in range(len(step.reads)))}
+    return bool(own & set(places))
+
+
+def walked(graph: Graph, given: Mapping[str, Shape]) -> list[Any]:
+    """The shape of every slot that can be found with these shapes of the data; None for the others."""
+    shapes: list[Any] = [None] * len(graph.slots)
+    for step in graph.steps:
+        if any(shapes[slot] is None for slot in step.reads):
+            continue
+        try:
+            layer = step.kind(step.layer, step.layer.phase(graph.spec.phase))
+            tops = tuple(top_shapes(layer, step, graph, shapes, given))
+        except (SpecError, NotImplementedError):
+            continue
+        for slot, shape in zip(step.writes, tops, strict=True):
+            shapes[slot] = tuple(shape)
+    return shapes
+
+
+def differs(step: Step, walks: Sequence[Sequence[Any]]) -> bool:
+    """Whether two bottoms have different sizes along an axis, the same ones in every walk."""
+    found = [[walk[slot] for slot in step.reads] for walk in walks]
+    if any(shape is None for shapes in found for shape in shapes):
+        return False
+    if any(len({len(shape) for shape in shapes}) > 1 for shapes in found):
+        return False
+    for axis in range(len(found[0][0])):
+        along = {tuple(shape[axis] for shape in shapes) for shapes in found}
+        if len(along) == 1 and len(set(next(iter(along)))) > 1:
+            return True
+    return False

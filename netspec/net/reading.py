@@ -1,0 +1,87 @@
+"""Files of nets and solvers as every command reads them: what forks add is judged by one table.
+
+A field that netspec does not have is one of three kinds: without effect here (warned of once for each file and name),
+refused with its reason, or misspelt, which is an error. `netspec check` tells the same of each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+from pathlib import Path
+
+from netspec import schema
+from netspec.errors import Problem, SpecError, one_edit
+from netspec.layers import registry
+from netspec.schema import Document, UnknownField
+from netspec.schema.forks import HARMLESS, OLD_NAMES, refusal, whose
+from netspec.schema.upgrade import V1_TYPES
+
+log = logging.getLogger("netspec")
+SLIP = 0.84
+"""From this likeness (difflib's ratio) on, an unknown field is a valid one misspelt, not one of another fork."""
+
+
+def read(path: str | Path, kind: str = "") -> Document:
+    """A file that is a net or a solver; kind "net" or "solver" where it must be that.
+
+    Raises SpecError for every mistake, and every field of a fork that changes numbers and is not built.
+    """
+    readers = {"": schema.read, "net": schema.read_net, "solver": schema.read_solver}
+    document = readers[kind](path, unknown="keep")
+    judge(document)
+    return document
+
+
+def judge(document: Document) -> None:
+    """Refuse what of a fork cannot be left out, and warn once for each name of what can."""
+    problems = [problem for unknown in document.unknown if (problem := refused(unknown)) is not None]
+    if problems:
+        raise SpecError(problems)
+    for problem in warnings(document.unknown):
+        log.warning("%s", problem)
+
+
+def refused(unknown: UnknownField) -> Problem | None:
+    """Why a field that the schema does not know is a mistake; None where it can be left out."""
+    if reason := refusal(unknown):
+        return Problem(f"{unknown.text}: {reason}", unknown.position)
+    if (unknown.owner, unknown.name) in OLD_NAMES:
+        return unknown.problem
+    if whose(unknown):
+        return None
+    if is_slip(unknown) or is_wrong_value(unknown):
+        return unknown.problem
+    return None
+
+
+def warnings(unknown: Iterable[UnknownField]) -> list[Problem]:
+    """One warning for each name among the fields that are left out, at its first place."""
+    first: dict[tuple[str, str], UnknownField] = {}
+    for field in unknown:
+        if refused(field) is None:
+            first.setdefault((field.owner, field.name), field)
+    return [Problem(worded(field), field.position) for field in first.values()]
+
+
+def worded(field: UnknownField) -> str:
+    fork = whose(field)
+    text, _, _ = field.text.partition("; ") if fork else (field.text, "", "")
+    return f"{text}: of {fork}, without effect here" if fork else text
+
+
+def is_slip(unknown: UnknownField) -> bool:
+    """Whether an unknown field of a layer that netspec knows is so like a valid one that it must be a misspelling."""
+    if unknown.nearest is None or (unknown.layer_type is not None and unknown.layer_type not in registry):
+        return False
+    if SequenceMatcher(None, unknown.name, unknown.nearest).ratio() >= SLIP:
+        return True
+    return len(unknown.name) > 2 and one_edit(unknown.name, unknown.nearest)
+
+
+def is_wrong_value(unknown: UnknownField) -> bool:
+    """Whether an enum has a value that is none, where what it is taken for means another thing."""
+    if not unknown.is_value or unknown.path[-1] in HARMLESS or unknown.owner == "V1LayerParameter":
+        return False
+    return unknown.layer_type is None or V1_TYPES.get(unknown.layer_type, unknown.layer_type) in registry

@@ -1,0 +1,215 @@
+"""`netspec check` tells the truth: mistakes that no data would mend, sizes that are known, one verdict everywhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from netspec import schema
+from netspec.check import check, shaped_net
+from netspec.cli import app
+from netspec.errors import SpecError, one_edit
+from netspec.net import reading
+from netspec.net.graph import likely_type
+from tests.check.test_faults import FAULTS
+
+DATA = """layer { name: "data" type: "Data" top: "data" top: "label" %s
+  data_param { source: "%s" batch_size: 4 backend: LMDB } }
+"""
+LENET = """layer { name: "c1" type: "Convolution" bottom: "data" top: "c1"
+  convolution_param { num_output: 20 kernel_size: 5 } }
+layer { name: "p1" type: "Pooling" bottom: "c1" top: "p1" pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "c2" type: "Convolution" bottom: "p1" top: "c2" convolution_param { num_output: 50 kernel_size: 5 } }
+layer { name: "p2" type: "Pooling" bottom: "c2" top: "p2" pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "i1" type: "InnerProduct" bottom: "p2" top: "i1" inner_product_param { num_output: 500 } }
+layer { name: "i2" type: "InnerProduct" bottom: "i1" top: "i2" inner_product_param { num_output: 10 } }
+layer { name: "l" type: "SoftmaxWithLoss" bottom: "i2" bottom: "label" top: "l" }
+"""
+PARAMETERS = 431_080
+"""Of LeNet on MNIST."""
+
+
+def write(folder: Path, text: str, name: str = "net.prototxt") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+# A mistake that does not depend on absent data
+
+
+@pytest.mark.parametrize(
+    "name", ["demoted_eltwise", "demoted_num_output", "undemoted_num_output", "demoted_solver"]
+)
+def test_a_mistake_that_no_data_would_mend_is_one(name: str) -> None:
+    report = check(FAULTS / f"{name}.prototxt")
+    assert report.status == "not ok"
+    (problem,) = report.problems
+    assert ("num_output > 0" in problem.message) != (
+        "found (4, 8, 28, 28) and (4, 16, 28, 28)" in problem.message
+    )
+
+
+def test_bottoms_that_differ_whatever_the_picture(tmp_path: Path) -> None:
+    text = (FAULTS / "demoted_eltwise.prototxt").read_text().replace("crop_size: 28", "")
+    (problem,) = check(write(tmp_path, text)).problems
+    assert "needs bottoms of one shape" in problem.message
+
+
+def test_a_net_that_only_needs_the_right_picture_has_no_mistake(tmp_path: Path) -> None:
+    text = DATA % ("", "lmdb") + 'layer { name: "r" type: "Reshape" bottom: "data" top: "r" '
+    text += "reshape_param { shape { dim: 4 dim: 3 dim: 111 dim: 7 } } }"
+    report = check(write(tmp_path, text))
+    assert report.status == "ok, data absent"
+    assert "say the right one: --shape data=" in " ".join(warning.message for warning in report.warnings)
+    assert check(write(tmp_path, text), shapes={"data": (4, 3, 111, 7)}).phases["TRAIN"]["parameters"] == 0
+
+
+# An assumed shape is not the net's size
+
+
+@pytest.mark.parametrize("source", ["examples/mnist/mnist_train_lmdb", "MNIST.db"])
+def test_lenets_own_file_has_its_own_size(tmp_path: Path, source: str) -> None:
+    report = check(write(tmp_path, DATA % ("", source) + LENET))
+    assert report.status == "ok, data absent"
+    assert report.phases["TRAIN"]["parameters"] == PARAMETERS
+
+
+def test_a_mean_file_tells_the_data_too(tmp_path: Path) -> None:
+    text = DATA % ('transform_param { mean_file: "examples/cifar10/mean.binaryproto" }', "train_lmdb") + LENET
+    assert check(write(tmp_path, text)).phases["TRAIN"]["assumed"]["data"] == [4, 3, 32, 32]
+
+
+def test_a_size_that_nothing_tells_is_unknown(tmp_path: Path) -> None:
+    path = write(tmp_path, DATA % ("", "train_lmdb") + LENET)
+    report = check(path)
+    assert report.phases["TRAIN"]["parameters"] is None
+    assert "TRAIN: 8 layers, parameters unknown" in str(report)
+    assert "say the shape of the data: --shape data=" in str(report)
+    assert check(path, shapes={"data": (4, 1, 28, 28)}).phases["TRAIN"]["parameters"] == PARAMETERS
+    result = CliRunner().invoke(app, ["check", str(path), "--json", "--shape", "data=4,1,28,28"])
+    assert json.loads(result.output)["phases"]["TEST"]["parameters"] == PARAMETERS
+
+
+def test_the_size_that_layers_restore_is_found(tmp_path: Path) -> None:
+    """SegNet: three halvings above the Upsample that restores 45 x 60."""
+    text = DATA % ("", "frames")
+    below = "data"
+    for i in range(4):
+        text += f'layer {{ name: "p{i}" type: "Pooling" bottom: "{below}" top: "p{i}" top: "m{i}" '
+        text += "pooling_param { kernel_size: 2 stride: 2 } }\n"
+        below = f"p{i}"
+    text += 'layer { name: "up" type: "Upsample" bottom: "p3" bottom: "m3" top: "up" '
+    text += "upsample_param { scale: 2 upsample_h: 45 upsample_w: 60 } }\n"
+    text += 'layer { name: "sum" type: "Eltwise" bottom: "p2" bottom: "up" top: "sum" }\n'
+    assert check(write(tmp_path, text)).phases["TRAIN"]["assumed"]["data"] == [4, 3, 360, 480]
+
+
+def test_what_is_assumed_is_logged_by_the_other_commands(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path, DATA % ("", "train_lmdb") + LENET)
+    with caplog.at_level(logging.WARNING, "netspec"):
+        shaped_net(path)
+    assert "which is only assumed" in caplog.text
+    caplog.clear()
+    net = shaped_net(path, shapes={"data": (4, 1, 28, 28)})
+    assert not caplog.records
+    assert sum(param.value.numel() for param in net.params) == PARAMETERS
+    with pytest.raises(SpecError, match="no input 'dat'; did you mean 'data'"):
+        shaped_net(path, shapes={"dat": (4, 1, 28, 28)})
+    result = CliRunner().invoke(app, ["summary", str(path), "--shape", "data"])
+    assert result.exit_code == 2 or "expected the name of an input" in str(result.exception)
+
+
+# Fields of forks: one table for all commands
+
+
+def test_fields_without_effect_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    path = FAULTS / "c6_nv16.prototxt"
+    report = check(path)
+    assert report.ok
+    with caplog.at_level(logging.WARNING, "netspec"):
+        document = reading.read(path, "net")
+    assert len(document.message.layer) == 5
+    logged = [record.getMessage() for record in caplog.records]
+    assert logged == [str(warning) for warning in report.warnings]
+    assert len(set(logged)) == len(logged) == 12
+    assert all("without effect here" in text for text in logged)
+    assert report.dialects == ["NVIDIA"]
+
+
+def test_fields_that_change_numbers_are_refused_with_the_reason(tmp_path: Path) -> None:
+    text = (FAULTS / "filler_slip.prototxt").read_text().replace("gausian", "gaussian")
+    path = write(tmp_path, text.replace("num_output: 4", "num_output: 4 fuse_type: FUSED_RELU"))
+    (problem,) = check(path).problems
+    assert "write that layer by itself" in problem.message
+    with pytest.raises(SpecError) as raised:
+        reading.read(path)
+    assert raised.value.problems == (problem,)
+
+
+def test_the_old_syntax_has_its_remedy() -> None:
+    for problem in check(FAULTS / "c9_blobs_lr.prototxt").problems:
+        assert "write param { lr_mult: ... } once for each blob" in problem.message
+        assert "did you mean" not in problem.message
+
+
+def test_slips_are_told_from_fields_of_forks() -> None:
+    for name, nearest in (
+        ("tpo", "top"),
+        ("nmae", "name"),
+        ("botom", "bottom"),
+        ("kernel_szie", "kernel_size"),
+    ):
+        assert one_edit(name, nearest), name
+    for name, nearest in (("cache", "scale"), ("larc", "lrn"), ("flip", "ship"), ("top", "top_k")):
+        assert not one_edit(name, nearest), name
+    with pytest.raises(SpecError, match="did you mean 'bottom'"):
+        reading.judge(
+            schema.parse_net('layer { name: "r" type: "ReLU" botom: "x" top: "y" }', unknown="keep")
+        )
+
+
+# Names that are none
+
+
+def test_unknown_fillers_name_what_there_is() -> None:
+    (problem,) = check(FAULTS / "filler_slip.prototxt").problems
+    assert "unknown filler 'gausian'; did you mean 'gaussian'? Known: constant, uniform" in problem.message
+    assert problem.position is not None
+    assert (problem.position.line, problem.position.column) == (2, 125)
+
+
+def test_a_solver_without_its_net_is_not_ok() -> None:
+    report = check(FAULTS / "solver_no_net.prototxt")
+    (problem,) = report.problems
+    assert problem.message == "net file 'models/nowhere/train_val.prototxt' is not here"
+    assert problem.position is not None
+    assert problem.position.column == 1
+
+
+def test_the_phase_of_a_fault_is_named() -> None:
+    report = check(FAULTS / "deploy_train_only_fault.prototxt", run=True)
+    (problem,) = report.problems
+    assert problem.message.startswith("in phase TRAIN: layer 'p' (Eltwise)")
+    assert report.phases["TEST"]["run"] == "forward"
+
+
+def test_six_means_for_three_channels() -> None:
+    (problem,) = check(FAULTS / "c6_means.prototxt").problems
+    assert "6 mean_values for 3 channels" in problem.message
+    assert problem.position is not None
+    assert problem.position.column == 179  # the sixth
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("SeLu", None), ("Flip", None), ("Relu", "ReLU"), ("Convolutoin", "Convolution"), ("Pooling2", "Pooling"),
+     ("SoftmaxWithLos", "SoftmaxWithLoss"), ("MyFancyLayer", None), ("InerProduct", "InnerProduct")],
+)  # fmt: skip
+def test_layers_are_proposed_only_where_near(name: str, near: str | None) -> None:
+    assert likely_type(name) == near
