@@ -50,13 +50,18 @@ def sizes(graph: Graph, steps: Sequence[Step]) -> Iterator[assume.Size]:
     yield from usual
 
 
-def is_told(graph: Graph, steps: Sequence[Step], shapes: Mapping[str, Shape], net: Net) -> bool:
+def is_told(
+    graph: Graph, steps: Sequence[Step], shapes: Mapping[str, Shape], net: Net, given: Mapping[str, Shape]
+) -> bool:
     """Whether the number of parameters is that of the net, and not of the shapes that were assumed.
+
+    given: the shapes that are known.
 
     So it is where the data set is named, or where no other size that the net accepts gives another number.
     """
+    steps = [step for step in steps if graph.name(step.writes[0]) not in given]
     known = named(steps)
-    if known is not None and known[0] in WHOLE:
+    if not steps or (known is not None and known[0] in WHOLE):
         return True
     total, seen = parameters(net), {tuple(sorted(shapes.items()))}
     channels = {
@@ -69,13 +74,16 @@ def is_told(graph: Graph, steps: Sequence[Step], shapes: Mapping[str, Shape], ne
     ]
     others += [size for size in assume.SIZES if known is None or size[0] == known[1][0]]
     for size in islice(others, ALTERNATIVES + 1):
-        given = assume.input_shapes(graph, steps, size)
-        key = tuple(sorted(given.items()))
+        other = assume.input_shapes(graph, steps, size, given=given)
+        key = tuple(sorted(other.items()))
         if key in seen:
             continue
         seen.add(key)
         try:
-            if parameters(build(graph, device="meta", input_shapes=given, unknown=[])) != total:
+            if (
+                parameters(build(graph, device="meta", input_shapes={**shapes, **given, **other}, unknown=[]))
+                != total
+            ):
                 return False
         except SpecError:
             continue

@@ -103,7 +103,7 @@ def shaped(
                 return None, found, False
             tried.append((found, error))
             continue
-        return net, found, guesses.is_told(graph, steps, found, net)
+        return net, found, guesses.is_told(graph, steps, found, net, given)
     if lasting := guesses.lasting(graph, [({**given, **found}, error) for found, error in tried]):
         raise SpecError(lasting)
     for problem in tried[0][1].problems if tried else ():

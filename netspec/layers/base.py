@@ -169,6 +169,11 @@ class Layer(nn.Module):
     # What a subclass says of itself, where it is not the same for all layers of the type
 
     @classmethod
+    def kind_for(cls, spec: LayerSpec) -> type[Layer]:
+        """The class that computes a layer of this type; another than the registered one where its fields say so."""
+        return cls
+
+    @classmethod
     def other(cls, spec: LayerSpec) -> str:
         """The fork whose layer of this name makes another size of the same fields, where nothing tells; else ""."""
         return ""

@@ -132,6 +132,11 @@ class Python(Layer):
     anchor: Tensor
 
     @classmethod
+    def kind_for(cls, spec: LayerSpec) -> type[Layer]:
+        """Ours, for a module that is known by name."""
+        return own_kind(spec) or cls
+
+    @classmethod
     def lacking(cls, spec: LayerSpec) -> Lack | None:
         """The module: it is not imported to read a net."""
         asked = spec.message.python_param

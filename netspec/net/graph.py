@@ -8,7 +8,6 @@ from difflib import SequenceMatcher
 from netspec.errors import Problem, SpecError, nearest, one_edit
 from netspec.layers import Layer, registry
 from netspec.layers.fillers import unknown_types
-from netspec.layers.python_layer import own_kind
 from netspec.schema.forks import FORK_LAYERS
 from netspec.schema.spec import LayerSpec, NetSpec, loss_weights
 
@@ -184,9 +183,9 @@ class _Wiring:
 
 
 def kind_of(layer: LayerSpec) -> type[Layer] | None:
-    """The class of a layer; None where its type is unknown. Python modules that are known by name have one of ours."""
-    own = own_kind(layer) if layer.type == "Python" else None
-    return own or registry.get(layer.type)
+    """The class that computes a layer; None where its type is unknown."""
+    kind = registry.get(layer.type)
+    return None if kind is None else kind.kind_for(layer)
 
 
 def unknown_type(layer: LayerSpec, hints: bool = True) -> Problem:

@@ -20,6 +20,7 @@ from netspec.errors import SpecError
 from netspec.interchange import snapshot_files
 from netspec.interchange.solverstate import SolverState
 from netspec.interchange.weights import Weights, take_weights
+from netspec.net.classes import check_labels
 from netspec.net.compiling import compile_net
 from netspec.net.devices import choose_device
 from netspec.net.make import make_net
@@ -47,7 +48,7 @@ COMPILE_FROM = 2000
 """Iterations from which compiling (half a minute or more) pays."""
 
 LABELS_FOR = 100
-"""Iterations in which labels are counted: a run whose labels are all missing should say so soon."""
+"""Iterations in which labels are counted, and compared with the classes of the scores before anything is computed."""
 
 LOOK_EVERY = 100
 """Iterations after which compiled code asks anew what it goes by in the weights (it costs a wait for the GPU)."""
@@ -351,6 +352,7 @@ class Trainer:
             batch = self.feeder.next()
             if t < LABELS_FOR:
                 self.labels.look(batch)
+                check_labels(self.net, batch)
             before = random_state(self.device)
             if self.message.debug_info:
                 seen = watch.walk(self.net, batch)

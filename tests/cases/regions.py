@@ -34,15 +34,15 @@ CASES = [
          "variance: [0.1, 0.1, 0.2, 0.2] }", "x data", "prior", x=(1, 1, 3, 2), data=(1, 3, 12, 10)), gradient=()),
     Case(
         "box_output",
-        several("BoxOutput", f"box_output_param {{ {ALL} field_w: 20 field_h: 30 field_w: 40 field_h: 60 "
-                "downsample_rate: 8 downsample_rate: 16 max_nms_num: 30 max_post_nms_num: 30 }", (2, 6, 4, 3), (2,
+        several("BoxOutput", f"box_output_param {{ {ALL} field_w: 6 field_h: 5 field_w: 9 field_h: 12 "
+                "downsample_rate: 8 downsample_rate: 16 }", (2, 6, 4, 3), (2,
                 6, 2, 2)),
         phase="TEST", gradient=(), compiles=False, exports=False,
     ),
     Case(
         "box_group_output",
-        several("BoxGroupOutput", f"box_group_output_param {{ {ALL} max_nms_num: 48 max_post_nms_num: 48 "
-                "box_group_param { stride: 8 field_w: [20, 40] field_h: [30, 50] } }", (4, 2, 4, 3), (4, 4, 4, 3)),
+        several("BoxGroupOutput", f"box_group_output_param {{ {ALL} "
+                "box_group_param { stride: 8 field_w: [5, 7] field_h: [6, 4] } }", (4, 2, 4, 3), (4, 4, 4, 3)),
         phase="TEST", gradient=(), compiles=False, exports=False,
     ),
     Case(
@@ -54,8 +54,9 @@ CASES = [
     Case(
         "rpn_proposal",
         text(python("rpn.proposal_layer", "ProposalLayer", "'feat_stride': 16"), "score move info", "rois",
-             score=(1, 18, 2, 3), move=(1, 36, 2, 3), info=(1, 3)),
-        inputs={"info": torch.tensor([[900.0, 900, 1]])}, gradient=(), compiles=False, exports=False, random=True,
+             score=(1, 18, 1, 1), move=(1, 36, 1, 1), info=(1, 3)),
+        inputs={"info": torch.tensor([[900.0, 900, 1]]), "move": torch.zeros(1, 36, 1, 1)}, gradient=(),
+        compiles=False, exports=False, random=True,
     ),
     Case(
         "rpn_anchor_target",

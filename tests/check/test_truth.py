@@ -15,6 +15,7 @@ from netspec.cli import app
 from netspec.errors import SpecError, one_edit
 from netspec.net import reading
 from netspec.net.graph import likely_type
+from netspec.run.fit import fit
 from tests.check.test_faults import FAULTS
 
 DATA = """layer { name: "data" type: "Data" top: "data" top: "label" %s
@@ -213,3 +214,18 @@ def test_six_means_for_three_channels() -> None:
 )  # fmt: skip
 def test_layers_are_proposed_only_where_near(name: str, near: str | None) -> None:
     assert likely_type(name) == near
+
+
+# Labels
+
+
+def test_labels_beyond_the_classes_are_found_before_the_first_iteration(tmp_path: Path) -> None:
+    text = """layer { name: "d" type: "Dataset" top: "x" top: "label" dataset_param { name: "digits" batch_size: 100 } }
+    layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 5 } }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+    """
+    solver = write(
+        tmp_path, f'net: "{write(tmp_path, text)}" base_lr: 0.1 lr_policy: "fixed" max_iter: 1', "s.prototxt"
+    )
+    with pytest.raises(SpecError, match=r"net.prototxt:3:\d+: .*labels reach 9, the scores have 5 classes"):
+        fit(solver, out=tmp_path / "run")

@@ -6,7 +6,7 @@ Vasconcelos 2018 (Cascade R-CNN), box_group_output_layer.cpp and decode_bbox_lay
 
 from __future__ import annotations
 
-from math import log
+from math import log, prod
 from typing import NamedTuple
 
 import torch
@@ -68,9 +68,16 @@ class Decoder(Layer):
         """The lower right corners (N, 2, H, W), clipped to the picture."""
         raise NotImplementedError
 
+    def count(self, bottoms: tuple[Tensor, ...]) -> tuple[int, int]:
+        """How many images there are, and boxes in each."""
+        raise NotImplementedError
+
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        most = self.param.max_post_nms_num or self.param.max_nms_num or 1
-        return tuple(bottoms[0].new_empty((most, width)) for width in (5, 6)[: len(self.spec.tops)])
+        images, boxes = self.count(bottoms)
+        most = min(self.param.max_post_nms_num or boxes, self.param.max_nms_num or boxes, boxes)
+        return tuple(
+            bottoms[0].new_empty((max(images * most, 1), width)) for width in (5, 6)[: len(self.spec.tops)]
+        )
 
     def regions(self, found: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
         """The tops: from boxes (R, 4) and scores (R,) of each image, in any order."""
@@ -125,6 +132,9 @@ class BoxOutput(Decoder):
                 )
         self.scales = [Scale(*values) for values in zip(p.field_w, p.field_h, p.downsample_rate, strict=True)]
 
+    def count(self, bottoms: tuple[Tensor, ...]) -> tuple[int, int]:
+        return bottoms[0].shape[0], sum(prod(x.shape[2:]) for x in bottoms)
+
     def upper(self, low: Tensor, high: Tensor, limit: Tensor, size: Tensor) -> Tensor:
         return low + torch.minimum(size, limit - low)
 
@@ -175,6 +185,11 @@ class BoxGroupOutput(Decoder):
                 self.fail(
                     f"needs maps (N * {count}, 4, H, W) with their scores, found {boxes}", "bottom", 2 * i + 1
                 )
+
+    def count(self, bottoms: tuple[Tensor, ...]) -> tuple[int, int]:
+        pairs = zip(bottoms[1::2], self.param.box_group_param, strict=True)
+        images = bottoms[1].shape[0] // len(self.param.box_group_param[0].field_w)
+        return images, sum(len(group.field_w) * prod(x.shape[2:]) for x, group in pairs)
 
     def upper(self, low: Tensor, high: Tensor, limit: Tensor, size: Tensor) -> Tensor:
         return torch.minimum(high - 1, limit)

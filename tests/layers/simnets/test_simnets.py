@@ -500,7 +500,7 @@ def test_projected_rows_are_clipped_after_they_are_used() -> None:
     layer { name: "m" type: "MEX" bottom: "x" top: "y" mex_param { num_instances: 1 softmax_mode: true
       use_log_space_parameters: false linear_space_min_value: 0.1 normalize_offsets: true
       normalize_offsets_projected: true offsets_filler { type: "constant" value: 1 } block_param { block_c: 3 } } }"""
-    net = build(compile(spec.net(schema.parse_net(layer), "TRAIN")), seed=0)
+    net = make_net(layer, "TRAIN")
     offsets = net.layer("m").blobs[1]
     with torch.no_grad():
         offsets.copy_(torch.tensor([0.02, 1.0, 0.5]).view_as(offsets))
