@@ -93,7 +93,7 @@ def test_modules_that_public_nets_name_are_computed_without_importing_them() -> 
     (warning,) = [w for w in found.warnings if "(Python)" in w.message]
     assert "its data is made by the program that the Python module belongs to" in warning.message
     assert warning.position is not None
-    assert warning.position.line == 3
+    assert warning.position.line == 2
     assert found.phases["TRAIN"]["assumed"]["gt_boxes"] == [2, 5]
 
 

@@ -21,7 +21,10 @@ def verdicts() -> dict[str, list[str]]:
     found = {}
     for path in sorted(FOLDER.glob("*.prototxt")):
         report = check(path, run=True)
-        found[path.stem] = ["ok" if report.ok else "not ok", *(problem.message for problem in report.problems)]
+        found[path.stem] = [
+            "ok" if report.ok else "not ok",
+            *(problem.message for problem in report.problems),
+        ]
     return found
 
 
