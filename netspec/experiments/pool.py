@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import signal
@@ -31,7 +32,9 @@ class Process:
     def __init__(
         self, number: int, threads: int, gpu: int | None, replies: queue.Queue[tuple[Process, dict[str, Any]]]
     ):
-        self.number, self.since = number, 0.0
+        self.number = number
+        self.since = math.inf
+        """When the process began the job at hand; it takes its time to start."""
         self.job: Job | None = None
         environment = {**os.environ, "NETSPEC_THREADS": str(threads)}
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -54,8 +57,12 @@ class Process:
 
     def give(self, job: Job) -> None:
         """Begin a job."""
-        self.job, self.since = job, time.monotonic()
+        self.job, self.since = job, math.inf
         self.send(asdict(job))
+
+    def begun(self) -> None:
+        """Take note that the job is under way."""
+        self.since = time.monotonic()
 
     def send(self, order: dict[str, Any]) -> None:
         if self.process.stdin is None:

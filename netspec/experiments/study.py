@@ -7,6 +7,7 @@ same folder takes it up again.
 
 from __future__ import annotations
 
+import time
 import zlib
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,8 @@ FOLDER = "folder"
 """Attribute of a trial: the folder of the sweep that makes it."""
 ORPHANED = 60.0
 """Seconds after which a trial that names no folder is one whose process was killed as it began."""
+TRIES = 10
+"""How often a database is opened that others are making."""
 FACTOR = 3
 """Of the runs of a rung, one in so many goes on to the next (successive halving, Hyperband)."""
 
@@ -219,11 +222,27 @@ def opened(storage: str, folder: Path) -> Any:
     from optuna.storages.journal import JournalFileBackend
 
     if "://" in storage:
-        return optuna.storages.RDBStorage(storage, engine_kwargs=engine(storage))
+        return database(storage)
     path = Path(storage) if storage else folder / "study.journal"
     path.parent.mkdir(parents=True, exist_ok=True)
     backend = JournalFileBackend(str(path))
     return optuna.storages.JournalStorage(backend)
+
+
+def database(storage: str) -> Any:
+    """A database; where another process makes its tables at this very moment, it is tried again."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for last in (*[False] * TRIES, True):
+        try:
+            return optuna.storages.RDBStorage(storage, engine_kwargs=engine(storage))
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+            if last or isinstance(error, ImportError):
+                text = str(error).splitlines()[0]
+                raise NetspecError(f"--storage {storage}: cannot be opened: {text}") from None
+            time.sleep(0.5)
+    return None
 
 
 def engine(storage: str) -> dict[str, Any]:

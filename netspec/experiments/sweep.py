@@ -226,6 +226,9 @@ class Sweep:
             if job is not None and job.run in self.running:
                 self.died(process, self.running.pop(job.run))
             return
+        if reply["state"] == "begun":
+            process.begun()
+            return
         process.job = None
         if job is None or job.run not in self.running:
             return

@@ -1,7 +1,7 @@
 """A process of a sweep: reads jobs from its standard input, a JSON line each, makes them and says what came of them.
 
-Replies, a JSON line each: {"run": ..., "state": "over" | "taken" | "stopped"}. When its input ends, as it does when the
-sweep is killed, the run at hand takes a snapshot and stops.
+Replies, a JSON line each: {"run": ..., "state": "begun"}, later "over", "taken" or "stopped" for it. When its
+input ends, as it does when the sweep is killed, the run at hand takes a snapshot and stops.
 """
 
 from __future__ import annotations
@@ -53,12 +53,13 @@ class Worker:
         replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
         threading.Thread(target=self.listen, daemon=True).start()
         while not self.ended and (job := self.jobs.get()) is not None:
-            state = self.work(job)
-            try:
-                replies.write(json.dumps({"run": job.run, "state": state}) + "\n")
-                replies.flush()
-            except BrokenPipeError:  # nobody is left to be told
-                return
+            for state in ("begun", ""):
+                state = state or self.work(job)
+                try:
+                    replies.write(json.dumps({"run": job.run, "state": state}) + "\n")
+                    replies.flush()
+                except BrokenPipeError:  # nobody is left to be told
+                    return
 
     def refuse(self, number: int, frame: Any) -> None:
         """Outside of a run's loop a signal stops at once; between runs it means nothing."""

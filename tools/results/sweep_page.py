@@ -9,6 +9,7 @@ import argparse
 import json
 from itertools import accumulate
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from netspec.draw.canvas import figure, write
@@ -34,7 +35,7 @@ def main() -> None:
         count = range(1, len(found) + 1)
         axes.plot(count, found, "o", color=colour, alpha=0.4, markersize=4)
         axes.plot(count, list(accumulate(found, max)), color=colour, label=f"{name}: best {max(found):.3f}")
-        half = sorted(found)[len(found) // 2]
+        half = median(found)
         print(f"{name}: {len(found)} runs, best {max(found):.4f}, median {half:.4f}")
     axes.set_xlabel("run")
     axes.set_ylabel("accuracy; best so far as a line")
