@@ -46,14 +46,14 @@ def test_half_of_the_cells_are_hidden_and_columns_are_standardised() -> None:
 @pytest.mark.slow
 @pytest.mark.data
 def test_the_short_form_writes_a_page_that_says_it_is_reduced(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tools.results.dlvm", "--quick", "--tables", "banknote"]
+    command = [sys.executable, "-m", "tools.results.dlvm", "--quick"]
     command += ["--out", str(tmp_path / "dlvm"), "--runs", str(tmp_path / "runs")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     found = json.loads((tmp_path / "dlvm.json").read_text())["results"]
     assert set(found) == {
         f"{m} {t} 1" for m in ("mean", "missForest", "MIWAE") for t in ("banknote", "yeast")
     }
-    assert all(0 < value < 5 for value in found.values())
+    assert all(0 < value["error"] < 5 for value in found.values())
     page = (tmp_path / "dlvm.md").read_text()
     assert page.index("goal") < page.index("Mean square error")
-    assert "no reproduction: 60 steps in place of 500,000" in page
+    assert "no reproduction: fewer steps" in page
