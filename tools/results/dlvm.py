@@ -103,10 +103,10 @@ def report(options: argparse.Namespace, results: Results) -> Path:
         "Tables with half of their cells missing",
         [missed(results), text(options), markdown(["", *uci.TABLES], rows)],
         {
-            "command": f"python -m tools.results.dlvm --steps N --samples {options.samples} --masks {options.masks} "
-            "--tables ..., a call for each N",
-            "seed": options.seed,
             **circumstances(),
+            "command": f"python -m tools.results.dlvm --steps N --samples {options.samples} --draws {options.draws} "
+            "--tables ..., a call for each number of steps",
+            "seed": options.seed,
         },
     )
 
