@@ -12,13 +12,14 @@ import torch
 from netspec import schema
 from netspec.errors import SpecError
 from netspec.model import model
-from netspec.net.make import make_net
-from netspec.net.net import Net
+from netspec.net.graph import compile
+from netspec.net.net import Net, build
 from netspec.queries.likelihood import class_log_likelihood, log_likelihood
 from netspec.queries.marginals import expected_completion, marginals
 from netspec.queries.most_probable import most_probable_states
 from netspec.queries.sampling import complete
 from netspec.queries.tree import Tree
+from netspec.schema import spec
 from tests.oracle import Enumeration, Level, Model
 from tests.places import GOLDEN
 
@@ -74,7 +75,7 @@ def helped(middle: str = "", scores_of: str = "back") -> str:
 
 
 def made(text: str, seed: int = 3) -> Net:
-    net = make_net(schema.parse_net(text, "original.prototxt"), seed=seed).double()
+    net = build(compile(spec.net(schema.parse_net(text, "original.prototxt"), "TEST")), seed=seed).double()
     return net.requires_grad_(False)
 
 
@@ -171,7 +172,7 @@ def test_the_originals_own_nets(name: str, tmp_path: Path) -> None:
         """
         + text
     )
-    net = make_net(file, seed=1).requires_grad_(False)
+    net = build(compile(spec.net(schema.read_net(file), "TEST")), seed=1).requires_grad_(False)
     layers = sorted({key.split("/")[1] for key in golden if key.startswith("param/")})
     for layer in layers:
         for j, blob in enumerate(net.layer(layer).blobs):
