@@ -50,9 +50,13 @@ class GenerativeTree(BaseEstimator):  # type: ignore[misc]
         state.pop("_model", None)  # made again from text and weights
         return state
 
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        if "weights_" in self.__dict__:
+            self._model = model_of(self.net_, self.weights_)
+
     def _learn(self, values: Array, labels: Array | None = None, classes: int = 0) -> None:
         """Fit the tree to rows; labels (n,) are numbers of classes."""
-        self.__dict__.pop("_model", None)
         columns = columns_of(values)
         self.center_ = np.array([column.mean for column in columns])
         self.scale_ = np.array([column.deviation for column in columns])
@@ -65,13 +69,12 @@ class GenerativeTree(BaseEstimator):  # type: ignore[misc]
         self.net_, self.weights_ = trained(
             (values - self.center_) / self.scale_, given, classes, columns, settings, seed
         )
+        self._model = model_of(self.net_, self.weights_)
 
     @property
     def model_(self) -> Model:
         """The trained net."""
         check_is_fitted(self, "weights_")
-        if "_model" not in self.__dict__:
-            self._model = model_of(self.net_, self.weights_)
         model: Model = self._model
         return model
 
