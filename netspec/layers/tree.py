@@ -76,6 +76,10 @@ class TreeLayer(Layer):
 class Inner(TreeLayer):
     """A layer between the leaves and the class scores."""
 
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of positions at the bottom that one position at the top stands for."""
+        return 1, 1
+
     def upward_max(self, below: Tensor) -> Tensor:
         """The top when every sum over states is a maximum (max-product)."""
         raise NotImplementedError

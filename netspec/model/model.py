@@ -33,6 +33,7 @@ from netspec.net import reading
 from netspec.net.make import make_net
 from netspec.net.net import Net
 from netspec.queries import explain, likelihood, marginals, most_probable, sampling, whitened
+from netspec.queries.precision import SINGLE
 from netspec.queries.tree import Tree
 from netspec.queries.whitened import Whitened
 from netspec.schema import spec
@@ -233,7 +234,11 @@ class Model:
     # Classes
 
     def scores(self, x: Data) -> Tensor:
-        """Class scores (N, K): log p(observed | y) of a generative net, logits of another."""
+        """Class scores (N, K): log p(observed | y) of a generative net, logits of another.
+
+        In double precision where a generative net's are so large that single would not tell classes apart.
+        DataError for evidence that is impossible under a generative net.
+        """
         return self.batched(self._scores, self.take(x))
 
     def _scores(self, x: Tensor) -> Tensor:
@@ -248,6 +253,10 @@ class Model:
             mask = observed if shape[1] == x.shape[1] else observed.all(1, keepdim=True)
             inputs = [torch.where(observed, x, self.fill), mask.to(x.dtype)]
         scores: Tensor = self.net(*inputs)[0]
+        if not bool((scores.abs() <= SINGLE).all()) and self.generative:
+            return likelihood.scores(
+                self.tree, x, exact=False
+            )  # single precision would not tell classes apart
         return scores.flatten(1)
 
     def predict(self, x: Data) -> Tensor:

@@ -13,7 +13,6 @@ from netspec import draw
 from netspec.data.files.idx import Array
 from netspec.data.files.images import decode, encode, resize
 from netspec.errors import DataError, NetspecError, SpecError, did_you_mean
-from netspec.layers.basic.pooling import Pooling
 from netspec.layers.simnets.mex import MEX
 from netspec.model import latents, model
 from netspec.model.model import Model
@@ -223,7 +222,7 @@ def fields(trained: Model) -> list[tuple[int, int]]:
     _, rows, columns = trained.image_shape
     found = [((above + rows + below) // h, (left + columns + right) // w)]
     for layer in tree.inner:
-        down, across = layer.frame.kernel if isinstance(layer, Pooling) else (1, 1)
+        down, across = layer.cells()
         found.append((found[-1][0] * down, found[-1][1] * across))
     return found
 

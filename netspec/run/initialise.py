@@ -22,6 +22,7 @@ from netspec.layers.simnets.block import normalise
 from netspec.layers.simnets.latent_tree import LatentTree
 from netspec.layers.simnets.leaves import Leaves
 from netspec.layers.simnets.marginalize import Marginalize
+from netspec.layers.simnets.mex import MEX
 from netspec.layers.simnets.similarity import UNKNOWN, Similarity
 from netspec.net.net import Net
 from netspec.run.clusters import Patches, kmeans, mixture, spread
@@ -66,6 +67,7 @@ def initialise(
                         progress(f"{layer.spec}: {line}")
                 if above is not None:
                     done.append(above.spec.name)
+                    weigh_root(net, above, told.root, skip)
             elif isinstance(layer, LatentTree):
                 layer.fail("learns its tree from the Leaves right below, which need an unsupervised_init too",
                            "latent_tree_param", "unsupervised_init")  # fmt: skip
@@ -90,6 +92,18 @@ def next_tree(net: Net, leaf: Leaves, skip: Collection[str]) -> LatentTree | Non
         if isinstance(layer, LatentTree) and step.reads == (top,) and layer.spec.name not in skip:
             return layer
     return None
+
+
+def weigh_root(net: Net, tree: LatentTree, counts: Tensor | None, skip: Collection[str]) -> None:
+    """Let the one mixture over the root's states, if that is what reads the tree, have their shares as weights."""
+    top = net.graph.steps[net.made.index(tree)].writes[0]
+    readers = [layer for step, layer in zip(net.graph.steps, net.made, strict=True) if top in step.reads]
+    if len(readers) != 1 or not isinstance(readers[0], MEX) or readers[0].spec.name in skip or counts is None:
+        return
+    (mixture_layer,) = readers
+    log_share = ((counts + 1) / (counts + 1).sum()).log()
+    if mixture_layer.blob(1).numel() == len(log_share) and mixture_layer.param.use_log_space_parameters:
+        mixture_layer.blob(1).copy_(log_share.view(mixture_layer.blob_shapes[1]))
 
 
 class _Reached(Exception):

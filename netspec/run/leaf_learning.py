@@ -51,8 +51,11 @@ class Clusters:
     """(P, K): what they are then divided by."""
 
     def assign(self, x_PNK: Tensor) -> Tensor:
-        """The cluster (P, N) of each position of each image."""
-        found = [nearest(*features(self, i, x_PNK), self.centres[i]) for i in range(len(self.windows))]
+        """The cluster (P, N) of each position of each image; -1 where nothing around it is observed."""
+        found = []
+        for i in range(len(self.windows)):
+            x, seen = features(self, i, x_PNK)
+            found.append(torch.where(seen.any(1), nearest(x, seen, self.centres[i]), -1))
         return torch.stack(found).expand(x_PNK.shape[0], -1)
 
 
@@ -154,6 +157,8 @@ class Learned:
     images: int = 0
     holes: int = 0
     """Of these, images with missing values."""
+    root: Tensor | None = None
+    """How often each state was that of the tree's root (K,)."""
     unseen: Tensor | None = None
     """Positions and values (n, 2) that were missing in all of them."""
 
@@ -197,6 +202,8 @@ def learn_leaves(
             total += new
         if tree is not None and met is not None:
             meetings(met, states, tree.parents)
+            root = tally(states[tree.structure.order[0]], tree.states)
+            told.root = root if told.root is None else told.root + root
         batch = stream().to(first) if more < batches else batch
     told.unseen = (observed == 0).nonzero()
     layer.blobs[0].copy_((observed > 0).view(layer.blob_shapes[0]))
@@ -224,7 +231,8 @@ def counted(layer: Leaves, x_PNK: Tensor, states_PN: Tensor) -> list[Tensor]:
     layer.gather()
     with torch.enable_grad():
         y_PNM = layer.densities(x_PNK.to(layer.blobs[0].dtype))
-        y_PNM.gather(2, states_PN.unsqueeze(2)).sum().backward()  # type: ignore[no-untyped-call]
+        # Where nothing is observed (state -1) the leaf gives 0, and no count, whatever the state.
+        y_PNM.gather(2, states_PN.clamp_min(0).unsqueeze(2)).sum().backward()  # type: ignore[no-untyped-call]
     found = [torch.zeros_like(one) if one.grad is None else one.grad for one in layer.evidence or []]
     layer.gather(False)
     return found
@@ -235,7 +243,13 @@ def meetings(met: Tensor, states_PN: Tensor, parents: Sequence[int]) -> None:
     size = round(met.shape[1] ** 0.5)
     for i, parent in enumerate(parents):
         if parent >= 0:
-            met[i] += torch.bincount(states_PN[parent] * size + states_PN[i], minlength=size * size)
+            known = (states_PN[parent] >= 0) & (states_PN[i] >= 0)
+            met[i] += tally(torch.where(known, states_PN[parent] * size + states_PN[i], -1), size * size)
+
+
+def tally(states_N: Tensor, count: int) -> Tensor:
+    """How often each of `count` states occurs; -1 is none."""
+    return torch.bincount(states_N + 1, minlength=count + 1)[1:]
 
 
 def chow_liu(x_PNK: Tensor) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy.special import log_softmax, logsumexp
 from netspec import schema
 from netspec.errors import DataError, NetspecError, SpecError
 from netspec.layers.simnets.leaves import Leaves
+from netspec.model.model import load
 from netspec.net.make import make_net
 from netspec.net.net import Net
 from netspec.queries import likelihood, marginals, most_probable, sampling
@@ -487,3 +489,21 @@ def test_gaussians_far_apart_beside_their_spread() -> None:
     leaf.blobs[0].copy_(torch.full((4,), 1e7, dtype=torch.float64).view(4, 1, 1, 1))
     _, deviation = marginals.expected_completion(tree, x)
     assert float(deviation[1]) == pytest.approx(spread, rel=1e-6)
+
+
+def test_a_model_in_both_precisions(tmp_path: Path) -> None:
+    """load(dtype=), and classes told apart where log p is -7e7; impossible evidence refused by scores too."""
+    file = tmp_path / "net.prototxt"
+    file.write_text(text(one_kind("gaussian")))
+    for dtype in (torch.float32, torch.float64):
+        model = load(file, dtype=dtype)
+        x = torch.tensor([[0.3, nan, 1.0, 2e4]]).view(1, 1, 1, 4)
+        assert model.posterior(x).dtype == dtype
+        brute = Brute(model.net, x.flatten().double().numpy())
+        want = np.exp(log_softmax(brute.scores()))
+        np.testing.assert_allclose(model.posterior(x)[0], want, atol=1e-3)
+        np.testing.assert_allclose(model.scores(x).double().log_softmax(1).exp()[0], want, atol=1e-3)
+        with pytest.raises(DataError, match="the value inf is impossible"):
+            model.scores(torch.full((1, 1, 1, 4), float("inf")))
+    with pytest.raises(NetspecError, match=r"a model has torch\.float32 or torch\.float64"):
+        load(file, dtype=torch.float16)

@@ -158,6 +158,9 @@ class Pooling(Inner):
                 )
         return None
 
+    def cells(self) -> tuple[int, int]:
+        return self.frame.kernel
+
     def upward_max(self, below: Tensor) -> Tensor:
         return as_tuple(self(below))[0]
 

@@ -171,6 +171,9 @@ class LatentTree(Inner):
     def tree_problem(self) -> Problem | None:
         return None
 
+    def cells(self) -> tuple[int, int]:
+        return self.grid[0], self.grid[1]
+
     def upward_max(self, below: Tensor) -> Tensor:
         b_PKK = self.blob(1).squeeze(1)[self.structure.order]
         return self.levels(self.ordered(below), b_PKK, True)[0][0][:, :, None, None]
