@@ -499,7 +499,8 @@ def test_projected_rows_are_clipped_after_they_are_used() -> None:
     layer = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 1 dim: 1 } } }
     layer { name: "m" type: "MEX" bottom: "x" top: "y" loss_weight: 1 mex_param { num_instances: 1 softmax_mode: true
       use_log_space_parameters: false linear_space_min_value: 0.1 normalize_offsets: true
-      normalize_offsets_projected: true offsets_filler { type: "constant" value: 1 } block_param { block_c: 3 block_size: 1 } } }"""
+      normalize_offsets_projected: true offsets_filler { type: "constant" value: 1 }
+      block_param { block_c: 3 block_size: 1 } } }"""
     net = make_net(layer, "TRAIN")
     offsets = net.layer("m").blobs[1]
     with torch.no_grad():
