@@ -497,19 +497,19 @@ def test_a_normalised_net_integrates_to_one() -> None:
 def test_projected_rows_are_clipped_after_they_are_used() -> None:
     """The fork's order is clip, log, normalise, use, exp, clip: what is used has mass 1, what is kept may have more."""
     layer = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 1 dim: 1 } } }
-    layer { name: "m" type: "MEX" bottom: "x" top: "y" mex_param { num_instances: 1 softmax_mode: true
+    layer { name: "m" type: "MEX" bottom: "x" top: "y" loss_weight: 1 mex_param { num_instances: 1 softmax_mode: true
       use_log_space_parameters: false linear_space_min_value: 0.1 normalize_offsets: true
-      normalize_offsets_projected: true offsets_filler { type: "constant" value: 1 } block_param { block_c: 3 } } }"""
+      normalize_offsets_projected: true offsets_filler { type: "constant" value: 1 }
+      block_param { block_c: 3 block_size: 1 } } }"""
     net = make_net(layer, "TRAIN")
     offsets = net.layer("m").blobs[1]
     with torch.no_grad():
         offsets.copy_(torch.tensor([0.02, 1.0, 0.5]).view_as(offsets))
     x = torch.zeros(1, 3, 1, 1)
-    y = net.blobs(x)["y"]
+    y = net.outputs(net(x))["y"]
     assert y.exp().item() == pytest.approx(1.0, abs=1e-6)
     clipped = torch.tensor([0.1, 1.0, 0.5]) / 1.6
     assert offsets.detach().flatten().tolist() == pytest.approx(clipped.clamp(min=0.1).tolist(), abs=1e-6)
-    net.layer("m").blobs[1].grad = None
     y.sum().backward()
     gradient = clipped / clipped.clamp(min=0.1)  # d y / d offset is the share, over the value that is kept
     assert offsets.grad is not None
