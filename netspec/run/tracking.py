@@ -47,9 +47,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise NetspecError(
-                f"TensorBoard is not installed: pip install 'netspec[track]' ({error})"
-            ) from None
+            raise NetspecError(f"TensorBoard is not installed: pip install tensorboard ({error})") from None
         self.writer: Any = SummaryWriter(str(folder / "tensorboard"))
 
     def numbers(self, values: Mapping[str, float], iteration: int) -> None:

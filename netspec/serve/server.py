@@ -46,7 +46,7 @@ def subject_of(path: Path, name: str, weights: Path | None = None, device: str |
     from netspec.serve.subject import ImageSubject
 
     model = netspec.load(path, weights, device=device or "cpu")
-    kind = TableSubject if model.data.type == "Table" else ImageSubject
+    kind = TableSubject if model.layout is not None else ImageSubject
     return kind(model, name, version_of(path) if weights is None else "1")
 
 

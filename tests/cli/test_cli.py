@@ -23,29 +23,37 @@ from tests.places import ROOT
 DIGITS = str(ROOT / "nets" / "ht_cac_digits.prototxt")
 
 FLAGS = {
-    "train": "allow-python compile device dialect iterations no-compile out resume seed set weights",
-    "test": "allow-python confusion device hardest iterations json out seed stage weights",
-    "check": "dialect json no-run no-strict run strict weights",
-    "summary": "level phase stage",
-    "draw": "level phase rankdir stage",
-    "report": "",
-    "render": "check engine no-check out set values",
     "list": "json",
-    "lr-range": "device from iterations json out seed set to weights",
-    "sweep": "device dry-run jobs json keep no-timing out retry storage timing",
     "new": "caffe images solver",
-    "serve": "allow-host body-mb device host open port waiting weights",
+    "train": (
+        "allow-python compile device dialect iterations no-compile out resume seed set "
+        "tensorboard track weights"
+    ),
+    "test": "allow-python confusion device hardest iterations json out seed stage weights",
+    "check": "dialect json no-run no-strict run shape strict weights",
+    "render": "check engine no-check out plan point set values",
+    "sweep": "device dry-run jobs json keep no-timing out retry storage timing",
+    "lr-range": "device from iterations json out seed set to weights",
+    "summary": "level phase shape stage",
+    "draw": "level phase rankdir shape stage",
+    "report": "",
     "activations": "blob image weights",
     "sample": "class columns given no-noise noise out page rows seed weights",
     "complete": "how images missing out page samples seed table weights",
     "explain": "images missing out page seed size weights",
     "likelihood": "images json missing seed table weights",
     "tree": "class image images out page seed weights",
-    "predict": "images out table weights",
-    "arrange": "category decimal encoding header leave-out missing-word no-header number out separator set target test",
     "neurons": "count kind level out page seed weights",
-    "missing": "device iid images impute mixture neighbours no-mixture no-shifts other out rects repeats robust seed "
-    "shifts split",
+    "missing": (
+        "device iid images impute mixture neighbours no-mixture no-shifts other out rects repeats "
+        "robust seed shifts split"
+    ),
+    "predict": "images out table weights",
+    "arrange": (
+        "category decimal encoding header leave-out missing-word no-header number out separator "
+        "set target test"
+    ),
+    "serve": "allow-host body-mb device host open port waiting weights",
     "dataset": "backend encoded gray labels root rows same-size scale seed shuffle size split",
     "mean": "gray root size split",
     "features": "backend batches blob device seed stage weights",

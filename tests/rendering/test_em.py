@@ -305,7 +305,7 @@ def test_a_rising_error_halves_the_step() -> None:
 def train_lines(folder: Path) -> list[dict]:
     from netspec.run.folder import parse_lines
 
-    return parse_lines((folder / "metrics.jsonl").read_text())
+    return parse_lines((folder / "metrics.jsonl").read_bytes())[0]
 
 
 def test_shapes_of_the_oracle_nets() -> None:

@@ -92,7 +92,7 @@ def write_parquet(path: Path, names: Sequence[str], pieces: Rows, columns: dict[
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise DataError("writing Parquet needs pyarrow; install netspec[table], or write .csv") from error
+        raise DataError("writing Parquet needs pyarrow; pip install pyarrow, or write .csv") from error
     kinds = {name: kind_of(columns.get(name)) for name in names}
     types = {"text": pyarrow.string(), "float": pyarrow.float64(), "int": pyarrow.int64()}
     schema = pyarrow.schema([(name, types[kinds[name]]) for name in names])

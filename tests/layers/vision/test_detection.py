@@ -397,7 +397,10 @@ def test_tests_score_detections_over_all_batches(
 
     class Batches:
         def __init__(self) -> None:
-            self.left = list(given)
+            self.left, self.device = list(given), torch.device("cpu")
+
+        def state(self) -> dict[str, Any]:
+            return {}
 
         def next(self) -> Any:
             return self.left.pop(0)
