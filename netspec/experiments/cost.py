@@ -65,7 +65,7 @@ def unnamed(net: Any) -> Any:
 def timed(graph: Graph) -> Step | None:
     """Time the passes of a net; None where it cannot be built, or where the size of its data would be a guess."""
     try:
-        meta, assumed = shaped(graph, Report(""))
+        meta, assumed, _ = shaped(graph, Report(""))
         if meta is None or assumed:
             return None
         net = build(graph, seed=0)
