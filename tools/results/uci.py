@@ -136,7 +136,14 @@ def miwae(table: Holes, folder: Path, steps: int, samples: int = 20, seed: int =
         .replace("nets/miwae_iris.prototxt", "net.prototxt")
     )
     (folder / "solver.prototxt").write_text(solver)
-    overrides = ["lr_policy=poly", "power=1", f"random_seed={seed}", "snapshot=1000", f"max_iter={steps}"]
+    overrides = [
+        "base_lr=0.002",
+        "lr_policy=poly",
+        "power=1",
+        f"random_seed={seed}",
+        "snapshot=1000",
+        f"max_iter={steps}",
+    ]
     return trained(str(folder / "solver.prototxt"), folder / "run", overrides=overrides)
 
 
