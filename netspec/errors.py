@@ -30,6 +30,10 @@ class DataError(NetspecError):
     """A data set or one of its files is missing, truncated or not what it says it is."""
 
 
+class LabelError(DataError, IndexError):
+    """Labels lie outside the classes of the scores; names layer, blob, and the label."""
+
+
 class SnapshotError(NetspecError):
     """A weight or solver-state file cannot be used; names the file and the reason."""
 

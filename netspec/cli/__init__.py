@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 from typing import Annotated, Any
@@ -21,7 +22,8 @@ from netspec.cli import (
     serving,
     starting,
 )
-from netspec.errors import NetspecError
+from netspec.errors import NetspecError, one_line
+from netspec.schema.regular import LARGE, SPECIAL
 
 NARROW = 80
 """Columns below which help is plain text: tables would cut words off."""
@@ -66,7 +68,8 @@ def refuse_foreign(arguments: list[str]) -> None:
     from netspec.schema import descriptor
 
     group: Any = get_command(app)
-    known = {"": {"--debug", "--help", "--version", "--install-completion", "--show-completion"}}
+    own = "debug allow-special allow-large help version install-completion show-completion"
+    known = {"": {f"--{word}" for word in own.split()}}
     for name, command in group.commands.items():
         known[name] = {word for one in command.params for word in (*one.opts, *one.secondary_opts)}
     if text := hint(arguments, known, descriptor("SolverParameter").fields_by_name):
@@ -76,8 +79,10 @@ def refuse_foreign(arguments: list[str]) -> None:
 def main() -> None:
     """Entry point: errors that the user can mend are printed without a traceback, and exit with 2."""
     debug = "--debug" in sys.argv
-    if debug:
-        sys.argv.remove("--debug")
+    for flag, variable in {"--debug": "", "--allow-special": SPECIAL, "--allow-large": LARGE}.items():
+        if flag in sys.argv:
+            sys.argv.remove(flag)
+            os.environ.update({variable: "1"} if variable else {})
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 gets ? for what it cannot show
@@ -95,4 +100,9 @@ def main() -> None:
         if isinstance(error, OSError) and error.strerror:
             reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         print(f"error: {reason}", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:  # of a layer, whose place and bottoms stand in a note
+        if debug or not getattr(error, "__notes__", None):
+            raise
+        print(f"error: {error.__notes__[0]}: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
         sys.exit(2)

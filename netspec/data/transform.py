@@ -11,6 +11,8 @@ import numpy as np
 from netspec.data.draws import derive, integers
 from netspec.data.files.idx import Array
 from netspec.data.source import failure, mistake
+from netspec.errors import DataError
+from netspec.schema.regular import refuse_special
 from netspec.schema.spec import TRAIN, LayerSpec
 
 
@@ -153,12 +155,16 @@ def read_mean(spec: LayerSpec, name: str, field: str = "transform_param") -> Arr
 
 def near(spec: LayerSpec, name: str) -> Path:
     """A path as written in a spec: relative to the working directory as in Caffe, else to the spec's own
-    folder.
+    folder. Raises DataError where a device, a pipe or a socket is there.
     """
     if "\0" in name:
         raise failure(spec, f"no file can be called {name[:60]!r}")
     path = Path(os.path.expanduser(name))
-    if path.is_absolute() or os.path.exists(path) or spec.document is None:
-        return path
-    beside = Path(spec.document.file).parent / path
-    return beside if os.path.exists(beside) else path
+    if not (path.is_absolute() or os.path.exists(path) or spec.document is None):
+        beside = Path(spec.document.file).parent / path
+        path = beside if os.path.exists(beside) else path
+    try:
+        refuse_special(path)
+    except DataError as error:
+        raise failure(spec, str(error)) from None
+    return path

@@ -11,7 +11,7 @@ import numpy as np
 
 from netspec import schema
 from netspec.data.files import whole
-from netspec.errors import SnapshotError
+from netspec.errors import DataError, SnapshotError
 from netspec.interchange.blobs import (
     Array,
     StoredBlob,
@@ -25,6 +25,7 @@ from netspec.interchange.blobs import (
 from netspec.net.net import Net
 from netspec.schema.descriptors import enum
 from netspec.schema.encoded import BYTES, FIXED32, FIXED64, VARINT, Span, spans, varint
+from netspec.schema.regular import refuse_special
 from netspec.schema.upgrade import V1_TYPES
 from netspec.schema.upgrade_v0 import V0_TYPES
 from netspec.schema.wire import Dialect
@@ -86,9 +87,12 @@ def read_caffemodel(path: str | Path) -> Caffemodel:
 def read_file(path: Path) -> bytes:
     """A file's bytes; SnapshotError when it cannot be read or is too large for a message."""
     try:
+        refuse_special(path)
         if (size := path.stat().st_size) >= MOST_BYTES:
             raise SnapshotError(f"{path}: {size} bytes; such files end below {MOST_BYTES}")
         return path.read_bytes()
+    except DataError as error:
+        raise SnapshotError(str(error)) from None
     except (OSError, ValueError) as error:  # the latter for a name with a NUL
         raise SnapshotError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from None
 

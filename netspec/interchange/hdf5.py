@@ -15,8 +15,9 @@ import numpy as np
 
 from netspec.data.files import whole
 from netspec.data.sources.database import need
-from netspec.errors import SnapshotError
+from netspec.errors import NetspecError, SnapshotError, one_line
 from netspec.interchange.blobs import MOST_AXES, Array
+from netspec.schema.regular import refuse_special
 
 MOST_ENTRIES = 100_000
 MOST_DEPTH = 16
@@ -57,10 +58,14 @@ def opened(source: str | Path | bytes, file: str) -> Iterator[Any]:
     """The file, open for reading; every error of HDF5 inside becomes a SnapshotError."""
     h5py = need("h5py")
     try:
+        if not isinstance(source, bytes):
+            refuse_special(source)
         with h5py.File(io.BytesIO(source) if isinstance(source, bytes) else source, "r") as held:
             yield held
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
-        raise SnapshotError(f"{file}: is damaged or no HDF5 file: {error}") from None
+    except NetspecError as error:
+        raise error if isinstance(error, SnapshotError) else SnapshotError(str(error)) from None
+    except Exception as error:  # h5py raises errors of every kind for what is damaged
+        raise SnapshotError(f"{file}: is damaged or no HDF5 file: {one_line(error)}") from None
 
 
 def entries(group: Any, file: str) -> list[str]:

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netspec.errors import Problem, SnapshotError, SpecError
+from netspec.errors import DataError, Problem, SnapshotError, SpecError
 from netspec.interchange import hdf5, safetensors, snapshot_files
 from netspec.interchange.blobs import Array, StoredBlob
 from netspec.interchange.caffemodel import Caffemodel, parse_caffemodel, read_file, write_caffemodel
 from netspec.layers.base import Layer
 from netspec.layers.basic.batch_norm import dialect_of
 from netspec.net.net import Net
+from netspec.schema.regular import refuse_special
 
 Found = tuple[list[str], list[str]]
 """Names of our blobs that were not found, and of theirs that have no place in the net."""
@@ -55,8 +56,11 @@ class Blob(Protocol):
 def kind_of(path: str | Path) -> str:
     """What a file begins as: "safetensors", "hdf5", else "caffemodel"; SnapshotError when it is not there."""
     try:
+        refuse_special(path)
         with open(path, "rb") as file:
             start = file.read(16)
+    except DataError as error:
+        raise SnapshotError(str(error)) from None
     except (OSError, ValueError) as error:  # the latter for a name with a NUL
         raise SnapshotError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from None
     if start.startswith(hdf5.SIGNATURE):

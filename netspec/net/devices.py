@@ -18,6 +18,8 @@ def choose_device(solver: Any, device: str | torch.device | None) -> torch.devic
             raise NetspecError(f"device {device}: is none; give cpu, cuda or cuda:N") from None
         if chosen.type == "meta":
             raise NetspecError(f"device {device}: holds no numbers; give cpu, cuda or cuda:N")
+        if chosen.type not in ("cpu", "cuda"):
+            raise NetspecError(f"device {device}: netspec does not compute there; give cpu, cuda or cuda:N")
         there = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if chosen.type == "cuda" and (chosen.index or 0) >= there:
             found = f"only {there}" if there else "no CUDA device"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from netspec.errors import Problem, SpecError
+from netspec.errors import LabelError, Problem, SpecError
 from netspec.layers.base import Layer, Shape, as_tuple
 from netspec.net.graph import Graph
 from netspec.net.memory import check_memory
@@ -30,10 +31,31 @@ def explained(layer: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
     try:
         return as_tuple(layer(*bottoms))
     except Exception as error:
+        if isinstance(error, IndexError | RuntimeError) and (text := wrong_labels(layer, bottoms)):
+            raise LabelError(text) from error
         place = layer.spec.at()
         shapes = ", ".join(str(tuple(bottom.shape)) for bottom in bottoms) or "none"
         error.add_note(f"{f'{place}: ' if place else ''}{layer.spec}, bottoms {shapes}")
         raise
+
+
+def wrong_labels(layer: Layer, bottoms: Sequence[Tensor]) -> str:
+    """In words, which labels or indices among a layer's bottoms are none of its classes or rows; "" where all are."""
+    roles = [type(layer).role(i, len(bottoms)) for i in range(len(bottoms))]
+    i = next((i for i, role in enumerate(roles) if role in ("label", "row label", "index")), None)
+    if i is None or not bottoms[0].dim():
+        return ""
+    shape, axis, labels = bottoms[0].shape, type(layer).classes_along(layer.spec), bottoms[i].detach()
+    if roles[i] == "label":
+        number = shape[axis] if -len(shape) <= axis < len(shape) else shape[-1]
+    else:
+        number = layer.blob_shapes[0][0] if layer.blob_shapes else prod(shape[1:])
+    outside = labels[(labels < 0) | (labels >= number)]
+    if not outside.numel():
+        return ""
+    text = f"{roles[i]} {outside[0].item():g} is outside: there are {number}, 0 to {number - 1} "
+    text += f"({outside.numel()} of {labels.numel()} values are outside)"
+    return str(layer.spec.problem(f"bottom {layer.spec.bottoms[i]!r}: {text}", "bottom", i))
 
 
 class Net(nn.Module):

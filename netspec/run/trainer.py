@@ -362,7 +362,7 @@ class Trainer:
                 for line in watch.statistics(seen, t):
                     self.progress.line(line)
             else:
-                tops = self.net.run(self.sinks, *batch) if self.sinks else self.net(*batch)
+                tops = self.walk(batch)
                 part, outputs = self.net.objective(tops, self.solver.counted()), self.net.outputs(tops)
                 if part.requires_grad:
                     part.backward()  # type: ignore[no-untyped-call]
@@ -378,6 +378,16 @@ class Trainer:
         if t + 1 == min(LABELS_FOR, self.message.max_iter):
             for text in self.labels.all_missing():
                 self.progress.warn(f"in the first {t + 1} iterations nothing was learnt from labels: {text}")
+
+    def walk(self, batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The tops for a batch; an error of compiled code is asked of the layers, which know their places."""
+        try:
+            return self.net.run(self.sinks, *batch) if self.sinks else self.net(*batch)
+        except (IndexError, RuntimeError):
+            if self.compiled:
+                with torch.no_grad():
+                    self.net.run(explained, *batch)
+            raise
 
     def shows(self, t: int) -> bool:
         """Whether iteration t is displayed and recorded."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from netspec.errors import SpecError, did_you_mean
+from netspec.errors import DataError, SpecError, did_you_mean
 from netspec.schema import shipped
 from netspec.schema.descriptors import descriptor, message_class
 from netspec.schema.document import Document
 from netspec.schema.lexer import END, NAME, Tokens
 from netspec.schema.parser import Parser
 from netspec.schema.place import Place, UpgradeProblem
+from netspec.schema.regular import read_regular
 from netspec.schema.upgrade import upgrade_net, upgrade_solver
 
 Unknown = Literal["error", "keep"]
@@ -100,7 +101,9 @@ def load_text(path: str | Path) -> str:
     """The text of a spec file; comments in other encodings than UTF-8 are tolerated (read as Latin-1)."""
     path = Path(path)
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path)
+    except DataError as problem:
+        raise SpecError(str(problem)) from None
     except FileNotFoundError:
         raise SpecError(f"{path}: no such file{_near_file(path)}") from None
     except IsADirectoryError:

@@ -15,7 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from netspec.errors import DataError
+from netspec.errors import DataError, one_line
+from netspec.schema.regular import LARGER, most_unpacked, refuse_special
 
 Array = np.ndarray[Any, Any]
 
@@ -33,6 +34,7 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
     """The file's bytes, decompressed when it starts like gzip; damage becomes a DataError that names the
     file.
     """
+    refuse_special(path)
     try:
         with open(path, "rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
@@ -70,8 +72,11 @@ def read(path: Path, most: int = MOST_BYTES) -> Array:
     with reading(path) as file:
         dtype, dims = header(file, path)
         size = prod(dims) * dtype.itemsize
+        most = min(most, most_unpacked(path.stat().st_size))
         if size > most:
-            raise DataError(f"{path}: declares shape {dims}, {size} bytes; more than {most} are not read")
+            raise DataError(
+                f"{path}: declares shape {dims}, {size} bytes; more than {most} are not read{LARGER}"
+            )
         data = at_most(file, size + 1)
     if len(data) != size:
         found = f"only {len(data)}" if len(data) < size else "more"
@@ -123,8 +128,10 @@ class Npz:
         with self._open() as archive, self._member(archive, name) as member:
             dims, fortran, dtype = self._header(member, name)
             size = prod(dims) * dtype.itemsize
+            most = min(most, most_unpacked(self.path.stat().st_size))
             if size > most:
-                raise DataError(f"{self.path}: array {name!r} declares shape {dims}, {size} bytes: too large")
+                text = f"array {name!r} declares shape {dims}, {size} bytes; more than {most} are not read{LARGER}"
+                raise DataError(f"{self.path}: {text}")
             data = at_most(member, size + 1)
         if len(data) != size:
             raise DataError(
@@ -135,13 +142,16 @@ class Npz:
 
     @contextmanager
     def _open(self) -> Iterator[zipfile.ZipFile]:
+        refuse_special(self.path)
         try:
             with zipfile.ZipFile(self.path) as archive:
                 yield archive
         except FileNotFoundError as error:
             raise DataError(f"{self.path}: no such file") from error
-        except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-            raise DataError(f"{self.path}: {error}") from error
+        except DataError:
+            raise
+        except Exception as error:  # decompressors, and numpy's reader of headers, raise errors of every kind
+            raise DataError(f"{self.path}: {one_line(error)}") from error
 
     def _member(self, archive: zipfile.ZipFile, name: str) -> IO[bytes]:
         found = {member.removesuffix(".npy"): member for member in archive.namelist()}
@@ -164,10 +174,11 @@ class Npz:
 
 def npy(path: Path, most: int = MOST_BYTES) -> Array:
     """The array of an .npy file, memory-mapped; DataError when damaged or of Python objects."""
+    refuse_special(path)
     try:
         array: Array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {error}") from error
+    except Exception as error:  # numpy's reader of headers raises errors of every kind
+        raise DataError(f"{path}: {one_line(error)}") from error
     if array.nbytes > most:
         raise DataError(f"{path}: declares shape {array.shape}, {array.nbytes} bytes: too large")
     return array

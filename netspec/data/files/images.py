@@ -10,6 +10,7 @@ import numpy as np
 
 from netspec.data.files.idx import Array
 from netspec.errors import DataError
+from netspec.schema.regular import refuse_special
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -84,6 +85,8 @@ def decode(source: bytes | Path, color: bool | None, name: str) -> Array:
     """
     from PIL import Image, UnidentifiedImageError
 
+    if isinstance(source, Path):
+        refuse_special(source)
     try:
         with Image.open(
             io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from netspec.errors import DataError
+from netspec.schema.regular import read_regular, refuse_special
 
 MAGIC = 0xDB4775248B80FB57
 """Last eight bytes of a table."""
@@ -122,6 +123,7 @@ class Table:
 
     def __init__(self, path: Path, decompress: Callable[[bytes], bytes]):
         self.path, self.decompress = path, decompress
+        refuse_special(path)
         with open(path, "rb") as file:
             size = path.stat().st_size
             if size < FOOTER:
@@ -266,8 +268,8 @@ class Reader:
         decompress = snappy_library() or snappy
         place: Any = path / "CURRENT"
         try:
-            place = path / place.read_text().strip()
-            tables, log, before = manifest(place.read_bytes())
+            place = path / read_regular(place).decode().strip()
+            tables, log, before = manifest(read_regular(place))
             self.tables = []
             for number in sorted(tables):
                 names = [path / f"{number:06}.{ending}" for ending in ("ldb", "sst")]
@@ -276,7 +278,7 @@ class Reader:
             self.recent: list[Entry] = []
             for place in sorted(path.glob("*.log")):
                 if place.stem.isdigit() and (int(place.stem) >= log or int(place.stem) == before):
-                    self.recent += log_entries(place.read_bytes())
+                    self.recent += log_entries(read_regular(place))
             self.recent.sort(key=lambda entry: entry[:2])
         except (OSError, UnicodeDecodeError, ValueError, struct.error, Damage) as error:
             raise DataError(f"{place}: not readable as LevelDB ({error})") from error

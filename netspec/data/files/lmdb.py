@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from netspec.errors import DataError
+from netspec.schema.regular import refuse_special
 
 MAGIC, VERSION = 0xBEEFC0DE, 1
 HEADER = struct.Struct("<QHHHH")
@@ -67,6 +68,7 @@ class Reader:
 
     def __init__(self, file: Path):
         """DataError where the file cannot be read, is no LMDB, or is truncated."""
+        refuse_special(file)
         try:
             with open(file, "rb") as opened:
                 self.data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)

@@ -13,12 +13,14 @@ from netspec import schema
 from netspec.data.files.idx import MOST_BYTES, Array
 from netspec.data.files.images import decode
 from netspec.errors import DataError
+from netspec.schema.regular import refuse_special
 
 
 def read_blob(path: Path) -> Array:
     """The array of a BlobProto file (binaryproto); DataError when it is not one, or its shape and values
     disagree.
     """
+    refuse_special(path)
     try:
         size = path.stat().st_size
         if size > MOST_BYTES:

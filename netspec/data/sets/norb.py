@@ -20,6 +20,7 @@ import numpy as np
 
 from netspec.data.files.idx import MOST_BYTES, Array, at_most
 from netspec.errors import DataError
+from netspec.schema.regular import refuse_special
 
 TYPES: dict[int, np.dtype[Any]] = {
     0x1E3D4C51: np.dtype("<f4"),
@@ -38,6 +39,7 @@ CLASSES = ("animal", "human", "airplane", "truck", "car")
 
 def read(path: Path) -> Array:
     """The matrix of a file, also of a gzip'ed one; DataError when it is not there, damaged, or too large."""
+    refuse_special(path)
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
             return _read(cast(BinaryIO, file), path)

@@ -17,7 +17,8 @@ from netspec.data.files.idx import MOST_BYTES, Array
 from netspec.data.source import Order, Stream, failure, mistake
 from netspec.data.sources.database import need
 from netspec.data.transform import near
-from netspec.errors import DataError
+from netspec.errors import DataError, one_line
+from netspec.schema.regular import LARGER, most_unpacked, refuse_special
 from netspec.schema.spec import LayerSpec
 
 MOST_ROWS = 1 << 27
@@ -32,24 +33,50 @@ class Hdf5File:
     def __init__(self, path: Path, names: tuple[str, ...]):
         h5py = need("h5py")
         self.path, self.names = path, names
+        self.sets: list[Any] = []
+        self.kept: list[Array] | None = None
+        refuse_special(path)
         try:
             self.file = h5py.File(path, "r")
-        except OSError as error:
-            raise DataError(f"{path}: not a readable HDF5 file ({error})") from error
-        self.sets: list[Any] = []
-        for name in names:
-            found = self.file.get(name)
-            if not isinstance(found, h5py.Dataset) or found.ndim < 1 or found.dtype.kind not in "fiu":
-                held = ", ".join(self.file) or "nothing"
-                self.file.close()
-                raise DataError(f"{path}: has no numeric data set {name!r}; it holds {held}")
-            self.sets.append(found)
-        self.rows = int(self.sets[0].shape[0])
+        except Exception as error:  # h5py raises errors of every kind for what is damaged
+            raise DataError(f"{path}: not a readable HDF5 file ({one_line(error)})") from error
+        try:
+            self.sets = [self.data_set(name) for name in names]
+            self.rows = int(self.sets[0].shape[0])
+        except Exception as error:
+            self.file.close()
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{path}: is damaged ({type(error).__name__}: {one_line(error)})") from error
         if not 0 < self.rows <= MOST_ROWS or len({int(found.shape[0]) for found in self.sets}) > 1:
             shapes = ", ".join(f"{name} {found.shape}" for name, found in zip(names, self.sets, strict=True))
             self.file.close()
             raise DataError(f"{path}: the data sets have no rows, too many, or not equally many: {shapes}")
-        self.kept: list[Array] | None = None
+
+    def data_set(self, name: str) -> Any:
+        """The data set of a name: numbers, that lie in this file and are no more than it can hold."""
+        h5py = need("h5py")
+        if isinstance(self.file.get(name, getlink=True), h5py.ExternalLink):
+            raise DataError(f"{self.path}: {name!r} is a link to another file; such links are not followed")
+        found = self.file.get(name)
+        if not isinstance(found, h5py.Dataset) or found.ndim < 1 or found.dtype.kind not in "fiu":
+            names = [str(other) for other, _ in zip(self.file, range(20), strict=False)]
+            held = ", ".join(names) or "nothing"
+            raise DataError(f"{self.path}: has no numeric data set {name!r}; it holds {held}")
+        if found.is_virtual or found.external or found.file.filename != self.file.filename:
+            raise DataError(
+                f"{self.path}: {name!r} keeps its values in another file; such files are not read"
+            )
+        size, most = (
+            int(prod(found.shape)) * int(found.dtype.itemsize),
+            most_unpacked(self.path.stat().st_size),
+        )
+        if size > most:
+            text = f"{name!r} claims shape {found.shape}, {size} bytes; more than {most} are not read"
+            raise DataError(f"{self.path}: {text}{LARGER}")
+        if found.chunks is not None and prod(found.chunks) * found.dtype.itemsize > most:
+            raise DataError(f"{self.path}: {name!r} claims chunks {found.chunks}; such are not read{LARGER}")
+        return found
 
     def shapes(self) -> list[tuple[int, ...]]:
         """The shape of a row of each data set."""
@@ -68,8 +95,12 @@ class Hdf5File:
                 )
             unique, back = np.unique(rows, return_inverse=True)
             return [np.asarray(found[unique], np.float32)[back] for found in self.sets]
-        except (OSError, RuntimeError, ValueError) as error:
-            raise DataError(f"{self.path}: cannot be read ({error})") from error
+        except DataError:
+            raise
+        except Exception as error:  # h5py raises errors of every kind for what is damaged
+            raise DataError(
+                f"{self.path}: cannot be read ({type(error).__name__}: {one_line(error)})"
+            ) from error
 
     def close(self) -> None:
         self.kept = None

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from netspec.errors import DataError
 from netspec.layers.base import Layer, Shape, between, register
 from netspec.layers.loss.labels import (
     Normalization,
@@ -25,6 +26,7 @@ from netspec.layers.loss.labels import (
 from netspec.layers.loss.loss import LOG_THRESHOLD
 from netspec.layers.traits import Lack
 from netspec.schema.descriptors import message_class
+from netspec.schema.regular import read_regular
 from netspec.schema.spec import LayerSpec
 
 
@@ -80,8 +82,8 @@ class InfogainLoss(Layer):
                 "needs the gains as third bottom or in infogain_loss_param.source", "infogain_loss_param"
             )
         try:
-            blob = message_class("BlobProto").FromString(Path(path).read_bytes())
-        except (OSError, ValueError, DecodeError) as error:
+            blob = message_class("BlobProto").FromString(read_regular(Path(path)))
+        except (DataError, OSError, ValueError, DecodeError) as error:
             self.fail(f"cannot read gains from {path!r}: {error}", "source")
         return torch.tensor(list(blob.double_data or blob.data), dtype=torch.float32)
 
