@@ -24,7 +24,8 @@ def marginals(tree: Tree, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
 
 def posteriors(tree: Tree, x: Tensor, y: Tensor | None) -> list[Tensor]:
     """`marginals` of evidence that is ready, in its precision."""
-    zeros = tuple(torch.zeros_like(value) for value in tree.up(x))
+    with torch.no_grad():
+        zeros = tuple(torch.zeros_like(value).requires_grad_() for value in tree.up(x))
 
     def score(bumps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         waiting = iter(bumps)
@@ -37,8 +38,10 @@ def posteriors(tree: Tree, x: Tensor, y: Tensor | None) -> list[Tensor]:
             return torch.logsumexp(top, 1).sum(), top
         return top.gather(1, y.view(-1, 1)).sum(), top
 
-    found, top = torch.func.grad(score, has_aux=True)(zeros)
-    refuse_impossible(top, y)
+    with torch.enable_grad():  # torch.func.grad would import torch's compiler
+        total, top = score(zeros)
+        found = torch.autograd.grad(total, zeros)
+    refuse_impossible(top.detach(), y)
     return list(found)
 
 

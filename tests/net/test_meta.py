@@ -20,7 +20,8 @@ LOOK = "import sys; assert 'torch' in sys.modules; print([name for name in sys.m
         "import netspec; netspec.load('nets/ht_cac_digits.prototxt')",
         "from netspec.cli import app; app(['check', 'nets/ht_cac_digits.prototxt'], standalone_mode=False)",
         "import netspec, torch; m = netspec.load('nets/ht_cac_digits.prototxt'); x = torch.zeros(2, 1, 8, 8); "
-        "x[0] = torch.nan; m.posterior(x); m.complete(x); m.most_probable_completion(x)",
+        "x[0] = torch.nan; m.posterior(x); m.complete(x); m.most_probable_completion(x); "
+        "m.expected_completion(x); m.marginals(x)",
     ],
     ids=["load", "check", "queries"],
 )
