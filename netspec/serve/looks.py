@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from netspec.model.pages import tree_page
 from netspec.serve.replies import answer
-from netspec.serve.subject import Ask, ImageSubject, Subject
+from netspec.serve.subject import Ask, ImageSubject, ModelSubject, Subject
 from netspec.serve.tensors import Array, Refusal, to_json
 
 if TYPE_CHECKING:
@@ -75,12 +75,9 @@ class Looks:
 
 
 def example(subject: Subject, row: int) -> dict[str, Any]:
-    """{values, label, row}: a row of the test data, counted around; Refusal where the net names no data set."""
-    if not isinstance(subject, ImageSubject) or not subject.model.dataset:
-        raise Refusal(f"model {subject.name!r} names no data set to take an example from", 404)
-    images, labels = subject.test_data
-    row %= len(images)
-    return {"values": to_json(images[row].astype(np.float32)), "label": int(labels[row]), "row": row}
+    """{values, label, row}: a row of the net's own data, counted around."""
+    assert isinstance(subject, ModelSubject)  # narrows the type: no other is served
+    return subject.example(row)
 
 
 def gain(subject: ImageSubject, ask: Ask) -> dict[str, Any]:

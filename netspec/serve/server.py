@@ -42,10 +42,12 @@ def numbered(name: str, number: int) -> str:
 def subject_of(path: Path, name: str, weights: Path | None = None, device: str | None = None) -> Subject:
     """The net of a run folder or prototxt."""
     import netspec
+    from netspec.serve.rows import TableSubject
     from netspec.serve.subject import ImageSubject
 
     model = netspec.load(path, weights, device=device or "cpu")
-    return ImageSubject(model, name, version_of(path) if weights is None else "1")
+    kind = TableSubject if model.data.type == "Table" else ImageSubject
+    return kind(model, name, version_of(path) if weights is None else "1")
 
 
 def name_of(path: Path) -> str:

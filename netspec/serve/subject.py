@@ -15,7 +15,7 @@ from torch import Tensor
 
 from netspec.errors import did_you_mean
 from netspec.model.model import Model
-from netspec.serve.tensors import Array, Refusal
+from netspec.serve.tensors import Array, Refusal, to_json
 
 OBSERVED = "observed"
 MOST_ROWS = 256
@@ -88,31 +88,51 @@ class Subject(ABC):
         """What the page needs to know to show this net."""
 
 
-class ImageSubject(Subject):
-    """A net over images (or any (N, C, H, W)), in the units of its data before transform_param."""
+class ModelSubject(Subject):
+    """A net that answers with the model's own queries; subclasses know the units of its values."""
 
-    def __init__(self, model: Model, name: str, version: str = "1"):
+    def __init__(self, model: Model, name: str, version: str, shape: tuple[int, ...]):
+        """shape: of a row of the input, as requests give it."""
         super().__init__(name, version)
-        self.model = model
-        self.blob = model.deployed.data.tops[0]
-        shape = (-1, *model.image_shape)
-        self.inputs = [Tensors(self.blob, "FP32", shape)]
+        self.model, self.shape = model, shape
+        self.blob = str(model.deployed.data.tops[0])
+        whole = (-1, *shape)
+        self.inputs = [Tensors(self.blob, "FP32", whole)]
         if model.takes_missing:
-            self.inputs.append(Tensors(OBSERVED, "BOOL", shape))
+            self.inputs.append(Tensors(OBSERVED, "BOOL", whole))
         empty = torch.zeros((1, *model.image_shape), device=model.device)
         self.classes = int(model.scores(empty).shape[1])
-        per_class, images = (-1, self.classes), shape
+        per_class = (-1, self.classes)
         self.outputs = [Tensors("posterior", "FP32", per_class)]
         if model.generative:
-            self.outputs += [Tensors(one, "FP32", images) for one in ("expected", "deviation", "sample")]
+            self.outputs += [Tensors(one, "FP32", whole) for one in ("expected", "deviation", "sample")]
             self.outputs.append(Tensors("log_likelihood", "FP32", (-1,)))
         self.outputs.append(Tensors("scores", "FP32", per_class))
+
+    @abstractmethod
+    def blob_of(self, values: Array, observed: Array | None) -> Tensor:
+        """The net's input of values (N, *shape), NaN where missing or not `observed`; Refusal for a wrong value."""
+
+    @abstractmethod
+    def values_of(self, x: Tensor) -> Array:
+        """The inverse of `blob_of`, float32."""
+
+    @abstractmethod
+    def deviations_of(self, deviation: Tensor) -> Array:
+        """Deviations of the net's input in the units of the values; NaN where they mean nothing."""
+
+    def example(self, row: int) -> dict[str, Any]:
+        """{values, label, row} of a row of the net's own data, counted around; Refusal where it names none."""
+        raise Refusal(f"model {self.name!r} names no data set to take an example from", 404)
+
+    # Reading
 
     def read(
         self, inputs: Mapping[str, Array], parameters: Mapping[str, Any], outputs: frozenset[str]
     ) -> Ask:
+        names = [one.name for one in self.inputs]
         for name in inputs:
-            if name not in (names := [one.name for one in self.inputs]):
+            if name not in names:
                 if name == OBSERVED:
                     raise Refusal(
                         f"model {self.name!r} takes no missing values, so it has no input 'observed'"
@@ -121,37 +141,39 @@ class ImageSubject(Subject):
                 raise Refusal(f"model {self.name!r} has no input {name!r}{hint}")
         if self.blob not in inputs:
             raise Refusal(f"input {self.blob!r} is missing; its shape is {list(self.inputs[0].shape)}")
-        pixels = self._pixels(inputs[self.blob])
-        observed = self._observed(inputs.get(OBSERVED), pixels)
-        if not self.model.takes_missing and np.isnan(pixels).any():
+        values = self._values(inputs[self.blob])
+        observed = self._observed(inputs.get(OBSERVED), values)
+        if not self.model.takes_missing and np.isnan(values).any():
             raise Refusal(f"input {self.blob!r} has missing values; model {self.name!r} takes none")
-        x = self.model.from_pixels(pixels, observed)
-        return Ask(x, outputs, self._label(parameters), self._seed(parameters))
+        return Ask(self.blob_of(values, observed), outputs, self._label(parameters), seed_of(parameters))
 
-    def _pixels(self, values: Array) -> Array:
-        wanted = self.model.image_shape
+    def _values(self, values: Array) -> Array:
         if values.dtype.kind == "b":
             raise Refusal(f"input {self.blob!r} must be numbers; its datatype is BOOL")
-        if values.ndim != 4 or values.shape[1:] != wanted:
+        if values.ndim != 1 + len(self.shape) or values.shape[1:] != self.shape:
             raise Refusal(
-                f"input {self.blob!r} has shape {list(values.shape)}; the net takes [N, {', '.join(map(str, wanted))}]"
+                f"input {self.blob!r} has shape {list(values.shape)}; "
+                f"the net takes [N, {', '.join(map(str, self.shape))}]"
             )
         check_rows(len(values), self.blob)
         with np.errstate(over="ignore"):
-            pixels = values.astype(np.float32)
-        if (np.abs(pixels) > LARGEST).any():
+            numbers = values.astype(np.float32)
+        if (np.abs(numbers) > LARGEST).any():
             raise Refusal(f"input {self.blob!r} has a value beyond {LARGEST:g}")
-        return pixels
+        return numbers
 
-    def _observed(self, observed: Array | None, pixels: Array) -> Array | None:
+    def _observed(self, observed: Array | None, values: Array) -> Array | None:
         if observed is None:
             return None
         if observed.dtype.kind != "b":
             raise Refusal("input 'observed' must be BOOL")
-        n, c, h, w = pixels.shape
-        if observed.shape not in ((n, c, h, w), (n, 1, h, w)):
+        allowed = [values.shape]
+        if values.ndim == 4:  # one mask for all channels
+            allowed.append((len(values), 1, *values.shape[2:]))
+        if observed.shape not in allowed:
             raise Refusal(
-                f"input 'observed' has shape {list(observed.shape)}; it must be that of {self.blob!r}, {[n, c, h, w]}"
+                f"input 'observed' has shape {list(observed.shape)}; "
+                f"it must be that of {self.blob!r}, {list(values.shape)}"
             )
         return observed
 
@@ -163,12 +185,7 @@ class ImageSubject(Subject):
             raise Refusal(f"parameter class must be a whole number from 0 to {self.classes - 1}")
         return label
 
-    @staticmethod
-    def _seed(parameters: Mapping[str, Any]) -> int | None:
-        seed = parameters.get("seed")
-        if seed is not None and (type(seed) is not int or not 0 <= seed < 2**63):
-            raise Refusal("parameter seed must be a whole number from 0 to 2**63 - 1")
-        return seed
+    # Answering
 
     def answer(self, asks: Sequence[Ask]) -> list[dict[str, Array]]:
         found: list[dict[str, Array]] = [{} for _ in asks]
@@ -206,39 +223,85 @@ class ImageSubject(Subject):
         scores = self.model.class_log_likelihood(x) if self.model.generative else self.model.scores(x)
         found = {"scores": scores, "posterior": scores.softmax(1)}
         if self.model.generative:
-            found["log_likelihood"] = scores.logsumexp(1) - log(self.classes)
+            found["log_likelihood"] = self.log_likelihood(x, scores)
         return {name: as_array(value) for name, value in found.items()}
+
+    def log_likelihood(self, x: Tensor, scores: Tensor) -> Tensor:
+        """log p(what is seen) (N,), nats, of the net's input."""
+        return scores.logsumexp(1) - log(self.classes)
 
     def _expected(self, asks: Sequence[Ask]) -> dict[str, Array]:
         x, y = joined(asks)
         mean, deviation = self.model.expected_completion(x, y)
         return {
-            "expected": self.model.to_pixels(mean),
-            "deviation": as_array(deviation) / np.float32(self.model.unit),
+            "expected": self.values_of(self.guess(x, y, mean)),
+            "deviation": self.deviations_of(deviation),
         }
+
+    def guess(self, x: Tensor, y: Tensor | None, mean: Tensor) -> Tensor:
+        """The best guess of each value, `mean` being its expectation."""
+        return mean
 
     def _sample(self, asks: Sequence[Ask]) -> dict[str, Array]:
         x, y = joined(asks)
-        return {"sample": self.model.to_pixels(self.model.complete(x, y, asks[0].seed))}
+        return {"sample": self.values_of(self.model.complete(x, y, asks[0].seed))}
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "input": self.blob,
+            "shape": list(self.shape),
+            "classes": self.classes,
+            "class_names": None,
+            "outputs": [name for name in self.output_names if name != "scores"],
+            "generative": self.model.generative,
+            "missing": self.model.takes_missing,
+        }
+
+
+class ImageSubject(ModelSubject):
+    """A net over images (or any (N, C, H, W)), in the units of its data before transform_param."""
+
+    def __init__(self, model: Model, name: str, version: str = "1"):
+        super().__init__(model, name, version, model.image_shape)
+
+    def blob_of(self, values: Array, observed: Array | None) -> Tensor:
+        return self.model.from_pixels(values, observed)
+
+    def values_of(self, x: Tensor) -> Array:
+        return self.model.to_pixels(x)
+
+    def deviations_of(self, deviation: Tensor) -> Array:
+        return as_array(deviation) / np.float32(self.model.unit)
 
     @cached_property
     def test_data(self) -> tuple[Array, Array]:
         """(pixels, labels) of the net's own test images; DataError where they cannot be had."""
         return self.model.images()
 
+    @property
+    def has_data(self) -> bool:
+        """Whether the net names data of its own."""
+        return bool(self.model.dataset)
+
+    def example(self, row: int) -> dict[str, Any]:
+        if not self.has_data:
+            return super().example(row)
+        images, labels = self.test_data
+        row %= len(images)
+        return {"values": to_json(images[row].astype(np.float32)), "label": int(labels[row]), "row": row}
+
     def about(self) -> dict[str, Any]:
-        c, h, w = self.model.image_shape
-        return {
-            "kind": "images",
-            "name": self.name,
-            "input": self.blob,
-            "shape": [c, h, w],
-            "classes": self.classes,
-            "generative": self.model.generative,
-            "missing": self.model.takes_missing,
-            "dataset": self.model.dataset,
-            "bgr": c == 3,
-        }
+        colour = {"kind": "images", "bgr": self.shape[0] == 3, "dataset": self.has_data}
+        return super().about() | colour
+
+
+def seed_of(parameters: Mapping[str, Any]) -> int | None:
+    """The parameter `seed` of a request."""
+    seed = parameters.get("seed")
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**63):
+        raise Refusal("parameter seed must be a whole number from 0 to 2**63 - 1")
+    return seed
 
 
 def check_rows(rows: int, name: str) -> None:

@@ -365,7 +365,7 @@ async function askRow() {
       element("td", { text: column.name }),
       element("td", known ? { text: word(column, state.values[i]) } : { text: "missing", class: "missing" }),
       element("td", { text: known ? "" : show(found.expected) }),
-      element("td", { text: known || column.values ? "" : number(found.deviation && found.deviation[i]) }),
+      element("td", { text: known || column.values ? "" : spread(column, found.deviation && found.deviation[i]) }),
       element("td", { text: known ? "" : show(found.sample) }));
   });
   $("answers").tBodies[0].replaceChildren(...rows);
@@ -374,14 +374,29 @@ async function askRow() {
 
 function word(column, value) {
   if (value === null || value === undefined) return "–";
+  if (column.kind === "DATE") return day(value);
   return column.values ? column.values[Math.round(value)] ?? number(value) : number(value);
+}
+
+function spread(column, value) { return column.kind === "DATE" ? `${number(value)} days` : number(value); }
+
+function day(value) { return new Date(Math.round(value) * 86400000).toISOString().slice(0, 10); }
+
+function cellText(column, value) {
+  if (!Number.isFinite(value)) return "";
+  if (column.kind === "DATE") return day(value);
+  return column.values ? Math.round(value) : Number(value.toPrecision(7));
+}
+
+function cellValue(column, text) {
+  if (text === "") return NaN;
+  return column.kind === "DATE" ? Date.parse(text) / 86400000 : Number(text);
 }
 
 function setRow(values) {
   state.values = values;
   state.about.columns.forEach((column, i) => {
-    const value = values[i];
-    $("cells").elements[i].value = Number.isFinite(value) ? (column.values ? Math.round(value) : Number(value.toPrecision(7))) : "";
+    $("cells").elements[i].value = cellText(column, values[i]);
   });
   changed();
 }
@@ -392,9 +407,9 @@ async function startTable() {
     const field = column.values
       ? element("select", { name: column.name }, element("option", { value: "", text: "missing" }),
         ...column.values.map((text, k) => element("option", { value: k, text })))
-      : element("input", { name: column.name, type: "number", step: "any", placeholder: "missing" });
+      : element("input", { name: column.name, type: column.kind === "DATE" ? "date" : "number", step: column.kind === "DATE" ? "1" : "any", placeholder: "missing" });
     field.addEventListener("input", () => {
-      state.values[i] = field.value === "" ? NaN : Number(field.value);
+      state.values[i] = cellValue(column, field.value);
       changed();
     });
     return element("label", {}, element("span", { text: column.name }), field);
