@@ -126,7 +126,7 @@ def resident(pid: int) -> float:
     return round(total, 1)
 
 
-def wait_for(port: int, path: str, seconds: float = 120) -> float:
+def wait_for(port: int, path: str, seconds: float = 400) -> float:
     """Seconds until a GET of `path` is answered with 200."""
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds:
