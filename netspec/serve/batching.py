@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from netspec.errors import NetspecError
 from netspec.serve.metrics import Metrics
 from netspec.serve.subject import MOST_ROWS, Ask, Subject
 from netspec.serve.tensors import Array, Refusal
@@ -84,7 +85,11 @@ class Batcher:
         loop = asyncio.get_running_loop()
         try:
             values = await loop.run_in_executor(self.worker, self.subject.answer, [ask for ask, _ in batch])
-        except Exception as error:  # each of the requests learns of it; the worker goes on with the next
+        except Exception as error:  # the worker goes on with the next
+            if isinstance(error, NetspecError) and len(batch) > 1:  # one of them cannot be answered: which?
+                for one in batch:
+                    await self._answer([one])
+                return
             for _, answer in batch:
                 if not answer.done():
                     answer.set_exception(error)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from netspec.errors import NetspecError
 from netspec.model.model import Model
 from netspec.serve.batching import Batcher
 from netspec.serve.metrics import Metrics
@@ -38,6 +39,8 @@ class Slow(Subject):
         self.batches.append([len(ask.x) for ask in asks])
         if any(bool((ask.x < 0).any()) for ask in asks):
             raise ValueError("negative")
+        if any(bool((ask.x == 99).any()) for ask in asks):
+            raise NetspecError("99 cannot be")
         return [{"sum": ask.x.sum(1).numpy()} for ask in asks]
 
 
@@ -92,6 +95,27 @@ def test_a_batch_that_fails_leaves_the_worker_working() -> None:
         assert float((await batcher.ask(ask(5)))["sum"][0]) == 5
 
     asyncio.run(run())
+
+
+def test_a_request_that_cannot_be_answered_leaves_those_beside_it_alone() -> None:
+    subject = Slow()
+
+    async def run() -> None:
+        batcher = Batcher(subject, Metrics())
+        first = asyncio.create_task(batcher.ask(ask(1)))
+        await asyncio.sleep(0.05)
+        rest = [asyncio.create_task(batcher.ask(ask(value))) for value in (2, 99, 3)]
+        await asyncio.sleep(0.05)
+        subject.gate.set()
+        await first
+        good, bad, other = await asyncio.gather(*rest, return_exceptions=True)
+        assert isinstance(bad, NetspecError)
+        assert isinstance(good, dict)
+        assert isinstance(other, dict)
+        assert (float(good["sum"][0]), float(other["sum"][0])) == (2, 3)
+
+    asyncio.run(run())
+    assert subject.batches == [[1], [1, 1, 1], [1], [1], [1]]
 
 
 def test_a_request_whose_client_is_gone_is_left_out() -> None:
