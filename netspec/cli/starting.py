@@ -38,6 +38,9 @@ def new(
         typer.Argument(metavar="NAME", help="Net to make: NAME.prototxt and NAME_solver.prototxt."),
     ] = None,
     images: Annotated[bool, typer.Option("--images", help="Over images (the default).")] = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="Over the rows of a table; `netspec arrange` takes yours.")
+    ] = False,
     caffe: Annotated[bool, typer.Option("--caffe", help="A convolutional net as Caffe has it.")] = False,
     solver: Annotated[
         Path | None, typer.Option(metavar="NET", help="Write a solver for this net, which has none.")
@@ -45,18 +48,28 @@ def new(
 ) -> None:
     """Make a net with its solver that trains as it stands, to change from there."""
     if solver is not None:
-        if name is not None or images or caffe:
+        if name is not None or images or table or caffe:
             raise NetspecError("--solver NET writes the solver of a net that is there; give no other")
         files = [solver_beside(solver)]
         name = solver
     else:
-        kinds = [kind for kind, on in (("images", images), ("caffe", caffe)) if on]
+        kinds = [kind for kind, on in (("images", images), ("table", table), ("caffe", caffe)) if on]
         if name is None or len(kinds) > 1:
-            raise NetspecError("give the net a NAME, and at most one of --images and --caffe")
-        files = shipped.begin(kinds[0] if kinds else "images", name)
+            raise NetspecError("give the net a NAME, and at most one of --images, --table and --caffe")
+        files = table_net(name) if table else shipped.begin(kinds[0] if kinds else "images", name)
     for file in files:
         print(file)
     print(f"netspec train {files[0] if solver is None else name}")
+
+
+def table_net(name: Path) -> list[Path]:
+    """A net over scikit-learn's table of irises, as `netspec arrange` makes one of any table."""
+    from netspec.experiments.tables import Arrangement, arrange_table
+
+    net = name.with_name(f"{name.name.removesuffix('.prototxt')}.prototxt")
+    shipped.refuse_taken([net, net.with_name(f"{net.stem}_solver.prototxt")])
+    told = arrange_table(Arrangement("sklearn_iris"), net)
+    return [told.net, told.solver]
 
 
 def solver_beside(net: Path) -> Path:

@@ -24,7 +24,7 @@ DIGITS = str(ROOT / "nets" / "ht_cac_digits.prototxt")
 
 FLAGS = {
     "list": "json",
-    "new": "caffe images solver",
+    "new": "caffe images solver table",
     "train": (
         "allow-python compile device dialect iterations no-compile out resume seed set "
         "tensorboard track weights"

@@ -36,7 +36,7 @@ def test_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["images", "caffe"])
+@pytest.mark.parametrize("kind", ["images", "table", "caffe"])
 def test_what_new_makes_trains(kind: str, tmp_path: Path) -> None:
     made = run("new", "mine", f"--{kind}", cwd=tmp_path)
     assert made.splitlines() == ["mine.prototxt", "mine_solver.prototxt", "netspec train mine.prototxt"]
