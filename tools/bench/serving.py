@@ -15,12 +15,14 @@ import json
 import os
 import platform
 import random
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +144,13 @@ def wait_for(port: int, path: str, seconds: float = 400) -> float:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server."""
-    process.terminate()
-    try:
+    """End a server and its workers, which outlive it otherwise."""
+    os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
         process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def measure(
@@ -156,7 +158,9 @@ def measure(
 ) -> dict[str, Any]:
     """Start a server, load it with each kind of request, stop it."""
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
+    )
     try:
         found: dict[str, Any] = {"seconds_to_ready": wait_for(port, health)}
         for kind, bodies in raw.items():
@@ -194,7 +198,8 @@ def overload(run: Path, raw: list[bytes], options: argparse.Namespace) -> dict[s
     """A server that lets 4 requests wait, asked by 64 clients: it answers 200 or 503, and is ready afterwards."""
     port = free_port()
     command = [sys.executable, "-m", "netspec", "serve", str(run), "--port", str(port), "--waiting", "4"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
     try:
         wait_for(port, "/v2/health/ready")
         found = load(port, raw, 64, options.seconds)
