@@ -19,6 +19,8 @@ from netspec.schema.forks import HARMLESS, OLD_NAMES, refusal, whose
 from netspec.schema.upgrade import V1_TYPES
 
 log = logging.getLogger("netspec")
+SOLVER_FIELDS = {field.name for field in schema.descriptor("SolverParameter").fields}
+"""Where one of these stands in a net, the file is a solver."""
 SLIP = 0.84
 """From this likeness (difflib's ratio) on, an unknown field is a valid one misspelt, not one of another fork."""
 
@@ -47,6 +49,8 @@ def refused(unknown: UnknownField) -> Problem | None:
     """Why a field that the schema does not know is a mistake; None where it can be left out."""
     if reason := refusal(unknown):
         return Problem(f"{unknown.text}: {reason}", unknown.position)
+    if unknown.owner == "NetParameter" and unknown.name in SOLVER_FIELDS:
+        return unknown.problem
     if (unknown.owner, unknown.name) in OLD_NAMES:
         return unknown.problem
     if whose(unknown):

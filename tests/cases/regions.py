@@ -21,7 +21,8 @@ def python(module: str, layer: str, parameters: str = "") -> str:
 
 
 CASES = [
-    Case("convolution_3d", net("Convolution3D", "convolution_param { num_output: 3 kernel_size: 3 kernel_depth: 2 "
+    Case("convolution_3d_layer",
+         net("Convolution3D", "convolution_param { num_output: 3 kernel_size: 3 kernel_depth: 2 "
          'pad: 1 temporal_pad: 1 temporal_stride: 2 weight_filler { type: "xavier" } }', (2, 2, 4, 5, 4))),
     Case("convolution_3d_sides", net("Convolution3D", "convolution_param { num_output: 2 kernel_h: 3 kernel_w: 2 "
          'kernel_depth: 3 weight_filler { type: "xavier" } }', (1, 2, 4, 5, 4))),

@@ -21,7 +21,9 @@ def test_a_net_of_ours_has_shapes_without_its_data(
     found = check(path)
     assert found.ok, str(found)
     assert found.phases
-    assert all(phase["parameters"] for phase in found.phases.values())
+    untold = path.stem.removesuffix("_solver") in ("convnet_fsdd", "convnet_norb")
+    """Whether nothing tells the size of what is absent, and so of the inner products behind it."""
+    assert all((phase["parameters"] is None) == untold for phase in found.phases.values())
     absent = [
         str(warning) for warning in found.warnings if not any(name in str(warning) for name in found.needs)
     ]

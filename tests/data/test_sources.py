@@ -287,7 +287,7 @@ def test_hdf5_mistakes(hdf5: Path) -> None:
     with h5py.File(hdf5 / "b.h5", "w") as file:  # declares much, holds nothing
         file.create_dataset("data", (1 << 40, 2), "f4", chunks=(1024, 2))
         file.create_dataset("label", (1 << 40,), "f4", chunks=(1024,))
-    with pytest.raises(DataError, match="too many"):
+    with pytest.raises(DataError, match="are not read"):
         net(hdf5_data(hdf5))
     (hdf5 / "b.h5").write_bytes((hdf5 / "a.h5").read_bytes()[:700])
     with pytest.raises(DataError, match=r"layer 'd' \(HDF5Data\): .*b\.h5: not a readable HDF5 file"):

@@ -122,7 +122,7 @@ def test_check_follows_the_pretraining(solver: Path, tmp_path: Path) -> None:
     (tmp_path / "first_solver.prototxt").write_text('net: "net.prototxt" type: "Adamant" max_iter: 6')
     assert any("Adamant" in str(problem) for problem in check(solver).problems)
     (tmp_path / "first_solver.prototxt").unlink()
-    assert any("solver file 'first_solver.prototxt' is not here" in str(w) for w in check(solver).warnings)
+    assert any("solver file 'first_solver.prototxt' is not here" in str(p) for p in check(solver).problems)
 
 
 def test_a_circle_of_pretrainings_is_refused(solver: Path, tmp_path: Path) -> None:
