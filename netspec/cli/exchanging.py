@@ -34,7 +34,9 @@ def convert(
             help="Shape of an input of a torch module; with its name, of an input whose data is not here.",
         ),
     ] = None,
-    dynamic_batch: Annotated[bool, typer.Option(help="Leave the batch size of an export open.")] = False,
+    dynamic_batch: Annotated[
+        bool, typer.Option("--dynamic-batch", help="Leave the batch size of an export open.")
+    ] = False,
     allow_python: AllowPython = False,
 ) -> None:
     """Write a model as another kind of file; reports the differences layer by layer."""

@@ -57,7 +57,7 @@ FLAGS = {
     "dataset": "backend encoded gray labels root rows same-size scale seed shuffle size split",
     "mean": "gray root size split",
     "features": "backend batches blob device seed stage weights",
-    "convert": "allow-python dynamic-batch net no-dynamic-batch shape weights",
+    "convert": "allow-python dynamic-batch net shape weights",
     "compare": "tolerance weights-a weights-b",
     "caffe": "",
 }

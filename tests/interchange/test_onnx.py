@@ -54,7 +54,15 @@ REFERENCE_LACKS = {
     "unpooling_average_padded": "its Pad refuses to crop",
     **{
         f"multibox_loss_{kind}": "its GatherElements refuses indices longer than the data"
-        for kind in ("default", "center_size", "no_mining", "hard_example", "predicted", "box_per_class")
+        for kind in (
+            "default",
+            "center_size",
+            "no_mining",
+            "hard_example",
+            "predicted",
+            "box_per_class",
+            "refined",
+        )
     },
     "roi_pooling": "its GatherElements refuses indices longer than the data",
     "roi_pooling_fine": "its GatherElements refuses indices longer than the data",
