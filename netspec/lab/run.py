@@ -86,7 +86,7 @@ def command() -> str:
     """How this process was started, as one types it in the checkout; a module of it as `python -m`."""
     name, *arguments = sys.argv or [""]
     path = Path(os.path.relpath(name)) if Path(name).is_absolute() else Path(name)
-    if path.suffix == ".py" and len(path.parts) == 2 and path.parts[0] == "tools":
+    if path.suffix == ".py" and path.parts[0] == "tools":
         return shlex.join(["python", "-m", ".".join(path.with_suffix("").parts), *arguments])
     if path.name == "netspec":
         return shlex.join(["netspec", *arguments])

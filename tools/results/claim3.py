@@ -14,7 +14,7 @@ from fractions import Fraction
 from itertools import product
 
 from netspec.lab import circumstances
-from tools.results.reproduction import markdown, page, parser
+from tools.results.reproduction import markdown, page, parser, write_record
 
 Joint = dict[tuple[int, int, int], Fraction]
 """p(x1, x2, y)."""
@@ -92,6 +92,10 @@ def main() -> None:
         f"The gap is {gap} = {float(100 * gap):.3f} points."
     )
     print(table, "\n\n", text, sep="")
+    record = {"epsilon": str(args.epsilon), "accuracy": {name: str(value) for name, value in found.items()},
+              "per cent": {name: float(100 * value) for name, value in found.items()},
+              "gap in points": float(100 * gap), "made": circumstances()}  # fmt: skip
+    write_record(args.out, record)
     page(args.out, "Claim 3: imputation against marginalisation", [text, table], circumstances())
 
 

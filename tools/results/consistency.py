@@ -33,7 +33,7 @@ from netspec.queries.likelihood import class_log_likelihood, log_likelihood
 from netspec.queries.marginals import expected_completion
 from netspec.queries.sampling import complete
 from netspec.queries.tree import Tree
-from tools.results.reproduction import page, parser
+from tools.results.reproduction import page, parser, write_record
 
 BATCH = 500
 TAIL = 6
@@ -179,6 +179,8 @@ def check(args: argparse.Namespace) -> None:
         f"Largest |log p(nothing | y)| of a class: {empty:.1e} nats.",
     ]
     facts = {"run": args.run.name, "seed": args.seed, "processors": "2 CPU cores", **lab.circumstances()}
+    record = {"quadrature": rows, "sampled means": drawn, "everything missing": empty, "made": facts}
+    write_record(args.out, record)
     print(page(args.out.with_suffix(".md"), f"Consistency of {args.run.name}", parts, facts))
 
 

@@ -14,20 +14,11 @@ from typing import Any
 
 from netspec.lab import Cell, Direct, Table, circumstances, parse_all, plot, run
 from netspec.model import model
-from tools.results.reproduction import Results, markdown, page, parser, trained
+from tools.results.reproduction import Results, markdown, page, parser, published, trained
 
 P = ("0.25", "0.5", "0.75", "0.9", "0.95", "0.99")
 RECTS = tuple(f"{n}x{w}" for n in (1, 2, 3) for w in (7, 11, 15))
-PUBLISHED = {
-    "0.25": (98.9, 97.8, 78.9, 32.4, 17.6, 11.0),
-    "0.5": (99.1, 98.6, 94.6, 68.1, 37.9, 12.9),
-    "0.75": (98.9, 98.7, 97.2, 83.9, 56.4, 16.7),
-    "0.9": (97.6, 97.5, 96.7, 89.0, 71.0, 21.3),
-    "0.95": (95.7, 95.6, 94.8, 88.3, 74.0, 30.5),
-    "0.99": (87.3, 86.7, 85.0, 78.2, 66.2, 31.3),
-    "iid (rand)": (98.7, 98.4, 97.0, 87.6, 70.6, 29.6),
-    "rects (rand)": (98.2, 95.7, 83.2, 54.7, 35.8, 17.5),
-}
+PUBLISHED = published("fig3")
 """Fig. 3 (a) as printed; (b) is a plot only."""
 IID, RECT = "nets/lenet_iid_mnist.prototxt", "nets/lenet_rects_mnist.prototxt"
 FIELD = "data.dataset_param.missing"

@@ -84,6 +84,15 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
+PUBLISHED = Path(__file__).parents[2] / "docs/results/published.json"
+
+
+def published(name: str) -> dict[str, Any]:
+    """The rows of one table as its paper prints them: what a page shows beside our figures."""
+    rows: dict[str, Any] = json.loads(PUBLISHED.read_text())[name]["rows"]
+    return rows
+
+
 def parser(doc: str | None, out: str) -> argparse.ArgumentParser:
     """A command line with the options that all reproductions have."""
     found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,6 +104,12 @@ def parser(doc: str | None, out: str) -> argparse.ArgumentParser:
     found.add_argument("--device", default="cpu")
     found.add_argument("--seed", type=int, default=1)
     return found
+
+
+def write_record(path: Path, values: Mapping[str, Any]) -> Path:
+    """Write the JSON record of a page's numbers, as `path` with the suffix .json."""
+    write_whole(path.with_suffix(".json"), (json.dumps(dict(values), indent=1) + "\n").encode())
+    return path.with_suffix(".json")
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

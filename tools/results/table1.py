@@ -33,13 +33,10 @@ from netspec.model import model
 from netspec.run import experiment
 from netspec.run.fit import fit
 from netspec.schema.spec import TRAIN
-from tools.results.reproduction import Results, mark, markdown, page, parser
+from tools.results.reproduction import Results, mark, markdown, page, parser, published
 
 N = (0, 25, 50, 75, 100, 125, 150)
-PUBLISHED = {
-    "LP": (97.9, 97.5, 96.4, 94.1, 89.2, 80.9, 70.2),
-    "HT-CAC": (98.5, 98.2, 97.8, 96.5, 93.9, 87.1, 76.3),
-}
+PUBLISHED = published("table1")
 NET = "nets/ht_cac_pair_mnist.prototxt"
 GRID = [(n, c) for n in (0, 2, 5, 10, 20) for c in (0.02, 0.05, 0.1, 0.2, 0.5)]
 """(N, C) of the robust classifiers among which validation chooses."""

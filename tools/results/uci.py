@@ -21,7 +21,7 @@ from netspec.errors import DataError
 from netspec.model.model import load
 from netspec.queries import latent
 from netspec.queries.latent import Latent
-from tools.results.reproduction import trained
+from tools.results.reproduction import published, trained
 
 TABLES = {
     "banknote": "banknote",
@@ -32,19 +32,7 @@ TABLES = {
     "yeast": "yeast",
 }
 """The paper's name and the file's."""
-PUBLISHED = {
-    "MIWAE": ((0.446, 0.038), (0.280, 0.021), (0.501, 0.040), (0.643, 0.026), (0.735, 0.033), (0.964, 0.057)),
-    "MVAE": ((0.593, 0.059), (0.318, 0.018), (0.587, 0.026), (0.686, 0.120), (0.782, 0.018), (0.997, 0.064)),
-    "missForest": (
-        (0.676, 0.040),
-        (0.291, 0.026),
-        (0.510, 0.11),
-        (0.697, 0.050),
-        (0.798, 0.019),
-        (1.41, 0.02),
-    ),
-    "mean": ((1.02, 0.032), (1.00, 0.04), (1.01, 0.035), (1.00, 0.03), (1.00, 0.02), (1.06, 0.052)),
-}
+PUBLISHED = published("uci")
 """Mean and standard deviation over five masks, in the order of TABLES."""
 DRAWS = 10_000
 """Draws of the latent variable behind an imputed row."""

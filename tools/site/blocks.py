@@ -117,7 +117,7 @@ def run_notebook(page: Path) -> None:
     import nbformat
     from nbclient import NotebookClient
 
-    notebook: Any = nbformat.read(page, as_version=4)  # type: ignore[no-untyped-call]
+    notebook: Any = nbformat.read(page, as_version=4)
     with tempfile.TemporaryDirectory(prefix="netspec-notebook-") as folder:
         os.environ.update(environment(Path(folder)))
         NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": folder}}).execute()
@@ -125,7 +125,7 @@ def run_notebook(page: Path) -> None:
         cell.metadata.clear()
     notebook.metadata.clear()
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, page)  # type: ignore[no-untyped-call]
+    nbformat.write(notebook, page)
 
 
 def run_page(page: Path, first_only: bool = False) -> dict[str, Any]:
