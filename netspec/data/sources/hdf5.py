@@ -14,6 +14,7 @@ from torch import Tensor
 
 from netspec.data.draws import derive
 from netspec.data.files.idx import MOST_BYTES, Array
+from netspec.data.files.pending import PendingFile
 from netspec.data.source import Order, Stream, failure, mistake
 from netspec.data.sources.database import need
 from netspec.data.transform import near
@@ -41,7 +42,7 @@ class Hdf5File:
         except Exception as error:  # h5py raises errors of every kind for what is damaged
             raise DataError(f"{path}: not a readable HDF5 file ({one_line(error)})") from error
         try:
-            self.sets = [self.data_set(name) for name in names]
+            self.sets = [data_set(self.file, name, str(path)) for name in names]
             self.rows = int(self.sets[0].shape[0])
         except Exception as error:
             self.file.close()
@@ -52,31 +53,6 @@ class Hdf5File:
             shapes = ", ".join(f"{name} {found.shape}" for name, found in zip(names, self.sets, strict=True))
             self.file.close()
             raise DataError(f"{path}: the data sets have no rows, too many, or not equally many: {shapes}")
-
-    def data_set(self, name: str) -> Any:
-        """The data set of a name: numbers, that lie in this file and are no more than it can hold."""
-        h5py = need("h5py")
-        if isinstance(self.file.get(name, getlink=True), h5py.ExternalLink):
-            raise DataError(f"{self.path}: {name!r} is a link to another file; such links are not followed")
-        found = self.file.get(name)
-        if not isinstance(found, h5py.Dataset) or found.ndim < 1 or found.dtype.kind not in "fiu":
-            names = [str(other) for other, _ in zip(self.file, range(20), strict=False)]
-            held = ", ".join(names) or "nothing"
-            raise DataError(f"{self.path}: has no numeric data set {name!r}; it holds {held}")
-        if found.is_virtual or found.external or found.file.filename != self.file.filename:
-            raise DataError(
-                f"{self.path}: {name!r} keeps its values in another file; such files are not read"
-            )
-        size, most = (
-            int(prod(found.shape)) * int(found.dtype.itemsize),
-            most_unpacked(self.path.stat().st_size),
-        )
-        if size > most:
-            text = f"{name!r} claims shape {found.shape}, {size} bytes; more than {most} are not read"
-            raise DataError(f"{self.path}: {text}{LARGER}")
-        if found.chunks is not None and prod(found.chunks) * found.dtype.itemsize > most:
-            raise DataError(f"{self.path}: {name!r} claims chunks {found.chunks}; such are not read{LARGER}")
-        return found
 
     def shapes(self) -> list[tuple[int, ...]]:
         """The shape of a row of each data set."""
@@ -105,6 +81,28 @@ class Hdf5File:
     def close(self) -> None:
         self.kept = None
         self.file.close()
+
+
+def data_set(file: Any, name: str, path: str) -> Any:
+    """The data set of a name: numbers, that lie in this file and are no more than it can hold."""
+    h5py = need("h5py")
+    if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
+        raise DataError(f"{path}: {name!r} is a link to another file; such links are not followed")
+    found = file.get(name)
+    if not isinstance(found, h5py.Dataset) or found.ndim < 1 or found.dtype.kind not in "fiu":
+        names = [str(other) for other, _ in zip(file, range(20), strict=False)]
+        held = ", ".join(names) or "nothing"
+        raise DataError(f"{path}: has no numeric data set {name!r}; it holds {held}")
+    if found.is_virtual or found.external or found.file.filename != file.filename:
+        raise DataError(f"{path}: {name!r} keeps its values in another file; such files are not read")
+    size = int(prod(found.shape)) * int(found.dtype.itemsize)
+    most = most_unpacked(Path(path).stat().st_size)
+    if size > most:
+        text = f"{name!r} claims shape {found.shape}, {size} bytes; more than {most} are not read"
+        raise DataError(f"{path}: {text}{LARGER}")
+    if found.chunks is not None and prod(found.chunks) * found.dtype.itemsize > most:
+        raise DataError(f"{path}: {name!r} claims chunks {found.chunks}; such are not read{LARGER}")
+    return found
 
 
 class Hdf5Source(Stream):
@@ -192,70 +190,106 @@ class Hdf5Source(Stream):
 
 
 class Hdf5Writer:
-    """Appends rows to the data sets of a new file; an existing file is replaced at the first rows, or gone on with."""
+    """Appends rows to the data sets of a new file; an existing file is replaced at the first rows, or gone on with.
+
+    Each `append` reaches the disk as a whole or not at all: where the disk is full, the rows before stay readable.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         self.file: Any = None
-        self.sets: dict[str, Any] = {}
-        """The file's data sets, kept open: one that is let go while the disk is full ends the process."""
+        self.pending: PendingFile | None = None
         self.rows = 0
         """Rows that were appended, those before a `go_on` counted."""
+        self.failure: DataError | None = None
+        """Why nothing more is written: begun anew, the file would lose the rows that it has."""
+
+    def open(self, mode: str) -> None:
+        """The file, "w" (anew) or "r+"; OSError where it cannot be."""
+        h5py = need("h5py")
+        self.pending = PendingFile(self.path, anew=mode == "w")
+        self.file = h5py.File(self.pending, mode)
 
     def go_on(self, rows: int) -> None:
         """Append behind the first `rows` rows of the file that is there; DataError where it has fewer."""
-        h5py, self.rows = need("h5py"), rows
+        self.rows = rows
         if rows == 0:
             return
         try:
-            self.file = h5py.File(self.path, "r+")
-            for name, held in self.file.items():
+            self.open("r+")
+            if not len(self.file):
+                raise DataError(f"{self.path}: holds no rows, {rows} were written before")
+            for name in self.file:
+                held = data_set(self.file, name, str(self.path))
                 if held.shape[0] < rows:
                     raise DataError(
                         f"{self.path}: {name!r} has {held.shape[0]} rows, {rows} were written before"
                     )
                 held.resize(rows, axis=0)
-            self.file.flush()
-        except (OSError, RuntimeError, AttributeError, TypeError, ValueError, LookupError) as error:
-            self.anew()
-            raise DataError(f"{self.path}: cannot be gone on with ({error})") from error
+            self.commit()
         except DataError:
             self.anew()
             raise
+        except Exception as error:  # h5py raises errors of every kind for what is damaged
+            self.anew()
+            raise DataError(f"{self.path}: cannot be gone on with ({one_line(error)})") from error
 
     def anew(self) -> None:
         """Begin a new file after all."""
-        with suppress(DataError):
-            self.close()
+        self.drop()
         self.rows = 0
 
     def append(self, values: Mapping[str, Tensor]) -> None:
-        """Add the rows of each tensor to the data set of its name, and let the file hold them."""
-        h5py = need("h5py")
+        """Add the rows of each tensor to the data set of its name, and let the file hold them.
+
+        Raises DataError where the file cannot be written; it keeps the rows of the appends before.
+        """
+        if self.failure is not None:
+            raise self.failure
         try:
             if self.file is None:
-                self.file = h5py.File(self.path, "w")
-            self.rows += len(next(iter(values.values())))
+                self.open("w")
             for name, value in values.items():
                 rows = value.detach().cpu().float().numpy()
                 if name not in self.file:
                     most = (None, *rows.shape[1:])
-                    self.sets[name] = self.file.create_dataset(name, data=rows, maxshape=most, chunks=True)
+                    self.file.create_dataset(name, data=rows, maxshape=most, chunks=True)
                     continue
-                held = self.sets.setdefault(name, self.file[name])
+                held = self.file[name]
                 held.resize(held.shape[0] + len(rows), axis=0)
                 held[-len(rows) :] = rows
-            self.file.flush()
+            self.commit()
         except (OSError, RuntimeError, TypeError, ValueError, LookupError) as error:
-            raise DataError(f"{self.path}: cannot be written ({error})") from error
+            self.drop()
+            self.failure = DataError(f"{self.path}: cannot be written ({one_line(error)})")
+            raise self.failure from error
+        self.rows += len(next(iter(values.values())))
+
+    def commit(self) -> None:
+        self.file.flush()
+        if self.pending is not None:
+            self.pending.commit()
+
+    def drop(self) -> None:
+        """Let go of the file without what was not committed."""
+        file, self.file = self.file, None
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            pending.refused = True
+        if file is not None:
+            with suppress(OSError, RuntimeError):
+                file.close()
+        if pending is not None:
+            pending.close()
 
     def close(self) -> None:
         """Finish the file."""
-        file, self.file = self.file, None
+        if self.file is None or self.pending is None:
+            return
         try:
-            if file is not None:
-                file.close()
+            self.file.close()
+            self.pending.commit()
         except (OSError, RuntimeError) as error:
-            raise DataError(f"{self.path}: cannot be written ({error})") from error
+            raise DataError(f"{self.path}: cannot be written ({one_line(error)})") from error
         finally:
-            self.sets = {}
+            self.drop()
