@@ -21,6 +21,7 @@ from netspec.cli import (
     running,
     serving,
     starting,
+    writing,
 )
 from netspec.errors import NetspecError, one_line
 from netspec.schema.regular import LARGE, SPECIAL
@@ -36,7 +37,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (starting, running, experimenting, looking, asking, own_data, serving, preparing, exchanging):
+for group in (
+    starting,
+    running,
+    experimenting,
+    looking,
+    asking,
+    own_data,
+    serving,
+    preparing,
+    exchanging,
+    writing,
+):
     app.add_typer(group.app)
 
 

@@ -60,6 +60,7 @@ FLAGS = {
     "convert": "allow-python dynamic-batch net shape weights",
     "compare": "tolerance weights-a weights-b",
     "caffe": "",
+    "fmt": "check diff",
 }
 
 

@@ -1,0 +1,382 @@
+"""`netspec fmt`: a spec file in its canonical form, with every comment, field and value as it was.
+
+Two spaces a level, one space around what stands on a line, strings in double quotes, messages in braces, no
+separators, at most one empty line. Fields that share a line go on sharing it; a line of more than 120 columns is
+broken. The form needs no schema: a file with fields that netspec does not know has one too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from netspec.errors import SpecError
+from netspec.schema.document import line_starts, position
+from netspec.schema.lexer import BAD, END, NAME, NUMBER, STRING, SYMBOL, Tokens
+from netspec.schema.parser import MAX_DEPTH
+
+WIDTH = 120
+"""Columns that a line of several fields may take, its comment left out."""
+STEP = "  "
+COMMENT = "comment"
+CLOSING = {"{": "}", "<": ">", "[": "]"}
+
+
+@dataclass(frozen=True)
+class Lexeme:
+    """A token or a comment, and its line."""
+
+    kind: str
+    text: str
+    line: int
+    offset: int
+
+    def symbol(self, *texts: str) -> bool:
+        """Whether it is one of these signs."""
+        return self.kind == SYMBOL and self.text in texts
+
+
+@dataclass
+class Comment:
+    """A comment with a line of its own."""
+
+    text: str
+    blank: bool = False
+    """Whether an empty line stands before it."""
+
+
+@dataclass
+class Block:
+    """What stands between brackets."""
+
+    bracket: str
+    entries: list[Entry | Comment] = field(default_factory=list)
+    note: str = ""
+    """The comment behind the opening bracket."""
+    spread: bool = True
+    """Whether its brackets stand on different lines."""
+
+
+@dataclass
+class Entry:
+    """A field, or an element of a list, which has no name."""
+
+    name: str
+    value: list[str] | Block
+    """Pieces of a string, a single word, or what stands in brackets."""
+    blank: bool = False
+    joins: bool = False
+    """Whether it stands on the line of the entry before it."""
+    note: str = ""
+    """The comment behind it."""
+
+
+def format_text(text: str, file: str = "<text>") -> str:
+    """The text in canonical form; formatting that again changes nothing.
+
+    Raises SpecError where brackets, names and values do not follow one another as they must. What a field is called
+    and what its value means is not looked at: `netspec check` does that.
+    """
+    found = Reader(text, file).block("", 0)
+    made = "".join(f"{line}\n" for line in lines_of(found.entries, ""))
+    if substance(made) != substance(text):  # a guard: no such text is known
+        raise SpecError(f"{file}: formatting would change what it says; it is left as it is")
+    return made
+
+
+def substance(text: str) -> tuple[list[str], list[str]]:
+    """What formatting keeps: the tokens, without separators, with one kind of bracket and quote; and the comments."""
+    found = lexemes(text)
+    words = [
+        word.text for word in found if word.kind not in (COMMENT, END) and not word.symbol(":", ";", ",")
+    ]
+    same = {"<": "{", ">": "}"}
+    return (
+        [quoted(word) if word[0] in "\"'" else same.get(word, word) for word in words],
+        [word.text for word in found if word.kind == COMMENT],
+    )
+
+
+def lexemes(text: str) -> list[Lexeme]:
+    """The tokens and comments of a text in order; the last is its end."""
+    tokens, lines = Tokens(text), line_starts(text)
+    found: list[Lexeme] = []
+    last = 0
+    while True:
+        token = tokens.current
+        for start, shown in comments(text, last, token.offset):
+            found.append(Lexeme(COMMENT, shown, position("", lines, start).line, start))
+        found.append(Lexeme(token.kind, token.text, position("", lines, token.offset).line, token.offset))
+        if token.kind == END:
+            return found
+        last = token.offset + len(token.text)
+        tokens.next()
+
+
+def comments(text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
+    """(offset, text) of each comment in a stretch that holds no token; blanks at their ends are no part of them."""
+    while (start := text.find("#", start, end)) >= 0:
+        stop = text.find("\n", start, end)
+        stop = end if stop < 0 else stop
+        yield start, text[start:stop].rstrip(" \t\r\f\v")
+        start = stop
+
+
+def quoted(text: str) -> str:
+    """A string in double quotes, where its content allows that."""
+    return text if text[0] == '"' or '"' in text else f'"{text[1:-1]}"'
+
+
+class Reader:
+    """From a text to its entries."""
+
+    def __init__(self, text: str, file: str):
+        self.text, self.file = text, file
+        self.words = lexemes(text)
+        self.at = 0
+        self.line = 0
+        """Of the token used last."""
+        self.strays: list[Comment] = []
+        """Comments inside of a field, where its line has no room for them: they go above it."""
+
+    @property
+    def word(self) -> Lexeme:
+        return self.words[self.at]
+
+    def use(self) -> Lexeme:
+        """Use up a token or a comment."""
+        word = self.word
+        self.at += 1
+        self.line = word.line
+        return word
+
+    def after(self) -> Lexeme:
+        """The next token; comments before it are strays."""
+        while self.word.kind == COMMENT:
+            self.strays.append(Comment(self.use().text))
+        return self.word
+
+    def wrong(self, expected: str) -> SpecError:
+        word = self.word
+        if word.kind == BAD:
+            tokens = Tokens(self.text, word.offset)
+            text = tokens.complaint(tokens.current)
+        else:
+            found = "the end of the file" if word.kind == END else repr(word.text[:60])
+            text = f"expected {expected}, found {found}"
+        return SpecError(text, position(self.file, line_starts(self.text), word.offset))
+
+    def block(self, bracket: str, depth: int) -> Block:
+        """What stands behind an opening bracket, up to its closing one; with none, the whole file."""
+        if depth > MAX_DEPTH:
+            raise self.wrong(f"at most {MAX_DEPTH} levels")
+        block, begun = Block(bracket), self.line
+        closing = CLOSING.get(bracket, "")
+        read: Callable[[int], Entry] = self.element if bracket == "[" else self.named
+        separated = True
+        while True:
+            word = self.word
+            if word.kind == COMMENT:
+                self.comment(block, begun)
+            elif word.kind == END if not bracket else word.symbol(closing):
+                break
+            elif not separated and word.symbol(",", *(";" if bracket != "[" else "")):
+                self.use()
+                separated = True
+            elif word.kind == END or (bracket == "[" and not separated):
+                raise self.wrong(f"',' or '{closing}'" if bracket == "[" else f"'{closing}'")
+            else:
+                self.entry(block, read, depth)
+                separated = False
+        if bracket == "[" and separated and any(isinstance(one, Entry) for one in block.entries):
+            raise self.wrong("a value after ','")
+        if bracket:
+            self.use()
+            block.spread = self.line != begun
+        return block
+
+    def comment(self, block: Block, begun: int) -> None:
+        """A comment between entries: behind one, behind the opening bracket, or on a line of its own."""
+        word, before = self.word, self.line
+        last = block.entries[-1] if block.entries else None
+        self.use()
+        if word.line == before and isinstance(last, Entry) and not last.note:
+            last.note = word.text
+        elif word.line == before == begun and block.bracket and last is None and not block.note:
+            block.note = word.text
+        else:
+            block.entries.append(Comment(word.text, word.line > before + 1))
+
+    def entry(self, block: Block, read: Callable[[int], Entry], depth: int) -> None:
+        """Read an entry; comments inside of it are put above."""
+        first, before = self.word, self.line
+        beside = bool(block.entries) and isinstance(block.entries[-1], Entry) and not block.entries[-1].note
+        outer, self.strays = self.strays, []
+        made = read(depth)
+        above, self.strays = self.strays, outer
+        made.blank = first.line > before + 1
+        made.joins = beside and first.line == before and not above
+        if above:
+            above[0].blank, made.blank = made.blank, False
+        block.entries += [*above, made]
+
+    def named(self, depth: int) -> Entry:
+        """`name: value` or `name { ... }`"""
+        if self.word.symbol("["):  # an extension
+            name = self.use().text
+            while self.after().kind == NAME or self.word.symbol(".", "/"):
+                name += self.use().text
+            if not self.word.symbol("]"):
+                raise self.wrong("the name of an extension and ']'")
+        elif self.word.kind == NAME:
+            name = ""
+        else:
+            raise self.wrong("a field name")
+        name += self.use().text
+        colon = self.after().symbol(":")
+        if colon:
+            self.use()
+        if self.after().symbol("[", "{", "<"):
+            return Entry(name, self.bracketed(depth))
+        if not colon:
+            raise self.wrong(f"':' or '{{' after {name!r}")
+        return Entry(name, self.scalar(f"a value for {name!r}"))
+
+    def element(self, depth: int) -> Entry:
+        """A value of a list."""
+        if self.word.symbol("{", "<"):
+            return Entry("", self.bracketed(depth))
+        return Entry("", self.scalar("a value"))
+
+    def bracketed(self, depth: int) -> Block:
+        bracket = self.use().text
+        return self.block(bracket, depth + 1)
+
+    def scalar(self, expected: str) -> list[str]:
+        """A number or a name with its sign, or the pieces of a string."""
+        if self.word.kind == STRING:
+            pieces = [quoted(self.use().text)]
+            while self.next_token().kind == STRING:
+                self.after()
+                pieces.append(quoted(self.use().text))
+            return pieces
+        sign = self.use().text if self.word.symbol("-") else ""
+        if self.after().kind not in (NUMBER, NAME):
+            raise self.wrong(expected)
+        return [sign + self.use().text]
+
+    def next_token(self) -> Lexeme:
+        """The next token, with the comments before it left where they are."""
+        return next(word for word in self.words[self.at :] if word.kind != COMMENT)
+
+
+# From entries to lines
+
+
+def lines_of(entries: Sequence[Entry | Comment], indent: str) -> Iterator[str]:
+    """The lines of a block's inside."""
+    at = 0
+    while at < len(entries):
+        first = entries[at]
+        if first.blank and at:
+            yield ""
+        if isinstance(first, Comment):
+            yield indent + first.text
+            at += 1
+            continue
+        row = [first]
+        for later in entries[at + 1 :]:
+            if isinstance(later, Comment) or not later.joins:
+                break
+            row.append(later)
+        yield from filled(row, indent)
+        at += len(row)
+
+
+def filled(row: Sequence[Entry], indent: str, last: Entry | None = None) -> Iterator[str]:
+    """Entries side by side, as many to a line as fit; one that takes several lines stands alone.
+
+    last: of a list, its last element, behind which there is no comma.
+    """
+    line = ""
+    for entry in row:
+        shown = on_one_line(entry)
+        comma = "," if last is not None and entry is not last else ""
+        if shown is None or (len(indent) + len(shown) > WIDTH and can_spread(entry)):
+            if line:
+                yield indent + line
+                line = ""
+            yield from spread(entry, indent, comma)
+            continue
+        shown += comma
+        if line and len(indent) + len(line) + 1 + len(shown) > WIDTH:
+            yield indent + line
+            line = ""
+        line = f"{line} {shown}" if line else shown
+        if entry.note:
+            yield indent + line + behind(entry.note)
+            line = ""
+    if line:
+        yield indent + line
+
+
+def on_one_line(entry: Entry) -> str | None:
+    """An entry without its comment as one line; None where it takes several."""
+    lead = f"{entry.name}: " if entry.name else ""
+    if not isinstance(entry.value, Block):
+        return lead + " ".join(entry.value)
+    block = entry.value
+    if block.note or (block.spread and block.bracket != "["):
+        return None
+    inner = []
+    for one in block.entries:
+        shown = None if isinstance(one, Comment) or one.note else on_one_line(one)
+        if shown is None:
+            return None
+        inner.append(shown)
+    if block.bracket == "[":
+        return f"{lead}[{', '.join(inner)}]"
+    body = f"{{ {' '.join(inner)} }}" if inner else "{}"
+    return f"{entry.name} {body}" if entry.name else body
+
+
+def can_spread(entry: Entry) -> bool:
+    """Whether there is anything in it to break a line at."""
+    return bool(entry.value.entries) if isinstance(entry.value, Block) else len(entry.value) > 1
+
+
+def spread(entry: Entry, indent: str, comma: str) -> Iterator[str]:
+    """An entry on several lines."""
+    end = comma + behind(entry.note)
+    if not isinstance(entry.value, Block):
+        if entry.name:
+            yield f"{indent}{entry.name}:"
+            indent += STEP * 2
+        rows = [indent + piece for piece in entry.value]
+        yield from rows[:-1]
+        yield rows[-1] + end
+        return
+    block = entry.value
+    opening = "[" if block.bracket == "[" else "{"
+    lead = {"": "", "[": f"{entry.name}: "}.get(opening if entry.name else "", f"{entry.name} ")
+    yield f"{indent}{lead}{opening}{behind(block.note)}"
+    yield from (elements if opening == "[" else lines_of)(block.entries, indent + STEP)
+    yield f"{indent}{CLOSING[opening]}{end}"
+
+
+def elements(entries: Sequence[Entry | Comment], indent: str) -> Iterator[str]:
+    """The lines of a list's inside: a comma behind each element but the last."""
+    last = next((one for one in reversed(entries) if isinstance(one, Entry)), None)
+    row: list[Entry] = []
+    for one in entries:
+        if isinstance(one, Entry):
+            row.append(one)
+            continue
+        yield from filled(row, indent, last)
+        row = []
+        yield indent + one.text
+    yield from filled(row, indent, last)
+
+
+def behind(note: str) -> str:
+    return f" {note}" if note else ""
