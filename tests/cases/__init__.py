@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from torch import Tensor
+from netspec import schema
+from netspec.layers import registry
+from netspec.layers.base import Layer
+from netspec.testing import Case
+
+__all__ = ["Case", "all_cases", "kind_of"]
 
 
-@dataclass(frozen=True)
-class Case:
-    """A small net around one layer type, checked by tests/test_layers.py in every way that applies.
-
-    text: prototxt of the net; Input layers give the shapes.
-    inputs: values of some inputs by blob name; the rest are standard normal.
-    gradient: names of inputs whose gradient is checked in float64 (None: all that are floating point and not listed
-    in `inputs` as integers); () for none. Parameters with lr_mult != 0 are checked too.
-    random: forward draws random numbers, so only shapes, compile and export are checked.
-    """
-
-    name: str
-    text: str
-    phase: str = "TRAIN"
-    inputs: Mapping[str, Tensor] = field(default_factory=dict)
-    gradient: tuple[str, ...] | None = None
-    random: bool = False
-    compiles: bool = True
-    exports: bool = True
-    atol: float = 1e-6
+def kind_of(case: Case) -> type[Layer]:
+    """The class of the case's first layer that computes something."""
+    kinds = [registry[layer.type] for layer in schema.parse_net(case.text, case.name).message.layer]
+    return next((kind for kind in kinds if not kind.is_source), kinds[0])
 
 
 def all_cases() -> list[Case]:

@@ -1,128 +1,95 @@
-"""Every layer type, every case: shapes, gradients, compilation, export."""
+"""Every layer type, every case, through the checks of netspec.testing."""
 
 from __future__ import annotations
 
-import functools
-
 import pytest
-import torch
-from torch import Tensor
 
 from netspec import schema
 from netspec.layers import registry
-from netspec.net.make import make_net
-from netspec.net.net import Net
-from tests.cases import Case, all_cases
+from netspec.layers.base import Layer
+from netspec.testing import CHECKS, check_layer
+from tests.cases import Case, all_cases, kind_of
 
 CASES = all_cases()
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+OURS = {name: kind for name, kind in registry.items() if kind.__module__.startswith("netspec.")}
 
 
-def make(case: Case) -> Net:
-    document = schema.parse_net(case.text, f"{case.name}.prototxt")
-    return make_net(document, case.phase, seed=1)
+def fullest_cases() -> dict[str, Case]:
+    """For each type a case, the first with the most bottoms."""
+    fullest: dict[str, Case] = {}
+    counts: dict[str, int] = {}
+    for case in CASES:
+        for layer in schema.parse_net(case.text).message.layer:
+            if len(layer.bottom) > counts.get(layer.type, -1):
+                fullest[layer.type], counts[layer.type] = case, len(layer.bottom)
+    return fullest
 
 
-def inputs(case: Case, net: Net, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(2)
-    return [
-        case.inputs[name].to(dtype)
-        if name in case.inputs
-        else torch.randn(net.shape(name), generator=generator).to(dtype)
-        for name in net.input_names
-    ]
+FULLEST = fullest_cases()
+each_type = pytest.mark.parametrize("name", sorted(set(OURS) & set(FULLEST)))
 
 
-def run(net: Net, values: list[Tensor]) -> tuple[Tensor, ...]:
-    torch.manual_seed(3)
-    return net(*values)
+def hold(case: Case, check: str, kind: type[Layer] | None = None) -> None:
+    """Run one check; skip where it does not apply."""
+    not_applicable = check_layer(kind or kind_of(case), case, [check])[check]
+    if not_applicable is not None:
+        pytest.skip(not_applicable)
 
 
 def test_every_type_has_a_case() -> None:
-    covered = {layer.type for case in CASES for layer in schema.parse_net(case.text, case.name).message.layer}
     sources = {name for name, kind in registry.items() if kind.is_source}
-    assert set(registry) - covered - sources == set()
+    assert set(registry) - set(FULLEST) - sources == set()
 
 
 def test_names_of_cases_are_unique() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
 
 
+def test_every_check_runs_here() -> None:
+    assert set(CHECKS) == {*OF_A_CLASS, "shapes", "bottoms", "gradients", "missing", "compilation", "export"}
+
+
+OF_A_CLASS = ("family", "roles", "documentation", "cost")
+
+
+@pytest.mark.parametrize("check", OF_A_CLASS)
+@each_type
+def test_what_a_class_says(name: str, check: str) -> None:
+    hold(FULLEST[name], check, OURS[name])
+
+
+@pytest.mark.parametrize("name", sorted(set(OURS) - set(FULLEST)))
+@pytest.mark.parametrize("check", ["family", "roles", "documentation"])
+def test_what_a_source_says(name: str, check: str) -> None:
+    CHECKS[check](OURS[name], CASES[0])  # these look at the class alone
+
+
 @each_case
 def test_shapes_and_dtype(case: Case) -> None:
-    net = make(case)
-    values = net.slots(*inputs(case, net))
-    for slot, value in values.items():
-        assert tuple(value.shape) == net.shapes[slot], net.graph.name(slot)
-        assert value.dtype == torch.float32
+    hold(case, "shapes")
 
 
 @each_case
 def test_bottoms_and_blobs_are_left_alone(case: Case) -> None:
-    net = make(case)
-    given = inputs(case, net)
-    copies = [value.clone() for value in given]
-    run(net, given)
-    for value, copy in zip(given, copies, strict=True):
-        assert torch.equal(value.nan_to_num(), copy.nan_to_num())
+    hold(case, "bottoms")
 
 
 @each_case
 def test_gradients(case: Case) -> None:
-    if case.random or case.gradient == ():
-        pytest.skip("no gradient to check")
-    net = make(case).double()
-    values = inputs(case, net, torch.float64)
-    names = (
-        case.gradient if case.gradient is not None else [n for n in net.input_names if n not in case.inputs]
-    )
-    wanted = [
-        value.requires_grad_(name in names) for name, value in zip(net.input_names, values, strict=True)
-    ]
-    parameters = [param.value for param in net.params if param.lr_mult != 0]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-
-    def tops(*changed: Tensor) -> tuple[Tensor, ...]:
-        state = dict(zip(parameter_names(net, parameters), changed[len(wanted) :], strict=True))
-        found = torch.func.functional_call(net, state, changed[: len(wanted)], tie_weights=True)
-        return tuple(top for top in found if top.requires_grad)
-
-    assert torch.autograd.gradcheck(tops, (*wanted, *parameters), atol=case.atol, rtol=1e-4)
+    hold(case, "gradients")
 
 
-def parameter_names(net: Net, parameters: list[torch.nn.Parameter]) -> list[str]:
-    names = {id(value): name for name, value in net.named_parameters()}
-    return [names[id(parameter)] for parameter in parameters]
+@each_case
+def test_missing(case: Case) -> None:
+    hold(case, "missing")
 
 
 @each_case
 def test_compiled_equals_eager(case: Case) -> None:
-    if not case.compiles:
-        pytest.skip("runs eagerly by its nature")
-    net = make(case)
-    values = inputs(case, net)
-    torch.compiler.reset()
-    eager = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
-    compiled = eager(net)
-    torch.manual_seed(3)
-    tops = compiled(*values)
-    if case.random:
-        assert [top.shape for top in tops] == [top.shape for top in run(net, values)]
-        return
-    for ours, theirs in zip(tops, run(make(case), values), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True)
+    hold(case, "compilation")
 
 
 @each_case
 def test_exports(case: Case) -> None:
-    if not case.exports:
-        pytest.skip("not exportable by its nature")
-    net = make(case)
-    values = inputs(case, net)
-    with torch.no_grad():
-        program = torch.export.export(net, tuple(values)).module()
-        exported = program(*values)
-        if not case.random:
-            for ours, theirs in zip(exported, run(make(case), values), strict=True):
-                torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True)
+    hold(case, "export")

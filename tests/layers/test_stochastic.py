@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from netspec.layers.basic.pools import Frame, stochastic_pool
@@ -19,3 +20,11 @@ def test_a_window_without_a_positive_sum_gives_0() -> None:
     y.sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert bool(x.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_nan_in_a_window_gives_nan(random: bool) -> None:
+    x = torch.tensor([[torch.nan, 1.0, 2.0, 2.0]]).view(1, 1, 1, 4)
+    y = stochastic_pool(x, Frame((1, 2), (1, 2), (0, 0)), random=random).flatten()
+    assert bool(y[0].isnan())
+    assert y[1] == 2

@@ -6,70 +6,16 @@ import ast
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 import netspec
-from netspec import schema
 from netspec.draw.families import COLOURS
 from netspec.layers import registry
-from netspec.layers.base import Layer, exactly
-from netspec.layers.traits import FAMILIES, ROLES
-from netspec.net.make import make_net
-from tests.cases import Case, all_cases
+from netspec.layers.traits import FAMILIES
 
 OURS = {name: kind for name, kind in registry.items() if kind.__module__.startswith("netspec.")}
 
 
-def says(kind: type[Layer], name: str) -> bool:
-    """Whether a class, or one between it and Layer, sets the attribute."""
-    return any(name in vars(base) for base in kind.__mro__[: kind.__mro__.index(Layer)])
-
-
-@pytest.mark.parametrize("name", sorted(OURS))
-def test_every_type_says_its_family_and_the_roles_of_its_bottoms(name: str) -> None:
-    kind = OURS[name]
-    assert says(kind, "family")
-    assert kind.family in FAMILIES
-    assert says(kind, "roles")
-    assert set(kind.roles) <= set(ROLES)
-    assert bool(kind.roles) == (kind.bottoms != exactly(0)) or name == "Python"
-    assert kind.bottoms.most is None or len(kind.roles) <= kind.bottoms.most
-    assert (kind.family == "loss") == kind.is_loss
-    assert kind.family == "data" or not kind.is_source
-
-
 def test_drawings_have_a_colour_for_every_family() -> None:
     assert tuple(COLOURS) == FAMILIES
-
-
-def first_cases() -> dict[str, Case]:
-    """For each type a case, the first with the most bottoms."""
-    found: dict[str, Case] = {}
-    counts: dict[str, int] = {}
-    for case in all_cases():
-        for layer in schema.parse_net(case.text).message.layer:
-            if len(layer.bottom) > counts.get(layer.type, -1):
-                found[layer.type], counts[layer.type] = case, len(layer.bottom)
-    return found
-
-
-CASES = first_cases()
-
-
-@pytest.mark.parametrize("name", sorted(set(OURS) & set(CASES)))
-def test_a_type_with_weights_or_two_maps_says_how_many_products_it_adds_up(name: str) -> None:
-    case = CASES[name]
-    net = make_net(case.text, case.phase, device="meta")
-    for step, layer in zip(net.graph.steps, net.made, strict=True):
-        if step.layer.type != name:
-            continue
-        maps = [i for i in range(len(step.reads)) if layer.role(i, len(step.reads)) == "image"]
-        if layer.blobs or (len(maps) > 1 and not layer.paired):
-            number = layer.multiply_adds(
-                [net.shapes[slot] for slot in step.reads], [net.shapes[slot] for slot in step.writes]
-            )
-            assert number is not None
-            assert number > 0 or says(type(layer), "products") or says(type(layer), "multiply_adds")
 
 
 FORMATS = ("schema", "interchange", "pycaffe", "data/writing")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.abc
 import importlib.machinery
+import importlib.util
 import json
 import os
 import random
@@ -76,7 +76,8 @@ class Index:
 
     def chosen(self, site: Site) -> list[str]:
         """As many of the site's tests as the budget allows."""
-        spent, chosen = 0.0, []
+        spent = 0.0
+        chosen: list[str] = []
         for test in self.tests(site):
             spent += self.seconds[test]
             if chosen and spent > BUDGET:
@@ -85,7 +86,7 @@ class Index:
         return chosen
 
 
-class Changed(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
+class Changed(importlib.machinery.SourceFileLoader):
     """Finds the one changed module and compiles it from its changed tree."""
 
     def __init__(self, site: Site):
@@ -198,4 +199,4 @@ def judge(count: int, seed: int, minutes: float) -> None:
         }
         with VERDICTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-        print(f"{verdict:15} {site.name}   {entry['change'][:100]}", flush=True)
+        print(f"{verdict:15} {site.name}   {changed(site)[1][:100]}", flush=True)

@@ -198,13 +198,13 @@ class DividedProduct(torch.autograd.Function):
 
 def stochastic_pool(x: Tensor, frame: Frame, random: bool) -> Tensor:
     """One cell of each window, drawn with probability x / sum x; not `random`: the mean sum x^2 / sum x of
-    that draw, 0 where the sum is not positive, as in Caffe's StoPoolForwardTest.
+    that draw, 0 where the sum is not positive, as in Caffe's StoPoolForwardTest. NaN in a window gives NaN.
     """
     cells = unroll(frame.padded(x, 0.0), frame.kernel, frame.stride).flatten(-2)
     total = cells.sum(-1)
     if not random:
-        positive = total > 0
-        return torch.where(positive, cells.square().sum(-1) / torch.where(positive, total, 1.0), 0.0)
+        empty = total <= 0
+        return torch.where(empty, 0.0, cells.square().sum(-1) / torch.where(empty, 1.0, total))
     threshold = torch.rand_like(total) * total
     place = (cells.detach().cumsum(-1) < threshold[..., None]).sum(-1).clamp(max=cells.shape[-1] - 1)
-    return cells.gather(-1, place[..., None])[..., 0]
+    return torch.where(total.isnan(), torch.nan, cells.gather(-1, place[..., None])[..., 0])

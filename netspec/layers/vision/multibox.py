@@ -138,14 +138,17 @@ class MultiBoxLoss(Layer):
         mine_NP8 = object_G8[matched_NP.clamp(min=0)]
         label_NP = self.labels(mine_NP8[..., 1].long(), positive_NP)
         box_NP = self.box_losses(location_NPL4, prior_P4, variance_P4, mine_NP8, positive_NP, boxes_NP4)
-        class_NP = self.class_losses(confidence_NPC, label_NP)
-        count_NP = torch.ones_like(positive_NP)
-        if self.mining != p.NONE:
-            ranked_NP = class_NP.detach()
+        if self.mining == p.NONE:
+            count_NP = torch.ones_like(positive_NP)
+        else:
+            ranked_NP = self.class_losses(confidence_NPC.detach(), label_NP)
             if self.mining == p.HARD_EXAMPLE:
                 ranked_NP = ranked_NP + box_NP.detach()
             positive_NP, negative_NP = self.mine(ranked_NP, matched_NP, best_NP, some_N, likely_NP)
             count_NP = positive_NP | negative_NP
+            # NaN in the scores of a prior that does not count reaches neither the loss nor a gradient.
+            confidence_NPC = torch.where(count_NP.unsqueeze(-1), confidence_NPC, 0.0)
+        class_NP = self.class_losses(confidence_NPC, label_NP)
         losses_NP = p.loc_weight * torch.where(positive_NP, box_NP, 0.0) + torch.where(
             count_NP, class_NP, 0.0
         )
