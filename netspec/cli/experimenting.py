@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from netspec.cli.options import Device, Seed, Weights
+from netspec.cli.options import Device, Seed, Weights, settings_of
 
 app = typer.Typer()
 Values = Annotated[
@@ -138,7 +138,10 @@ def range_test(
     iterations: Annotated[int, typer.Option("--iterations", "-n", min=2)] = 100,
     weights: Weights = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, as in train.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", help="Change a field, as in train.", autocompletion=settings_of
+        ),
     ] = None,
     device: Device = None,
     seed: Seed = None,

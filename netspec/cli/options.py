@@ -25,6 +25,15 @@ def files_and_names(incomplete: str) -> list[str]:
     return [name for name in (*here, *names) if name.startswith(incomplete)]
 
 
+def settings_of(context: typer.Context, incomplete: str) -> list[str]:
+    """What a shell may put in place of the beginning of a setting, for the file that the command names."""
+    from netspec.check.completing import settings
+    from netspec.schema import shipped
+
+    given = context.params.get("file")
+    return settings(shipped.find(given) if given else None, incomplete)
+
+
 NetFile = Annotated[
     Path,
     typer.Argument(

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from netspec.cli.options import AllowPython, Device, Seed, Shapes, SolverFile, Weights, consent_to, shapes_of
+from netspec.cli.options import (
+    AllowPython,
+    Device,
+    Seed,
+    Shapes,
+    SolverFile,
+    Weights,
+    consent_to,
+    settings_of,
+    shapes_of,
+)
 
 app = typer.Typer()
 Dialect = Annotated[
@@ -31,7 +41,12 @@ def train(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field: base_lr=0.01, conv1.phase=TEST."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Change a field: base_lr=0.01, conv1.phase=TEST.",
+            autocompletion=settings_of,
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; default runs/<name>.")] = None,
     compiled: Annotated[
@@ -136,16 +151,26 @@ def check(
     dialect: Dialect = "",
     weights: Weights = None,
     shape: Shapes = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Check again whenever a file, or a net that it names, is saved.")
+    ] = False,
 ) -> None:
     """Read, compile and shape spec files; say what each needs and lacks."""
     from netspec.check import check as check_file
 
-    failed = 0
-    for file in files:
-        report = check_file(
-            file, strict=strict, run=run, dialect=dialect, weights=weights, shapes=shapes_of(shape)
-        )
-        failed += not report.ok
-        print(json.dumps(report.as_json()) if as_json else report)
-    if failed:
+    how = {"strict": strict, "run": run, "dialect": dialect, "weights": weights, "shapes": shapes_of(shape)}
+
+    def check_all() -> int:
+        reports = [check_file(file, **how) for file in files]
+        for report in reports:
+            print(json.dumps(report.as_json()) if as_json else report, flush=True)
+        return sum(not report.ok for report in reports)
+
+    if watch:
+        from netspec.check.watching import again
+
+        for _ in again(files):
+            print("checking", flush=True)
+            print(f"checked: {check_all()} of {len(files)} not ok; waiting for changes", flush=True)
+    elif check_all():
         raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +33,7 @@ def fmt(
         print(format_text(sys.stdin.read(), "<standard input>"), end="")
         return
     changed, failed, seen = 0, 0, 0
+    would = "would change" if check or diff else "formatted"
     for path in files_of(paths):
         seen += 1
         try:
@@ -55,3 +57,30 @@ def fmt(
         raise typer.Exit(2)
     if changed and (check or diff):
         raise typer.Exit(1)
+
+
+def names_of_fields(incomplete: str) -> list[str]:
+    """Names that a shell may put in place of the beginning of one: layer types, messages, paths of fields."""
+    from netspec.check.fields import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+@app.command()
+def field(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A field (convolution_param.pad, pad), a layer type or a message.",
+            autocompletion=names_of_fields,
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the fields of that name as JSON.")] = False,
+) -> None:
+    """Say what a field means: its type, default, layers, and a use of it; or what fields a layer type has."""
+    from netspec.check.fields import explain, find
+
+    if as_json:
+        print(json.dumps([one.as_json() for one in find(name)], indent=2))
+        return
+    print("\n".join(explain(name)))

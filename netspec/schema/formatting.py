@@ -358,7 +358,7 @@ def spread(entry: Entry, indent: str, comma: str) -> Iterator[str]:
         return
     block = entry.value
     opening = "[" if block.bracket == "[" else "{"
-    lead = {"": "", "[": f"{entry.name}: "}.get(opening if entry.name else "", f"{entry.name} ")
+    lead = f"{entry.name}: " if opening == "[" else f"{entry.name} " if entry.name else ""
     yield f"{indent}{lead}{opening}{behind(block.note)}"
     yield from (elements if opening == "[" else lines_of)(block.entries, indent + STEP)
     yield f"{indent}{CLOSING[opening]}{end}"

@@ -30,7 +30,7 @@ FLAGS = {
         "tensorboard track weights"
     ),
     "test": "allow-python confusion device hardest iterations json out seed stage weights",
-    "check": "dialect json no-run no-strict run shape strict weights",
+    "check": "dialect json no-run no-strict run shape strict watch weights",
     "render": "check engine no-check out plan point set values",
     "sweep": "device dry-run jobs json keep no-timing out retry storage timing",
     "lr-range": "device from iterations json out seed set to weights",
@@ -61,6 +61,7 @@ FLAGS = {
     "compare": "tolerance weights-a weights-b",
     "caffe": "",
     "fmt": "check diff",
+    "field": "json",
 }
 
 

@@ -1,0 +1,80 @@
+"""What a shell may put behind `--set`: fields of the solver, layers and their fields, values of a fixed set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from netspec.errors import NetspecError
+from netspec.layers import registry
+from netspec.run.experiment import load
+from netspec.run.settings import NETS
+from netspec.schema.values import FieldInfo
+from netspec.solver.policies import policies
+from netspec.solver.rules import rules
+
+
+def settings(file: Path | None, begun: str) -> list[str]:
+    """Settings that begin so, for a solver, or a net with its solver beside it; without a readable file, the solver's.
+
+    A name that leads to fields ends with a point, one that takes a value with an equals sign.
+    """
+    from netspec import schema
+
+    nets: list[Any] = []
+    solver = schema.message_class("SolverParameter").DESCRIPTOR
+    if file is not None:
+        try:
+            nets = load(file).nets
+        except (NetspecError, OSError):
+            nets = []
+    path, equals, value = begun.partition("=")
+    *outer, last = path.split(".")
+    layers = {layer.name: layer for net in nets for layer in net.layer}
+    message, lead = solver, ".".join(outer) + "." if outer else ""
+    if outer and outer[0] in layers:
+        message, outer = layers[outer[0]].DESCRIPTOR, outer[1:]
+    for step in outer:
+        field = message.fields_by_name.get(step.partition("[")[0])
+        if field is None or field.message_type is None:
+            return []
+        message = field.message_type
+    if equals:
+        field = message.fields_by_name.get(last.partition("[")[0])
+        return [f"{path}={word}" for word in words(message, field) if word.startswith(value)]
+    names = [f"{field.name}{ending(field)}" for field in message.fields if field.name not in NETS]
+    if not lead:
+        names += [f"{name}." for name in layers]
+    elif lead.count(".") == 1 and path.partition(".")[0] in layers:
+        own = used(layers[path.partition(".")[0]])
+        names = [name for name in names if not name.endswith("_param.") or name.removesuffix(".") in own]
+    return [lead + name for name in names if name.startswith(last)]
+
+
+def used(layer: Any) -> set[str]:
+    """The message fields that a layer's type reads, and those that the layer has."""
+    kind = registry.get(layer.type)
+    own = {kind.param_field} if kind is not None and kind.param_field else set[str]()
+    return {*own, "transform_param", "loss_param", *(field.name for field, _ in layer.ListFields())}
+
+
+def ending(field: Any) -> str:
+    info = FieldInfo(field)
+    if info.repeated and info.below is not None:
+        return "[0]."
+    return "." if info.below is not None else "="
+
+
+def words(message: Any, field: Any) -> list[str]:
+    """The values of a field that has only some."""
+    if field is None:
+        return []
+    info = FieldInfo(field)
+    if info.enum:
+        return list(info.enum)
+    if info.type == "bool":
+        return ["true", "false"]
+    known = (
+        {"lr_policy": policies, "type": rules} if message.name == "SolverParameter" else {"type": registry}
+    )
+    return sorted(known.get(field.name, ())) if message.name in ("SolverParameter", "LayerParameter") else []
