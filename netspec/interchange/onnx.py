@@ -6,6 +6,7 @@ torch's own exporter does the work; what it gets wrong or does not know is put r
 
 from __future__ import annotations
 
+import math
 import contextlib
 import importlib.util
 import io
@@ -274,8 +275,11 @@ def name_values(graph: Any, input_names: Sequence[str], output_names: Sequence[s
 def blame(net: Net, program: torch.export.ExportedProgram, target: str) -> Problem | str:
     """The first layer that uses an operator, as a Problem at its place."""
     text = f"ONNX has no counterpart of its operator {target}"
+    wanted = target.split(".")[1]
     for node in program.graph.nodes:
-        if str(node.target) == target or str(node.target).startswith(target + "."):
+        parts = str(node.target).split(".")
+        # The exporter may name what it made of an operator: linalg_cholesky_ex of linalg_cholesky.
+        if node.op == "call_function" and len(parts) > 1 and wanted.removesuffix("_ex") == parts[1]:
             for path, _ in reversed(node.meta.get("nn_module_stack", {}).values()):
                 if match := re.search(r"layers\.(\d+)$", path):
                     return net.made[int(match[1])].spec.problem(text)
@@ -307,7 +311,27 @@ def table() -> dict[Callable[..., Any], Callable[..., Any]]:
     def with_pull(x: Any, pull: Any) -> Any:
         return op.Identity(x)
 
+    def lgamma(x: Any) -> Any:
+        # For x > 0: Stirling's series at x + 8, less the logarithm of the eight factors between.
+        def number(value: float) -> Any:
+            return op.CastLike(op.Constant(value_float=value), x)
+
+        factors = x
+        for k in range(1, 8):
+            factors = op.Mul(factors, op.Add(x, number(float(k))))
+        z = op.Add(x, number(8.0))
+        inverse = op.Reciprocal(z)
+        square = op.Mul(inverse, inverse)
+        tail = op.Sub(
+            number(1 / 12), op.Mul(square, op.Sub(number(1 / 360), op.Mul(square, number(1 / 1260))))
+        )
+        main = op.Sub(op.Mul(op.Sub(z, number(0.5)), op.Log(z)), z)
+        whole = op.Add(op.Add(main, number(math.log(2 * math.pi) / 2)), op.Mul(inverse, tail))
+        return op.Sub(whole, op.Log(factors))
+
     found: dict[Callable[..., Any], Callable[..., Any]] = {
+        torch.ops.aten.lgamma.default: lgamma,
+        torch.ops.prims.lgamma.default: lgamma,
         torch.ops.aten.log_sigmoid.default: log_sigmoid,
         torch.ops.aten.sort.stable: sort_stable,
     }

@@ -42,6 +42,7 @@ WORDLESS = {
     "dummy_xavier": "netspec.fill",
     "dummy_dirichlet": "netspec.fill",
     "dummy_rects": "netspec.fill",
+    **dict.fromkeys(("low_rank_nll", "low_rank_nll_mixture"), "aten.linalg_cholesky_ex"),
 }
 """Cases that ONNX has no operator for, with ours that lacks one."""
 

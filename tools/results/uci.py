@@ -66,7 +66,8 @@ def read(name: str) -> Array:
 def holes(name: str, mask: int, rows: int | None = None) -> Holes:
     """Table `name` under mask number `mask`; `rows`: only so many of its rows, for a quick look."""
     x = read(name)[:rows]
-    x = (x - x.mean(0)) / x.std(0)
+    spread = x.std(0)
+    x = (x - x.mean(0)) / np.where(spread > 0, spread, 1)  # a column may be constant in the first rows
     hidden = np.zeros(x.size, bool)
     generator = np.random.default_rng(derive(mask, "uci", name))
     hidden[generator.permutation(x.size)[: x.size // 2]] = True
