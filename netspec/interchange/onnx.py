@@ -6,11 +6,11 @@ torch's own exporter does the work; what it gets wrong or does not know is put r
 
 from __future__ import annotations
 
-import math
 import contextlib
 import importlib.util
 import io
 import logging
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence

@@ -41,8 +41,8 @@ def groups(runs: list[Path]) -> str:
     if not names:
         return "Blind: no net learned under missing pixels."
     return (
-        f"{', '.join(names)}: not blind. In training, pixels of each image were missing by a share drawn from the shares "
-        "that the columns test, so only the rectangles are new to it; the paper's models learn from complete images. "
+        f"{', '.join(names)}: not blind. In training, pixels of each image were missing by a share drawn from the "
+        "shares that the columns test, so only the rectangles are new to it; the paper's models learn from complete images. "
         "All other rows are blind."
     )
 
@@ -101,7 +101,8 @@ def main() -> None:
         f"Accuracy in per cent on {len(labels)} test images of {models[0].dataset}, 95 % intervals (Wilson)."
     )
     page(args.out.with_suffix(".md"), "Fig. 4: classification under missing data",
-         [groups([*args.run, *args.mix]), text, table.markdown(), f"![plot]({args.out.name}.png)"], table.facts)  # fmt: skip
+         [groups([*args.run, *args.mix]), text, table.markdown(), f"![plot]({args.out.name}.png)"],
+         table.facts)  # fmt: skip
     plot(table, args.out.with_suffix(".png"), page=(12, 5))
     print(table.text())
 
