@@ -42,8 +42,8 @@ def groups(runs: list[Path]) -> str:
         return "Blind: no net learned under missing pixels."
     return (
         f"{', '.join(names)}: not blind. In training, pixels of each image were missing by a share drawn from the "
-        "shares that the columns test, so only the rectangles are new to it; the paper's models learn from complete images. "
-        "All other rows are blind."
+        "shares that the columns test, so only the rectangles are new to it; the paper's models learn from complete "
+        "images. All other rows are blind."
     )
 
 

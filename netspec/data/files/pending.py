@@ -22,8 +22,8 @@ PAGE = 1 << 16
 class PendingFile(io.RawIOBase):
     """A regular file, opened to be read and written by one process.
 
-    anew: whether what is there is dropped, or made where there is none. Raises OSError where it cannot be opened or another writer holds it,
-    DataError for a device or a pipe.
+    anew: whether what is there is dropped, or made where there is none. Raises OSError where it cannot be opened or
+    another writer holds it, DataError for a device or a pipe.
     """
 
     def __init__(self, path: Path, anew: bool = True):
