@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ def words(message: Any, field: Any) -> list[str]:
         return list(info.enum)
     if info.type == "bool":
         return ["true", "false"]
-    known = (
-        {"lr_policy": policies, "type": rules} if message.name == "SolverParameter" else {"type": registry}
-    )
-    return sorted(known.get(field.name, ())) if message.name in ("SolverParameter", "LayerParameter") else []
+    known: dict[tuple[str, str], Iterable[str]] = {
+        ("SolverParameter", "lr_policy"): policies,
+        ("SolverParameter", "type"): rules,
+        ("LayerParameter", "type"): registry,
+    }
+    return sorted(known.get((message.name, field.name), ()))

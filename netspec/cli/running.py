@@ -158,10 +158,13 @@ def check(
     """Read, compile and shape spec files; say what each needs and lacks."""
     from netspec.check import check as check_file
 
-    how = {"strict": strict, "run": run, "dialect": dialect, "weights": weights, "shapes": shapes_of(shape)}
-
     def check_all() -> int:
-        reports = [check_file(file, **how) for file in files]
+        reports = [
+            check_file(
+                file, strict=strict, run=run, dialect=dialect, weights=weights, shapes=shapes_of(shape)
+            )
+            for file in files
+        ]
         for report in reports:
             print(json.dumps(report.as_json()) if as_json else report, flush=True)
         return sum(not report.ok for report in reports)

@@ -13,7 +13,7 @@ from netspec import schema
 from netspec.errors import Position, Problem, SpecError, did_you_mean
 from netspec.interchange.dialects import Source, common_dialect, told
 from netspec.net import reading
-from netspec.run.settings import override
+from netspec.run.settings import override, split
 from netspec.schema import Document, spec
 from netspec.schema.spec import TEST, TRAIN, NetSpec
 
@@ -44,6 +44,8 @@ class Experiment:
     """Which of `nets` each test uses."""
     at: Callable[..., Position | None] = field(default=lambda *path: None)
     """Place of a field of the solver."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """Those that were made behind --set, as they were written."""
     warnings: list[Problem] = field(default_factory=list)
     """What is allowed, but hardly meant."""
 
@@ -112,6 +114,7 @@ def load(
         nets=[net.message for net in distinct.values()],
         test_nets=[list(distinct).index(id(net.message)) for net in tests],
         at=at,
+        settings=dict(overrides.items() if isinstance(overrides, Mapping) else map(split, overrides)),
     )
     known = [stage for net in experiment.nets for stage in stages_of(net)]
     experiment.warnings = idle_stages(message, known, experiment.at)

@@ -1,7 +1,8 @@
 """Run folder: what was run, with what, and what came of it.
 
 net.prototxt, solver.prototxt     the resolved experiment, settings from the command line written in
-run.json                          seed, device, versions, command, notes, and each resumption
+run.json                          seed, device, versions, command, settings, checksums of the data, the commit that the
+                                  spec's folder has checked out, notes, and each resumption
 metrics.jsonl                     a line a display or test, see Metrics
 snapshots/iter_N.safetensors, snapshots/iter_N.state.safetensors
 loss.png

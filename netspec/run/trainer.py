@@ -32,6 +32,7 @@ from netspec.run.folder import Folder, new_folder, plain, refuse_taken
 from netspec.run.initialise import initialise
 from netspec.run.options import Options
 from netspec.run.progress import Progress
+from netspec.run.recording import commit_of, data_facts
 from netspec.run.resume import begin
 from netspec.run.settings import settings_shown
 from netspec.run.settling import settle
@@ -113,6 +114,7 @@ class Trainer:
             for key, one in specs.items()
         }
         tests = [distinct[id(test.spec)] for test in plan.tests]
+        self.distinct = [self.net, *distinct.values()]
         self.feeders: list[Feeder] = []
         self.feeder = self.open(self.net)
         self.sinks = Sinks(self.net, call=explained)
@@ -203,6 +205,9 @@ class Trainer:
                 "iteration": self.solver.iteration,
                 "compiled": self.compiled,
                 "parameters": sum(param.value.numel() for param in self.net.params),
+                "settings": self.plan.settings,
+                "data": data_facts(self.distinct, self.feeders),
+                "commit": commit_of(self.plan.file),
                 "notes": notes,
             },
         )

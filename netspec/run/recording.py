@@ -1,0 +1,114 @@
+"""What a run folder says of where its results come from: the data that was read, and the commit of the files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from netspec.data import Feeder
+from netspec.net.net import Net
+
+WHOLE = 1 << 28
+"""Bytes of a file that are read for its checksum; of a larger one its size, beginning and end."""
+PART = 1 << 20
+
+
+def data_facts(nets: Sequence[Net], feeders: Sequence[Feeder]) -> list[dict[str, Any]]:
+    """Of each source of data: its layer and phase, what it reads, and a checksum of that.
+
+    A named data set's checksum is of the images and labels of its split, before they are transformed; that of files is
+    of their bytes (of a list of files, the list's own). "sha256" is missing where the data is neither: random numbers,
+    arrays of a program.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for net, feeder in zip(nets, feeders, strict=True):
+        layers = [step.layer for step in net.graph.steps if step.kind.is_source]
+        for layer, source in zip(layers, feeder.sources, strict=True):
+            entry: dict[str, Any] = {"layer": layer.name, "phase": net.graph.spec.phase, "type": layer.type}
+            files = list(files_of(layer.message))
+            data = getattr(source, "data", None)
+            images, labels = getattr(data, "images", None), getattr(data, "labels", None)
+            if images is not None and labels is not None and layer.message.HasField("dataset_param"):
+                p = layer.message.dataset_param
+                entry |= {"name": p.name, "split": p.split, "sha256": of_arrays((images, labels))}
+            elif files:
+                entry |= {"files": [str(path) for path in files], "sha256": of_files(files)}
+            found.setdefault(str(entry), entry)
+    return list(found.values())
+
+
+def of_arrays(arrays: Iterable[Any]) -> str:
+    """Checksum of arrays: their shapes, types and values."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.dtype} {array.shape}".encode())
+        for start in range(0, len(array), 4096):
+            total.update(array[start : start + 4096].tobytes())
+    return total.hexdigest()
+
+
+def of_files(paths: Iterable[Path]) -> str:
+    """Checksum of the bytes of files, one behind the other."""
+    total = hashlib.sha256()
+    for path in paths:
+        size = path.stat().st_size
+        total.update(f"{size} ".encode())
+        with open(path, "rb") as file:
+            if size <= WHOLE:
+                while chunk := file.read(PART):
+                    total.update(chunk)
+            else:
+                total.update(file.read(PART))
+                file.seek(size - PART)
+                total.update(file.read(PART))
+    return total.hexdigest()
+
+
+def files_of(message: Any) -> Iterator[Path]:
+    """The regular files that a layer's texts name; of a database in a folder, the file that holds its records."""
+    for field, value in message.ListFields():
+        values = [value] if isinstance(value, str) or hasattr(value, "ListFields") else value
+        if field.message_type is not None:
+            for inner in values:
+                yield from files_of(inner)
+        elif field.cpp_type == field.CPPTYPE_STRING and field.name not in ("name", "type", "bottom", "top"):
+            for text in values:
+                path = Path(text)
+                for candidate in (path, path / "data.mdb", path / "CURRENT"):
+                    if text and len(text) < 1000 and candidate.is_file():
+                        yield candidate
+                        break
+
+
+def commit_of(file: str | Path) -> str:
+    """The commit that is checked out where a file lies, "" where that is no git checkout. No program is run."""
+    for folder in Path(file).absolute().parents:
+        git = folder / ".git"
+        try:
+            if git.is_file():  # a worktree's, or a submodule's
+                git = (folder / git.read_text(encoding="utf-8").partition("gitdir:")[2].strip()).resolve()
+            if not git.is_dir():
+                continue
+            head = (git / "HEAD").read_text(encoding="utf-8").strip()
+            return head if not head.startswith("ref:") else resolved(git, head.removeprefix("ref:").strip())
+        except (OSError, UnicodeDecodeError):
+            return ""
+    return ""
+
+
+def resolved(git: Path, name: str) -> str:
+    """The commit of a branch."""
+    common = git / "commondir"
+    homes = [git, (git / common.read_text(encoding="utf-8").strip()).resolve()] if common.is_file() else [git]
+    for home in homes:
+        if (home / name).is_file():
+            return (home / name).read_text(encoding="utf-8").strip()
+    for home in homes:
+        packed = home / "packed-refs"
+        for line in packed.read_text(encoding="utf-8").splitlines() if packed.is_file() else ():
+            commit, _, own = line.partition(" ")
+            if own == name:
+                return commit
+    return ""
