@@ -7,6 +7,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -120,6 +121,16 @@ def one_edit(a: str, b: str) -> bool:
     left, right = a[start:], b[start:]
     swapped = left[:2] == right[1::-1] and left[2:] == right[2:]
     return swapped or left[1:] == right[1:] or left[1:] == right or left == right[1:]
+
+
+def no_such_file(path: object, more: Iterable[str] = (), what: str = "file") -> str:
+    """`"peple.csv: no such file; did you mean 'people.csv'?"`: among the files of its folder and `more` names."""
+    where = Path(str(path))
+    try:
+        names = [entry.name for entry in where.parent.iterdir()]
+    except OSError:
+        return f"{path}: no such {what} (nor the directory {where.parent})"
+    return f"{path}: no such {what}{did_you_mean(where.name, [*names, *more])}"
 
 
 def did_you_mean(name: str, candidates: Iterable[str], more: str = "") -> str:

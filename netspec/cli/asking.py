@@ -30,7 +30,7 @@ Images = Annotated[
     typer.Option(
         metavar="A:B|PICTURE|FOLDER|FILE",
         help="Test images A to B - 1 of the model's own data; or a picture (may be given again), a folder, a list, a "
-        ".npz, .npy, HDF5 or LMDB file, with :A:B behind it for a part.",
+        ".npz, .npy, HDF5 or LMDB file, with :0:20 behind it for the first 20.",
     ),
 ]
 Rows = Annotated[
@@ -123,6 +123,14 @@ def one_image(trained: Model, image: str) -> Array:
     return one
 
 
+def refuse_table(trained: Model) -> None:
+    """DataError for a model of a table, which is asked about rows."""
+    from netspec.errors import DataError
+
+    if trained.data.type == "Table":
+        raise DataError(f"{trained.name}: reads a table; ask it about --table FILE.csv, or a named table")
+
+
 def warn(text: str) -> None:
     """Say on stderr what is otherwise than it was meant."""
     print(f"warning: {text}", file=sys.stderr)
@@ -211,6 +219,7 @@ def complete(
         count = TableModel(trained, warn).write_completed(rows, path, how, seed)
         print(f"{path}: {count} rows")
         return
+    refuse_table(trained)
     pixels, observed, asked = seen(trained, images, "0:6", missing, seed, "iid:0.5")
     if out is not None and (out.is_dir() or not out.suffix):
         for path in completed_pictures(trained, pixels, observed, asked.names, out, how, seed):

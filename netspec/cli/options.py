@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from netspec.errors import SpecError
+from netspec.errors import DataError, SpecError
 
 
 def files_and_names(incomplete: str) -> list[str]:
@@ -100,6 +100,16 @@ def shapes_of(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
             )
         shapes[name] = shape
     return shapes
+
+
+def height_width(text: str | None) -> tuple[int, int] | None:
+    """`28x32` as (28, 32); DataError for anything else."""
+    if text is None:
+        return None
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise DataError(f"--size {text}: give height and width as in 32x48")
+    return int(height), int(width)
 
 
 SEED_MAX = 2**63 - 1

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from netspec.cli.options import ModelFile, Weights
+from netspec.cli.options import ModelFile, Weights, height_width
+from netspec.errors import NetspecError
 
 app = typer.Typer()
 
@@ -22,7 +23,7 @@ def predict(
         typer.Option(
             metavar="A:B|PICTURE|FOLDER|FILE",
             help="Test images A to B - 1 of the model's own data; or pictures (may be given again), a folder, a list, "
-            "a .npz, .npy, HDF5 or LMDB file, with :A:B behind it for a part.",
+            "a .npz, .npy, HDF5 or LMDB file, with :0:20 behind it for the first 20.",
         ),
     ] = None,
     rows: Annotated[
@@ -63,7 +64,9 @@ def arrange(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="DATA", help="A .csv, .tsv or .parquet file, or a named table such as sklearn_iris."
+            metavar="DATA",
+            help="A .csv, .tsv or .parquet file, or a named table such as sklearn_iris; or pictures: a folder with a "
+            "sub-folder a class, a flat folder, a .npz, .npy, HDF5, idx or LMDB file.",
         ),
     ],
     out: Annotated[
@@ -89,20 +92,46 @@ def arrange(
     header: Annotated[
         bool | None, typer.Option("--header/--no-header", help="Whether the first line names the columns.")
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", help="Height and width of pictures; default: the first one's, at most 32."
+        ),
+    ] = None,
     test: Annotated[float, typer.Option(help="Share of the rows that are held out to test on.")] = 0.2,
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="NAME=VALUE", help="A value of nets/table.prototmp, such as states=32."
+            "--set",
+            metavar="NAME=VALUE",
+            help="A value of nets/table.prototmp or pictures.prototmp, such as states=32.",
         ),
     ] = None,
 ) -> None:
-    """Write a net and a solver for a table: a tree in which dependent columns are neighbours, a leaf for each kind of
-    column.
+    """Write a net and a solver for data of your own. For a table: a tree in which dependent columns are neighbours, a
+    leaf for each kind of column. For pictures: a tree over patches, with the classes at its root.
     """
+    from netspec.experiments.pictures import are_pictures, arrange_pictures
     from netspec.experiments.tables import Arrangement, arrange_table
     from netspec.experiments.values import parse_settings
 
+    if are_pictures(source):
+        given = {
+            "--target": target, "--leave-out": leave_out, "--category": category, "--number": number,
+            "--missing-word": missing_word, "--separator": separator, "--decimal": decimal, "--encoding": encoding,
+            "--header": header is not None,
+        }  # fmt: skip
+        if useless := [name for name, value in given.items() if value]:
+            raise NetspecError(f"{source}: holds pictures; {', '.join(useless)} is for tables")
+        begun = arrange_pictures(
+            source, out, parse_settings(settings or ()), size=height_width(size), test=test
+        )
+        for note in begun.notes:
+            print(f"warning: {note}", file=sys.stderr)
+        print(begun.text())
+        return
+    if size is not None:
+        raise NetspecError(f"{source}: is no folder or file of pictures; --size is for pictures")
     plan = Arrangement(
         source, target, tuple(leave_out or ()), tuple(category or ()), tuple(number or ()), tuple(missing_word or ()),
         separator, decimal, encoding, header, test,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from netspec.cli.options import Device, Seed, Stages, Weights
+from netspec.cli.options import Device, Seed, Stages, Weights, height_width
 from netspec.errors import DataError
 
 app = typer.Typer()
@@ -160,16 +160,6 @@ def backend_of(target: Path) -> str:
         if "leveldb" in target.name.lower()
         else "lmdb"
     )
-
-
-def height_width(text: str | None) -> tuple[int, int] | None:
-    """`28x32` as (28, 32); DataError for anything else."""
-    if text is None:
-        return None
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise DataError(f"--size {text}: give height and width as in 32x48")
-    return int(height), int(width)
 
 
 def folder(root: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ from netspec.data.sources.table import layout_of, rows_of
 from netspec.data.tables.arranging import MOST_ROWS, mutual_information, order
 from netspec.data.tables.columns import CATEGORY
 from netspec.data.tables.table import Layout
-from netspec.errors import DataError, NetspecError, did_you_mean
-from netspec.schema import shipped
+from netspec.errors import DataError
+from netspec.experiments.beginning import checked, next_steps, write_both
 from netspec.schema.printer import print_text
-from netspec.schema.templates import render
 
 VALUES = ("states", "tree", "min_scale", "discriminative", "iterations", "prior", "batches")
 """Values of the template that are to be chosen; the others come from the table."""
@@ -68,6 +66,7 @@ class Arranged:
     layout: Layout
     order: list[int]
     rows: int
+    source: str
     notes: list[str] = field(default_factory=list)
 
     def text(self) -> str:
@@ -76,7 +75,10 @@ class Arranged:
         target = (
             f"; target {self.layout.target} ({', '.join(self.layout.classes)})" if self.layout.classes else ""
         )
-        return f"{self.rows} rows; neighbours: {', '.join(names)}{target}\n{self.net}\n{self.solver}"
+        asked = "predict" if self.layout.classes else "complete"
+        return f"{self.rows} rows; neighbours: {', '.join(names)}{target}\n" + next_steps(
+            self.net, self.solver, f"netspec {asked} runs/{self.net.stem} --table {self.source}"
+        )
 
 
 def arrange_table(
@@ -104,18 +106,10 @@ def arrange_table(
     solver = net.with_name(f"{net.stem}_solver.prototxt")
     p.column.extend(column.message() for column in layout.columns)
     batch = min(train_rows(count, plan.test), MOST_ROWS)
-    told = Arranged(net, solver, layout, arranged, count, [*rows.notes, *layout.notes])
-    write_both(told, template_values(p, layout, arranged, net, batch) | checked(settings or {}))
+    told = Arranged(net, solver, layout, arranged, count, plan.source, [*rows.notes, *layout.notes])
+    chosen = template_values(p, layout, arranged, net, batch) | checked(settings or {}, VALUES)
+    write_both(net, solver, "table", chosen)
     return told
-
-
-def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings; NetspecError, with what there is, for one that the template does not know."""
-    for name in settings:
-        if name not in VALUES:
-            hint = did_you_mean(name, VALUES, f"there are {', '.join(VALUES)}")
-            raise NetspecError(f"--set {name}: no such value{hint}")
-    return dict(settings)
 
 
 def train_rows(count: int, test: float) -> int:
@@ -165,22 +159,3 @@ def copied(message: Any) -> Any:
     copy = type(message)()
     copy.CopyFrom(message)
     return copy
-
-
-def write_both(told: Arranged, values: Mapping[str, Any]) -> None:
-    """Render and write net and solver; neither stays where the other fails."""
-    templates = {told.net: "table.prototmp", told.solver: "table_solver.prototmp"}
-    texts = {path: render(shipped.folder() / name, values) for path, name in templates.items()}
-    written: list[Path] = []
-    try:
-        for path, text in texts.items():
-            if path.exists():
-                raise DataError(f"{path}: exists; remove it, or give another --out")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            written.append(path)
-    except BaseException:
-        for path in written:
-            with suppress(OSError):
-                path.unlink()
-        raise

@@ -16,6 +16,8 @@ def classes_of(
     """(names of the columns, the columns) of a table with a row a picture: its name, its class where that is known, the
     predicted class, and the probability of every class.
     """
+    if trained.net.shapes[trained.net.graph.outputs[0]][1] == 1:
+        raise DataError(f"{trained.name}: was trained without classes; ask for likelihood, or complete")
     asked = given(trained, images, "0:10")
     for note in asked.notes:
         if say is not None:

@@ -16,7 +16,7 @@ from netspec.data.files.idx import Array
 from netspec.data.sources.table import form_of, layout_of, open_source
 from netspec.data.tables.cells import is_missing
 from netspec.data.tables.columns import CATEGORY
-from netspec.data.tables.reading import Cells, Form, Frame, Piece, Rows, Text
+from netspec.data.tables.reading import PARQUET, Cells, Form, Frame, Parquet, Piece, Rows, Text
 from netspec.data.tables.table import Layout, Say
 from netspec.data.tables.writing import kind_of, value_of, write_table
 from netspec.data.transform import near
@@ -160,6 +160,9 @@ class TableModel:
     def write_completed(self, source: str | Path, out: Path, how: str = "expected", seed: int = 1) -> int:
         """Write the completed table, in the form of the source; gives the number of rows."""
         rows = self.open(source)
+        self.layout.fit(
+            rows.names, str(rows.path)
+        )  # a table of other columns is said before the target's name
         return write_table(
             out,
             rows.names,
@@ -262,7 +265,9 @@ class TableModel:
 
 
 def form_for(rows: Rows, out: Path) -> dict[str, Any]:
-    """How a table that answers `rows` is written: as these are, where both are text of the same kind."""
+    """How a table that answers `rows` is written: as these are, where both are text of the same kind, or Parquet."""
+    if isinstance(rows, Parquet):
+        return {"types": rows.types()} if out.suffix.lower() in PARQUET else {}
     if (
         not isinstance(rows, Text)
         or out.suffix.lower() != Path(str(rows.path).removesuffix(".gz")).suffix.lower()

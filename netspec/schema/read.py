@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from netspec.errors import DataError, SpecError, did_you_mean
+from netspec.errors import DataError, SpecError, no_such_file
 from netspec.schema import shipped
 from netspec.schema.descriptors import descriptor, message_class
 from netspec.schema.document import Document
@@ -16,6 +16,8 @@ from netspec.schema.regular import read_regular
 from netspec.schema.upgrade import upgrade_net, upgrade_solver
 
 Unknown = Literal["error", "keep"]
+TABLES = (".csv", ".tsv", ".parquet")
+"""Endings of files that hold rows, not nets."""
 _MESSAGES = {"net": "NetParameter", "solver": "SolverParameter"}
 
 
@@ -102,12 +104,14 @@ def load_text(path: str | Path) -> str:
     path = Path(path)
     try:
         raw = read_regular(path)
+        if path.suffix.lower() in TABLES:
+            raise SpecError(f"{path} is a table, not a net{_own_data(path)}")
     except DataError as problem:
         raise SpecError(str(problem)) from None
     except FileNotFoundError:
-        raise SpecError(f"{path}: no such file{_near_file(path)}") from None
+        raise SpecError(_absent(path)) from None
     except IsADirectoryError:
-        raise SpecError(f"{path} is a directory; a file is needed") from None
+        raise SpecError(f"{path} is a directory; a file is needed{_own_data(path)}") from None
     except (OSError, ValueError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else str(problem)
         raise SpecError(f"{path}: cannot be read: {reason}") from None
@@ -132,14 +136,13 @@ def _binary_hint(raw: bytes) -> str:
     return "; if it holds weights (.caffemodel), give it as weights"
 
 
-def _near_file(path: Path) -> str:
-    try:
-        names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return f" (nor the directory {path.parent})"
+def _own_data(path: Path) -> str:
+    return f"; for data of your own: netspec arrange {path}"
+
+
+def _absent(path: Path) -> str:
     if path.name != str(path):
-        return did_you_mean(path.name, names)
-    near = did_you_mean(
-        path.name, [*names, *(name for name in shipped.names() if not name.endswith("_solver"))]
-    )
-    return near or ("" if path.suffix else "; netspec list names the nets that come with netspec")
+        return no_such_file(path)
+    told = no_such_file(path, (name for name in shipped.names() if not name.endswith("_solver")))
+    hint = "; netspec list names the nets that come with netspec, netspec arrange DATA makes a net of yours"
+    return told if "?" in told or path.suffix else told + hint

@@ -76,11 +76,15 @@ def names() -> list[str]:
 
 
 def find(path: str | Path) -> Path:
-    """The shipped file of this name where no file or folder lies at `path`; else `path` itself."""
+    """Where no file or folder lies at `path`: the file of this name with .prototxt, in the working directory or else
+    among those shipped; else `path` itself.
+    """
     path = Path(path)
     if path.name != str(path) or path.name in ("", ".", "..") or path.exists():
         return path
     name = path.name if path.suffix else path.name + SUFFIX
+    if Path(name).is_file():
+        return Path(name)
     file = folder() / name
     return file if file.is_file() else path
 

@@ -51,7 +51,7 @@ FLAGS = {
     "predict": "images out table weights",
     "arrange": (
         "category decimal encoding header leave-out missing-word no-header number out separator "
-        "set target test"
+        "set size target test"
     ),
     "serve": "allow-host body-mb device host open port waiting weights",
     "dataset": "backend encoded gray labels root rows same-size scale seed shuffle size split",

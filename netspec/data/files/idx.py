@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from netspec.errors import DataError, one_line
+from netspec.errors import DataError, no_such_file, one_line
 from netspec.schema.regular import LARGER, most_unpacked, refuse_special
 
 Array = np.ndarray[Any, Any]
@@ -41,7 +41,7 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
             raw.seek(0)
             yield gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[misc]
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+        raise DataError(no_such_file(path)) from error
     except EOFError as error:
         raise DataError(f"{path}: the gzip stream is truncated") from error
     except (OSError, zlib.error) as error:
@@ -147,7 +147,7 @@ class Npz:
             with zipfile.ZipFile(self.path) as archive:
                 yield archive
         except FileNotFoundError as error:
-            raise DataError(f"{self.path}: no such file") from error
+            raise DataError(no_such_file(self.path)) from error
         except DataError:
             raise
         except Exception as error:  # decompressors, and numpy's reader of headers, raise errors of every kind

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netspec.data.files.idx import Array
-from netspec.errors import DataError
+from netspec.errors import DataError, no_such_file
 from netspec.schema.regular import refuse_special
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def decode(source: bytes | Path, color: bool | None, name: str) -> Array:
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{name}: no such file") from error
+        raise DataError(no_such_file(name)) from error
     except UnidentifiedImageError as error:
         raise DataError(f"{name}: not a picture in a known format ({', '.join(FORMATS)})") from error
     except Exception as error:  # decoders raise anything on damaged pictures

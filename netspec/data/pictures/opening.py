@@ -14,7 +14,7 @@ from netspec.data.files.protos import read_datum
 from netspec.data.pictures.arrays import arrays_of, of_arrays
 from netspec.data.pictures.collection import Pictures
 from netspec.data.sources.database import open_database
-from netspec.errors import DataError
+from netspec.errors import DataError, no_such_file
 
 SUFFIXES = (
     ".png",
@@ -55,7 +55,7 @@ def open_pictures(
         return of_files("the pictures", paths, [""] * len(paths), size, color, classes)
     path = Path(source)
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
+        raise DataError(no_such_file(path, what="file or folder"))
     if path.is_dir() and not ((path / "data.mdb").is_file() or (path / "CURRENT").is_file()):
         found = of_files(str(path), *in_folder(path), size, color, classes)
     elif path.is_dir() or path.name == "data.mdb":
@@ -81,6 +81,16 @@ def is_idx(path: Path) -> bool:
     except DataError:
         return False
     return True
+
+
+def is_list(path: Path) -> bool:
+    """Whether the first line of a text file begins with the path of a picture."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            first = file.readline(10_000).strip()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return any(Path(text).suffix.lower() in SUFFIXES for text in (first, first.rpartition(" ")[0]))
 
 
 def in_folder(folder: Path) -> tuple[list[Path], list[str]]:

@@ -85,6 +85,7 @@ def embedded(name: str) -> dict[str, list[Any]]:
 
 def unknown(name: str) -> str:
     """What to say of a name that is no file and no table."""
+    here = [entry.name for entry in Path().iterdir()]
     return f"{name}: no such file, and no table of that name" + did_you_mean(
-        name, TABLES, f"known: {', '.join(TABLES)}"
+        name, [*here, *TABLES], f"known: {', '.join(TABLES)}"
     )

@@ -83,6 +83,15 @@ def is_whole(cell: str) -> bool:
     return WHOLE.fullmatch(cell.strip()) is not None
 
 
+ISO = tuple(form for form in DATES if form.startswith("%Y-"))
+"""Formats that mean the same wherever they are read."""
+
+
+def any_moment(cell: str, form: str) -> float | None:
+    """Days since 1970 of a date written in a format, or else as ISO writes dates, with a time or without."""
+    return next((days for one in (form, *ISO) if (days := moment(cell, one)) is not None), None)
+
+
 def moment(cell: str, form: str) -> float | None:
     """Days since 1970 of a date written in a format; None where it is not."""
     try:

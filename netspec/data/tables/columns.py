@@ -16,6 +16,7 @@ from netspec.data.files.idx import Array
 from netspec.data.tables.cells import (
     DATES,
     MAYBE_DATE,
+    any_moment,
     is_missing,
     is_whole,
     moment,
@@ -92,7 +93,7 @@ class Column:
             for i, cell in enumerate(cells):
                 if cell is None or is_missing(cell, words):
                     continue
-                days = moment(cell, self.format)
+                days = any_moment(cell, self.format)
                 values[i] = nan if days is None else days
                 odd += [i] if days is None else []
         else:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from netspec.data.files.idx import reading
 from netspec.data.tables.cells import is_missing, number
-from netspec.errors import DataError
+from netspec.errors import DataError, no_such_file
 
 PIECE = 20_000
 """Rows of a piece."""
@@ -173,10 +173,23 @@ class Parquet:
         try:
             self.file = parquet.ParquetFile(path)
         except FileNotFoundError as error:
-            raise DataError(f"{path}: no such file") from error
+            raise DataError(no_such_file(path)) from error
         except self.failures as error:
             raise DataError(f"{path}: is no Parquet file ({error})") from error
         self.names = named([str(name) for name in self.file.schema_arrow.names], str(path))
+
+    def types(self) -> dict[str, Any]:
+        """pyarrow's type of each column that text can be turned into."""
+        from pyarrow import types as kinds
+
+        simple = (kinds.is_integer, kinds.is_floating, kinds.is_boolean, kinds.is_string, kinds.is_large_string,
+                  kinds.is_date, lambda kind: kinds.is_timestamp(kind) and kind.tz is None)  # fmt: skip
+        schema = self.file.schema_arrow
+        return {
+            name: kind
+            for name, kind in zip(self.names, schema.types, strict=True)
+            if any(test(kind) for test in simple)
+        }
 
     def pieces(self, size: int = PIECE) -> Iterator[Piece]:
         """The rows as text."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from netspec.data.tables.cells import is_missing, number
 from netspec.data.tables.columns import CATEGORY, DATE, INTEGER, LEFT_OUT, Column
 from netspec.data.tables.reading import PARQUET, TEXTS, Cells
-from netspec.errors import DataError
+from netspec.errors import DataError, one_line
 
 Rows = Iterable[Sequence[Cells]]
 """Pieces of a table, the cells of each column."""
@@ -37,11 +37,12 @@ def write_table(
     encoding: str = "utf-8",
     header: bool = True,
     columns: Sequence[Column] = (),
+    types: Mapping[str, Any] | None = None,
 ) -> int:
     """Write pieces of rows under the names of their columns; gives the number of rows.
 
-    separator, encoding, header: of a text file; by default a tab for .tsv, else a comma. columns: what Parquet's
-    types are taken from. The file appears when it is whole.
+    separator, encoding, header: of a text file; by default a tab for .tsv, else a comma. types: pyarrow's of columns
+    of a Parquet file; others are taken from `columns`. The file appears when it is whole.
     """
     check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,8 @@ def write_table(
     os.close(handle)
     try:
         if path.suffix.lower() in PARQUET:
-            count = write_parquet(Path(temporary), names, pieces, {column.name: column for column in columns})
+            known = {column.name: column for column in columns}
+            count = write_parquet(Path(temporary), names, pieces, known, types or {})
         else:
             tab = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
             count = write_text(Path(temporary), names if header else (), pieces, separator or tab, encoding)
@@ -86,23 +88,37 @@ def write_text(path: Path, names: Sequence[str], pieces: Rows, separator: str, e
     return count
 
 
-def write_parquet(path: Path, names: Sequence[str], pieces: Rows, columns: dict[str, Column]) -> int:
-    """Parquet: numbers as float64 or int64, all else as text; a missing cell is null."""
+def write_parquet(
+    path: Path, names: Sequence[str], pieces: Rows, columns: Mapping[str, Column], own: Mapping[str, Any]
+) -> int:
+    """Parquet: columns in their `own` types, else numbers as float64 or int64 and the rest as text; a missing cell is
+    null. Whole numbers that were floats (as pandas makes of those with holes) are int64.
+    """
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise DataError("writing Parquet needs pyarrow; pip install pyarrow, or write .csv") from error
     kinds = {name: kind_of(columns.get(name)) for name in names}
+    own = {
+        name: kind
+        for name, kind in own.items()
+        if kinds.get(name) != "int" or not pyarrow.types.is_floating(kind)
+    }
     types = {"text": pyarrow.string(), "float": pyarrow.float64(), "int": pyarrow.int64()}
-    schema = pyarrow.schema([(name, types[kinds[name]]) for name in names])
+    schema = pyarrow.schema([(name, own.get(name, types[kinds[name]])) for name in names])
     count = 0
     with parquet.ParquetWriter(path, schema) as out:
         for piece in pieces:
-            values = {
-                name: [value_of(cell, kinds[name], columns.get(name)) for cell in cells]
-                for name, cells in zip(names, piece, strict=True)
-            }
+            values = {}
+            for name, cells in zip(names, piece, strict=True):
+                found = pyarrow.array(
+                    [value_of(cell, kinds[name], columns.get(name)) for cell in cells], types[kinds[name]]
+                )
+                try:
+                    values[name] = found.cast(own[name]) if name in own else found
+                except (pyarrow.ArrowException, ValueError) as error:
+                    raise DataError(f"{path}: column {name!r}: {one_line(error)}") from error
             out.write_table(pyarrow.table(values, schema=schema))
             count += len(piece[0]) if piece else 0
     return count

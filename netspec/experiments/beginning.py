@@ -1,0 +1,55 @@
+"""Nets of data of one's own, made from a template: the values that may be chosen, both files written or none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from netspec.errors import DataError, NetspecError, did_you_mean
+from netspec.schema import shipped
+from netspec.schema.templates import render
+
+
+def checked(settings: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The settings; NetspecError, with what there is, for one that the template does not know."""
+    for name in settings:
+        if name not in known:
+            hint = did_you_mean(name, known, f"there are {', '.join(known)}")
+            raise NetspecError(f"--set {name}: no such value{hint}")
+    return dict(settings)
+
+
+def solver_of(net: Path) -> Path:
+    """The name of a net's solver."""
+    return net.with_name(f"{net.stem}_solver.prototxt")
+
+
+def next_steps(net: Path, solver: Path, question: str) -> str:
+    """The two files, and what to type next."""
+    return f"{net}\n{solver}\nnext: netspec train {net}\nthen: {question}"
+
+
+def write_both(net: Path, solver: Path, template: str, values: Mapping[str, Any]) -> None:
+    """Render <template>.prototmp and <template>_solver.prototmp to net and solver; neither stays where one fails.
+
+    DataError where one of them is there already.
+    """
+    texts = {
+        path: render(shipped.folder() / f"{template}{end}.prototmp", values)
+        for path, end in ((net, ""), (solver, "_solver"))
+    }
+    written: list[Path] = []
+    try:
+        for path, text in texts.items():
+            if path.exists():
+                raise DataError(f"{path}: exists; remove it, or give another --out")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            written.append(path)
+    except BaseException:
+        for path in written:
+            with suppress(OSError):
+                path.unlink()
+        raise

@@ -1,0 +1,164 @@
+"""A newcomer's way: a file of one's own, a net made for it, trained, and asked, each step a command."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from netspec.cli import app
+from netspec.data.files.images import decode, encode
+from tests.model.own_data import pictures, table_text
+
+
+def run(*words: object) -> str:
+    """What a command prints; it must succeed."""
+    found = CliRunner().invoke(app, [str(word) for word in words])
+    assert found.exception is None, (words, found.exception, found.output)
+    return found.output
+
+
+def refused(*words: object) -> str:
+    """The error of a command that must fail."""
+    found = CliRunner().invoke(app, [str(word) for word in words])
+    assert found.exception is not None, words
+    return str(found.exception)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_table_with_holes_to_one_without(folder: Path) -> None:
+    (folder / "zoo.csv").write_text(table_text())
+    told = run("arrange", "zoo.csv", "--target", "kind", "--set", "iterations=20")
+    assert "next: netspec train zoo.prototxt" in told
+    assert "then: netspec predict runs/zoo --table zoo.csv" in told
+    run("train", "zoo")  # the name of the net, as of those that are shipped
+    run("complete", "runs/zoo", "--table", "zoo.csv")
+    before, after = (
+        list(csv.DictReader((folder / name).read_text().splitlines()))
+        for name in ("zoo.csv", "zoo_completed.csv")
+    )
+    filled = 0
+    for old, new in zip(before, after, strict=True):
+        for name, cell in old.items():
+            assert not cell or new[name] == cell
+            filled += not cell
+        assert new["legs"].isdecimal()
+        assert new["colour"] in ("red", "green", "blue")
+        assert new["born"].endswith("-11") or new["born"][:4].isdecimal()
+        assert 2000 < float(new["weight"]) < 25_000
+    assert filled > 100
+    # An animal of 4 legs and more is a cat in this table.
+    rows = [new for old, new in zip(before, after, strict=True) if not old["kind"] and old["legs"]]
+    right = [(int(row["legs"]) > 4) == (row["kind"] == "cat") for row in rows]
+    assert np.mean(right) > 0.9
+
+
+def test_a_folder_of_pictures_to_classes_and_completions(folder: Path) -> None:
+    pictures(folder / "mine")
+    told = run("arrange", "mine", "--set", "iterations=60")
+    assert "40 pictures of 8x8, grey; classes above, below" in told
+    run("train", "mine.prototxt")
+    lines = run("predict", "runs/mine", "--images", "mine").splitlines()
+    assert len(lines) == 41
+    assert all(line.split()[0].split("/")[1] == line.split()[1] for line in lines[1:])
+    # The upper half of a picture is taken away: NaN in an array of one's own.
+    whole = np.stack([decode(path, False, "")[0] for path in sorted((folder / "mine" / "above").iterdir())])
+    holed = whole.astype(np.float32)
+    holed[:, :4] = np.nan
+    np.save(folder / "holed.npy", holed)
+    run("complete", "runs/mine", "--images", "holed.npy", "-o", "filled")
+    filled = np.stack([decode(folder / "filled" / f"{i}.png", False, "")[0] for i in range(len(whole))])
+    assert np.abs(filled[:, 4:].astype(float) - whole[:, 4:]).max() <= 1
+    assert np.abs(filled[:, :4].astype(float).mean() - whole[:, :4].mean()) < 30
+
+
+def test_pictures_of_odd_size_in_colour_without_classes(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    (folder / "flat").mkdir()
+    for i in range(12):
+        image = rng.integers(0, 255, (3, 45, 7), dtype=np.uint8)
+        (folder / "flat" / f"{i}.png").write_bytes(encode(image, "png", ""))
+    told = run("arrange", "flat", "--set", "iterations=2", "--set", "gaussians=4", "--set", "states=4")
+    assert "12 pictures of 32x5, colour; no labels" in told
+    run("train", "flat.prototxt")
+    assert "log p" in run("likelihood", "runs/flat", "--images", "flat")
+    assert "without classes" in refused("predict", "runs/flat", "--images", "flat")
+
+
+def test_arrays_and_lists_are_pictures(folder: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (10, 6, 4), dtype=np.uint8)
+    np.savez(folder / "some.npz", images=images, labels=np.arange(10) % 2)
+    assert "10 pictures of 6x4, grey; classes 0, 1" in run("arrange", "some.npz")
+    names = [folder / f"{i}.png" for i in range(10)]
+    for name, image in zip(names, images, strict=True):
+        name.write_bytes(encode(image[None], "png", ""))
+    (folder / "list.txt").write_text("".join(f"{name} {'ab'[i % 2]}\n" for i, name in enumerate(names)))
+    assert "10 pictures of 8x8, grey; classes a, b" in run("arrange", "list.txt", "--size", "8x8")
+
+
+def test_wrong_starts_say_what_to_do(folder: Path) -> None:
+    (folder / "people.csv").write_text("size,sex\n1,f\n2,m\n3,f\n")
+    (folder / "photos").mkdir()
+    assert "did you mean 'people.csv'?" in refused("arrange", "peple.csv")
+    assert "did you mean 'sex'?" in refused("arrange", "people.csv", "--target", "sx")
+    assert "netspec arrange people.csv" in refused("train", "people.csv")
+    assert "netspec arrange photos" in refused("train", "photos")
+    assert "holds no pictures" in refused("arrange", "photos")
+    assert "--target is for tables" in refused("arrange", "photos", "--target", "x")
+    assert "--size is for pictures" in refused("arrange", "people.csv", "--size", "8x8")
+    np.savez(folder / "rows.npz", x=np.zeros((4, 3)))
+    assert "holds no images" in refused("arrange", "rows.npz")
+    assert "no such value; did you mean 'states'?" in refused("arrange", "people.csv", "--set", "state=3")
+    assert sorted(path.name for path in folder.iterdir()) == ["people.csv", "photos", "rows.npz"]
+    run("arrange", "people.csv")
+    text = (folder / "people.prototxt").read_text()
+    assert "exists" in refused("arrange", "people.csv")
+    assert (folder / "people.prototxt").read_text() == text
+
+
+def test_a_tables_model_draws_no_pictures(folder: Path) -> None:
+    (folder / "t.csv").write_text("a,b\n" + "".join(f"{i},{i * i}\n" for i in range(20)))
+    run("arrange", "t.csv", "--set", "iterations=2", "--test", "0")
+    run("train", "t.prototxt")
+    assert "--table FILE.csv" in refused("complete", "runs/t")
+    (folder / "code.py").write_text("import os, sys, re\n")
+    assert "has no column 'a'" in refused("complete", "runs/t", "--table", "code.py")
+
+
+def test_parquet_keeps_its_types(folder: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rng = np.random.default_rng(0)
+    count = pandas.array(rng.integers(3, 9, 60), dtype="Int64")
+    frame = pandas.DataFrame(
+        {
+            "born": pandas.Timestamp("2000-01-01") + pandas.to_timedelta(rng.integers(0, 999, 60), unit="D"),
+            "count": count, "share": rng.normal(0, 1, 60).astype(np.float32), "word": rng.choice(["x", "y"], 60),
+            "flag": rng.random(60) < 0.5, "empty": np.full(60, np.nan),
+        }
+    )  # fmt: skip
+    frame.loc[::5, "born"] = None
+    frame.loc[1::5, "count"] = None
+    frame.to_parquet("t.parquet")
+    run("arrange", "t.parquet", "--set", "iterations=2")
+    run("train", "t.prototxt")
+    run("complete", "runs/t", "--table", "t.parquet")
+    found = pandas.read_parquet("t_completed.parquet")
+    types = [parquet.read_schema(name).types for name in ("t.parquet", "t_completed.parquet")]
+    assert types[0] == types[1]
+    assert not found[["born", "count", "share", "word", "flag"]].isna().any().any()
+    assert found["count"].between(3, 8).all()
+    seen = frame["born"].notna()
+    assert (found["born"][seen] == frame["born"][seen]).all()
+    # A date without a time of day is the same date.
+    (folder / "t.csv").write_text("born,count,share,word,flag\n2001-02-03,,0.5,x,True\n")
+    told = run("likelihood", "runs/t", "--table", "t.csv")
+    assert told.splitlines()[1].split()[1] == "4"
