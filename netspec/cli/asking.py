@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netspec.cli.options import SEED_MAX, Device, ModelFile, Weights
+from netspec.cli.options import SEED_MAX, AllowPython, Device, ModelFile, Weights, consent_to
 
 if TYPE_CHECKING:
     from netspec.data.files.idx import Array
@@ -193,8 +193,10 @@ def complete(
     rows: Rows = "",
     how: Annotated[
         str,
-        typer.Option(help="Cells of a table, or pictures in a folder: expected, most_probable or sampled."),
-    ] = "expected",
+        typer.Option(
+            help="Cells of a table, or pictures in a folder: expected, most_probable, sampled, or as the net can."
+        ),
+    ] = "",
     missing: Annotated[
         str,
         typer.Option(
@@ -216,7 +218,7 @@ def complete(
         from netspec.model.rows import TableModel, beside
 
         path = out or beside(rows, "completed")
-        count = TableModel(trained, warn).write_completed(rows, path, how, seed)
+        count = TableModel(trained, warn).write_completed(rows, path, how or "expected", seed)
         print(f"{path}: {count} rows")
         return
     refuse_table(trained)
@@ -362,7 +364,14 @@ def missing(
     mixture: Annotated[
         bool, typer.Option(help="A row more: the mixture of all generative runs, each equally probable.")
     ] = False,
-    impute: Annotated[list[str] | None, typer.Option(help="Imputation for nets that take no NaN.")] = None,
+    impute: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|RUN|MODULE:CLASS",
+            help="Imputation for nets that take no NaN: zero, mean, mean_per_pixel, knn:5, pca:50, missforest, "
+            "expected, most_probable, sampled; a run that completes images; a class of your own. May be given again.",
+        ),
+    ] = None,
     neighbours: Annotated[int, typer.Option(help="k of a nearest-neighbour row; 0 for none.", min=0)] = 0,
     robust: Annotated[
         list[str] | None,
@@ -375,6 +384,7 @@ def missing(
     repeats: Annotated[int, typer.Option(help="Masks drawn for each image.", min=1)] = 1,
     seed: Draws = 1,
     device: Device = None,
+    allow_python: AllowPython = False,
     out: Annotated[
         list[Path] | None,
         typer.Option("--out", "-o", help="File to write: .json, .csv, .md, .png, .svg, .pdf."),
@@ -383,6 +393,7 @@ def missing(
     """Classify images with pixels missing: a table of accuracies, models side by side."""
     from netspec.lab import missing as laboratory
 
+    consent_to(allow_python)
     begin, end = chosen(images) if images else (0, None)
     table = laboratory(
         runs,

@@ -72,7 +72,8 @@ Level = Annotated[
 AllowPython = Annotated[
     bool,
     typer.Option(
-        "--allow-python", help="Import and run the Python modules that the net names: files you trust."
+        "--allow-python",
+        help="Import and run the Python modules that the net, or the command, names: files you trust.",
     ),
 ]
 Shapes = Annotated[

@@ -1,6 +1,7 @@
 """The missing-data laboratory: methods side by side in settings of missing pixels."""
 
-from netspec.lab.assemble import IMPUTATIONS, assemble, missing
+from netspec.lab.assemble import assemble, missing
+from netspec.lab.imputing import IMPUTATIONS
 from netspec.lab.methods import Direct, Imputed, Imputer, Method, translated_scores
 from netspec.lab.plot import plot
 from netspec.lab.run import circumstances, run

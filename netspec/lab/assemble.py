@@ -10,19 +10,21 @@ import torch
 from netspec import schema
 from netspec.data.files.idx import Array
 from netspec.draw.canvas import SUFFIXES
-from netspec.errors import DataError, did_you_mean
-from netspec.lab.baselines import ByModel, Mean, Neighbours, RobustLinear, Zero
-from netspec.lab.methods import SHIFTED, Direct, Imputed, Imputer, Method
+from netspec.errors import DataError
+from netspec.lab import imputing
+from netspec.lab.baselines import Neighbours, RobustLinear
+from netspec.lab.imputing import Imputations
+from netspec.lab.methods import SHIFTED, Direct, Imputed, Method
 from netspec.lab.plot import plot
 from netspec.lab.run import SEED, circumstances, run
 from netspec.lab.settings import parse_all
 from netspec.lab.table import TABLES, Table
 from netspec.model import model
+from netspec.model.completing import is_other
 from netspec.model.mixture import Mixture
 from netspec.model.model import Model
 from netspec.net.devices import choose_device
 
-IMPUTATIONS = ("zero", "mean", "mean_per_pixel", *ByModel.KINDS)
 ROBUST = 6000
 """Training images of a robust linear classifier: its time grows with them, its accuracy hardly."""
 
@@ -39,28 +41,31 @@ def assemble(
 ) -> list[Method]:
     """A method for each model that takes missing pixels; for each other one a method an imputation.
 
-    impute: of IMPUTATIONS, default zero and mean; expected, most_probable and sampled come from the first
-    generative
-    model. shifts: average over the nine translations. mixture: a row more, all generative models as one
-    (`netspec.model.mixture`). neighbours: k of a nearest-neighbour row (0: none).
-    robust: (N, C)
-    of rows of robust linear classifiers, which learn from the first 6,000 training images. Other baselines
-    learn from all training images of the models' data set.
+    impute: see `netspec.lab.imputing`, default zero and mean; expected, most_probable and sampled come from the
+    first generative model. shifts: average over the nine translations. mixture: a row more, all generative models as
+    one (`netspec.model.mixture`). neighbours: k of a nearest-neighbour row (0: none). robust: (N, C) of rows of
+    robust linear classifiers, which learn from the first 6,000 training images. Rows of nearest neighbours learn
+    from all training images of the models' data set.
     Raises DataError when an imputation has no generative model to come from, or is unknown.
     """
     if not models:
         raise DataError("no run was given")
     for kind in impute:
-        known(kind)
+        imputing.check(kind)
+    for one in models:
+        if is_other(one):
+            raise DataError(
+                f"{one.name} completes images and tells no classes; give it as --impute {one.name}"
+            )
     names = distinct([short(one.name) for one in models])
-    generative = next((one for one in models if one.generative), None)
+    imputations = Imputations(next((one for one in models if one.generative), None), seed, models[0].device)
     found: list[Method] = []
     for name, one in zip(names, models, strict=True):
         if one.takes_missing:
             found.append(Direct(one, name + SHIFTED if shifts else name, shifts))
             continue
         for kind in dict.fromkeys(impute) or ("zero", "mean"):
-            found.append(Imputed(imputer(kind, one, generative, seed), one, f"{name}, {kind}"))
+            found.append(Imputed(imputations.make(kind, one), one, f"{name}, {imputing.title(kind)}"))
     if mixture:
         parts = {name: one for name, one in zip(names, models, strict=True) if one.generative}
         if len(parts) == 1:
@@ -88,25 +93,6 @@ def distinct(names: Sequence[str]) -> list[str]:
         f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name
         for i, name in enumerate(names)
     ]
-
-
-def known(kind: str) -> None:
-    """DataError where no imputation is called so."""
-    if kind not in IMPUTATIONS:
-        hint = did_you_mean(kind, IMPUTATIONS, f"known: {', '.join(IMPUTATIONS)}")
-        raise DataError(f"no imputation is called {kind!r}{hint}")
-
-
-def imputer(kind: str, classifier: Model, generative: Model | None, seed: int) -> Imputer:
-    """An imputation by name."""
-    known(kind)
-    if kind == "zero":
-        return Zero()
-    if kind.startswith("mean"):
-        return Mean(classifier.images("train")[0], per_pixel=kind == "mean_per_pixel")
-    if generative is None:
-        raise DataError(f"imputation {kind!r} comes from a generative net; give a run of one as well")
-    return ByModel(generative, kind, seed)
 
 
 def missing(

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from netspec.errors import SpecError
 
 VARIABLE = "NETSPEC_ALLOW_PYTHON"
-REMEDY = f"if you trust it, say --allow-python (train, test, convert, caffe), set {VARIABLE}=1"
+REMEDY = f"if you trust it, say --allow-python (train, test, convert, missing, caffe), set {VARIABLE}=1"
 """What to do where a module is not imported for want of consent."""
 
 

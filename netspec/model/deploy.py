@@ -23,13 +23,19 @@ class Deployed:
     """The data layer as it was written: it knows the transform and the data set."""
     mask: bool
     """Whether the net also reads the data layer's third top, 1 where a pixel is observed."""
+    completes: bool = False
+    """Whether `scores` are no classes but the data with its missing values filled in: the blob COMPLETED."""
+
+
+COMPLETED = "completed"
+"""The blob in which a net that classifies nothing gives its data with the missing values filled in."""
 
 
 def deploy(spec: NetSpec) -> Deployed:
     """Cut `spec` down to the class scores; SpecError where no blob of class scores is to be found.
 
-    Class scores are what the last Accuracy compares with the label, else what the last loss does, else what the
-    net's last layer gives (before a Softmax).
+    Class scores are what the last Accuracy compares with the label, else what the last loss does, else the blob
+    "completed", else what the net's last layer gives (before a Softmax).
     """
     data = data_layer(spec)
     labels = {data.tops[1]} if len(data.tops) > 1 else set()
@@ -44,7 +50,7 @@ def deploy(spec: NetSpec) -> Deployed:
     extra = tuple(i for i in range(2, len(data.tops)) if data.tops[i] in read)
     mask = 2 in extra
     layers = tuple(_as_input(data, spec.phase, extra) if layer is data else layer for layer in kept)
-    return Deployed(replace(spec, layers=layers), scores, data, mask)
+    return Deployed(replace(spec, layers=layers), scores, data, mask, scores == COMPLETED)
 
 
 def data_layer(spec: NetSpec) -> LayerSpec:
@@ -66,6 +72,8 @@ def scores_blob(spec: NetSpec, data: LayerSpec, labels: set[str]) -> tuple[str, 
         if of_family:
             end, layer = of_family[-1]
             return _before_softmax(spec.layers[:end], scores_of(layer))
+    if any(COMPLETED in layer.tops for layer in spec.layers):
+        return COMPLETED, len(spec.layers)
     makers = [(i, layer) for i, layer in enumerate(spec.layers) if layer.tops and layer is not data]
     if not makers:
         raise SpecError(f"{spec.file}: the net has no layer that could give class scores")

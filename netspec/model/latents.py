@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from netspec import draw
-from netspec.data.files.idx import Array
 from netspec.errors import SpecError
 from netspec.layers.latent.flow import LogisticPriorLoss
 from netspec.layers.latent.sampling import Sampler
@@ -62,52 +61,12 @@ def samples(trained: Model, model: Latent | Flow, rows: int, seed: int = 1, nois
         return latent.sample(model, rows, noise)
 
 
-def completions(
-    trained: Model, model: Latent, x: Tensor, copies: int, seed: int = 1
-) -> tuple[Tensor, Tensor]:
-    """Expected values of what is missing (N, ...), and `copies` draws of it (copies, N, ...)."""
-    seeded(trained, seed)
-    with torch.no_grad():
-        parts = [x[i : i + 10] for i in range(0, len(x), 10)]
-        expected = torch.cat([latent.expected_completion(model, part, DRAWS) for part in parts])
-        if not copies:
-            return expected, expected[None][:0]
-        return expected, torch.cat([latent.complete(model, part, copies, DRAWS) for part in parts], 1)
-
-
-def needs_latent(trained: Model, model: Latent | Flow) -> Latent:
-    """The model; SpecError where it cannot complete rows."""
-    if isinstance(model, Flow):
-        raise SpecError(f"{trained.name}: an invertible net completes nothing; give a latent-variable net")
-    return model
-
-
 def sample_grid(
     trained: Model, model: Latent | Flow, path: str | Path, count: int, seed: int, noise: bool, page: Page
 ) -> Path:
     """A page of `count` samples a row and as many rows."""
     drawn = trained.to_pixels(samples(trained, model, count * count, seed, noise))
     return draw.grid(drawn, path, columns=count, limits=GREY, page=page)
-
-
-def completion_page(
-    trained: Model, pixels: Array, observed: Array, path: str | Path, copies: int, seed: int, page: Page
-) -> Path:
-    """Images, what is seen of them, what is expected of the rest, and draws of it."""
-    found = find(trained)
-    if found is None:
-        raise SpecError(f"{trained.name}: no latent-variable net")
-    x = trained.from_pixels(pixels, observed)
-    expected, drawn = completions(trained, needs_latent(trained, found), x, copies, seed)
-    return draw.completion(
-        path,
-        trained.to_pixels(x),
-        original=trained.to_pixels(trained.from_pixels(pixels)),
-        expected=trained.to_pixels(expected),
-        samples=[trained.to_pixels(one) for one in drawn],
-        limits=GREY,
-        page=page,
-    )
 
 
 def answers(trained: Model, x: Tensor, first: int = 0) -> list[dict[str, Any]]:

@@ -241,18 +241,21 @@ class Model:
         """
         return self.batched(self._scores, self.take(x))
 
+    def inputs(self, x: Tensor) -> list[Tensor]:
+        """The net's inputs for x; of a net that reads the mask x with `fill` in its holes, and the mask."""
+        if not self.deployed.mask:
+            return [x]
+        observed = ~x.isnan()
+        shape = self.net.shapes[self.net.graph.inputs[1]]
+        mask = observed if shape[1] == x.shape[1] else observed.all(1, keepdim=True)
+        return [torch.where(observed, x, self.fill), mask.to(x.dtype)]
+
     def _scores(self, x: Tensor) -> Tensor:
         if self.whitened is not None and bool(x.isnan().any()):
             return self.whitened.scores(x)
         if self.masked:
             return likelihood.class_log_likelihood(self.tree, x)
-        inputs = [x]
-        if self.deployed.mask:
-            observed = ~x.isnan()
-            shape = self.net.shapes[self.net.graph.inputs[1]]
-            mask = observed if shape[1] == x.shape[1] else observed.all(1, keepdim=True)
-            inputs = [torch.where(observed, x, self.fill), mask.to(x.dtype)]
-        scores: Tensor = self.net(*inputs)[0]
+        scores: Tensor = self.net(*self.inputs(x))[0]
         if not bool((scores.abs() <= SINGLE).all()) and self.generative:
             return likelihood.scores(
                 self.tree, x, exact=False

@@ -12,9 +12,9 @@ from torch import Tensor
 from netspec import draw
 from netspec.data.files.idx import Array
 from netspec.data.files.images import decode, encode, resize
-from netspec.errors import DataError, NetspecError, SpecError, did_you_mean
+from netspec.errors import NetspecError, SpecError, did_you_mean
 from netspec.layers.simnets.mex import MEX
-from netspec.model import latents, model
+from netspec.model import completing, latents, model
 from netspec.model.model import Model
 from netspec.queries import most_probable, sampling
 from netspec.run.fit import Run
@@ -65,6 +65,9 @@ def sample_grid(
         if classes or given:
             raise SpecError(f"{trained.name}: has no classes and no latent tree, so none can be given")
         return latents.sample_grid(trained, found, path, columns, seed, noise, page)
+    if completing.is_other(trained):
+        drawn = completing.samples(trained, columns * columns, seed)
+        return draw.grid(trained.to_pixels(drawn), path, columns=columns, limits=GREY, page=page)
     chosen = list(classes) or list(range(trained.tree.classes))
     check_classes(trained, chosen)
     y = torch.tensor(chosen).repeat_interleave(columns)
@@ -93,9 +96,9 @@ def completion_page(
     pixels: (N, C, H, W), 0..255. observed: (N, 1 or C, H, W), true where a pixel is seen. A latent-variable net has
     no deviation and no most probable completion.
     """
-    if latents.find(trained) is not None:
-        return latents.completion_page(trained, pixels, observed, path, samples, seed, page)
     x = trained.from_pixels(pixels, observed)
+    if completing.is_other(trained):
+        return filled_page(trained, x, trained.from_pixels(pixels), path, samples, seed, page)
     mean, deviation = trained.expected_completion(x)
     drawn = [trained.to_pixels(trained.complete(x, None, seed + i, noise=False)) for i in range(samples)]
     return draw.completion(
@@ -111,28 +114,41 @@ def completion_page(
     )
 
 
+def filled_page(
+    trained: Model, x: Tensor, whole: Tensor, path: str | Path, samples: int, seed: int, page: Page
+) -> Path:
+    """`completion_page` of a net that is no latent tree: its usual completion where that is no draw, and draws."""
+    ways = completing.completer(trained).ways
+    drawn = "sampled" if "sampled" in ways else ways[0]
+    mean = None if ways[0] == "sampled" else trained.to_pixels(completing.completed(trained, x, "", 0, seed))
+    made = [completing.completed(trained, x, drawn, 0, seed + i) for i in range(samples)]
+    return draw.completion(
+        path,
+        trained.to_pixels(x),
+        original=trained.to_pixels(whole),
+        expected=mean,
+        samples=[trained.to_pixels(one) for one in made],
+        limits=GREY,
+        page=page,
+    )
+
+
 def completed_pictures(
     trained: Model,
     pixels: Array,
     observed: Array,
     names: Sequence[str],
     folder: Path,
-    how: str = "expected",
+    how: str = "",
     seed: int = 1,
 ) -> list[Path]:
     """Write each image with its missing pixels filled in as a .png of its name into a folder; gives their paths.
 
-    how: "expected", "most_probable" or "sampled".
+    how: what the kind of net can (`netspec.model.completing`): "expected", "most_probable", "sampled", ...
     """
     x = trained.from_pixels(pixels, observed)
-    queries = {
-        "expected": lambda: trained.expected_completion(x)[0],
-        "most_probable": lambda: trained.most_probable_completion(x),
-        "sampled": lambda: trained.complete(x, seed=seed),
-    }
-    if how not in queries:
-        raise DataError(f"no completion is called {how!r}{did_you_mean(how, queries, ', '.join(queries))}")
-    whole = np.rint(trained.to_pixels(queries[how]())).clip(0, 255).astype(np.uint8)
+    found = completing.completed(trained, x, how, 0, seed)
+    whole = np.rint(trained.to_pixels(found)).clip(0, 255).astype(np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     for image, name in zip(whole, names, strict=True):

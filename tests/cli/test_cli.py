@@ -45,7 +45,7 @@ FLAGS = {
     "tree": "class image images out page seed weights",
     "neurons": "count kind level out page seed weights",
     "missing": (
-        "device iid images impute mixture neighbours no-mixture no-shifts other out rects repeats "
+        "allow-python device iid images impute mixture neighbours no-mixture no-shifts other out rects repeats "
         "robust seed shifts split"
     ),
     "predict": "images out table weights",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from netspec.errors import SpecError
-from netspec.model import latents, pages
+from netspec.model import completing, latents, pages
 from netspec.model.model import Model, load
 from netspec.queries import latent
 from netspec.queries.latent import Latent
@@ -82,12 +82,12 @@ def test_a_vae_is_completed_sampled_and_drawn(tmp_path: Path) -> None:
         0.0,
         255 * 0.0625,
     }  # binary, in the units of the transform
-    expected, drawn = latents.completions(trained, found, x, 2, seed=3)
-    for filled in (expected, *drawn):
+    ways = [completing.completed(trained, x, way, effort=20, seed=3) for way in ("expected", "sampled")]
+    for filled in ways:
         assert torch.equal(filled[~x.isnan()], x[~x.isnan()])
         assert not filled.isnan().any()
-    again = latents.completions(trained, found, x, 2, seed=3)[1]
-    assert torch.equal(drawn, again)
+    assert torch.equal(ways[1], completing.completed(trained, x, "sampled", effort=20, seed=3))
+    assert not torch.equal(ways[1], completing.completed(trained, x, "sampled", effort=20, seed=4))
     assert latents.samples(trained, found, 5, seed=1).shape == (5, 1, 8, 8)
     for path in (
         pages.sample_grid(trained, tmp_path / "samples.png", columns=3),
@@ -137,5 +137,7 @@ def test_an_invertible_net_is_sampled_and_gives_its_likelihood(tmp_path: Path) -
     assert path.stat().st_size > 500
     with pytest.raises(SpecError, match="no likelihood of a part"):
         latents.answers(trained, torch.where(x > 0.5, torch.nan, x))
-    with pytest.raises(SpecError, match="completes nothing"):
-        pages.completion_page(trained, pixels, np.ones((2, 1, 8, 8), bool), tmp_path / "c.png")
+    path = pages.completion_page(
+        trained, pixels, np.arange(64).reshape(8, 8) % 2, tmp_path / "c.png", samples=2
+    )
+    assert path.stat().st_size > 500

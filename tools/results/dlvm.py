@@ -1,11 +1,13 @@
 """Tables with half of their cells missing, imputed: the UCI table of Mattei and Frellsen 2019, ours beside it.
 
     python -m tools.results.dlvm [--tables banknote,concrete] [--steps 10000] [--samples 5] [--masks 1] [--quick]
-    python -m tools.results.dlvm --methods mean,missForest,MIWAE,MVAE
+    python -m tools.results.dlvm --methods mean,kNN,PCA,missForest,MIWAE,MVAE
 
 The paper trains for 500,000 steps with 20 draws (5 masks); --steps and --samples say what is done here. Rows:
 
 mean         each column's mean over its observed cells
+kNN          scikit-learn's KNNImputer, k chosen on observed cells that are hidden as well
+PCA          iterative PCA, its rank chosen in the same way
 missForest   scikit-learn's IterativeImputer with 100 extra trees and 20 rounds, as the authors' notebooks have it
 MIWAE        nets/miwae_uci.prototmp, expected cells from 10,000 draws of the latent variable
 MVAE         the same with one draw in training
@@ -24,18 +26,19 @@ import numpy as np
 import torch
 
 from netspec.lab import circumstances
+from netspec.lab.baselines import matrices
 from tools.results import uci
 from tools.results.reproduction import Results, markdown, page, parser
 from tools.results.uci import Holes
 
-METHODS = ("mean", "missForest", "MVAE", "MIWAE")
+METHODS = ("mean", "kNN", "PCA", "missForest", "MVAE", "MIWAE")
 
 
 def main() -> None:
     """Command line."""
     command = parser(__doc__, "docs/results/dlvm")
     command.add_argument("--tables", default=",".join(uci.TABLES))
-    command.add_argument("--methods", default="mean,missForest,MIWAE")
+    command.add_argument("--methods", default="mean,kNN,PCA,missForest,MIWAE")
     command.add_argument("--steps", type=int, default=10_000)
     command.add_argument("--samples", type=int, default=5)
     command.add_argument("--masks", type=int, default=1)
@@ -71,8 +74,10 @@ def measured(options: argparse.Namespace, method: str, name: str, mask: int) -> 
     table = uci.holes(name, mask, 200 if options.quick else None)
     small = {"trees": 10, "rounds": 2} if options.quick else {}
     ways: dict[str, Callable[[], Any]] = {
-        "mean": lambda: uci.mean(table),
-        "missForest": lambda: uci.miss_forest(table, **small),
+        "mean": lambda: matrices.column_means(table.holed),
+        "kNN": lambda: matrices.nearest_rows(table.holed, matrices.chosen_neighbours(table.holed)),
+        "PCA": lambda: matrices.iterative_pca(table.holed, matrices.chosen_rank(table.holed)),
+        "missForest": lambda: matrices.miss_forest(table.holed, **small),
         "MIWAE": lambda: trained(options, table, name, mask, options.samples),
         "MVAE": lambda: trained(options, table, name, mask, 1),
     }

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from netspec.lab import FIG_4, Cell, Table, assemble, circumstances, plot, run
-from netspec.lab.assemble import IMPUTATIONS
+from netspec.lab import FIG_4, IMPUTATIONS, Cell, Table, assemble, circumstances, plot, run
 from netspec.lab.methods import SHIFTED, Direct
 from netspec.model import model
 from netspec.model.mixture import Mixture

@@ -74,29 +74,6 @@ def holes(name: str, mask: int, rows: int | None = None) -> Holes:
     return Holes(x, np.where(hidden.reshape(x.shape), np.nan, x))
 
 
-def mean(table: Holes) -> Array:
-    """Each column's mean over its observed cells."""
-    return np.where(np.isnan(table.holed), np.nanmean(table.holed, 0), table.holed)
-
-
-def miss_forest(table: Holes, trees: int = 100, rounds: int = 20, seed: int = 0) -> Array:
-    """scikit-learn's stand-in for missForest: IterativeImputer with ExtraTrees, as the authors' notebooks have it."""
-    import warnings
-
-    from sklearn.ensemble import ExtraTreesRegressor
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.experimental import enable_iterative_imputer  # noqa: F401
-    from sklearn.impute import IterativeImputer
-
-    forest = ExtraTreesRegressor(n_estimators=trees, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 20 rounds are the protocol
-        filled: Array = IterativeImputer(forest, max_iter=rounds, random_state=seed).fit_transform(
-            table.holed
-        )
-    return filled
-
-
 def write_inputs(table: Holes, folder: Path) -> Path:
     """The incomplete table as an HDF5 file, and the list that names it."""
     import h5py

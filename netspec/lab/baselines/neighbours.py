@@ -52,15 +52,17 @@ class Neighbours:
         seen = self._tensor(pixels).flatten(1) / 255 * mask
         return torch.addmm(mask @ self.square, seen, self.x, alpha=-2)
 
+    def nearest(self, pixels: Array, observed: Array) -> Array:
+        """(B, k): numbers of the nearest training images."""
+        parts = [slice(begin, begin + CHUNK) for begin in range(0, len(pixels), CHUNK)]
+        found = [self.distances(pixels[p], observed[p]).topk(self.k, 1, largest=False).indices for p in parts]
+        return torch.cat(found).cpu().numpy()
+
     def votes(self, pixels: Array, observed: Array) -> Tensor:
         """(B, K): votes for each class."""
         found = torch.zeros(len(pixels), self.classes, device=self.device)
-        for begin in range(0, len(pixels), CHUNK):
-            part = slice(begin, begin + CHUNK)
-            nearest = self.distances(pixels[part], observed[part]).topk(self.k, 1, largest=False).indices
-            ones = torch.ones(nearest.shape, device=self.device)
-            found[part].scatter_add_(1, self.labels[nearest], ones)
-        return found
+        nearest = torch.from_numpy(self.nearest(pixels, observed)).to(self.device)
+        return found.scatter_add_(1, self.labels[nearest], torch.ones(nearest.shape, device=self.device))
 
     def predict(self, pixels: Array, observed: Array) -> Array:
         answers: Array = self.votes(pixels, observed).argmax(1).cpu().numpy()
