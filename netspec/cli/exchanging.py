@@ -59,23 +59,6 @@ def convert(
     print(target)
 
 
-@app.command()
-def compare(
-    a: Annotated[Path, typer.Argument(help="A net's prototxt, a run folder, or an .onnx file.")],
-    b: Annotated[Path, typer.Argument(help="The other model.")],
-    weights_a: Annotated[Path | None, typer.Option(help="Weights of the first.")] = None,
-    weights_b: Annotated[Path | None, typer.Option(help="Weights of the second.")] = None,
-    tolerance: Annotated[float, typer.Option(help="Largest relative difference that passes.")] = 1e-4,
-) -> None:
-    """Compare two models blob by blob on the same inputs; exits with 1 where they differ."""
-    from netspec.interchange import compare_files
-
-    found = compare_files(a, b, weights_a, weights_b, tolerance)
-    print(found)
-    if not found.equal:
-        raise typer.Exit(1)
-
-
 @app.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
     add_help_option=False,

@@ -118,6 +118,33 @@ def confusion(
     return found
 
 
+def predictions(
+    source: str | Path,
+    weights: str | Path | None = None,
+    *,
+    iterations: int | None = None,
+    device: str | None = None,
+    seed: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """(labels, classes that they are taken for) of the first test net, an entry per example, in the order of the data.
+
+    Labels that are NaN, ignored or no class are -1. Raises SpecError as `confusion` does.
+    """
+    wanted = tests_of(Path(source), weights, (), device)
+    (one, batches), *_ = wanted.nets
+    labels, taken = [], []
+    with fed(one, wanted, seed) as (net, feeder), torch.no_grad():
+        step = classifier(net)
+        axis = int(getattr(layer_of(net, step), "class_axis", 1))
+        for _ in range(iterations or batches):
+            slots = net.slots(*feeder.next())
+            scores = slots[step.reads[0]].movedim(axis, -1)
+            own, known = classes(slots[step.reads[1]], scores.shape[-1])
+            labels.append(torch.where(known, own, -1))
+            taken.append(scores.reshape(-1, scores.shape[-1]).argmax(1).cpu())
+    return torch.cat(labels), torch.cat(taken)
+
+
 def classifier(net: Net) -> Step:
     """The layer that compares scores with labels: one of accuracy where there is one, the last of a loss elsewhere."""
     for family in FAMILIES:

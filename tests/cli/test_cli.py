@@ -58,9 +58,10 @@ FLAGS = {
     "mean": "gray root size split",
     "features": "backend batches blob device seed stage weights",
     "convert": "allow-python dynamic-batch net shape weights",
-    "compare": "tolerance weights-a weights-b",
+    "compare": "blobs device diff json no-test output test tolerance weights-a weights-b",
     "caffe": "",
     "fmt": "check diff",
+    "runs": "csv in json rebuild sort sql",
     "field": "json",
 }
 

@@ -1,0 +1,286 @@
+"""`netspec compare RUN RUN...`: metrics beside the difference of the prototxt files, with significance."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from netspec.errors import DataError, NetspecError, did_you_mean
+from netspec.experiments.listing import cell, table
+from netspec.experiments.runs import RunFolder, differing, runs_in, settable_text
+from netspec.experiments.significance import McNemar, Paired, mcnemar, paired, spread
+from netspec.interchange.snapshot_files import states
+from netspec.run.confusion import predictions
+from netspec.run.stopping import BEST, lower_is_better
+
+PREFERRED = ("accuracy", "error", "loss")
+"""Outputs that are compared first where no name is given."""
+SEEDS = ("random_seed", "seed", "caffe_random_seed", "name", "snapshot_prefix")
+"""Settings that may differ between the runs of one group."""
+LINES = 60
+"""Of a difference of files, what is shown without --diff."""
+Pairs = list[tuple[int, McNemar]]
+
+
+@dataclass
+class Group:
+    """Runs that differ in nothing but their seeds."""
+
+    name: str
+    runs: list[RunFolder]
+
+    def by_seed(self, output: str) -> dict[int, float]:
+        """The last value of an output by the run's seed (by its number where it has none)."""
+        return {
+            (i if run.seed is None else run.seed): run.last[output]
+            for i, run in enumerate(self.runs)
+            if output in run.last
+        }
+
+
+@dataclass
+class Versus:
+    """A group against the first."""
+
+    pairs: dict[str, Paired]
+    """Of each output, over the seeds that both have."""
+    tests: Pairs
+    """(seed, McNemar's test on the test predictions)."""
+    notes: list[str] = field(default_factory=list)
+    diff: list[str] = field(default_factory=list)
+    """What differs in the files of the first run of each."""
+
+
+@dataclass
+class Comparison:
+    """Groups of runs; the first is what the others are compared with."""
+
+    groups: list[Group]
+    outputs: list[str]
+    settings: dict[str, list[str | None]]
+    """What differs, a value per group."""
+    against: list[Versus]
+    """Of each group behind the first."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "groups": [
+                {
+                    "name": group.name,
+                    "runs": [str(run.path) for run in group.runs],
+                    "seeds": [run.seed for run in group.runs],
+                    "settings": {name: row[i] for name, row in self.settings.items()},
+                    "outputs": {name: group.by_seed(name) for name in self.outputs},
+                }
+                for i, group in enumerate(self.groups)
+            ],
+            "against_first": [
+                {
+                    "group": group.name,
+                    "paired": {name: one.as_json() for name, one in versus.pairs.items()},
+                    "mcnemar": [{"seed": seed, **one.as_json()} for seed, one in versus.tests],
+                    "notes": versus.notes,
+                    "diff": versus.diff,
+                }
+                for group, versus in zip(self.groups[1:], self.against, strict=True)
+            ],
+        }
+
+    def lines(self, whole_diff: bool = False) -> Iterator[str]:
+        """What is printed."""
+        rows: list[dict[str, Any]] = []
+        for name, values in self.settings.items():
+            rows.append({"": name, **{g.name: v for g, v in zip(self.groups, values, strict=True)}})
+        rows.append({"": "runs", **{group.name: str(len(group.runs)) for group in self.groups}})
+        for output in self.outputs:
+            rows.append({"": output, **{group.name: shown(group.by_seed(output)) for group in self.groups}})
+        seconds = {
+            group.name: sum(run.seconds for run in group.runs) / len(group.runs) for group in self.groups
+        }
+        rows.append({"": "seconds", **{name: f"{value:.4g}" for name, value in seconds.items()}})
+        yield table(rows, ["", *(group.name for group in self.groups)])
+        first = self.groups[0].name
+        for group, versus in zip(self.groups[1:], self.against, strict=True):
+            yield ""
+            yield f"{group.name} against {first}"
+            for output, one in versus.pairs.items():
+                yield f"  {output}: {sentence(one, output)}"
+            for seed, one_test in versus.tests:
+                yield f"  test predictions, seed {seed}: {verdict(one_test)}"
+            yield from (f"  {note}" for note in versus.notes)
+            kept = versus.diff if whole_diff else versus.diff[:LINES]
+            yield from (f"  {line}" for line in kept)
+            if len(kept) < len(versus.diff):
+                yield f"  ... {len(versus.diff) - len(kept)} lines more (--diff)"
+
+
+def shown(values: dict[int, float]) -> str:
+    """Mean, interval and count of a group's values."""
+    if not values:
+        return ""
+    mean, half = spread(list(values.values()))
+    return cell(mean) if math.isnan(half) else f"{mean:.5g} ± {half:.2g}"
+
+
+def sentence(one: Paired, output: str) -> str:
+    """A paired difference in words."""
+    if one.count == 1:
+        return f"{one.difference:+.4g} in one pair, which says nothing of other seeds"
+    better = one.difference < 0 if lower_is_better(output) else one.difference > 0
+    told = "no difference is shown" if not one.p < 0.05 else "better" if better else "worse"
+    return (
+        f"{one.difference:+.4g} over {one.count} seeds, 95 % interval {one.low:+.4g} to {one.high:+.4g}, "
+        f"p = {one.p:.2g} (t), {one.p_signs:.2g} (signs): {told}"
+    )
+
+
+def verdict(one: McNemar) -> str:
+    """McNemar's test in words; both forms of z."""
+    side = "no difference is shown" if not one.p < 0.05 else "better" if one.z > 0 else "worse"
+    return (
+        f"right alone on {one.n10}, the first on {one.n01}, of {one.examples}; z = {one.z:+.2f} (McNemar), "
+        f"{one.z_literal:+.2f} (of the {one.differ} taken for different classes), p = {one.p:.2g}: {side}"
+    )
+
+
+def compare_runs(
+    paths: Sequence[str | Path],
+    *,
+    output: str = "",
+    test: bool = True,
+    device: str | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Comparison:
+    """Compare runs, or folders of runs, with the first of them.
+
+    A path to a run is a run; one to a folder of runs means all of these. Runs that differ in nothing but their seeds
+    are a group. output: the test output to compare; by default all that every run has, the accuracy first.
+    test: also run the test nets, where weights are kept and they classify, for McNemar's test.
+    Raises NetspecError where fewer than two groups are there, or no run has the output.
+    """
+    groups = grouped(paths)
+    if len(groups) < 2:
+        count = len(groups[0].runs)
+        raise NetspecError(
+            f"{groups[0].name}: {'a single run' if count == 1 else f'{count} runs that differ in their seeds alone'}; "
+            "give another run to compare with"
+        )
+    outputs = outputs_of(groups, output)
+    firsts = [group.runs[0] for group in groups]
+    settings = {name: row for name, row in differing(firsts).items() if name not in SEEDS}
+    against = []
+    asked: dict[Path, tuple[Any, Any] | str] = {}
+    for group in groups[1:]:
+        versus = Versus(pairs_of(group, groups[0], outputs), [], diff=difference(firsts[0], group.runs[0]))
+        if test:
+            by_predictions(group, groups[0], versus, asked, device, progress)
+        against.append(versus)
+    return Comparison(groups, outputs, settings, against)
+
+
+def grouped(paths: Sequence[str | Path]) -> list[Group]:
+    """The groups in the order of the paths; named by what they share, or by their place."""
+    groups: dict[str, list[RunFolder]] = {}
+    for run in runs_in(paths):
+        groups.setdefault(key_of(run), []).append(run)
+    found: list[Group] = []
+    taken: set[str] = set()
+    for runs in groups.values():
+        name = runs[0].name
+        if len(runs) > 1:
+            seeds = f"_s{runs[0].seed}"
+            name = name.removesuffix(seeds) if name != seeds else name
+        while name in taken:
+            parent = runs[0].path.resolve().parent.name
+            name = f"{parent}/{name}" if not name.startswith(f"{parent}/") else f"{name}'"
+        taken.add(name)
+        found.append(Group(name, sorted(runs, key=lambda run: (run.seed is None, run.seed or 0))))
+    return found
+
+
+def key_of(run: RunFolder) -> str:
+    """What runs of one group have in common."""
+    values = {name: settable_text(value) for name, value in run.values.items()}
+    own = {name: value for name, value in {**values, **run.settings}.items() if name not in SEEDS}
+    return str(sorted(own.items()))
+
+
+def outputs_of(groups: Sequence[Group], wanted: str) -> list[str]:
+    """The outputs to compare."""
+    names = dict.fromkeys(name for group in groups for run in group.runs for name in run.last)
+    if wanted:
+        if wanted not in names:
+            raise NetspecError(f"no test of these runs has an output {wanted!r}{did_you_mean(wanted, names)}")
+        return [wanted]
+    common = [name for name in names if all(group.by_seed(name) for group in groups) and "[" not in name]
+    return sorted(common, key=lambda name: (name not in PREFERRED, common.index(name)))
+
+
+def pairs_of(group: Group, first: Group, outputs: Sequence[str]) -> dict[str, Paired]:
+    """group - first over the seeds of both."""
+    found = {}
+    for output in outputs:
+        a, b = group.by_seed(output), first.by_seed(output)
+        if both := sorted(a.keys() & b.keys()):
+            found[output] = paired([a[seed] for seed in both], [b[seed] for seed in both])
+        elif len(a) == len(b) == 1:
+            found[output] = paired(list(a.values()), list(b.values()))
+    return found
+
+
+def by_predictions(
+    group: Group,
+    first: Group,
+    versus: Versus,
+    asked: dict[Path, tuple[Any, Any] | str],
+    device: str | None,
+    progress: Callable[[str], None],
+) -> None:
+    """McNemar's test for each seed of both."""
+    mine, theirs = ({run.seed: run for run in one.runs} for one in (group, first))
+    seeds = [seed for seed in mine if seed in theirs] or ([None] if len(mine) == len(theirs) == 1 else [])
+    for seed in seeds:
+        pair = [mine[seed], theirs[seed]] if seed in mine else [group.runs[0], first.runs[0]]
+        for run in pair:
+            if run.path not in asked:
+                progress(f"testing {run.path}")
+                asked[run.path] = predicted(run, device)
+        a, b = (asked[run.path] for run in pair)
+        told = next((one for one in (a, b) if isinstance(one, str)), None)
+        if isinstance(a, str) or isinstance(b, str):
+            versus.notes.append(f"test predictions: {told}")
+            return
+        if a[0].shape != b[0].shape or not bool((a[0] == b[0]).all()):
+            versus.notes.append("test predictions: the two are tested on different examples")
+            return
+        number = pair[0].seed if pair[0].seed is not None else 0
+        versus.tests.append((number, mcnemar(a[0].numpy(), a[1].numpy(), b[1].numpy())))
+    if not seeds:
+        versus.notes.append("test predictions: the two have no seed in common")
+
+
+def predicted(run: RunFolder, device: str | None) -> tuple[Any, Any] | str:
+    """(labels, classes) of the run's first test net, or why there are none."""
+    best = run.path / BEST
+    if not states(run.path) and not best.is_file():
+        return f"{run.path}: keeps no weights"
+    try:
+        return predictions(run.path, None if states(run.path) else best, device=device)
+    except (NetspecError, OSError) as error:
+        return str(error) if isinstance(error, DataError | NetspecError) else f"{run.path}: {error}"
+
+
+def difference(a: RunFolder, b: RunFolder) -> list[str]:
+    """What differs in the resolved files of two runs, as `diff -u` shows it with a line around."""
+    found: list[str] = []
+    names = sorted(
+        {path.name for run in (a, b) for path in run.path.glob("*.prototxt")} - {"rendered.prototxt"}
+    )
+    for name in names:
+        old, new = (run.text(name).splitlines() for run in (a, b))
+        found += difflib.unified_diff(old, new, f"{a.name}/{name}", f"{b.name}/{name}", n=1, lineterm="")
+    return found

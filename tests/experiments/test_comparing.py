@@ -1,0 +1,193 @@
+"""Comparisons: significance against enumeration and scipy, predictions of trained nets, files side by side."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from typer.testing import CliRunner
+
+from netspec import fit
+from netspec.cli import app
+from netspec.errors import NetspecError
+from netspec.experiments.comparing import compare_runs
+from netspec.experiments.significance import mcnemar, paired, spread
+from netspec.run.confusion import confusion, predictions
+from tests.experiments.folders import write_run
+from tests.run.test_recording import LINEAR
+
+
+def test_mcnemar_against_a_count_by_hand() -> None:
+    labels = [0, 1, 2, 3, 4, 5, -1, 7]
+    first = [0, 1, 2, 9, 9, 0, 1, 7]
+    second = [0, 0, 0, 3, 8, 0, 2, 7]
+    found = mcnemar(labels, first, second)
+    assert (found.n11, found.n10, found.n01, found.n00, found.differ) == (2, 2, 1, 2, 4)
+    assert found.z == pytest.approx((2 - 1) / math.sqrt(3))
+    assert found.z_literal == pytest.approx(math.sqrt(4) * (2 * 2 / 4 - 1))  # sqrt(N) (2x - 1), x = 2 of 4
+    turned = mcnemar(labels, second, first)
+    assert turned.z == -found.z
+
+
+def test_both_forms_of_z_agree_where_one_of_two_is_right() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 500)  # with two classes, those that differ are those of which one is right
+    a, b = (np.where(rng.random(500) < share, labels, 1 - labels) for share in (0.8, 0.7))
+    found = mcnemar(labels, a, b)
+    assert found.z == pytest.approx(found.z_literal)
+    assert found.differ == found.n10 + found.n01
+    tails = sum(
+        math.comb(found.differ, k)
+        for k in range(found.differ + 1)
+        if abs(2 * k - found.differ) >= abs(found.n10 - found.n01)
+    )
+    assert found.p == pytest.approx(tails / 2**found.differ)
+
+
+def test_equal_predictions_show_nothing() -> None:
+    found = mcnemar([0, 1], [0, 0], [0, 0])
+    assert (found.z, found.z_literal, found.p) == (0, 0, 1)
+
+
+def test_the_published_z_of_the_thesis() -> None:
+    """Table 2 at 0.7: 0.7257 and 0.7273 of 10,000 images and z = 1.47 mean 118 images on which one is right."""
+    right = round((118 + 16) / 2)
+    labels = np.zeros(10_000, int)
+    multi, single = np.ones(10_000, int), np.ones(10_000, int)
+    multi[:right], single[right:118] = 0, 0
+    both = round(0.7273 * 10_000) - right
+    multi[200 : 200 + both] = single[200 : 200 + both] = 0
+    assert mcnemar(labels, multi, single).z == pytest.approx(1.47, abs=0.005)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pairs_against_scipy_and_enumeration(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(0.3, 1, 7), rng.normal(0, 1, 7)
+    found = paired(a, b)
+    theirs = stats.ttest_rel(a, b)
+    interval = theirs.confidence_interval(0.95)
+    assert (found.difference, found.p) == pytest.approx((float((a - b).mean()), theirs.pvalue))
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    sums = [
+        abs(sum(s * d for s, d in zip(signs, a - b, strict=True)))
+        for signs in itertools.product((1, -1), repeat=7)
+    ]
+    assert found.p_signs == pytest.approx(np.mean([one >= abs((a - b).sum()) - 1e-12 for one in sums]))
+    mean, half = spread(list(a - b))
+    assert (mean - half, mean + half) == pytest.approx((interval.low, interval.high))
+
+
+def test_many_pairs_are_drawn_and_near_the_t_test() -> None:
+    rng = np.random.default_rng(1)
+    d = rng.normal(0.3, 1, 40)
+    found = paired(d, np.zeros(40))
+    assert found.p_signs == pytest.approx(found.p, abs=0.02)
+
+
+def test_single_and_equal_pairs() -> None:
+    one = paired([0.5], [0.25])
+    assert (one.count, one.difference) == (1, 0.25)
+    assert math.isnan(one.p)
+    assert one.as_json()["p"] is None
+    same = paired([1, 2, 3], [1, 2, 3])
+    assert (same.p, same.p_signs) == (1, 1)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    for i, value in enumerate((0.80, 0.82, 0.81, 0.83), 1):
+        write_run(tmp_path / f"a_s{i}", (0.1, value), seed=i)
+        write_run(tmp_path / f"b_s{i}", (0.1, value + 0.02 + 0.001 * i), seed=i, base_lr=0.01, outputs=8)
+    return tmp_path
+
+
+def test_runs_of_other_seeds_are_groups(two: Path) -> None:
+    found = compare_runs([two], test=False)
+    assert [(group.name, len(group.runs)) for group in found.groups] == [("a", 4), ("b", 4)]
+    assert found.outputs[0] == "accuracy"
+    assert found.settings == {"base_lr": ["0.1", "0.01"], "ip.inner_product_param.num_output": ["4", "8"]}
+    own = found.against[0].pairs["accuracy"]
+    assert own.count == 4
+    assert own.difference == pytest.approx(0.0225)
+    assert own.p < 0.001
+    text = "\n".join(found.lines())
+    assert "b against a" in text
+    assert "accuracy: +0.0225 over 4 seeds" in text
+    assert "better" in text
+    assert "-base_lr: 0.1" in text
+    assert "+base_lr: 0.01" in text
+    assert json.loads(json.dumps(found.as_json()))["against_first"][0]["paired"]["accuracy"]["count"] == 4
+
+
+def test_seeds_that_only_one_has_do_not_count(two: Path) -> None:
+    write_run(two / "c_s3", (0.9,), seed=3, base_lr=0.5)
+    write_run(two / "c_s9", (0.9,), seed=9, base_lr=0.5)
+    found = compare_runs(
+        [two / "a_s3", two / "a_s4", two / "c_s3", two / "c_s9"], output="accuracy", test=False
+    )
+    assert found.against[0].pairs["accuracy"].count == 1
+    assert "one pair" in "\n".join(found.lines())
+
+
+def test_without_weights_that_is_said(two: Path) -> None:
+    found = compare_runs([two / "a_s1", two / "b_s1"])
+    assert "keeps no weights" in "\n".join(found.lines())
+
+
+def test_what_cannot_be_compared(two: Path) -> None:
+    with pytest.raises(NetspecError, match="differ in their seeds alone"):
+        compare_runs([two / "a_s1", two / "a_s2"], test=False)
+    with pytest.raises(NetspecError, match="has an output 'acuracy'; did you mean"):
+        compare_runs([two / "a_s1", two / "b_s1"], output="acuracy", test=False)
+    with pytest.raises(NetspecError, match="no such run folder"):
+        compare_runs([two / "a_s1", two / "none"], test=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("trained")
+    (root / "linear_solver.prototxt").write_text(LINEAR)
+    for name, rate in (("slow", "0.01"), ("fast", "0.5")):
+        fit(root / "linear_solver.prototxt", overrides=[f"base_lr={rate}"], out=root / name, progress=False)
+    return root
+
+
+def test_predictions_are_those_of_the_confusion(trained: Path) -> None:
+    labels, taken = predictions(trained / "fast")
+    (whole,) = confusion(trained / "fast")
+    counts = np.zeros((10, 10), int)
+    np.add.at(counts, (labels.numpy(), taken.numpy()), 1)
+    assert np.array_equal(counts, whole.counts.numpy())
+
+
+def test_mcnemar_of_trained_runs(trained: Path) -> None:
+    found = compare_runs([trained / "slow", trained / "fast"])
+    ((seed, test),) = found.against[0].tests
+    assert seed == 1
+    assert test.examples == 100
+    gain = found.groups[1].by_seed("accuracy")[1] - found.groups[0].by_seed("accuracy")[1]
+    assert (test.n10 - test.n01) / 100 == pytest.approx(gain, abs=1e-6)
+    assert "z = " in "\n".join(found.lines())
+
+
+def test_the_command(trained: Path, two: Path) -> None:
+    def call(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["compare", *words])
+        return result.exit_code, result.output
+
+    code, output = call(str(two / "a_s1"), str(two / "b_s1"), "--no-test", "--json")
+    assert (code, json.loads(output)["groups"][1]["name"]) == (0, "b_s1")
+    code, output = call("--blobs", str(trained / "slow"), str(trained / "fast"))
+    assert code == 1
+    assert "departs from" in output
+    net = str(trained / "slow" / "net.prototxt")
+    weights = ["--weights-a", str(trained / "slow"), "--weights-b", str(trained / "slow")]
+    code, output = call(net, net, *weights)
+    assert code == 0, output
+    assert "agree" in output
