@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from netspec.data.files.whole import write_whole
 from netspec.errors import NetspecError
 
 if TYPE_CHECKING:
@@ -37,10 +39,11 @@ def figure(width: float, height: float, constrained: bool = False) -> Figure:
 
 
 def write(fig: Figure, path: Path, dpi: float = 150.0) -> Path:
-    """Save by suffix; text in SVG stays text, and two runs give the same bytes."""
+    """Save by suffix, whole or not at all; text in SVG stays text, and two runs give the same bytes."""
     from matplotlib import rc_context
 
-    suffix = path.suffix.lower()
+    suffix, buffer = path.suffix.lower(), io.BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "netspec", "pdf.fonttype": 42}):
-        fig.savefig(path, format=suffix[1:], dpi=dpi, metadata=_REPRODUCIBLE.get(suffix))
+        fig.savefig(buffer, format=suffix[1:], dpi=dpi, metadata=_REPRODUCIBLE.get(suffix))
+    write_whole(path, buffer.getvalue())
     return path

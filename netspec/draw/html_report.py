@@ -10,13 +10,16 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from netspec.data.files.whole import write_whole
 from netspec.draw.canvas import DrawError, check_path
 from netspec.draw.network import graph
 from netspec.draw.plots import Metrics, Series, curves, read_metrics
 from netspec.draw.text import number
+from netspec.errors import DataError
 from netspec.net import summary
 from netspec.net.graph import Graph
 from netspec.net.net import Net
+from netspec.schema.regular import read_regular
 from netspec.schema.spec import NetSpec
 
 METRICS, FACTS = "metrics.jsonl", "run.json"
@@ -49,9 +52,10 @@ def report(
         raise DrawError(f"{folder}: holds no run ({FACTS}, {METRICS} or a prototxt)")
     from markupsafe import Markup
 
+    notes = facts.get("notes")
     page = _template().render(
         title=str(facts.get("name") or folder.resolve().name),
-        notes=[str(note) for note in facts.get("notes", [])],
+        notes=[str(note) for note in notes] if isinstance(notes, list) else [],
         figures=_figures(facts, metrics),
         tests=_tests(metrics),
         curves=Markup(_inline_curves(folder / METRICS)) if metrics else "",
@@ -62,7 +66,7 @@ def report(
         graph=Markup(_inline_graph(net, use_dot)) if net is not None else "",
         files=[*texts, *([(FACTS, json.dumps(facts, indent=2, ensure_ascii=False))] if facts else [])],
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page.encode())  # in the place of what is there, also of a link
     return path
 
 
@@ -75,8 +79,8 @@ def _template() -> Any:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
+        return read_regular(path).decode("utf-8", "replace")
+    except (OSError, DataError) as error:
         raise DrawError(f"{path}: cannot be read: {error}") from error
 
 
@@ -85,7 +89,7 @@ def _facts(path: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(_read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DrawError(f"{path}: not JSON: {error}") from error
     if not isinstance(found, dict):
         raise DrawError(f"{path}: must hold one JSON object; found {type(found).__name__}")
@@ -126,7 +130,7 @@ def _test(name: str, series: Series) -> tuple[str, str, str, str, str]:
 def _images(folder: Path) -> list[tuple[str, str]]:
     """(name, base64) of the folder's PNG pictures, but the plot that the report draws itself."""
     files = sorted(path for path in folder.glob("*.png") if path.name != OWN_PLOT)
-    return [(path.stem.replace("_", " "), base64.b64encode(path.read_bytes()).decode()) for path in files]
+    return [(path.stem.replace("_", " "), base64.b64encode(read_regular(path)).decode()) for path in files]
 
 
 def _inline_curves(metrics: Path) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from netspec.draw.canvas import DrawError, check_path, figure, write
+from netspec.errors import DataError
+from netspec.schema.regular import read_regular
 
 Series = dict[int, float]
 """Values by iteration; what a resumed run wrote again replaces what stood there."""
@@ -52,8 +54,8 @@ def read_metrics(path: str | Path) -> Metrics:
     """
     path = Path(path)
     try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
+        lines = read_regular(path).split(b"\n")
+    except (OSError, DataError) as error:
         raise DrawError(f"{path}: cannot be read: {error}") from error
     found = Metrics()
     for line in lines:

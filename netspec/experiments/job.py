@@ -20,6 +20,7 @@ from netspec.run.evaluate import evaluate
 from netspec.run.fit import Run, fit
 from netspec.run.folder import METRICS, Metrics
 from netspec.run.stopping import BEST, Aim, value_of
+from netspec.schema.regular import append_regular
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def logged(path: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
-    with open(path, "a", encoding="utf-8") as file:
+    with append_regular(path) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from netspec.data.files.whole import write_whole
 from netspec.errors import NetspecError
+from netspec.schema.regular import append_regular, read_regular
 
 POINT, RESULT, RENDERED, LOCK, ATTEMPTS, LOG = (
     "point.json", "result.json", "rendered.prototxt", ".claim", "attempts", "log.txt"
@@ -68,10 +69,10 @@ def read_result(folder: Path) -> Result | None:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_regular(path))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise NetspecError(f"{path}: cannot be read: {error}") from None
     if not isinstance(found, dict):
         raise NetspecError(f"{path}: cannot be read: holds no mapping")
@@ -99,7 +100,7 @@ def write_point(folder: Path, point: Mapping[str, Any], text: str | None) -> Non
 def claim(folder: Path) -> IO[str] | None:
     """Lock a run for this process; None where another one works on it. Closing the file lets go of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / LOCK, "a", encoding="utf-8")  # noqa: SIM115 - held as long as the run
+    file = append_regular(folder / LOCK)
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -117,7 +118,7 @@ def claim(folder: Path) -> IO[str] | None:
 
 def count_attempt(folder: Path) -> int:
     """Note that the run begins or goes on; gives how often it has."""
-    with open(folder / ATTEMPTS, "a", encoding="utf-8") as file:
+    with append_regular(folder / ATTEMPTS) as file:
         file.write(f"{os.getpid()}\n")
     return attempts(folder)
 

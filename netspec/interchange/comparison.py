@@ -20,6 +20,7 @@ from netspec.net import reading
 from netspec.net.make import make_net
 from netspec.net.net import Net
 from netspec.schema import spec
+from netspec.schema.regular import read_regular
 from netspec.schema.spec import TEST
 
 TOLERANCE = 1e-4
@@ -164,7 +165,7 @@ def values_of(model: Net | str | Path, feeds: Mapping[str, Tensor]) -> list[Valu
     """Every blob of a net in order, or the outputs of an ONNX file."""
     if not isinstance(model, Net):
         outputs = run_onnx(
-            Path(model).read_bytes(), {name: np.asarray(v) for name, v in feeds.items()}, str(model)
+            read_regular(Path(model)), {name: np.asarray(v) for name, v in feeds.items()}, str(model)
         )
         return [Value((name, 0), name, "ONNX", values) for name, values in outputs.items()]
     missing = [name for name in model.input_names if name not in feeds]

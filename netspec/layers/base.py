@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import inf, isfinite, prod
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
@@ -92,6 +92,8 @@ class Layer(nn.Module):
     param_field: ClassVar[str | None] = None
     spreads: ClassVar[tuple[int, ...]] = ()
     """Blobs (1, C, H, W) that take weights of another image size: the mean of each channel everywhere."""
+    MOST_ENTRIES: ClassVar[int] = 1 << 20
+    """Bound of what a layer counts one by one while it is set up: classes, steps, pixels of a side."""
     looks_for: ClassVar[tuple[str, ...]] = ()
     """Attributes that `look` sets, with values that JSON can hold."""
 
@@ -303,6 +305,18 @@ class Layer(nn.Module):
         if path and path[0] in own and self.param_field is not None:
             path = (self.param_field, *path)
         raise SpecError([self.spec.problem(message, *path)])
+
+    def positive(self, *fields: str, most: float = inf) -> None:
+        """`fail` at the first of these fields of its own whose value, or one of whose values, is not finite, above 0
+        and at most `most`.
+        """
+        for name in fields:
+            value = getattr(self.param, name)
+            for i, one in enumerate(value if isinstance(value, Sequence) else [value]):
+                place = (name, i) if isinstance(value, Sequence) else (name,)
+                if not (isfinite(one) and 0 < one <= most):
+                    bound = f" and at most {most:g}" if isfinite(most) else ""
+                    self.fail(f"{name} must be > 0{bound}, found {one:g}", *place)
 
     def axis(self, axis: int, rank: int, *path: str | int) -> int:
         """A possibly negative axis as 0..rank-1; SpecError at field `path` when outside."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netspec.errors import NetspecError, did_you_mean, nearest
+from netspec.errors import NetspecError, did_you_mean, nearest, one_line
 
 Filler = Callable[[Tensor, Any, torch.Generator | None], None]
 
@@ -44,7 +44,17 @@ def fill(blob: Tensor, filler: Any, generator: torch.Generator | None, strict: b
     if filler.sparse >= 0 and name != "gaussian":
         raise FillerError(f"filler {name!r} does not take `sparse`; only 'gaussian' does")
     with torch.no_grad():
-        fillers[name](blob, filler, generator)
+        try:
+            fillers[name](blob, filler, generator)
+        except (
+            ArithmeticError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:  # numbers that torch does not take
+            raise FillerError(
+                f"filler {name!r} cannot fill {tuple(blob.shape)}: {one_line(error)}"
+            ) from error
 
 
 STRICT = ("bilinear_old", "rects_short")
@@ -232,6 +242,10 @@ def rects_short(blob: Tensor, filler: Any, generator: torch.Generator | None) ->
     draw_rects(blob, filler, generator, shorter=1)
 
 
+MOST_RECTS = 10_000
+"""Rectangles of a sample: they are drawn one by one."""
+
+
 def draw_rects(blob: Tensor, filler: Any, generator: torch.Generator | None, shorter: int) -> None:
     if blob.dim() != 4:
         raise FillerError(f"filler 'rects' needs a blob (N, C, H, W), found {tuple(blob.shape)}")
@@ -247,6 +261,8 @@ def draw_rects(blob: Tensor, filler: Any, generator: torch.Generator | None, sho
     blob.zero_()
     if filler.max_rects <= 0 or filler.max_width <= 0:
         return
+    if max(filler.min_rects, filler.max_rects) > MOST_RECTS:
+        raise FillerError(f"filler 'rects': more than {MOST_RECTS} are not drawn")
     count = filler.min_rects + draw(filler.max_rects - filler.min_rects)
     for sample in blob:
         for _ in range(count):

@@ -355,7 +355,7 @@ def activation_pages(
     if image is None:
         pixels = trained.images(begin=0, end=1)[0]
     else:
-        pixels = resize(decode(Path(image).read_bytes(), c == 3, str(image)), h, w)[None]
+        pixels = resize(decode(Path(image), c == 3, str(image)), h, w)[None]
     inputs = [trained.from_pixels(pixels)]
     others = [trained.net.shapes[slot] for slot in trained.net.graph.inputs[1:]]
     inputs += [torch.zeros((1, *shape[1:]), device=trained.device) for shape in others]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
+from typing import Any
 
 from netspec.errors import Problem, SpecError, nearest, one_edit
 from netspec.layers import Layer, registry
 from netspec.layers.fillers import unknown_types
+from netspec.net.tripped import at_layer
+from netspec.schema.descriptors import is_repeated
 from netspec.schema.forks import FORK_LAYERS
 from netspec.schema.spec import LayerSpec, NetSpec, loss_weights
 
@@ -104,7 +108,7 @@ class _Wiring:
             self.broken.update(layer.tops)
             return
         layer = with_automatic_tops(layer, kind)
-        for path, text in unknown_types(layer.message):
+        for path, text in (*unknown_types(layer.message), *long_shapes(layer.message)):
             self.problem(layer, text, *path)
         self.check_arity(layer, kind)
         writes = [self.write(index, layer, i, name) for i, name in enumerate(layer.tops)]
@@ -182,10 +186,31 @@ class _Wiring:
         self.problems.append(layer.problem(message, *path))
 
 
+MOST_AXES = 32
+"""Of a blob, as in Caffe (kMaxBlobAxes)."""
+
+
+def long_shapes(
+    message: Any, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """(path, what is wrong) for every BlobShape in a message that has too many axes."""
+    if message.DESCRIPTOR.name == "BlobShape" and len(message.dim) > MOST_AXES:
+        yield (*path, "dim", MOST_AXES), f"a shape has at most {MOST_AXES} axes, found {len(message.dim)}"
+    for known, value in message.ListFields():
+        if known.message_type is None or known.name == "blobs":
+            continue
+        if is_repeated(known):
+            for i, one in enumerate(value):
+                yield from long_shapes(one, (*path, known.name, i))
+        else:
+            yield from long_shapes(value, (*path, known.name))
+
+
 def kind_of(layer: LayerSpec) -> type[Layer] | None:
     """The class that computes a layer; None where its type is unknown."""
     kind = registry.get(layer.type)
-    return None if kind is None else kind.kind_for(layer)
+    with at_layer(layer, "its fields cannot be read"):
+        return None if kind is None else kind.kind_for(layer)
 
 
 def unknown_type(layer: LayerSpec, hints: bool = True) -> Problem:

@@ -14,6 +14,7 @@ from torch import nn
 from netspec.errors import Problem, SpecError
 from netspec.layers.base import Layer
 from netspec.net.graph import Graph
+from netspec.net.tripped import at_layer
 
 
 @dataclass
@@ -153,7 +154,8 @@ def materialise(params: Sequence[Param], layers: Sequence[Layer], seed: int | No
         for j, blob in enumerate(metas):
             layer.blobs[j] = fresh.get(id(blob), blob)
         if own:
-            layer.fill(own, generator)
+            with at_layer(layer.spec, "its blobs cannot be filled"):
+                layer.fill(own, generator)
     for param in params:
         param.value = layers[param.users[0][0]].blobs[param.users[0][1]]
 

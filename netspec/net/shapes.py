@@ -14,6 +14,7 @@ from netspec.layers.base import Layer, Shape
 from netspec.layers.consent import NoConsent
 from netspec.net.graph import Graph, Step
 from netspec.net.meta import without_compiler
+from netspec.net.tripped import at_layer
 
 
 def shape_pass(
@@ -58,7 +59,8 @@ def walk_shapes(
     problems: list[Problem] = []
     for step in graph.steps:
         try:
-            layer = step.kind(step.layer, step.layer.phase(graph.spec.phase))
+            with at_layer(step.layer, "cannot be made"):
+                layer = step.kind(step.layer, step.layer.phase(graph.spec.phase))
             layers.append(layer)
             if any(shapes[slot] is None for slot in step.reads):
                 continue  # a mistake above is reported already
@@ -81,22 +83,18 @@ def top_shapes(
     if step.kind.is_source:
         if all(name in given for name in names):
             return [tuple(given[name]) for name in names]
-        own = [
-            tuple(given.get(name, shape)) for name, shape in zip(names, layer.source_shapes(), strict=True)
-        ]
+        with at_layer(step.layer, "cannot tell its shapes"):
+            sizes = layer.source_shapes()
+        own = [tuple(given.get(name, shape)) for name, shape in zip(names, sizes, strict=True)]
         for name, shape in zip(names, own, strict=True):
             if any(size < 0 for size in shape):
                 raise SpecError([step.layer.problem(f"top {name!r} would have shape {shape}")])
         return own
     bottoms = [shapes[slot] for slot in step.reads]
-    layer.setup(*bottoms)
-    try:
-        with torch.no_grad(), without_compiler():
-            tops = layer.infer(*(torch.empty(shape, device="meta") for shape in bottoms))
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise SpecError(
-            [step.layer.problem(f"bottom shapes {bottoms} do not fit: {_first_line(error)}")]
-        ) from error
+    with at_layer(step.layer, f"cannot be set up for bottoms of shape {bottoms}"):
+        layer.setup(*bottoms)
+    with at_layer(step.layer, f"bottom shapes {bottoms} do not fit"), torch.no_grad(), without_compiler():
+        tops = layer.infer(*(torch.empty(shape, device="meta") for shape in bottoms))
     for name, top in zip(names, tops, strict=True):
         if any(size < 1 for size in top.shape):
             raise SpecError(
@@ -107,7 +105,3 @@ def top_shapes(
                 ]
             )
     return [tuple(top.shape) for top in tops]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -33,6 +33,7 @@ from netspec.errors import NetspecError
 from netspec.interchange.snapshot_files import STATE, iteration_of, states
 from netspec.run.experiment import Experiment
 from netspec.run.lock import Lock
+from netspec.schema.regular import append_regular, read_regular
 
 METRICS = "metrics.jsonl"
 
@@ -93,7 +94,8 @@ class Folder:
         aside = next(p for n in range(1, 10**6) if not (p := self.path / "abandoned" / str(n)).exists())
         (aside / "snapshots").mkdir(parents=True)
         for path in (*self.path.glob("*.prototxt"), *self.path.glob("run.json"), *self.path.glob(METRICS)):
-            shutil.copy2(path, aside)
+            if path.is_file():
+                shutil.copy2(path, aside)
         for path in sorted(later, key=lambda path: not path.name.endswith(STATE)):
             path.rename(aside / "snapshots" / path.name)
         return aside
@@ -122,7 +124,7 @@ class Folder:
         if not path.exists():
             return {}
         try:
-            known = json.loads(path.read_bytes())
+            known = json.loads(read_regular(path))
         except (ValueError, RecursionError):
             return None
         return known if isinstance(known, dict) else None
@@ -166,7 +168,7 @@ class Metrics:
         entry = {"kind": kind, "iteration": iteration, **plain(values)}
         line = json.dumps(entry, allow_nan=False)
         try:
-            with open(self.path, "a", encoding="utf-8") as file:
+            with append_regular(self.path) as file:
                 file.write(line + "\n")
         except OSError as error:  # a full disk does not say whose write it refuses
             raise OSError(error.errno, error.strerror, str(self.path)) from None
@@ -179,7 +181,7 @@ class Metrics:
 
     def look(self) -> tuple[list[dict[str, Any]], int]:
         """The whole lines, and how many others were left out."""
-        return parse_lines(self.path.read_bytes()) if self.path.exists() else ([], 0)
+        return parse_lines(read_regular(self.path)) if self.path.exists() else ([], 0)
 
     def rewind(self, iteration: int) -> int:
         """Forget lines from `iteration` on: a run resumed there writes them again; gives how many damaged ones went."""

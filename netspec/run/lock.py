@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from netspec.errors import NetspecError
+from netspec.schema.regular import append_regular
 
 NAME = ".lock"
 """Of the file in the folder; it holds who has the folder, and goes with the lock."""
@@ -28,7 +29,7 @@ class Lock:
 
     def _taken(self) -> IO[str] | None:
         """The lock's file, held by this process; None where it was let go, and removed, while we opened it."""
-        file = open(self.path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115 - open while held
+        file = append_regular(self.path)
         try:
             held = lock(file)
         except BaseException:

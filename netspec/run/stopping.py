@@ -18,6 +18,7 @@ from torch import Tensor
 from netspec.errors import Position, SnapshotError, SpecError, did_you_mean
 from netspec.interchange import safetensors
 from netspec.net.net import Net
+from netspec.schema.regular import read_regular
 
 Results = Sequence[Mapping[str, Any]]
 """Outputs of each test net."""
@@ -198,6 +199,11 @@ def read_best(folder: Path) -> dict[str, Any] | None:
     path = folder / BEST
     if not path.is_file():
         return None
-    header = safetensors.read_header(path, path.read_bytes())
-    found: dict[str, Any] = json.loads(header["__metadata__"]["info"])
+    header = safetensors.read_header(path, read_regular(path))
+    try:
+        found = json.loads(header["__metadata__"]["info"])
+    except (KeyError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise SnapshotError(f"{path}: its header does not say what was best in it")
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import TextIO
 
 from netspec.errors import DataError
 
@@ -44,6 +45,16 @@ def read_regular(path: Path) -> bytes:
     """The bytes of a regular file; DataError for a special one, OSError where it cannot be read."""
     refuse_special(path)
     return path.read_bytes()
+
+
+def append_regular(path: Path) -> TextIO:
+    """A text file of a folder's own, opened to be appended to. Raises DataError where a link, a device or a pipe is in
+    its place: a folder of somebody else's must not lead our writing elsewhere.
+    """
+    if path.is_symlink():
+        raise DataError(f"{path}: is a link; what is written here must not reach another file, so remove it")
+    refuse_special(path)
+    return open(path, "a+", encoding="utf-8", errors="replace")
 
 
 def most_unpacked(size: int) -> int:

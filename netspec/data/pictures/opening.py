@@ -15,6 +15,7 @@ from netspec.data.pictures.arrays import arrays_of, of_arrays
 from netspec.data.pictures.collection import Pictures
 from netspec.data.sources.database import open_database
 from netspec.errors import DataError, no_such_file
+from netspec.schema.regular import read_regular
 
 SUFFIXES = (
     ".png",
@@ -123,7 +124,7 @@ def in_list(path: Path) -> tuple[list[Path], list[str]]:
     working directory; the class of each, "" where none is given.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_regular(path).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is neither a picture nor a list of pictures ({error})") from error
     files, kinds = [], []

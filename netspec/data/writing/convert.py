@@ -22,6 +22,7 @@ from netspec.data.sources.database import need, open_database
 from netspec.data.sources.hdf5 import Hdf5Writer
 from netspec.data.sources.lists import integer
 from netspec.errors import DataError, did_you_mean
+from netspec.schema.regular import read_regular
 
 COMMIT = 1000
 """Records between commits, as Caffe's tools do."""
@@ -127,7 +128,7 @@ def from_list(
     """
     lines = []
     try:
-        for at, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
+        for at, line in enumerate(read_regular(source).decode("utf-8").splitlines(), 1):
             name, _, label = line.strip().rpartition(" ")
             if line.strip():
                 number = integer(label)
@@ -158,7 +159,7 @@ def from_list(
         if encoded:
             kind = encoded if isinstance(encoded, str) else path.suffix[1:]
             as_it_is = size is None and kind_of(path.suffix[1:]) == kind_of(kind)
-            data = path.read_bytes() if as_it_is else encode(image, kind, str(path))
+            data = read_regular(path) if as_it_is else encode(image, kind, str(path))
         yield Example(f"{i:08}_{name}", image, number, data)
     if unread is not None and first is None:
         raise DataError(f"{source}: none of its {len(lines)} pictures can be read; the first: {unread}")

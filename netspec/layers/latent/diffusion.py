@@ -34,6 +34,7 @@ class OfDiffusion(Layer):
     def read_steps(self) -> None:
         p = self.param
         self.require(p.steps >= 2, "steps", "steps must be at least 2")
+        self.positive("steps", most=self.MOST_ENTRIES)
         beta = betas(int(p.steps), float(p.min_beta), float(p.first_beta))
         self.register_buffer("beta", beta.float(), persistent=False)
         self.register_buffer("left", (1 - beta).cumprod(0).float(), persistent=False)
@@ -121,6 +122,7 @@ class TemporalReadout(Layer):
         p, x = self.param, shapes[0]
         if p.bumps < 2 or p.steps < 2:
             self.fail("bumps and steps must be at least 2", "bumps")
+        self.positive("bumps", "steps", most=self.MOST_ENTRIES)
         if len(x) < 2 or x[1] % p.bumps:
             self.fail(f"bumps {p.bumps} does not divide the channels of {x}", "bumps")
         if shapes[1] != x[:1]:

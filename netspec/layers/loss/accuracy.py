@@ -78,7 +78,7 @@ class SegAccuracy(Layer):
             self.fail(f"needs scores (N, C, H, W), found shape {shapes[0]}", "bottom", 0)
         check_labels(self, shapes[0], shapes[1], 1)
         number = shapes[0][1]
-        self.ignore = tuple(self.param.ignore_label)
+        self.ignore = tuple(sorted({label for label in self.param.ignore_label if 0 <= label < number}))
         if not self.param.reset:
             self.register_buffer("counts", torch.zeros(number, number))
 

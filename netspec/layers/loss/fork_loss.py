@@ -46,7 +46,7 @@ class SmoothL1Loss(Layer):
     def setup(self, *shapes: Shape) -> None:
         for i, shape in enumerate(shapes[1:], 1):
             check_same(self, shapes[0], shape, i)
-        self.require(self.param.sigma > 0, "sigma", f"sigma must be > 0, found {self.param.sigma}")
+        self.positive("sigma")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         a = bottoms[0]

@@ -43,6 +43,7 @@ class PriorBox(Layer):
         for i, shape in enumerate(shapes):
             self.require(len(shape) == 4, ("bottom", i), f"needs blobs (N, C, H, W), found {shape}")
         self.require(p.min_size and min(p.min_size) > 0, "min_size", "needs min_size > 0")
+        self.positive("min_size", "max_size", "variance")
         if p.max_size and len(p.max_size) != len(p.min_size):
             self.fail(f"{len(p.max_size)} max_size values for {len(p.min_size)} min_size values", "max_size")
         for i, (low, high) in enumerate(zip(p.min_size, p.max_size, strict=False)):
@@ -50,8 +51,8 @@ class PriorBox(Layer):
                 self.fail(f"max_size {high:g} must be greater than min_size {low:g}", "max_size", i)
         if len(p.variance) not in (0, 1, 4) or any(v <= 0 for v in p.variance):
             self.fail(f"needs 1 or 4 positive variances, found {list(p.variance)}", "variance")
-        if any(ratio <= 0 for ratio in p.aspect_ratio):
-            self.fail(f"aspect ratios must be > 0, found {list(p.aspect_ratio)}", "aspect_ratio")
+        self.positive("aspect_ratio")
+        self.require(len(p.aspect_ratio) <= 1000, "aspect_ratio", f"has {len(p.aspect_ratio)} aspect ratios")
         given = list(p.variance) or [0.1]
         self.variances = given if len(given) == 4 else given * 4
         self.image = self.pair("img_size", "img_h", "img_w")
@@ -279,7 +280,7 @@ class DetectionEvaluate(Layer):
         for i, width in enumerate((7, 8)):
             if len(shapes[i]) != 4 or shapes[i][:2] != (1, 1) or shapes[i][3] != width:
                 self.fail(f"needs shape (1, 1, number, {width}), found {shapes[i]}", "bottom", i)
-        self.require(p.num_classes, "num_classes", "needs num_classes > 0")
+        self.positive("num_classes", most=self.MOST_ENTRIES)
         self.require(p.overlap_threshold > 0, "overlap_threshold", "overlap_threshold must be > 0")
         self.labels = [label for label in range(p.num_classes) if label != p.background_label_id]
 

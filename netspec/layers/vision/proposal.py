@@ -62,6 +62,7 @@ class Proposal(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         p = self.param
+        self.positive("base_size", "ratio", "scale")
         boxes = anchors(p.base_size, list(p.ratio) or [0.5, 1, 2], list(p.scale) or [8, 16, 32])
         number = len(boxes)
         for i, each in enumerate((2, 4)):

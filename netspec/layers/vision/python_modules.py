@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from netspec.data.source import Source
-from netspec.errors import DataError
+from netspec.errors import DataError, SpecError
 from netspec.layers.base import Layer, Shape, between, exactly
 from netspec.layers.data import DataLayer
 from netspec.layers.loss.loss import EuclideanLoss
@@ -28,6 +28,8 @@ SCALES, RATIOS, SIDE = (8, 16, 32), (0.5, 1, 2), 16
 """Anchors of py-faster-rcnn (generate_anchors.py)."""
 MOST = {True: (12000, 2000), False: (6000, 300)}
 """Proposals before and after suppression, in TRAIN and else (config.py)."""
+MOST_NUMBER, MOST_LIST = 1e6, 1000
+"""Bounds of what a `param_str` may say."""
 OVERLAP, LEAST_SIZE = 0.7, 16
 ANCHORS, ANCHOR_SHARE, POSITIVE, NEGATIVE = 256, 0.5, 0.7, 0.3
 """Anchors that train the proposals of an image: how many, the share of objects, and from which overlaps."""
@@ -41,11 +43,32 @@ def settings(spec: LayerSpec) -> dict[str, Any]:
     """The `param_str` of a Python layer, read as YAML; {} where it is none."""
     try:
         found = yaml.safe_load(spec.message.python_param.param_str or "{}")
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none, a text without end
         return {}
     if isinstance(found, str):  # such as 'feat_stride': 16 without a space
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def number(spec: LayerSpec, name: str, default: float) -> float:
+    """A number of the `param_str`; SpecError where it is none."""
+    value = settings(spec).get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MOST_NUMBER:
+        raise SpecError([spec.problem(f"{name} of its param_str is no number", "python_param", "param_str")])
+    return value
+
+
+def positive(spec: LayerSpec, name: str, default: Sequence[float]) -> list[float]:
+    """A list of positive numbers of the `param_str`; SpecError where it is none."""
+    values = settings(spec).get(name, default)
+    if (
+        not isinstance(values, list | tuple)
+        or not all(isinstance(value, int | float) and 0 < value < MOST_NUMBER for value in values[:MOST_LIST])
+        or not 0 < len(values) <= MOST_LIST
+    ):
+        text = f"{name} of its param_str is no list of positive numbers"
+        raise SpecError([spec.problem(text, "python_param", "param_str")])
+    return [float(value) for value in values]
 
 
 @stands_for("rpn.proposal_layer", "ProposalLayer")
@@ -58,12 +81,12 @@ class RpnProposal(Proposal):
 
     def __init__(self, spec: LayerSpec, phase: str):
         super().__init__(spec, phase)
-        given, (before, after) = settings(spec), MOST[phase == TRAIN]
+        before, after = MOST[phase == TRAIN]
         self.param = type(spec.message.proposal_param)(
-            feat_stride=int(given.get("feat_stride", SIDE)),
+            feat_stride=int(number(spec, "feat_stride", SIDE)),
             base_size=SIDE,
-            scale=[float(value) for value in given.get("scales", SCALES)],
-            ratio=[float(value) for value in given.get("ratios", RATIOS)],
+            scale=positive(spec, "scales", SCALES),
+            ratio=positive(spec, "ratios", RATIOS),
             pre_nms_topn=before,
             post_nms_topn=after,
             nms_thresh=OVERLAP,
@@ -113,12 +136,9 @@ class RpnAnchorTarget(Layer):
     bottoms, tops, differentiable = between(3, 4), exactly(4), False
 
     def setup(self, *shapes: Shape) -> None:
-        given = settings(self.spec)
-        self.stride, self.border = (
-            float(given.get("feat_stride", SIDE)),
-            float(given.get("allowed_border", 0)),
-        )
-        boxes = anchors(SIDE, list(given.get("ratios", RATIOS)), list(given.get("scales", SCALES)))
+        self.stride = float(number(self.spec, "feat_stride", SIDE))
+        self.border = float(number(self.spec, "allowed_border", 0))
+        boxes = anchors(SIDE, positive(self.spec, "ratios", RATIOS), positive(self.spec, "scales", SCALES))
         self.register_buffer("anchors", boxes, persistent=False)
         if len(shapes[0]) != 4 or shapes[0][0] != 1:
             self.fail(f"needs the scores of one image (1, c, H, W), found {shapes[0]}", "bottom", 0)
@@ -182,7 +202,7 @@ class RpnProposalTarget(Layer):
     bottoms, tops, differentiable = exactly(2), exactly(5), False
 
     def setup(self, *shapes: Shape) -> None:
-        self.classes = int(settings(self.spec).get("num_classes", 0))
+        self.classes = int(number(self.spec, "num_classes", 0))
         if self.classes < 1:
             self.fail("needs num_classes in its param_str", "python_param", "param_str")
         for i, shape in enumerate(shapes):
@@ -236,7 +256,7 @@ class RoiData(ProgramData):
 
     @classmethod
     def likely_shapes(cls, spec: LayerSpec, image: Shape) -> list[Shape] | None:
-        wide = 4 * int(settings(spec).get("num_classes", 21))
+        wide = 4 * int(number(spec, "num_classes", 21))
         known: dict[str, Shape] = {
             "im_info": (1, 3), "gt_boxes": (2, 5), "rois": (REGIONS, 5), "labels": (REGIONS,),
             "bbox_targets": (REGIONS, wide), "bbox_inside_weights": (REGIONS, wide),

@@ -1,0 +1,62 @@
+"""What a layer trips over while it is made: an error at the layer, and at the field that is likely to blame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from netspec.errors import NetspecError, Problem, SpecError, one_line
+from netspec.schema.descriptors import is_repeated
+from netspec.schema.spec import LayerSpec
+
+LARGE = 1 << 24
+"""Numbers from here on are hardly meant."""
+LONG = 1000
+"""So are lists of more values."""
+
+Path = tuple[str | int, ...]
+
+
+@contextmanager
+def at_layer(layer: LayerSpec, what: str) -> Iterator[None]:
+    """Within, an error that is none of ours becomes a SpecError: the layer `what`, the reason, the field.
+
+    An error that carries its place in a note, as those of Python layers do, is left as it is.
+    """
+    try:
+        yield
+    except NetspecError:
+        raise
+    except Exception as error:  # a layer checks what it can think of; its values come from anybody
+        if getattr(error, "__notes__", None):
+            raise
+        raise SpecError([tripped(layer, what, error)]) from error
+
+
+def tripped(layer: LayerSpec, what: str, error: Exception) -> Problem:
+    """The problem of a layer that raised `error`, at its first odd field where it has one."""
+    text = f"{what}: {type(error).__name__}: {one_line(error)}"
+    path, value = next(odd_fields(layer.message), ((), None))
+    if path:
+        written = f"{len(value)} values" if isinstance(value, list) else f"{value:g}"
+        text += f"; {'.'.join(str(part) for part in path if isinstance(part, str))} is {written}"
+    return layer.problem(text, *path)
+
+
+def odd_fields(message: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """(path, value) of the fields that are not finite, negative, or very large, and of very long lists."""
+    for field, value in message.ListFields():
+        own = (*path, field.name)
+        if field.name == "blobs":
+            continue
+        values = list(value) if is_repeated(field) else [value]
+        if len(values) > LONG:
+            yield own, values
+        for i, one in enumerate(values[:LONG]):
+            place = (*own, i) if is_repeated(field) else own
+            if field.message_type is not None:
+                yield from odd_fields(one, place)
+            elif isinstance(one, int | float) and not (math.isfinite(one) and 0 <= one < LARGE):
+                yield place, one
