@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from netspec.cli.options import Device, Seed, Stages, Weights, height_width
 from netspec.errors import DataError
 
+if TYPE_CHECKING:
+    from netspec.data.writing.convert import Example
+
 app = typer.Typer()
 
 Records = Annotated[
-    str, typer.Argument(help="A list of pictures, an idx file, an LMDB or LevelDB, or a data set's name.")
+    str,
+    typer.Argument(
+        help="A list or a folder of pictures, an .npz, .npy, idx or HDF5 file of images, an LMDB or LevelDB, or a data "
+        "set's name."
+    ),
 ]
 Split = Annotated[str, typer.Option(help="Of a named data set: train, validation, whole_train or test.")]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Resize to this height and width.")]
 Root = Annotated[str, typer.Option(help="Folder that the paths of a list are relative to.")]
 Gray = Annotated[bool, typer.Option("--gray", help="Read the pictures of a list as grey levels.")]
 Backend = Annotated[
-    str | None, typer.Option(help="lmdb, leveldb or hdf5; by default by TARGET's ending, else lmdb.")
+    str | None,
+    typer.Option(help="lmdb, leveldb, hdf5 or npz (of a dataset); by default by TARGET's ending, else lmdb."),
 ]
 
 
@@ -50,22 +58,71 @@ def dataset(
         float, typer.Option(help="Factor of the values in HDF5, which nothing scales later.")
     ] = 1.0,
     rows: Annotated[int, typer.Option(help="Rows of one HDF5 file.", min=1)] = 10_000,
+    target_column: Annotated[
+        str, typer.Option("--target", help="Of a table: the column that becomes the label.")
+    ] = "",
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="Of a table: a column to leave out; may be given again.")
+    ] = None,
+    standardise: Annotated[
+        bool, typer.Option(help="Of a table: numbers less their mean, over their deviation.")
+    ] = True,
 ) -> None:
-    """Write images with labels into an LMDB, a LevelDB or HDF5 files."""
-    from netspec.data.writing.convert import from_any, write_database, write_hdf5
+    """Write images with labels, or the rows of a table, into an LMDB, a LevelDB, HDF5 files or an .npz archive.
+    Nothing is left where it fails.
+    """
+    from netspec.data.writing.convert import from_any, is_table
+    from netspec.data.writing.rows import table_records
 
     skipped: list[str] = []
-    records = from_any(source, split=split, labels=labels, root=folder(root), size=height_width(size), color=not gray,
-                       encoded=encoded, same_size=same_size, shuffle=(seed or 0) if shuffle else None,
-                       skip=skipping(skipped))  # fmt: skip
+    beside: dict[str, str] = {}
     kind = (backend or backend_of(target)).lower()
-    if kind != "hdf5":
-        print(f"{target}: {write_database(records, target, kind.upper())} records{left_out(skipped)}")
-        return
-    listed = target if target.suffix == ".txt" else target.with_suffix(".txt")
-    for file in write_hdf5(records, listed, rows, scale=scale):
-        print(file)
-    print(f"{listed}: for `source` of HDF5Data{left_out(skipped)}")
+    if is_table(source):
+        useless = {"--root": root, "--size": size, "--gray": gray, "--encoded": encoded, "--same-size": same_size,
+                   "--labels": labels, "--shuffle": shuffle}  # fmt: skip
+        if given := [name for name, value in useless.items() if value]:
+            raise DataError(f"{source}: is a table; {', '.join(given)} is for pictures")
+        table = table_records(source, target_column, tuple(leave_out or ()), standardise)
+        for note in table.notes:
+            print(f"warning: {note}", file=sys.stderr)
+        records, told = table.records, table.text()
+        beside[f"{target.name.split('.')[0]}_columns.prototxt"] = table.columns()
+    else:
+        if target_column or leave_out or not standardise:
+            raise DataError(
+                f"{source}: is no table, which --target, --leave-out and --no-standardise are for"
+            )
+        records = from_any(source, split=split, labels=labels, root=folder(root), size=height_width(size),
+                           color=not gray, encoded=encoded, same_size=same_size,
+                           shuffle=(seed or 0) if shuffle else None, skip=skipping(skipped))  # fmt: skip
+        told = ""
+    write_records(records, target, kind, beside, rows, scale, skipped)
+    for line in (told, *(str(target.with_name(name)) for name in beside)):
+        print(line) if line else None
+
+
+def write_records(
+    records: Iterator[Example],
+    target: Path,
+    kind: str,
+    beside: dict[str, str],
+    rows: int,
+    scale: float,
+    skipped: list[str],
+) -> None:
+    """Write records to a target of a kind, and say so."""
+    from netspec.data.writing.databases import write_database, write_hdf5, write_npz
+
+    if kind == "npz":
+        print(f"{target}: {write_npz(records, target, scale, beside)} records{left_out(skipped)}")
+    elif kind == "hdf5":
+        listed = target if target.suffix == ".txt" else target.with_suffix(".txt")
+        for file in write_hdf5(records, listed, rows, scale=scale, beside=beside):
+            print(file)
+        print(f"{listed}: for `source` of HDF5Data{left_out(skipped)}")
+    else:
+        count = write_database(records, target, kind.upper(), beside)
+        print(f"{target}: {count} records{left_out(skipped)}")
 
 
 def skipping(skipped: list[str]) -> Callable[[str], None]:
@@ -154,7 +211,9 @@ HDF5 = (".h5", ".hdf5")
 def backend_of(target: Path) -> str:
     """The kind of data set that a name asks for."""
     return (
-        "hdf5"
+        "npz"
+        if target.suffix == ".npz"
+        else "hdf5"
         if target.suffix in (*HDF5, ".txt")
         else "leveldb"
         if "leveldb" in target.name.lower()

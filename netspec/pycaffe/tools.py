@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from netspec.data.files.protos import write_blob
-from netspec.data.writing.convert import from_any, from_cifar, from_idx, from_list, mean_image, write_database
+from netspec.data.writing.convert import from_any, from_cifar, from_idx, from_list, mean_image
+from netspec.data.writing.databases import write_database
 from netspec.errors import NetspecError, did_you_mean
 from netspec.pycaffe import glog
 from netspec.run.evaluate import extract

@@ -54,7 +54,10 @@ FLAGS = {
         "set size target test"
     ),
     "serve": "allow-host body-mb device host open port waiting weights",
-    "dataset": "backend encoded gray labels root rows same-size scale seed shuffle size split",
+    "dataset": (
+        "backend encoded gray labels leave-out no-standardise root rows same-size scale seed shuffle size split "
+        "standardise target"
+    ),
     "mean": "gray root size split",
     "features": "backend batches blob device seed stage weights",
     "convert": "allow-python dynamic-batch net shape weights",

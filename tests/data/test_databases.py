@@ -20,7 +20,7 @@ from netspec.data import feeder
 from netspec.data.files import leveldb
 from netspec.data.files.protos import datum, read_blob, read_datum, write_blob
 from netspec.data.sources.database import LevelDb, Lmdb, open_database
-from netspec.data.writing import convert
+from netspec.data.writing import convert, databases
 from netspec.data.writing.features import write_features
 from netspec.errors import DataError, SpecError
 from netspec.net.make import make_net
@@ -47,7 +47,7 @@ def layer(source: Path, batch: int = 4, more: str = "", backend: str = "LMDB") -
 
 @pytest.mark.parametrize("backend", ["LMDB", "LEVELDB"])
 def test_records_come_in_key_order_round_and_round(tmp_path: Path, backend: str) -> None:
-    assert convert.write_database(examples(), tmp_path / "db", backend) == 10
+    assert databases.write_database(examples(), tmp_path / "db", backend) == 10
     with feeder(net(layer(tmp_path / "db", backend=backend))) as data:
         assert data.shapes == [(4, 3, 5, 4), (4,)]
         labels = []
@@ -65,7 +65,7 @@ def test_records_come_in_key_order_round_and_round(tmp_path: Path, backend: str)
 
 
 def test_two_nets_read_one_file(tmp_path: Path) -> None:
-    convert.write_database(examples(), tmp_path / "db")
+    databases.write_database(examples(), tmp_path / "db")
     first, second = Lmdb(tmp_path / "db"), Lmdb(tmp_path / "db" / "data.mdb")
     first.close()
     assert second.at(13)[0] == b"00000003"
@@ -121,7 +121,7 @@ def test_snappy_refuses_what_is_damaged() -> None:
 def test_mutated_leveldb_files_give_data_errors(tmp_path: Path, data: st.DataObject) -> None:
     source = tmp_path / "source"
     if not source.exists():
-        convert.write_database(examples(), source, "LEVELDB")
+        databases.write_database(examples(), source, "LEVELDB")
         db = plyvel.DB(str(source))
         db.compact_range()
         db.put(b"z", b"1")
@@ -147,8 +147,8 @@ def test_mutated_leveldb_files_give_data_errors(tmp_path: Path, data: st.DataObj
 
 
 def test_wrong_databases_are_named(tmp_path: Path) -> None:
-    convert.write_database(examples(), tmp_path / "lmdb")
-    convert.write_database(examples(), tmp_path / "leveldb", "LEVELDB")
+    databases.write_database(examples(), tmp_path / "lmdb")
+    databases.write_database(examples(), tmp_path / "leveldb", "LEVELDB")
     (tmp_path / "empty").mkdir()
     for source, backend, reason in (
         ("none", "LMDB", "no such database"),
@@ -171,7 +171,7 @@ def test_wrong_databases_are_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="batch_size"):
         net(layer(tmp_path / "leveldb", batch=0, backend="LEVELDB"))
     with pytest.raises(DataError, match="exists"):
-        convert.write_database(examples(), tmp_path / "lmdb")
+        databases.write_database(examples(), tmp_path / "lmdb")
 
 
 def test_datums_raw_float_and_encoded(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_mutated_records_give_data_errors(tail: bytes, place: int, value: int) -
 
 
 def test_records_of_other_size_are_named(tmp_path: Path) -> None:
-    out = convert.LmdbWriter(tmp_path / "db")
+    out = databases.LmdbWriter(tmp_path / "db")
     out.put(b"a", datum(IMAGES[0]))
     out.put(b"b", datum(IMAGES[0][:, :4]))
     out.close()
@@ -233,14 +233,14 @@ def test_records_of_other_size_are_named(tmp_path: Path) -> None:
 def test_lmdb_grows(tmp_path: Path) -> None:
     big = np.zeros((1, 1024, 1024), np.uint8)
     many = (convert.Example(f"{i:03}", big + i, i) for i in range(40))
-    assert convert.write_database(many, tmp_path / "db") == 40
+    assert databases.write_database(many, tmp_path / "db") == 40
     back = list(convert.from_database(tmp_path / "db"))
     assert [example.label for example in back] == list(range(40))
 
 
 @pytest.mark.parametrize("backend", ["LMDB", "LEVELDB"])
 def test_database_round_trip_and_mean(tmp_path: Path, backend: str) -> None:
-    convert.write_database(examples(), tmp_path / "db", backend)
+    databases.write_database(examples(), tmp_path / "db", backend)
     back = list(convert.from_database(tmp_path / "db", backend))
     assert len(back) == 10
     assert (np.stack([example.image for example in back]) == IMAGES).all()
@@ -259,8 +259,8 @@ def test_list_to_database(tmp_path: Path) -> None:
     for i in range(3):
         Image.fromarray(IMAGES[i].transpose(1, 2, 0)[:, :, ::-1]).save(tmp_path / f"{i}.png")
     (tmp_path / "list.txt").write_text("".join(f"{i}.png {i}\n" for i in range(3)))
-    convert.write_database(convert.from_list(tmp_path / "list.txt", f"{tmp_path}/"), tmp_path / "raw")
-    convert.write_database(
+    databases.write_database(convert.from_list(tmp_path / "list.txt", f"{tmp_path}/"), tmp_path / "raw")
+    databases.write_database(
         convert.from_list(tmp_path / "list.txt", f"{tmp_path}/", encoded=True), tmp_path / "encoded"
     )
     for name in ("raw", "encoded"):
@@ -279,7 +279,7 @@ def test_list_to_database(tmp_path: Path) -> None:
 
 
 def test_named_set_to_hdf5_and_back(tmp_path: Path) -> None:
-    files = convert.write_hdf5(convert.from_named("digits", "test"), tmp_path / "digits.txt", rows=200)
+    files = databases.write_hdf5(convert.from_named("digits", "test"), tmp_path / "digits.txt", rows=200)
     assert [os.path.basename(file) for file in files] == ["digits_0.h5", "digits_1.h5"]
     text = f"""layer {{ name: "d" type: "HDF5Data" top: "data" top: "label"
         hdf5_data_param {{ source: "{tmp_path}/digits.txt" batch_size: 290 }} }}"""

@@ -11,7 +11,8 @@ from netspec.data.files.idx import write as write_idx
 from netspec.data.files.images import encode
 from netspec.data.pictures import open_pictures
 from netspec.data.pictures.arrays import of_arrays
-from netspec.data.writing.convert import Example, write_database
+from netspec.data.writing.convert import Example
+from netspec.data.writing.databases import write_database
 from netspec.errors import DataError
 
 RNG = np.random.default_rng(0)

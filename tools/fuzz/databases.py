@@ -12,7 +12,8 @@ from netspec import schema
 from netspec.data import feeder
 from netspec.data.files.images import encode
 from netspec.data.files.protos import datum
-from netspec.data.writing.convert import Example, LmdbWriter, from_database
+from netspec.data.writing.convert import Example, from_database
+from netspec.data.writing.databases import LmdbWriter
 from netspec.net.make import make_net
 from tests.mutations import BYTE_CHANGES, HUGE, Change
 

@@ -1,9 +1,17 @@
-"""Files written whole or not at all: through a temporary file in the same folder, then renamed."""
+"""Files written whole or not at all: through a temporary file or folder in the same folder, then renamed."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
+
+from netspec.errors import DataError
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -30,3 +38,65 @@ def clean(folder: Path) -> None:
     """Remove temporary files that an interrupted write left behind."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """An empty folder beside `target`: what is written into it takes its place in the target's folder at the end, or
+    goes where anything fails, the signals to interrupt and to end among it.
+
+    What a killed process left of the same target is removed first. Errors name the files' places to be.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target)
+    folder = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        folder.mkdir()
+        with ended_by_signal():
+            yield folder
+            for path in sorted(folder.iterdir(), key=lambda one: one.name == target.name):  # the target last
+                os.replace(path, target.with_name(path.name))
+    except DataError as error:
+        raise DataError(str(error).replace(f"{folder}{os.sep}", f"{target.parent}{os.sep}")) from error
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove the folders beside `target` that processes which are no more were writing it into."""
+    for path in target.parent.glob(f".{escape(target.name)}.*.tmp"):
+        number = path.name.split(".")[-2]
+        if path.is_dir() and number.isdecimal() and not alive(int(number)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def alive(process: int) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@contextmanager
+def ended_by_signal() -> Iterator[None]:
+    """Let SIGTERM end the program by an exception, so that what is unfinished can be removed."""
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

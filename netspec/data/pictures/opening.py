@@ -196,7 +196,8 @@ def of_database(path: Path) -> Pictures:
         key, value = database.at(i)
         record = read_datum(value, f"{path}: record {key.decode('utf-8', 'replace')!r}")
         images.clear()
-        images[i], labels[i] = record.image, record.label
+        images[i] = record.image
+        labels[i] = record.label if record.label >= 0 else np.nan
         return record.image
 
     for i in range(database.count):  # labels lie in the records

@@ -1,4 +1,4 @@
-"""Data sets made from others: records -> LMDB, LevelDB, HDF5; the mean image."""
+"""Records of data sets of every kind, to be written into others; the mean image."""
 
 from __future__ import annotations
 
@@ -6,45 +6,59 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-import torch
 
 from netspec import schema
 from netspec.data.files import idx
 from netspec.data.files.idx import Array
 from netspec.data.files.images import decode, encode, resize
 from netspec.data.files.protos import datum, read_datum
+from netspec.data.pictures import Pictures, open_pictures
+from netspec.data.pictures.opening import ARRAYS, SUFFIXES, is_idx, is_list
 from netspec.data.sets import cifar, datasets
 from netspec.data.sets.catalogue import KNOWN
-from netspec.data.sources.database import need, open_database
-from netspec.data.sources.hdf5 import Hdf5Writer
+from netspec.data.sets.tables import TABLES
+from netspec.data.sources.database import open_database
 from netspec.data.sources.lists import integer
+from netspec.data.tables.reading import PARQUET, Rows
+from netspec.data.tables.split import WHOLE_TRAIN
+from netspec.data.tables.table import Layout
 from netspec.errors import DataError, did_you_mean
 from netspec.schema.regular import read_regular
 
-COMMIT = 1000
-"""Records between commits, as Caffe's tools do."""
+MOST_KEY = 500
+"""Characters of a key: an LMDB takes 511 bytes."""
+TABLES_END = (".csv", ".tsv", ".tab", *PARQUET)
+"""Endings of files that are tables whatever they hold."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One record to write: its key, its image (C, H, W), colour in the order B, G, R, and its label.
+    """One record to write: its key, its image (C, H, W), colour in the order B, G, R, and its label, NaN where unknown.
 
     `encoded` holds a picture file's own bytes, written in place of the pixels.
     """
 
     key: str
     image: Array
-    label: int
+    label: float
     encoded: bytes = b""
 
     def datum(self) -> bytes:
-        """The Datum's bytes."""
+        """The Datum's bytes; an unknown label is -1. DataError for a label that is no whole number."""
+        label = UNKNOWN if self.label != self.label else int(self.label)
+        if label != self.label and label != UNKNOWN:
+            raise DataError(
+                f"record {self.key}: the label {self.label:g} is no whole number, as databases hold; write .h5 or .npz"
+            )
         if self.encoded:
-            return bytes(schema.Datum(data=self.encoded, label=self.label, encoded=True).SerializeToString())
-        return datum(self.image, self.label)
+            return bytes(schema.Datum(data=self.encoded, label=label, encoded=True).SerializeToString())
+        return datum(self.image, label)
+
+
+UNKNOWN = -1
+"""The label of a record whose class is not known."""
 
 
 # Where records come from
@@ -186,6 +200,41 @@ def from_database(path: Path, backend: str = "LMDB") -> Iterator[Example]:
         database.close()
 
 
+def from_pictures(pictures: Pictures, shuffle: int | None = None) -> Iterator[Example]:
+    """Pictures of any kind in one size, keyed by their number in 8 digits and their name. shuffle: a seed."""
+    for place, i in enumerate(ordered(len(pictures), shuffle)):
+        name = "" if pictures.names[i] == str(i) else f"_{pictures.names[i]}"
+        yield Example(f"{place:08}{name}"[:MOST_KEY], pictures.image(i), float(pictures.labels[i]))
+
+
+def from_table(rows: Rows, layout: Layout) -> Iterator[Example]:
+    """The rows of a table, each an image (1, 1, D) of its cells as a Table layer gives them, NaN where missing; the
+    class, or the target's value, is the label. Pieces of the table are in memory, one at a time.
+    """
+    places = layout.fit(rows.names, str(rows.path))
+    number = 0
+    for piece in rows.pieces():
+        values, labels = layout.encode(piece, places)
+        for row, label in zip(values, labels.tolist(), strict=True):
+            yield Example(f"{number:08}", row[None, None], label)
+            number += 1
+
+
+def is_table(source: str) -> bool:
+    """Whether a table is meant: by a file's ending, or a named table's name."""
+    path = Path(source)
+    ending = Path(path.name.lower().removesuffix(".gz")).suffix
+    return ending in TABLES_END if path.is_file() else source in TABLES
+
+
+def names_classes(path: Path) -> bool:
+    """Whether a list of pictures gives classes by name, or none: its first line ends with no whole number."""
+    if not is_list(path):
+        return False
+    with open(path, encoding="utf-8") as file:
+        return integer(file.readline().strip().rpartition(" ")[2]) is None
+
+
 def from_any(
     source: str,
     *,
@@ -199,10 +248,18 @@ def from_any(
     shuffle: int | None = None,
     skip: Callable[[str], None] | None = None,
 ) -> Iterator[Example]:
-    """The records of whatever `source` names: a database, an idx file, a list of pictures, or a data set by
-    name. See the functions above for the rest; DataError for what does not apply to its kind.
+    """The records of whatever `source` names: a database, an idx file, a list or a folder of pictures, an array file,
+    or a data set by name. See the functions above for the rest; DataError for what does not apply to its kind.
     """
     path = Path(source)
+    if split != WHOLE_TRAIN and source not in KNOWN:
+        raise DataError(f"{source}: is no named data set, which split {split!r} is for")
+    database = path.is_dir() and ((path / "data.mdb").is_file() or (path / "CURRENT").is_file())
+    own = (path.is_dir() and not database) or path.suffix.lower() in (*ARRAYS, *SUFFIXES)
+    if own or (path.is_file() and not root and names_classes(path)):
+        if root or encoded or same_size:
+            raise DataError(f"{source}: root, encoded and same size are for lists of pictures with numbers")
+        return from_pictures(open_pictures(path, size=size, color=None if color else False), shuffle)
     listed = path.is_file() and not is_idx(path) and path.name != "data.mdb"
     if not listed and (root or encoded or same_size or not color):
         raise DataError(f"{source}: is no list of pictures; root, gray, encoded and same size are for lists")
@@ -223,148 +280,7 @@ def from_any(
     return (replace(one, image=resize(one.image, *size)) for one in found) if size else found
 
 
-def is_idx(path: Path) -> bool:
-    """Whether a file starts as idx files do, compressed or not."""
-    try:
-        with idx.reading(path) as file:
-            idx.header(file, path)
-    except DataError:
-        return False
-    return True
-
-
-# Writing
-
-
-class Writer(Protocol):
-    """Takes key-value pairs into a new database."""
-
-    def put(self, key: bytes, value: bytes) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class LmdbWriter:
-    """A new LMDB that grows as it fills, committed every 1000 records."""
-
-    def __init__(self, path: Path):
-        lmdb = need("lmdb")
-        if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
-            raise DataError(f"{path}: exists; remove it, or choose another name")
-        self.path, self.full = path, lmdb.MapFullError
-        try:
-            self.env = lmdb.open(str(path), map_size=1 << 24)
-        except (lmdb.Error, OSError) as error:
-            raise DataError(f"{path}: cannot be made ({error})") from error
-        self.pending: list[tuple[bytes, bytes]] = []
-
-    def put(self, key: bytes, value: bytes) -> None:
-        if len(key) > self.env.max_key_size():
-            raise DataError(
-                f"{self.path}: the key {key[:40]!r}... is longer than {self.env.max_key_size()} bytes"
-            )
-        self.pending.append((key, value))
-        if len(self.pending) >= COMMIT:
-            self.commit()
-
-    def commit(self) -> None:
-        """Write what is pending; the map grows until it fits."""
-        while self.pending:
-            try:
-                with self.env.begin(write=True) as transaction:
-                    for key, value in self.pending:
-                        transaction.put(key, value)
-                self.pending = []
-            except self.full:
-                self.env.set_mapsize(2 * self.env.info()["map_size"])
-
-    def close(self) -> None:
-        self.commit()
-        self.env.close()
-
-
-class LevelDbWriter:
-    """A new LevelDB."""
-
-    def __init__(self, path: Path):
-        try:
-            import plyvel
-        except ImportError as error:
-            raise DataError(
-                "writing LevelDB needs the library plyvel: pip install plyvel, or write LMDB"
-            ) from error
-        try:
-            self.db = plyvel.DB(str(path), create_if_missing=True, error_if_exists=True)
-        except (plyvel.Error, OSError) as error:
-            raise DataError(f"{path}: cannot be made ({error})") from error
-
-    def put(self, key: bytes, value: bytes) -> None:
-        self.db.put(key, value)
-
-    def close(self) -> None:
-        self.db.close()
-
-
-def writer(path: Path, backend: str) -> Writer:
-    """A writer of a new database of the given kind."""
-    if backend not in ("LMDB", "LEVELDB"):
-        raise DataError(f"no backend {backend!r}; there are LMDB and LEVELDB")
-    return LmdbWriter(path) if backend == "LMDB" else LevelDbWriter(path)
-
-
-def write_database(examples: Iterable[Example], path: Path, backend: str = "LMDB") -> int:
-    """Write records as Datums into a new database; gives their number."""
-    out, n = writer(path, backend), 0
-    try:
-        for example in examples:
-            out.put(example.key.encode(), example.datum())
-            n += 1
-    finally:
-        out.close()
-    return n
-
-
-def write_hdf5(
-    examples: Iterable[Example],
-    path: Path,
-    rows: int = 10_000,
-    tops: tuple[str, str] = ("data", "label"),
-    scale: float = 1.0,
-) -> list[Path]:
-    """Write records into `<stem>_0.h5`, ... of `rows` rows each, and their names into `path`, which HDF5Data
-    reads.
-
-    Values are as in the records (0..255), times `scale`. Raises DataError when images differ in shape.
-    """
-    files: list[Path] = []
-    images: list[Array] = []
-    labels: list[int] = []
-
-    def flush() -> None:
-        if not images:
-            return
-        if len({image.shape for image in images}) > 1:
-            raise DataError(f"{path}: images differ in shape; resize them to one")
-        files.append(path.with_name(f"{path.stem}_{len(files)}.h5"))
-        out = Hdf5Writer(files[-1])
-        out.append(
-            {
-                tops[0]: torch.from_numpy(np.stack(images).astype(np.float32) * np.float32(scale)),
-                tops[1]: torch.tensor(labels, dtype=torch.float32),
-            }
-        )
-        out.close()
-        images.clear()
-        labels.clear()
-
-    for example in examples:
-        images.append(example.image)
-        labels.append(example.label)
-        if len(images) == rows:
-            flush()
-    flush()
-    path.write_text("".join(f"{file}\n" for file in files))
-    return files
+# Reading through them
 
 
 def mean_image(examples: Iterable[Example]) -> Array:

@@ -15,7 +15,7 @@ from torch import Tensor
 from netspec.data.files.idx import Array
 from netspec.data.files.protos import datum
 from netspec.data.sources.hdf5 import Hdf5Writer
-from netspec.data.writing.convert import Writer, writer
+from netspec.data.writing.databases import Writer, writer
 from netspec.errors import DataError, did_you_mean
 
 

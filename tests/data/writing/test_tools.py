@@ -105,12 +105,13 @@ def test_idx_and_named_sets(tmp_path: Path) -> None:
 
 
 def test_mistakes(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     for arguments, words in (
         (("dataset", "digist", tmp_path / "a"), "did you mean 'digits'"),
         (("dataset", "digits", tmp_path / "a", "--gray"), "no list of pictures"),
         (("dataset", pictures, tmp_path / "a", "--size", "28"), "32x48"),
         (("dataset", pictures, tmp_path / "a"), "no such file"),
-        (("mean", tmp_path), "no LMDB"),
+        (("mean", tmp_path / "empty"), "holds no pictures"),
     ):
         with pytest.raises(NetspecError, match=words):
             call(*arguments)
