@@ -90,8 +90,8 @@ class Report:
                 )
             if "run" in found:
                 lines.append(f"    ran {found['run']}")
-        lines += [f"  problem: {problem}" for problem in self.problems]
-        lines += [f"  warning: {warning}" for warning in self.warnings]
+        lines += [f"  problem: {problem.with_code()}" for problem in self.problems]
+        lines += [f"  warning: {warning.with_code()}" for warning in self.warnings]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
@@ -110,6 +110,7 @@ def problem_json(problem: Problem) -> dict[str, Any]:
         "line": place.line if place else None,
         "column": place.column if place else None,
         "message": problem.message,
+        "code": problem.code,
     }
 
 

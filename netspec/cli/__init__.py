@@ -25,6 +25,7 @@ from netspec.cli import (
     writing,
 )
 from netspec.errors import NetspecError, one_line
+from netspec.errors.kinds import code_of, with_code
 from netspec.schema.regular import LARGE, SPECIAL
 
 NARROW = 80
@@ -110,9 +111,13 @@ def main() -> None:
     except (NetspecError, OSError) as error:
         if debug:
             raise
-        reason = str(error)
-        if isinstance(error, OSError) and error.strerror:
-            reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        if isinstance(error, NetspecError):
+            reason = error.with_codes()
+        else:
+            reason = str(error)
+            if error.strerror:
+                reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            reason = with_code(reason, code_of(reason))
         print(f"error: {reason}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:  # of a layer, whose place and bottoms stand in a note

@@ -10,6 +10,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar
 
+from netspec.errors import kinds
+
 
 @dataclass(frozen=True, order=True)
 class Position:
@@ -26,9 +28,23 @@ class Position:
 class NetspecError(Exception):
     """Base of every error that a user can cause and mend; the CLI prints it and exits 2."""
 
+    otherwise: ClassVar[str] = kinds.OF_ANY
+    """The code of messages whose wording is of no kind."""
+
+    @property
+    def code(self) -> str:
+        """The code of its kind, such as "NS202"; docs/errors has a page for each. Of several problems the first's."""
+        return kinds.code_of(str(self), self.otherwise)
+
+    def with_codes(self) -> str:
+        """Its message, with the code of its kind at the line's end; of several problems at each line's end."""
+        return kinds.with_code(str(self), self.code)
+
 
 class DataError(NetspecError):
     """A data set or one of its files is missing, truncated or not what it says it is."""
+
+    otherwise = kinds.OF_DATA
 
 
 class LabelError(DataError, IndexError):
@@ -37,6 +53,8 @@ class LabelError(DataError, IndexError):
 
 class SnapshotError(NetspecError):
     """A weight or solver-state file cannot be used; names the file and the reason."""
+
+    otherwise = kinds.OF_SNAPSHOT
 
 
 @dataclass(frozen=True)
@@ -56,11 +74,21 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.position}: {self.message}" if self.position else self.message
 
+    @property
+    def code(self) -> str:
+        """The code of its kind, such as "NS202"; docs/errors has a page for each."""
+        return kinds.code_of(self.message, kinds.OF_SPEC)
+
+    def with_code(self) -> str:
+        """Its line, with the code of its kind at the end."""
+        return kinds.with_code(str(self), self.code)
+
 
 class SpecError(NetspecError):
     """One or more mistakes in a network or solver description, all of one run together."""
 
     MOST = 20
+    otherwise = kinds.OF_SPEC
 
     def __init__(self, problems: Problem | str | Sequence[Problem], position: Position | None = None):
         if isinstance(problems, str):
@@ -68,10 +96,19 @@ class SpecError(NetspecError):
         if isinstance(problems, Problem):
             problems = [problems]
         self.problems = tuple(problems)
-        lines = [str(problem) for problem in self.problems[: self.MOST]]
-        if len(self.problems) > self.MOST:
-            lines.append(f"... and {len(self.problems) - self.MOST} more")
-        super().__init__("\n".join(lines))
+        super().__init__("\n".join([*map(str, self.problems[: self.MOST]), *self.rest()]))
+
+    def rest(self) -> list[str]:
+        """A line that counts the problems beyond the first MOST."""
+        more = len(self.problems) - self.MOST
+        return [f"... and {more} more"] if more > 0 else []
+
+    @property
+    def code(self) -> str:
+        return self.problems[0].code if self.problems else self.otherwise
+
+    def with_codes(self) -> str:
+        return "\n".join([*(problem.with_code() for problem in self.problems[: self.MOST]), *self.rest()])
 
 
 MOST_TEXT = 300
