@@ -72,6 +72,9 @@ V1_TYPES = {
     "MAT_WRITE": "MatWrite",
     "MAT_READ": "MatRead",
     "DENSE_CRF": "DenseCRF",
+    "MULTI_STAGE_MEANFIELD": "MultiStageMeanfield",
+    "ELTWISE_ACCURACY": "EltwiseAccuracy",
+    "WINDOW_SEG_DATA": "WindowSegData",
     "PADDING": "Padding",
 }
 SOLVER_TYPES = {

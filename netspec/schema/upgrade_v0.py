@@ -19,6 +19,7 @@ V0_TYPES = {
     "im2col": "Im2col",
     "images": "ImageData",
     "infogain_loss": "InfogainLoss",
+    "inner_product": "InnerProduct",
     "innerproduct": "InnerProduct",
     "lrn": "LRN",
     "multinomial_logistic_loss": "MultinomialLogisticLoss",
@@ -31,6 +32,8 @@ V0_TYPES = {
     "tanh": "TanH",
     "window_data": "WindowData",
 }
+_SPELT = {"inner_product": "innerproduct"}
+"""Other spellings of V0 types that public files have."""
 _PARAM = {
     "conv": "convolution_param",
     "innerproduct": "inner_product_param",
@@ -121,7 +124,7 @@ def upgrade_v0_layer(old: Place, new: Place) -> None:
     for field in ("bottom", "top"):
         for value, node in old.values(field):
             new.put(field, value, node)
-    kind = inner.message.type
+    kind = _SPELT.get(inner.message.type, inner.message.type)
     for value, node in inner.values("name"):
         new.put("name", value, node)
     for value, node in inner.values("type"):

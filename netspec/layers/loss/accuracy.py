@@ -7,6 +7,7 @@ from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, between, exactly, register
 from netspec.layers.loss.labels import check_labels, classes, rows
+from netspec.schema.spec import LayerSpec
 
 
 @register("Accuracy")
@@ -101,3 +102,21 @@ class SegAccuracy(Layer):
         either = actual + guessed - right
         overlap = torch.where(either > 0, right / either.clamp(min=1), 1).mean()
         return torch.stack([right.sum() / counts.sum(), recall, overlap]).reshape(1, 1, 1, 3)
+
+
+@register("EltwiseAccuracy")
+class EltwiseAccuracy(Accuracy):
+    """accuracy = share of pixels whose label is among the top_k classes.
+
+    Shapes: scores (N, C, H, W), label (N, 1, H, W); top (). As Accuracy, with its own parameter. Source: Noh, Hong and
+    Han 2015 (DeconvNet), eltwise_accuracy_layer.cpp.
+    """
+
+    tops = exactly(1)
+
+    def __init__(self, spec: LayerSpec, phase: str):
+        super().__init__(spec, phase)
+        given = spec.message.eltwise_accuracy_param
+        self.param = type(spec.message.accuracy_param)(top_k=given.top_k)
+        if given.HasField("ignore_label"):
+            self.param.ignore_label = given.ignore_label
