@@ -89,6 +89,20 @@ class ELU(Layer):
         return F.elu(bottoms[0], self.param.alpha)
 
 
+@register("SELU", "Selu", "SeLu")
+class SELU(Layer):
+    """y = 1.0507 x for x > 0, else 1.7581 (exp(x) - 1), which keeps mean 0 and variance 1.
+
+    Source: Klambauer et al. 2017, "Self-normalizing neural networks".
+    """
+
+    family, roles = "pointwise", ("values",)
+    carries = True
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        return F.selu(bottoms[0])
+
+
 @register("Sigmoid")
 class Sigmoid(Layer):
     """y = 1 / (1 + exp(-x)).

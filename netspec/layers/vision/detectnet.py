@@ -73,7 +73,7 @@ class DetectNetTransformation(Layer):
         mean = self.mean(bottoms[0])
         pictures, grids = [], []
         for x, rows in zip(bottoms[0], bottoms[1].flatten(1, -2), strict=True):
-            picture, boxes_B16 = self.changed(x, self.boxes(rows), mean)
+            picture, boxes_B16 = self.made(x, self.boxes(rows), mean)
             pictures.append(picture)
             grids.append(self.covered(boxes_B16))
         return torch.stack(pictures), torch.stack(grids)
@@ -100,7 +100,7 @@ class DetectNetTransformation(Layer):
 
     # The picture
 
-    def changed(self, x: Tensor, boxes: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    def made(self, x: Tensor, boxes: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         """The picture in its final size, and its boxes."""
         p, a = self.param, self.augment
         if self.phase != TRAIN:

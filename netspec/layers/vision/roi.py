@@ -77,10 +77,10 @@ class Regional(Layer):
 class ROIPooling(Regional):
     """y = the largest value in each cell of a pooled_h x pooled_w grid over each region of the map.
 
-    Shapes: bottoms map (N, C, H, W) and regions (R, 5); top (R, C, pooled_h, pooled_w). Corners are
-    multiplied by spatial_scale and rounded; a region holds both its corners and at least one pixel; cell i
-    covers [floor(i size / pooled), ceil((i + 1) size / pooled)) of it, and 0 is the top of a cell outside the
-    map. The first of equal maxima gets the gradient. NaN in the map: undefined for the cells that hold it.
+    Shapes: bottoms map (N, C, H, W) and regions (R, 5); top (R, C, pooled_h, pooled_w). Corners are moved outwards by
+    pad_ratio of the sides, multiplied by spatial_scale and rounded; a region holds both its corners and at least one
+    pixel; cell i covers [floor(i size / pooled), ceil((i + 1) size / pooled)) of it, and 0 is the top of a cell outside
+    the map. The first of equal maxima gets the gradient. NaN in the map: undefined for the cells that hold it.
     Raises SpecError for other shapes. Source: Girshick 2015, Fast R-CNN, roi_pooling_layer.cpp.
     """
 
@@ -106,7 +106,8 @@ class ROIPooling(Regional):
         return torch.where(empty[..., None], 0.0, top).permute(0, 3, 1, 2)
 
     def span(self, first: Tensor, last: Tensor, count: int, size: int) -> Span:
-        start, end = half_up(first * self.scale), half_up(last * self.scale)
+        pad = (last - first + 1) * self.param.pad_ratio
+        start, end = half_up((first - pad) * self.scale), half_up((last + pad) * self.scale)
         step = ((end - start + 1).clamp(min=1) / count)[:, None]
         line = torch.arange(count + 1, device=first.device, dtype=first.dtype)
         start = start[:, None]
