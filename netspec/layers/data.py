@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from netspec.data.source import Source
+from netspec.errors import DataError
 from netspec.layers.base import Layer, Shape, at_least, between, exactly, register
 from netspec.layers.traits import Lack
 from netspec.schema.spec import LayerSpec
@@ -39,6 +40,19 @@ class DataLayer(Layer):
             return source.shapes
         finally:
             source.close()
+
+
+class ShapedData(DataLayer):
+    """A source whose data is not read here: its shapes are known, its values are not."""
+
+    lacks: str
+    """Why."""
+
+    def source(self, seed: int) -> Source:
+        raise DataError(f"{self.spec}: {self.lacks}; give it as another data layer")
+
+    def source_shapes(self) -> list[Shape]:
+        raise DataError(f"{self.spec}: {self.lacks}")
 
 
 @register("Dataset")

@@ -61,7 +61,8 @@ class CompactBilinear(Layer):
         spectrum = torch.fft.rfft(first, dim=1) * torch.fft.rfft(second, dim=1)
         if self.param.sum_pool:
             spectrum = spectrum.sum((2, 3), keepdim=True)
-        return number * torch.fft.irfft(spectrum, n=number, dim=1)
+        top: Tensor = number * torch.fft.irfft(spectrum, n=number, dim=1)
+        return top
 
     def sketch(self, x: Tensor, i: int) -> Tensor:
         """The channels of bottom i added up in their places, (N, num_output, H, W)."""

@@ -117,7 +117,8 @@ class EvenCodes(EuclideanLoss):
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         a = bottoms[0]
-        return (a.mean() - 0.5).square() / (2 * a.shape[0])
+        loss: Tensor = (a.mean() - 0.5).square() / (2 * a.shape[0])
+        return loss
 
 
 @register("KernelLoss")
@@ -143,7 +144,8 @@ class KernelLoss(Layer):
         a, b = (x.flatten(1) for x in bottoms[:2])
         near = (-(a - b).square().sum(1) / (2 * self.param.sigma_sq)).exp()
         first, second = (x.detach().flatten().trunc() for x in bottoms[2:])
-        return (torch.where(first == second, -1.0, 1.0) * (1 - near)).mean()
+        loss: Tensor = (torch.where(first == second, -1.0, 1.0) * (1 - near)).mean()
+        return loss
 
 
 @register("DiceCoefLoss")

@@ -6,6 +6,7 @@ Shape suffixes: N = pixels of an image, C = classes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import prod
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class Kernel:
 class Field(Layer):
     """What both layers share: a picture at the scores' size, and no meaning of its own on the meta device."""
 
-    family, products, mixes = "other", 0, True
+    family, mixes = "other", True
 
     def check(self, shapes: tuple[Shape, ...], picture: int) -> None:
         if len(shapes[0]) != 4:
@@ -52,7 +53,12 @@ class Field(Layer):
         return (torch.empty_like(bottoms[0]),)
 
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int | None:
-        return None
+        """Of each iteration: to the lattice and back by place (3 corners) and colour (6), and matrices of classes."""
+        return prod(tops[0]) * self.rounds() * (2 * (3 + 6) + len(self.blob_shapes) * tops[0][1])
+
+    def rounds(self) -> int:
+        """How many iterations there are."""
+        raise NotImplementedError
 
 
 @register("MultiStageMeanfield")
@@ -80,6 +86,9 @@ class MultiStageMeanfield(Field):
             self.require(getattr(p, name) > 0, name, f"{name} must be > 0")
         for _ in range(3):
             self.add_blob((1, 1, shapes[0][1], shapes[0][1]))
+
+    def rounds(self) -> int:
+        return int(self.param.num_iterations)
 
     def fill(self, blobs: Iterable[int], generator: torch.Generator) -> None:
         p = self.param
@@ -119,6 +128,9 @@ class DenseCRF(Field):
     roles = ("scores", "picture size", "image")
     bottoms, differentiable = between(2, 3), False
     param_field = "dense_crf_param"
+
+    def rounds(self) -> int:
+        return int(self.param.max_iter)
 
     @classmethod
     def needs(cls, spec: LayerSpec, i: int, known: Sequence[Shape | None], image: Shape) -> Shape | None:

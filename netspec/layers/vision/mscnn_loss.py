@@ -150,8 +150,9 @@ class MapLoss(MapLayer):
         if p.pos_neg_weighted:
             share, count = 1 / (1 + p.bg_multiple), kept.sum()
             here, nothing = (torch.where(kept & m, weight, 0.0).sum() for m in (raw != 0, raw == 0))
-            factors = [share * count / here, (1 - share) * count / nothing]
-            factor = torch.where(raw != 0, *(torch.where(torch.isfinite(f), f, 1.0) for f in factors))
+            factors = (share * count / here, (1 - share) * count / nothing)
+            ours, others = (torch.where(torch.isfinite(f), f, 1.0) for f in factors)
+            factor = torch.where(raw != 0, ours, others)
             weight = weight * torch.where(self.weighs(here, nothing, raw), factor, 1.0)
         return weight
 
@@ -262,7 +263,8 @@ class GroupLoss(MapLoss):
         return super().within(boxes) if p.HasField("field_xyr") and p.HasField("field_whr") else boxes
 
     def forward(self, *bottoms: Tensor) -> Tensor:
-        return self.total(*bottoms, len(bottoms[0]) // len(self.param.field_w))
+        scores, boxes, labels = bottoms
+        return self.total(scores, boxes, labels, len(scores) // len(self.param.field_w))
 
     def chosen(self, scores: Tensor, raw: Tensor, negative: Tensor, images: int) -> Tensor:
         p = self.param
@@ -407,4 +409,5 @@ class GroupAccuracy(MapAccuracy):
         check_groups(self, shapes)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return self.judged(*bottoms, 1)
+        scores, boxes, labels = bottoms
+        return self.judged(scores, boxes, labels, 1)

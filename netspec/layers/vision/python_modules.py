@@ -13,10 +13,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from netspec.data.source import Source
-from netspec.errors import DataError, SpecError
+from netspec.errors import SpecError
 from netspec.layers.base import Layer, Shape, between, exactly
-from netspec.layers.data import DataLayer
+from netspec.layers.data import ShapedData
 from netspec.layers.loss.loss import EuclideanLoss
 from netspec.layers.python_layer import stands_for
 from netspec.layers.vision.proposal import Proposal, anchors
@@ -231,20 +230,8 @@ class RpnProposalTarget(Layer):
         return regions[chosen], labels[:, None], targets, inner, inner.clone()
 
 
-class ProgramData(DataLayer):
-    """A source whose data a training program makes in memory: its shapes are known, its values are not."""
-
-    lacks = "its data is made by the program that the Python module belongs to"
-
-    def source(self, seed: int) -> Source:
-        raise DataError(f"{self.spec}: {self.lacks}; give it as another data layer")
-
-    def source_shapes(self) -> list[Shape]:
-        raise DataError(f"{self.spec}: {self.lacks}")
-
-
 @stands_for("roi_data_layer.layer", "RoIDataLayer")
-class RoiData(ProgramData):
+class RoiData(ShapedData):
     """data, im_info, gt_boxes (with proposals) or data, rois, labels, bbox_targets, bbox_inside_weights,
     bbox_outside_weights: Fast R-CNN's minibatches.
 
@@ -253,6 +240,7 @@ class RoiData(ProgramData):
     """
 
     tops = between(1, 6)
+    lacks = "its data is made by the program that the Python module belongs to"
 
     @classmethod
     def likely_shapes(cls, spec: LayerSpec, image: Shape) -> list[Shape] | None:
@@ -267,7 +255,7 @@ class RoiData(ProgramData):
 
 @stands_for("voc_layers", "VOCSegDataLayer")
 @stands_for("voc_layers", "SBDDSegDataLayer")
-class SegData(ProgramData):
+class SegData(ShapedData):
     """data, label = a picture of VOC or SBDD, whole, with the classes of its pixels.
 
     Pictures have many sizes, so it is shaped, and not run. Source: Long, Shelhamer and Darrell 2015, voc_layers.py.
