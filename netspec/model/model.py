@@ -30,6 +30,7 @@ from netspec.layers.tree import Leaf
 from netspec.model.deploy import Deployed, deploy
 from netspec.model.taking import Named, as_blob, is_frame
 from netspec.net import reading
+from netspec.net.allocator import keep_freed_memory
 from netspec.net.make import make_net
 from netspec.net.net import Net
 from netspec.queries import explain, likelihood, marginals, most_probable, sampling, whitened
@@ -66,6 +67,7 @@ def load(
     """
     if dtype not in (torch.float32, torch.float64):
         raise NetspecError(f"dtype {dtype}: a model has torch.float32 or torch.float64")
+    keep_freed_memory()
     path = Path(path)
     file = path
     if path.is_dir():

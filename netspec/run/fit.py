@@ -14,6 +14,7 @@ from netspec.errors import NetspecError, SpecError
 from netspec.interchange.snapshot_files import states, weights_file
 from netspec.interchange.solverstate import SUFFIXES
 from netspec.interchange.weights import Weights, kind_of
+from netspec.net.allocator import keep_freed_memory
 from netspec.net.devices import choose_device
 from netspec.run import experiment
 from netspec.run.experiment import Experiment, tell
@@ -65,6 +66,7 @@ def fit(
     and starts from its weights, unless `weights` are given; overrides and iterations are for the solver itself.
     Raises SpecError, DataError, SnapshotError, or Diverged when loss or gradients stop being finite.
     """
+    keep_freed_memory()
     plan = source if isinstance(source, Experiment) else experiment.load(source, overrides)
     if iterations is not None:
         plan.solver.max_iter = iterations
