@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -40,22 +41,42 @@ def explained(layer: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
 
 
 def wrong_labels(layer: Layer, bottoms: Sequence[Tensor]) -> str:
-    """In words, which labels or indices among a layer's bottoms are none of its classes or rows; "" where all are."""
-    roles = [type(layer).role(i, len(bottoms)) for i in range(len(bottoms))]
-    i = next((i for i, role in enumerate(roles) if role in ("label", "row label", "index")), None)
-    if i is None or not bottoms[0].dim():
-        return ""
-    shape, axis, labels = bottoms[0].shape, type(layer).classes_along(layer.spec), bottoms[i].detach()
-    if roles[i] == "label":
-        number = shape[axis] if -len(shape) <= axis < len(shape) else shape[-1]
-    else:
-        number = layer.blob_shapes[0][0] if layer.blob_shapes else prod(shape[1:])
-    outside = labels[(labels < 0) | (labels >= number)]
-    if not outside.numel():
-        return ""
-    text = f"{roles[i]} {outside[0].item():g} is outside: there are {number}, 0 to {number - 1} "
-    text += f"({outside.numel()} of {labels.numel()} values are outside)"
-    return str(layer.spec.problem(f"bottom {layer.spec.bottoms[i]!r}: {text}", "bottom", i))
+    """In words, which labels, indices, lengths or images of regions among a layer's bottoms are none that there is; ""
+    where all are.
+    """
+    for i in range(len(bottoms)) if bottoms[0].dim() else ():
+        role = type(layer).role(i, len(bottoms))
+        values, first, end = range_of(layer, role, bottoms[0].shape, bottoms[i].detach())
+        outside = values[~((values >= first) & (values < end))]
+        if not outside.numel():
+            continue
+        there = f"there are {end}, 0 to {end - 1}" if first == 0 else f"it must be below {end}"
+        text = f"{role} {outside[0].item():g} is outside: {there} "
+        text += f"({outside.numel()} of {values.numel()} values are outside)"
+        return str(layer.spec.problem(f"bottom {layer.spec.bottoms[i]!r}: {text}", "bottom", i))
+    return ""
+
+
+def range_of(layer: Layer, role: str, shape: torch.Size, given: Tensor) -> tuple[Tensor, float, int]:
+    """(the values of a bottom that choose something, the least they may be, the first number that is none).
+
+    shape: of the first bottom. No values where the role says nothing of them.
+    """
+    axis = type(layer).classes_along(layer.spec)
+    classes = shape[axis] if -len(shape) <= axis < len(shape) else shape[-1]
+    if role == "label":
+        return given, 0, classes
+    if role == "label rows":  # what is negative or NaN ends a row
+        return given[given >= 0], -math.inf, classes
+    if role in ("row label", "index"):
+        return given, 0, layer.blob_shapes[0][0] if layer.blob_shapes else prod(shape[1:])
+    if role == "row index":
+        return given, 0, shape[0]
+    if role == "lengths":
+        return given, 0, shape[0] + 1
+    if role == "regions" and shape != given.shape and given.shape[1:2] == (5,):
+        return given[:, 0], 0, shape[0]
+    return given[:0], 0, 0
 
 
 class Net(nn.Module):

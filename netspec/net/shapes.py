@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from netspec.layers.consent import NoConsent
 from netspec.net.graph import Graph, Step
 from netspec.net.meta import without_compiler
 from netspec.net.tripped import at_layer
+
+MOST_VALUES = 1 << 40
+"""Of a blob: no memory holds more."""
 
 
 def shape_pass(
@@ -87,16 +91,16 @@ def top_shapes(
             sizes = layer.source_shapes()
         own = [tuple(given.get(name, shape)) for name, shape in zip(names, sizes, strict=True)]
         for name, shape in zip(names, own, strict=True):
-            if any(size < 0 for size in shape):
+            if any(size < 0 for size in shape) or prod(shape) > MOST_VALUES:
                 raise SpecError([step.layer.problem(f"top {name!r} would have shape {shape}")])
         return own
     bottoms = [shapes[slot] for slot in step.reads]
-    with at_layer(step.layer, f"cannot be set up for bottoms of shape {bottoms}"):
+    with at_layer(step.layer, f"cannot be set up for bottoms of shape {bottoms}", bottoms):
         layer.setup(*bottoms)
     with at_layer(step.layer, f"bottom shapes {bottoms} do not fit"), torch.no_grad(), without_compiler():
         tops = layer.infer(*(torch.empty(shape, device="meta") for shape in bottoms))
     for name, top in zip(names, tops, strict=True):
-        if any(size < 1 for size in top.shape):
+        if any(size < 1 for size in top.shape) or prod(top.shape) > MOST_VALUES:
             raise SpecError(
                 [
                     step.layer.problem(

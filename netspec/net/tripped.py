@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,9 +20,10 @@ Path = tuple[str | int, ...]
 
 
 @contextmanager
-def at_layer(layer: LayerSpec, what: str) -> Iterator[None]:
+def at_layer(layer: LayerSpec, what: str, bottoms: Sequence[Sequence[int]] = ()) -> Iterator[None]:
     """Within, an error that is none of ours becomes a SpecError: the layer `what`, the reason, the field.
 
+    bottoms: shapes of which one may have too few axes.
     An error that carries its place in a note, as those of Python layers do, is left as it is.
     """
     try:
@@ -32,11 +33,16 @@ def at_layer(layer: LayerSpec, what: str) -> Iterator[None]:
     except Exception as error:  # a layer checks what it can think of; its values come from anybody
         if getattr(error, "__notes__", None):
             raise
-        raise SpecError([tripped(layer, what, error)]) from error
+        raise SpecError([tripped(layer, what, error, bottoms)]) from error
 
 
-def tripped(layer: LayerSpec, what: str, error: Exception) -> Problem:
-    """The problem of a layer that raised `error`, at its first odd field where it has one."""
+def tripped(layer: LayerSpec, what: str, error: Exception, bottoms: Sequence[Sequence[int]] = ()) -> Problem:
+    """The problem of a layer that raised `error`, at its first odd field where it has one, or at its bottom of fewest
+    axes where it looked for one more.
+    """
+    if isinstance(error, IndexError) and bottoms:
+        i = min(range(len(bottoms)), key=lambda i: len(bottoms[i]))
+        return layer.problem(f"{what}: bottom {layer.bottoms[i]!r} has too few axes", "bottom", i)
     text = f"{what}: {type(error).__name__}: {one_line(error)}"
     path, value = next(odd_fields(layer.message), ((), None))
     if path:

@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import random
+import re
 import resource
 import struct
 import subprocess
@@ -27,6 +28,7 @@ from netspec.data.sources.hdf5 import Hdf5File
 from netspec.errors import LabelError, NetspecError
 from netspec.interchange import safetensors
 from netspec.net.graph import compile
+from netspec.net.make import make_net
 from netspec.net.net import build
 from netspec.schema import spec
 from netspec.schema.regular import LARGE, SPECIAL
@@ -301,6 +303,35 @@ def test_labels_outside_the_classes_are_named(tmp_path: Path) -> None:
                 assert f"{bad:g} is outside" in str(caught.value)
             seen.add(type)
     assert seen == NAMED
+
+
+CHOSEN = {
+    "ctc_rows": ("label", (10**6, float("inf")), "label rows"),
+    "ctc_lengths": ("steps", (-1, 10**6, float("nan")), "lengths"),
+    "roi_pooling": ("r", (-1, 10**6), "regions"),
+    "psroi": ("r", (-100, 10**6), "regions"),
+    "roi_align_ends": ("r", (-1, 10**6), "regions"),
+    "embed_basic": ("x", (-1, 10**6, float("nan")), "index"),
+    "margin_double": ("label", (-1, float("nan")), "row label"),
+    "batch_reindex": ("b", (-1, 10**6), "row index"),
+}  # fmt: skip
+"""By case: the input that chooses, what it must not hold, and its role."""
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_what_chooses_nothing_is_named(name: str) -> None:
+    """Labels of sequences, their lengths, images of regions, indices: layer, bottom, value and bounds."""
+    case = next(case for case in all_cases() if case.name == name)
+    blob, wrong, role = CHOSEN[name]
+    net = make_net(case.text, case.phase)
+    for bad in wrong:
+        values = {one: torch.randn(net.shape(one)) for one in net.input_names}
+        values |= {one: value.float().clone() for one, value in case.inputs.items()}
+        values[blob].view(-1)[0] = bad
+        text = re.escape(f"bottom {blob!r}: {role} {bad:g} is outside: ")
+        with pytest.raises(LabelError, match=text) as caught:
+            net(*(values[one] for one in net.input_names))
+        assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_device_that_is_none(tmp_path: Path) -> None:

@@ -227,6 +227,8 @@ class Permutation(Inner):
         if len(shape) != 4:
             self.fail(f"needs a bottom (N, C, H, W), found {shape}", "bottom", 0)
         height, width = shape[2:]
+        fits = height * width <= self.MOST_ENTRIES
+        self.require(fits, ("bottom", 0), f"{height} x {width} pixels are more than {self.MOST_ENTRIES}")
         if self.param.type == self.param.QUAD2:
             rows, columns = mirrored(height), mirrored(width)
             order = [row * width + column for row in rows for column in columns]

@@ -215,13 +215,14 @@ class Resize(Layer):
         """Set `size`, of the second bottom or as written."""
         for i, shape in enumerate(shapes):
             self.require(len(shape) == 4, ("bottom", i), f"needs a bottom (N, C, H, W), found {shape}")
+            fits = max(shape[2:]) <= self.MOST_ENTRIES
+            self.require(fits, ("bottom", i), f"sides of {shape} are more than {self.MOST_ENTRIES}")
         self.size = (shapes[1][2], shapes[1][3]) if len(shapes) == 2 else (height, width)
         if min(self.size) < 1:
             self.fail(f"needs {names[0]} and {names[1]} > 0, or a second bottom", str(self.param_field))
         for name, side in zip(names, self.size, strict=True):
-            path = ("bottom", 1) if len(shapes) == 2 else (name,)
             self.require(
-                side <= self.MOST_ENTRIES, path, f"a side of {side} is more than {self.MOST_ENTRIES}"
+                side <= self.MOST_ENTRIES, name, f"a side of {side} is more than {self.MOST_ENTRIES}"
             )
 
     def keep(self, axis: str, taps: list[dict[int, float]]) -> None:

@@ -272,7 +272,9 @@ def test_ctc_labels_that_cannot_be() -> None:
         net_of(ctc("CtcLoss", label=(2, 3)))
     with pytest.raises(SpecError, match=r"needs shape \(5, 3\), found \(4, 3\)"):
         net_of(ctc("CTCLoss", "", "x begin label", begin=(4, 3), label=(2, 3)))
-    with pytest.raises(IndexError, match="out of bounds"):
+    with pytest.raises(
+        IndexError, match=r"label rows 4 is outside: it must be below 4 \(1 of 3 values are outside\)"
+    ):
         run(ctc("CtcLoss", label=(3, 1)), torch.randn(5, 3, 4), labels(1, 4, 2, shape=(3, 1)))
 
 
