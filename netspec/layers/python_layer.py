@@ -179,21 +179,18 @@ class Python(Layer):
             self.fail(
                 f"module {module!r} cannot be imported ({type(error).__name__}: {one_line(error)}); "
                 "is its folder on PYTHONPATH?",
-                "python_param", "module",
+                "module",
             )  # fmt: skip
         kind = getattr(loaded, name, None)
         if not isinstance(kind, type):
             classes = [key for key, value in vars(loaded).items() if isinstance(value, type)]
             self.fail(
                 f"module {module!r} has no class {name!r}{did_you_mean(name, classes)}",
-                "python_param",
                 "layer",
             )
         missing = [method for method in METHODS if not callable(getattr(kind, method, None))]
         if missing:
-            self.fail(
-                f"class {name} of {module!r} has no {' and no '.join(missing)}", "python_param", "layer"
-            )
+            self.fail(f"class {name} of {module!r} has no {' and no '.join(missing)}", "layer")
         with self.running(f"{name}()", _as_raised.get()):
             return kind(self.spec.message) if issubclass(kind, PythonLayer) else kind()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -15,11 +15,13 @@ import torch
 
 from netspec import pycaffe
 from netspec.errors import NetspecError, did_you_mean
-from netspec.layers.loss.average_precision import Detections
 from netspec.pycaffe import glog
+from netspec.pycaffe.flags import GLOG, UsageError, whole_number
+from netspec.pycaffe.flags import parse as parse_flags
 from netspec.pycaffe.solver import read
-from netspec.pycaffe.tools import TOOLS, UsageError
+from netspec.pycaffe.tools import TOOLS
 from netspec.pycaffe.tools import main as run_tool
+from netspec.run.averages import Averages
 from netspec.run.signals import EFFECTS, Requests
 
 SOURCE = "caffe.cpp:1"
@@ -74,10 +76,6 @@ class Flags:
         return [stage for stage in self.stage.split(",") if stage]
 
 
-SWITCHES = ("logtostderr", "alsologtostderr", "nologtostderr", "noalsologtostderr")
-"""Flags of glog without a value, which change nothing here: the log always goes to the standard error."""
-
-
 def main(argv: Sequence[str]) -> int:
     """Run `caffe argv...`; gives the exit status: 0, 1 for wrong usage, 2 for an error that the log tells."""
     if argv and argv[0] in TOOLS:
@@ -103,37 +101,16 @@ def main(argv: Sequence[str]) -> int:
 
 def parse(argv: Sequence[str]) -> tuple[str | None, Flags]:
     """The verb (None when there is none) and its flags; UsageError for what is neither."""
-    flags, kinds = Flags(), {field.name: type(field.default) for field in fields(Flags)}
-    words, verb = list(argv), None
-    while words:
-        word = words.pop(0)
-        if not word.startswith("-"):
-            if verb is not None:
-                raise UsageError(f"one command at a time; found {verb!r} and {word!r}")
-            verb = word
-            continue
-        name, equals, value = word.lstrip("-").partition("=")
-        if name in ("help", "h"):
-            return None, flags
-        if name in SWITCHES:
-            continue
-        if name not in kinds:
-            raise UsageError(f"unknown flag {word!r}{did_you_mean(name, kinds)}")
-        if not equals:
-            if not words:
-                raise UsageError(f"flag {word!r} needs a value")
-            value = words.pop(0)
-        setattr(flags, name, number(name, value) if kinds[name] is int else value)
-    if verb is not None and verb not in VERBS:
-        raise UsageError(f"unknown command {verb!r}{did_you_mean(verb, (*VERBS, *TOOLS))}")
-    return verb, flags
-
-
-def number(name: str, value: str) -> int:
-    try:
-        return int(value)
-    except ValueError:
-        raise UsageError(f"flag -{name} takes a whole number, found {value!r}") from None
+    if {word.lstrip("-") for word in argv if word.startswith("-")} & {"help", "h"}:
+        return None, Flags()
+    words, values = parse_flags(argv, asdict(Flags()))
+    if len(words) > 1:
+        raise UsageError(f"one command at a time; found {words[0]!r} and {words[1]!r}")
+    if words and words[0] not in VERBS:
+        raise UsageError(f"unknown command {words[0]!r}{did_you_mean(words[0], (*VERBS, *TOOLS))}")
+    for name in GLOG:
+        del values[name]
+    return words[0] if words else None, Flags(**values)
 
 
 @contextmanager
@@ -166,7 +143,7 @@ def gpus(flags: Flags) -> list[int]:
     there = list(range(torch.cuda.device_count()))
     if flags.gpu == "all":
         return there
-    asked = [number("gpu", one) for one in flags.gpu.split(",") if one]
+    asked = [whole_number("gpu", one) for one in flags.gpu.split(",") if one]
     if missing := [one for one in asked if one not in there]:
         raise NetspecError(f"-gpu {flags.gpu}: there is no GPU {missing[0]} here, found {len(there)}")
     return asked
@@ -236,23 +213,19 @@ def test(flags: Flags) -> None:
     for file in more:
         net.copy_from(file)
     say(f"Running for {flags.iterations} iterations.")
-    names, weights, sums, loss = list[str](), list[float](), list[float](), 0.0
-    detections = {name: Detections() for name in net._detected()}
+    averages, loss = Averages(net._detected()), 0.0
     for i in range(flags.iterations):
         loss += net._forward(0, len(net.layers) - 1)
-        for name, gathered in detections.items():
-            gathered.add(torch.from_numpy(net.blobs[name].data))
-        found = list(pycaffe.Solver.outputs(net, detections))
-        names, weights = [name for name, _, _ in found], [weight for _, _, weight in found]
-        sums = [a + b for a, (_, b, _) in zip(sums or [0.0] * len(found), found, strict=True)]
-        for name, value, _ in found:
+        net._add_outputs(averages)
+        for name, value, _ in pycaffe.Solver.outputs(net, averages.detections):
             say(f"Batch {i}, {name} = {value:.6g}")
     say(f"Loss: {loss / max(1, flags.iterations):.6g}")
-    for name, weight, total in zip(names, weights, sums, strict=True):
-        mean = total / flags.iterations
-        part = f" (* {weight:.6g} = {weight * mean:.6g} loss)" if weight else ""
-        say(f"{name} = {mean:.6g}{part}")
-    for name, gathered in detections.items():
+    for name, values in averages.means(flags.iterations).items():
+        weight = net.blob_loss_weights[name]
+        for mean in values.ravel().tolist():
+            part = f" (* {weight:.6g} = {weight * mean:.6g} loss)" if weight else ""
+            say(f"{name} = {mean:.6g}{part}")
+    for name, gathered in averages.detections.items():
         say(f"{name} = {gathered.mean():.6g}")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from netspec.interchange import hdf5, load_weights
 from netspec.interchange.caffemodel import write_caffemodel
@@ -23,6 +24,7 @@ from netspec.pycaffe.memory import NetBlob
 from netspec.pycaffe.mode import CaffeError
 from netspec.pycaffe.running import Running
 from netspec.pycaffe.step import Step
+from netspec.run.averages import Averages
 from netspec.schema import spec
 from netspec.schema.spec import NetSpec
 
@@ -180,6 +182,12 @@ class Net(Batches):
         steps = [step for step in self._running.steps if step.layer.gathers]
         made = {top.name for step in steps for top in step.tops}
         return [name for name in self.outputs if name in made]
+
+    def _add_outputs(self, averages: Averages) -> None:
+        """Add the outputs of the last forward pass, in double precision as Caffe's test does."""
+        for name in self.outputs:
+            value = torch.from_numpy(self.blobs[name].data)
+            averages.add(name, value if name in averages.detections else value.double())
 
     # Running
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from netspec import solver
 from netspec.interchange import solverstate
-from netspec.layers.loss.average_precision import Detections
 from netspec.net import reading
 from netspec.pycaffe import debug, mode
 from netspec.pycaffe.feeds import Data
@@ -20,6 +19,7 @@ from netspec.pycaffe.lines import SGD, Log
 from netspec.pycaffe.moves import Moves
 from netspec.pycaffe.net import Net, check_file
 from netspec.run import experiment
+from netspec.run.averages import Averages
 from netspec.run.experiment import tell
 from netspec.run.initialise import initialise
 from netspec.run.signals import Requests
@@ -228,23 +228,20 @@ class Solver:
         the mean average precision.
         """
         self._log.line(f"Iteration {self.iter}, Testing net (#{number})")
-        detections = {name: Detections(self.param.ap_version) for name in net._detected()}
-        sums: list[tuple[str, float, float]] = []
-        loss = 0.0
+        averages, loss = Averages(net._detected(), self.param), 0.0
         with torch.no_grad():
-            for k in range(batches):
+            for _ in range(batches):
                 loss += net._forward(0, len(net.layers) - 1)
-                for name, gathered in detections.items():
-                    gathered.add(torch.from_numpy(net.blobs[name].data))
-                found = list(self.outputs(net, detections))
-                sums = found if k == 0 else [
-                    (name, total + value, weight)
-                    for (name, total, weight), (_, value, _) in zip(sums, found, strict=True)
-                ]  # fmt: skip
+                net._add_outputs(averages)
         if self.param.test_compute_loss:
             self._log.line(f"Test loss: {loss / batches:.6g}")
-        means = [(name, total / batches, weight) for name, total, weight in sums]
-        for name, gathered in detections.items():
+        weights = net.blob_loss_weights
+        means = [
+            (name, mean, weights[name])
+            for name, values in averages.means(batches).items()
+            for mean in values.ravel().tolist()
+        ]
+        for name, gathered in averages.detections.items():
             if self.param.show_per_class_result:
                 for label, precision in gathered.by_label().items():
                     self._log.line(f"class{label}: {precision:.6g}")

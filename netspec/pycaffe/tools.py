@@ -8,20 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from netspec.data.files.protos import write_blob
 from netspec.data.writing.convert import from_any, from_cifar, from_idx, from_list, mean_image
 from netspec.data.writing.databases import write_database
-from netspec.errors import NetspecError, did_you_mean
+from netspec.errors import NetspecError
 from netspec.pycaffe import glog
+from netspec.pycaffe.flags import Flags, UsageError, parse
 from netspec.run.evaluate import extract
-
-Flags = dict[str, Any]
-
-
-class UsageError(NetspecError):
-    """The command line cannot be understood."""
 
 
 @dataclass(frozen=True)
@@ -140,27 +134,3 @@ def main(argv: Sequence[str]) -> int:
         glog.write(2, str(error), "tools.cpp:1")
         return 2
     return 0
-
-
-def parse(argv: Sequence[str], known: Flags) -> tuple[list[str], Flags]:
-    """Arguments and flags: -flag value, -flag=value, and -flag or -noflag for yes and no."""
-    flags, words, rest = {**known, "logtostderr": False, "alsologtostderr": False}, list[str](), list(argv)
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.lstrip("-").partition("=")
-        if not word.startswith("-"):
-            words.append(word)
-        elif name.startswith("no") and isinstance(flags.get(name[2:]), bool):
-            flags[name[2:]] = False
-        elif name not in flags:
-            raise UsageError(f"unknown flag {word!r}{did_you_mean(name, flags)}")
-        elif isinstance(flags[name], bool):
-            flags[name] = value.lower() not in ("false", "0", "no", "f", "n")
-        elif not equals and not rest:
-            raise UsageError(f"flag {word!r} needs a value")
-        else:
-            value = value if equals else rest.pop(0)
-            if isinstance(flags[name], int) and not value.isdecimal():
-                raise UsageError(f"flag -{name} takes a whole number, found {value!r}")
-            flags[name] = int(value) if isinstance(flags[name], int) else value
-    return words, flags

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netspec import schema
 from netspec.data import Feeder
 from netspec.data.writing.sinks import Sinks
-from netspec.layers.loss.average_precision import Detections
 from netspec.net.compiling import compile_net
 from netspec.net.net import Net, explained
 from netspec.net.random_state import random_state, set_random_state
+from netspec.run.averages import Averages
 from netspec.run.folder import plain
 from netspec.run.progress import Progress
 from netspec.run.sight import Sight
@@ -69,28 +68,23 @@ def average(net: Net, feeder: Feeder, batches: int, solver: Any = None) -> dict[
     ap_version (default Integral); with its show_per_class_result, that of each label too, as <output>/<label>.
     Raises Diverged, with layer and count, where a loss is not finite or all labels are NaN; warns of other NaN.
     """
-    sums: dict[str, Tensor] = {}
     sight = Sight(net, feeder)
-    message = schema.SolverParameter() if solver is None else solver
-    detections = {name: Detections(message.ap_version) for name in detected(net)}
+    averages = Averages(detected(net), solver)
     with torch.no_grad(), Sinks(net, call=explained) as sinks:
         for _ in range(batches):
             batch = feeder.next()
             sight.batch(batch)
             tops = net.run(sinks, *batch) if sinks else net(*batch)
             for name, value in net.outputs(tops).items():
-                if name in detections:
-                    detections[name].add(value)
-                    continue
-                sums[name] = sums[name] + value if name in sums else value.clone()
-    for text in sight.judge(sums, batches):
+                averages.add(name, value)
+    for text in sight.judge(averages.sums, batches):
         Progress(0).warn(text)
-    found = {name: value / batches for name, value in sums.items()}
-    for name, gathered in detections.items():
-        found[name] = torch.tensor(gathered.mean())
-        if message.show_per_class_result:
-            found |= {f"{name}/{label}": torch.tensor(ap) for label, ap in gathered.by_label().items()}
-    return found
+    means = averages.means(batches)
+    for name, gathered in averages.detections.items():
+        means[name] = torch.tensor(gathered.mean())
+        if solver is not None and solver.show_per_class_result:
+            means |= {f"{name}/{label}": torch.tensor(ap) for label, ap in gathered.by_label().items()}
+    return means
 
 
 def detected(net: Net) -> list[str]:

@@ -25,6 +25,10 @@ class Span(NamedTuple):
 
 
 def varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """A number of variable length that begins at `at` and ends before `end`, and the place behind it.
+
+    Seven bits per byte, the lowest first. IndexError where it runs past the end, or takes more than ten bytes.
+    """
     value = shift = 0
     while at < end and shift < 70:
         byte = data[at]

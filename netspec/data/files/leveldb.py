@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from netspec.errors import DataError
+from netspec.schema import encoded
 from netspec.schema.regular import read_regular, refuse_special
 
 MAGIC = 0xDB4775248B80FB57
@@ -37,16 +38,10 @@ class Damage(Exception):
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
     """A variable-length integer at `at`, and the place behind it."""
-    value = shift = 0
-    while True:
-        if at >= len(data) or shift > 63:
-            raise Damage("a number runs over the end")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
+    try:
+        return encoded.varint(data, at, len(data))
+    except IndexError as error:
+        raise Damage(str(error)) from None
 
 
 def text(data: bytes, at: int) -> tuple[bytes, int]:

@@ -59,7 +59,7 @@ class Pooling(Inner):
         self.frame = self.read_global(shape) if self.whole else self.read_frame()
         self.plane = (shape[2], shape[3])
         if self.method == STOCHASTIC and any(self.frame.pad):
-            self.fail("STOCHASTIC pooling takes no pad", "pooling_param", "pad")
+            self.fail("STOCHASTIC pooling takes no pad", "pad")
         if any(n < 1 for n in self.frame.positions(shape[2:])):
             self.fail(f"kernel {self.frame.kernel} does not fit into bottom shape {shape}", "bottom", 0)
 
@@ -67,7 +67,7 @@ class Pooling(Inner):
         p = self.param
         for name in ("kernel_size", "kernel_h", "kernel_w"):
             if p.HasField(name):
-                self.fail(f"global_pooling takes the whole plane; leave out {name}", "pooling_param", name)
+                self.fail(f"global_pooling takes the whole plane; leave out {name}", name)
         for name, only in (
             ("stride", 1),
             ("stride_h", 1),
@@ -77,18 +77,16 @@ class Pooling(Inner):
             ("pad_w", 0),
         ):
             if p.HasField(name) and getattr(p, name) != only:
-                self.fail(
-                    f"global_pooling needs {name} {only}, found {getattr(p, name)}", "pooling_param", name
-                )
+                self.fail(f"global_pooling needs {name} {only}, found {getattr(p, name)}", name)
         return Frame((shape[2], shape[3]), (1, 1), (0, 0))
 
     def read_frame(self) -> Frame:
         kernel, stride, pad = self.pair("kernel_size", "kernel"), self.pair("stride"), self.pair("pad")
         for name, pair in (("kernel_size", kernel), ("stride", stride)):
             if min(pair) < 1:
-                self.fail(f"needs {name} > 0, found {pair}", "pooling_param", name)
+                self.fail(f"needs {name} > 0, found {pair}", name)
         if any(p >= k for p, k in zip(pad, kernel, strict=True)):
-            self.fail(f"pad {pad} must be smaller than kernel {kernel}", "pooling_param", "pad")
+            self.fail(f"pad {pad} must be smaller than kernel {kernel}", "pad")
         down = self.param.round_mode == self.param.FLOOR or not self.param.ceil_mode
         return Frame(kernel, stride, pad, not down)
 
@@ -100,11 +98,10 @@ class Pooling(Inner):
         if not written:
             return getattr(p, name), getattr(p, name)
         if p.HasField(name):
-            self.fail(f"gives both {name} and {written[0]}; use one form", "pooling_param", written[0])
+            self.fail(f"gives both {name} and {written[0]}; use one form", written[0])
         if len(written) == 1 and stem != "pad":
             self.fail(
                 f"gives {written[0]} alone; {parts[0]} and {parts[1]} go together",
-                "pooling_param",
                 written[0],
             )
         return getattr(p, parts[0]), getattr(p, parts[1])
@@ -199,9 +196,7 @@ class SPP(Layer):
         kernel = [-(-size // bins) for size in shape[2:]]
         pad = [(k * bins - size + 1) // 2 for k, size in zip(kernel, shape[2:], strict=True)]
         if any(p >= k for p, k in zip(pad, kernel, strict=True)):
-            self.fail(
-                f"{bins} x {bins} windows do not fit into bottom shape {shape}", "spp_param", "pyramid_height"
-            )
+            self.fail(f"{bins} x {bins} windows do not fit into bottom shape {shape}", "pyramid_height")
         return Frame((kernel[0], kernel[1]), (kernel[0], kernel[1]), (pad[0], pad[1]))
 
     def forward(self, *bottoms: Tensor) -> Tensor:

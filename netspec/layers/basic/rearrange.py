@@ -35,7 +35,7 @@ class Permute(Layer):
             for i, axis in enumerate(self.param.order)
         ]
         if len(set(order)) != len(order):
-            self.fail(f"order {order} names an axis twice", "permute_param", "order", 0)
+            self.fail(f"order {order} names an axis twice", "order", 0)
         self.order = [*order, *(axis for axis in range(len(shape)) if axis not in order)]
 
     def forward(self, *bottoms: Tensor) -> Tensor:
@@ -63,9 +63,7 @@ class Transpose(Layer):
     def setup(self, *shapes: Shape) -> None:
         self.order = [int(axis) for axis in self.param.dim]
         if sorted(self.order) != list(range(len(shapes[0]))):
-            self.fail(
-                f"dim {self.order} does not name each axis of {shapes[0]} once", "transpose_param", "dim"
-            )
+            self.fail(f"dim {self.order} does not name each axis of {shapes[0]} once", "dim")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].permute(self.order).contiguous()
@@ -111,7 +109,6 @@ class ShuffleChannel(Layer):
         if len(shape) < 2 or self.group < 1 or shape[1] % self.group:
             self.fail(
                 f"group {self.group} does not divide the channels of {shape}",
-                "shuffle_channel_param",
                 "group",
             )
 
@@ -142,11 +139,9 @@ class Reorg(Layer):
         if len(shape) != 4:
             self.fail(f"needs a bottom (N, C, H, W), found {shape}", "bottom", 0)
         if s < 1 or shape[1] % (s * s):
-            self.fail(
-                f"the square of stride {s} does not divide the channels of {shape}", "reorg_param", "stride"
-            )
+            self.fail(f"the square of stride {s} does not divide the channels of {shape}", "stride")
         if not self.param.reverse and (shape[2] % s or shape[3] % s):
-            self.fail(f"stride {s} does not divide height and width of {shape}", "reorg_param", "stride")
+            self.fail(f"stride {s} does not divide height and width of {shape}", "stride")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         (x,) = bottoms
@@ -182,7 +177,7 @@ class Translation(Layer):
         if self.param.random:
             for name in ("shift_x", "shift_y"):
                 if getattr(self.param, name) < 0:
-                    self.fail(f"a random shift needs {name} >= 0", "translation_param", name)
+                    self.fail(f"a random shift needs {name} >= 0", name)
 
     @property
     def passes(self) -> bool:
@@ -245,7 +240,7 @@ class Permutation(Inner):
         if sorted(order) != list(range(count)):
             self.fail(
                 f"permute_string is no list of the pixels 0..{count - 1}, each once, separated by commas",
-                "permutation_param", "permute_string",
+                "permute_string",
             )  # fmt: skip
         return order
 

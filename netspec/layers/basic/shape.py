@@ -72,12 +72,12 @@ class Slice(Layer):
                 self.fail(f"cannot cut axis {self.along} of {shape} into {count} equal parts", "slice_param")
             points = [size // count * i for i in range(1, count)]
         if len(points) != count - 1:
-            self.fail(f"{len(points)} slice_point values for {count} tops", "slice_param", "slice_point", 0)
+            self.fail(f"{len(points)} slice_point values for {count} tops", "slice_point", 0)
         edges = [0, *points, size]
         if any(start >= end for start, end in pairwise(edges)):
             self.fail(
                 f"slice_point values {points} do not rise within 0..{size}, axis {self.along} of {shape}",
-                "slice_param", "slice_point", 0,
+                "slice_point", 0,
             )  # fmt: skip
         self.sizes = [end - start for start, end in pairwise(edges)]
 
@@ -169,9 +169,7 @@ class Flatten(Layer):
         self.start = self.axis(self.param.axis, len(shape), "flatten_param", "axis")
         self.end = self.axis(self.param.end_axis, len(shape), "flatten_param", "end_axis")
         if self.end < self.start:
-            self.fail(
-                f"end_axis {self.end} comes before axis {self.start} of {shape}", "flatten_param", "end_axis"
-            )
+            self.fail(f"end_axis {self.end} comes before axis {self.start} of {shape}", "end_axis")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].flatten(self.start, self.end)
@@ -200,29 +198,26 @@ class Reshape(Layer):
         p, rank = self.param, len(shape)
         self.start = p.axis if p.axis >= 0 else rank + p.axis + 1
         if not 0 <= self.start <= rank:
-            self.fail(f"axis {p.axis} is outside a blob of shape {shape}", "reshape_param", "axis")
+            self.fail(f"axis {p.axis} is outside a blob of shape {shape}", "axis")
         if p.num_axes < -1 or self.start + p.num_axes > rank:
             self.fail(
                 f"num_axes {p.num_axes} from axis {self.start} is outside {shape}",
-                "reshape_param",
                 "num_axes",
             )
         self.end = rank if p.num_axes == -1 else self.start + p.num_axes
         self.dims = [int(size) for size in p.shape.dim]
         if self.dims.count(-1) > 1 or any(size < -1 for size in self.dims):
-            self.fail(
-                f"shape {self.dims} may hold one -1 and no other negative size", "reshape_param", "shape"
-            )
+            self.fail(f"shape {self.dims} may hold one -1 and no other negative size", "shape")
         for i, size in enumerate(self.dims):
             if size == 0 and self.start + i >= rank:
                 self.fail(
                     f"0 copies axis {self.start + i}, which a bottom of shape {shape} lacks",
-                    "reshape_param", "shape", "dim", i,
+                    "shape", "dim", i,
                 )  # fmt: skip
         new = self.new_shape(shape)
         known = prod(size for size in new if size != -1)
         if prod(shape) % known if -1 in new else prod(shape) != known:
-            self.fail(f"cannot give a bottom of shape {shape} the shape {new}", "reshape_param", "shape")
+            self.fail(f"cannot give a bottom of shape {shape} the shape {new}", "shape")
 
     def new_shape(self, shape: Shape) -> Shape:
         dims = (size or shape[self.start + i] for i, size in enumerate(self.dims))
@@ -250,7 +245,7 @@ class Tile(Layer):
     def setup(self, *shapes: Shape) -> None:
         (shape,) = shapes
         if self.param.tiles < 1:
-            self.fail("needs tiles > 0", "tile_param", "tiles")
+            self.fail("needs tiles > 0", "tiles")
         along = self.axis(self.param.axis, len(shape), "tile_param", "axis")
         self.repeats = [self.param.tiles if i == along else 1 for i in range(len(shape))]
 
@@ -281,15 +276,13 @@ class Crop(Layer):
         self.start = self.axis(self.param.axis, len(shape), "crop_param", "axis")
         cut, offsets = len(shape) - self.start, list(self.param.offset)
         if len(offsets) > 1 and len(offsets) != cut:
-            self.fail(
-                f"{len(offsets)} offset values for {cut} axes from {self.start} on", "crop_param", "offset", 0
-            )
+            self.fail(f"{len(offsets)} offset values for {cut} axes from {self.start} on", "offset", 0)
         self.offsets = offsets if len(offsets) == cut else (offsets or [0]) * cut
         for i, offset in enumerate(self.offsets, self.start):
             if offset + wanted[i] > shape[i]:
                 self.fail(
                     f"cannot take {wanted[i]} values from offset {offset} on out of axis {i} of {shape}",
-                    "crop_param", "offset", 0,
+                    "offset", 0,
                 )  # fmt: skip
 
     def forward(self, *bottoms: Tensor) -> Tensor:

@@ -61,7 +61,6 @@ class FocalLoss(Layer):
         if len(alphas) != wanted:
             self.fail(
                 f"needs {wanted} alpha, found {len(alphas)}",
-                "focal_loss_param",
                 *(("alpha", 0) if alphas else ()),
             )
         self.register_buffer("alphas", torch.tensor(alphas), persistent=False)

@@ -46,7 +46,6 @@ class GeneralizedHingeLoss(Layer):
         if self.param.epsilon == 0:
             self.fail(
                 "epsilon must not be 0: the loss has no limit there",
-                "generalized_hinge_loss_param",
                 "epsilon",
             )
         if self.param.ignore_labeled_data and len(shapes) < 3:
@@ -143,7 +142,7 @@ class SumLoss(Layer):
         if len(shapes) == 2:
             check_labels(self, (shapes[0][0], 1), shapes[1], 1)
         elif not self.param.use_labeled_data:
-            self.fail("use_labeled_data: false needs a label bottom", "sum_loss_param", "use_labeled_data")
+            self.fail("use_labeled_data: false needs a label bottom", "use_labeled_data")
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         x = bottoms[0].reshape(-1)

@@ -36,7 +36,6 @@ class Marginalize(Inner):
         if not 0 <= p.keep_probability <= 1:
             self.fail(
                 f"keep_probability {p.keep_probability} is outside [0, 1]",
-                "marginalize_param",
                 "keep_probability",
             )
         if len(shapes[0]) < 2:

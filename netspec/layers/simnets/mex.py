@@ -68,14 +68,13 @@ class MEX(Inner):
         if p.unsupervised_init.type != "none":
             self.fail(
                 f"unsupervised_init of type {p.unsupervised_init.type!r} is read, but not run, for MEX",
-                "mex_param",
                 "unsupervised_init",
                 "type",
             )
         if not p.num_instances:
-            self.fail("needs num_instances > 0", "mex_param", "num_instances")
+            self.fail("needs num_instances > 0", "num_instances")
         if not p.use_log_space_parameters and p.linear_space_min_value <= 0:
-            self.fail("linear_space_min_value must be > 0", "mex_param", "linear_space_min_value")
+            self.fail("linear_space_min_value must be > 0", "linear_space_min_value")
         self.block = read_block(self, p.block_param, same_shapes(self, shapes), can_round_up=True)
         self.regions = read_regions(self, p, self.block.grid)
         self.log_k = 0.0 if p.softmax_mode else log(self.block.values)

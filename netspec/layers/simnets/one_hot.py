@@ -28,7 +28,7 @@ class OneHot(Leaf):
     def setup(self, *shapes: Shape) -> None:
         (shape,) = shapes
         if self.param.input_dim < 1:
-            self.fail("needs input_dim > 0", "one_hot_param", "input_dim")
+            self.fail("needs input_dim > 0", "input_dim")
         if len(shape) < 2 or shape[1] != 1:
             self.fail(f"needs a bottom (N, 1, ...), found {shape}", "bottom", 0)
         self.components = int(self.param.input_dim)

@@ -55,15 +55,12 @@ class Similarity(Leaf):
         if not p.num_instances:
             self.fail("needs num_instances > 0", "similarity_param")
         if p.normalization_term and self.kind != "L2":
-            self.fail(
-                f"normalization_term needs L2, not {self.kind}", "similarity_param", "normalization_term"
-            )
+            self.fail(f"normalization_term needs L2, not {self.kind}", "normalization_term")
         if p.normalization_term_fudge < 0:
-            self.fail("normalization_term_fudge is negative", "similarity_param", "normalization_term_fudge")
+            self.fail("normalization_term_fudge is negative", "normalization_term_fudge")
         if p.unsupervised_init.type not in ("none", "kmeans", "gmm"):
             self.fail(
                 f"knows no unsupervised_init of type {p.unsupervised_init.type!r}; there are kmeans and gmm",
-                "similarity_param",
                 "unsupervised_init",
                 "type",
             )
