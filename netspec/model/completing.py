@@ -170,7 +170,13 @@ def completed(trained: Model, x: Tensor, way: str = "", effort: int = 0, seed: i
     """
     way = check_way(trained, way)
     latents.seeded(trained, seed)
-    found = completer(trained).complete(x, way, effort, seed)
+    kind = completer(trained)
+    found = kind.complete(x, way, effort, seed)
+    if not isinstance(kind, OfTree) and bool(found.isnan().any()):
+        raise DataError(
+            f"{trained.name}: what it puts in place of missing values is NaN: a layer that reads them spreads NaN; "
+            "put a LearnableFill before it, or give its data layer missing { value: 0 }"
+        )
     return torch.where(x.isnan(), found.to(x), x)
 
 

@@ -58,6 +58,7 @@ def load(
     """The model of a run folder, or of a prototxt with its weights; its TEST net, which needs no labels.
 
     path: a run folder (its test net and the weights of its newest good snapshot) or a net's prototxt.
+    stages: of the net; for a run folder by default those that its first test net was trained with.
     weights: a weight file or blobs by name; for a run folder these in place of the snapshot's. A prototxt
     without
     weights gives the net as its fillers make it.
@@ -71,7 +72,7 @@ def load(
     path = Path(path)
     file = path
     if path.is_dir():
-        file = net_file(path)
+        file, stages = net_file(path), stages or tested_stages(path)
         if weights is None:
             weights = snapshot_files.newest(path)[0].weights
     net_spec = spec.net(reading.read(file, "net"), TEST, stages)
@@ -80,6 +81,15 @@ def load(
     if weights is not None:
         take_weights(net, weights, need="all")
     return Model(net, deployed, str(path))
+
+
+def tested_stages(run: Path) -> tuple[str, ...]:
+    """The stages of a run's first test net, as its solver has them."""
+    solver = run / "solver.prototxt"
+    if not solver.is_file():
+        return ()
+    states = reading.read(solver, "solver").message.test_state
+    return tuple(states[0].stage) if states else ()
 
 
 class Model:

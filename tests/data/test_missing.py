@@ -99,6 +99,21 @@ def test_draws_with_replacement() -> None:
     assert gone.mean() == pytest.approx(0.6988, abs=0.015)
 
 
+@pytest.mark.parametrize(
+    ("kind", "count", "share"),
+    [
+        ("pixels", 543, 0.4999), ("pixels", 943, 0.6999), ("pixels", 1805, 0.9001),
+        ("lines", 19, 0.4989), ("lines", 33, 0.6988), ("lines", 64, 0.9025),
+    ],
+)  # fmt: skip
+def test_draws_hit_the_share_that_the_thesis_wants(kind: str, count: int, share: float) -> None:
+    """Zethraeus 2019, levels 0.5, 0.7 and 0.9 (facts I, B2): within four deviations of the mean over images."""
+    shares = absent(kind, count=(count,)).mean((1, 2))
+    places = 784 if kind == "pixels" else 28
+    assert share == pytest.approx(1 - (1 - 1 / places) ** count, abs=6e-5)
+    assert abs(shares.mean() - share) < 4 * shares.std() / len(shares) ** 0.5
+
+
 def test_square() -> None:
     gone = absent("square")
     assert (gone.sum((1, 2)) == 14 * 14).all()

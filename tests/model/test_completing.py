@@ -161,3 +161,9 @@ def test_ways_that_are_none(tmp_path: Path) -> None:
         completing.completed(trained, torch.zeros(1, 1, 8, 8), "sample")
     with pytest.raises(SpecError, match=r"Convolution|InnerProduct"):
         completing.completer(load("nets/lenet_mnist.prototxt"))
+
+
+def test_an_encoder_that_spreads_missing_values_is_said(tmp_path: Path) -> None:
+    trained = model(tmp_path, VAE.replace('bottom: "filled"', 'bottom: "data"'))
+    with pytest.raises(DataError, match="spreads NaN; put a LearnableFill before it"):
+        completing.completed(trained, holed(trained)[2], effort=2)

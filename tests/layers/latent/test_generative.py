@@ -6,9 +6,13 @@ from math import log, sqrt
 
 import pytest
 import torch
+from torch import Tensor
 
 from netspec.layers.latent.diffusion import betas
+from netspec.net.make import make_net
+from netspec.schema.spec import TRAIN
 from tests.layers.latent.one_layer import net_of, normal, tops_of
+from tests.places import NETS
 
 
 def test_dequantisation_fills_each_level_evenly() -> None:
@@ -136,3 +140,34 @@ def test_temporal_bumps_sum_to_one_and_move_on() -> None:
     assert y.argmax(1).tolist() == sorted(y.argmax(1).tolist())
     assert int(y[0].argmax()) == 0
     assert int(y[-1].argmax()) == 4
+
+
+def test_the_gradient_of_an_unrolled_chain_is_that_of_finite_differences() -> None:
+    """nets/gsn_mnist with its noise held fixed; draws of pixels pass no gradient, and small steps turn none."""
+    text = (NETS / "gsn_mnist.prototxt").read_text().replace("num_output: 500", "num_output: 6")
+    net = make_net(text, TRAIN, seed=1).double()
+    images = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    values = [one.value for one in net.params]
+    directions = [
+        torch.randn(v.shape, generator=torch.Generator().manual_seed(3), dtype=v.dtype) for v in values
+    ]
+
+    def move(step: float) -> None:
+        with torch.no_grad():
+            for value, direction in zip(values, directions, strict=True):
+                value.add_(direction, alpha=step)
+
+    def loss() -> Tensor:
+        torch.manual_seed(4)
+        return net.objective(net(images, torch.zeros(5, dtype=torch.float64)))
+
+    for value in values:
+        value.requires_grad_()
+    here = loss()
+    gradients = torch.autograd.grad(here, values)
+    slope = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True))
+    step = 1e-6
+    move(step)
+    above = loss().detach()
+    move(-2 * step)
+    torch.testing.assert_close((above - loss().detach()) / (2 * step), slope, rtol=1e-5, atol=1e-5)
