@@ -11,6 +11,7 @@ few steps, 10 images, two settings.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,12 @@ def main() -> None:
         text = name if not net else str(one_run(options, net)) + name[len(net) :]
         method = row_of(text, classifier, options.seed)
         if net:
-            results.get(f"iterations | {net}", lambda net=net: iterations(options.runs / net))
+            results.get(f"iterations | {net}", partial(iterations, options.runs / net))
         for setting in chosen:
-            results.get(
-                f"{title(text)} | {setting.name}",
-                lambda setting=setting, method=method: right(method, setting, pixels, labels, options.seed),
-            )
-            print(title(text), setting.name, results.values[f"{title(text)} | {setting.name}"], flush=True)
-    results.get(f"iterations | {LENET}", lambda: iterations(options.runs / LENET))
+            key = f"{title(text)} | {setting.name}"
+            found = results.get(key, partial(right, method, setting, pixels, labels, options.seed))
+            print(key, found, flush=True)
+    results.get(f"iterations | {LENET}", partial(iterations, options.runs / LENET))
     print(report(options.out, results).read_text())
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,7 @@ def main() -> None:
     results = Results(options.out.with_suffix(".json"), settings)
     for kind in options.kinds.split(","):
         for level in options.levels.split(","):
-            found = results.get(
-                f"{kind} {level}", lambda kind=kind, level=level: measured(options, kind, level)
-            )
+            found = results.get(f"{kind} {level}", partial(measured, options, kind, level))
             print(kind, level, found["accuracy"], f"z {found['z']:.2f}", flush=True)
     print(report(options.out, results).read_text())
 
@@ -173,7 +172,7 @@ def walk(model: Model, x: Tensor, sampled: bool, until: str = "") -> Tensor:
 
 def over_samples(model: Model, x: Tensor, samples: int) -> tuple[Tensor, list[tuple[int, Tensor]]]:
     """(probabilities from z = mu, [(M, mean probabilities over M draws of z)] for the M of CURVE and the last)."""
-    parts = x.split(BATCH)
+    parts = torch.split(x, BATCH)
     single = torch.cat([walk(model, part, False).softmax(1) for part in parts])
     total, curve = torch.zeros_like(single), []
     for m in range(1, samples + 1):
@@ -185,7 +184,7 @@ def over_samples(model: Model, x: Tensor, samples: int) -> tuple[Tensor, list[tu
 
 def restored(model: Model, x: Tensor) -> Tensor:
     """Images (N, 1, 28, 28) in [0, 1] restored from z = mu."""
-    return torch.cat([walk(model, part, False, "image") for part in x.split(BATCH)])
+    return torch.cat([walk(model, part, False, "image") for part in torch.split(x, BATCH)])
 
 
 def report(out: Path, results: Results) -> Path:
