@@ -26,7 +26,15 @@ class Position:
 
 
 class NetspecError(Exception):
-    """Base of every error that a user can cause and mend; the CLI prints it and exits 2."""
+    """Base of every error that a user can cause and mend; the CLI prints it and exits 2.
+
+    >>> import netspec
+    >>> try:
+    ...     netspec.make_net('layer { name: "x" type: "Inputs" top: "x" }')
+    ... except netspec.NetspecError as error:
+    ...     print(error.code)
+    NS201
+    """
 
     otherwise: ClassVar[str] = kinds.OF_ANY
     """The code of messages whose wording is of no kind."""
@@ -42,7 +50,14 @@ class NetspecError(Exception):
 
 
 class DataError(NetspecError):
-    """A data set or one of its files is missing, truncated or not what it says it is."""
+    """A data set or one of its files is missing, truncated or not what it says it is.
+
+    >>> from pathlib import Path
+    >>> from netspec.data.files import idx
+    >>> idx.read(Path("no_such_file"))
+    Traceback (most recent call last):
+    netspec.errors.DataError: no_such_file: no such file
+    """
 
     otherwise = kinds.OF_DATA
 
@@ -52,7 +67,13 @@ class LabelError(DataError, IndexError):
 
 
 class SnapshotError(NetspecError):
-    """A weight or solver-state file cannot be used; names the file and the reason."""
+    """A weight or solver-state file cannot be used; names the file and the reason.
+
+    >>> import netspec
+    >>> netspec.load("lenet_mnist", "no_such_file.caffemodel")
+    Traceback (most recent call last):
+    netspec.errors.SnapshotError: no_such_file.caffemodel: cannot be read: No such file or directory
+    """
 
     otherwise = kinds.OF_SNAPSHOT
 
@@ -85,7 +106,16 @@ class Problem:
 
 
 class SpecError(NetspecError):
-    """One or more mistakes in a network or solver description, all of one run together."""
+    """One or more mistakes in a network or solver description, all of one run together.
+
+    >>> import netspec
+    >>> try:
+    ...     netspec.make_net('layer { name: "r" type: "ReLU" bottom: "data" top: "y" }')
+    ... except netspec.SpecError as error:
+    ...     for problem in error.problems:
+    ...         print(problem.position.line, problem.code, problem.message)
+    1 NS202 layer 'r' (ReLU): bottom 'data' is made by no earlier layer
+    """
 
     MOST = 20
     otherwise = kinds.OF_SPEC

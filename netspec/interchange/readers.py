@@ -31,6 +31,15 @@ def read_net_from_caffe(prototxt: str | Path | bytes, caffemodel: str | Path | b
 
     Both may be file names, or the bytes of the files. Raises SpecError for mistakes in the net or weights that do
     not fit it, SnapshotError when the weights are damaged or lack a layer.
+
+    >>> import numpy as np, netspec
+    >>> text = b'''
+    ...     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } } }
+    ...     layer { name: "r" type: "ReLU" bottom: "x" top: "y" }'''
+    >>> net = netspec.read_net_from_caffe(text)
+    >>> net.setInput(np.array([[-1, 0, 2]], np.float32))
+    >>> net.forward()
+    array([[0., 0., 2.]], dtype=float32)
     """
     if isinstance(prototxt, bytes):
         document = schema.parse_net(prototxt.decode("utf-8", "replace"), "<prototxt>", unknown="keep")
@@ -193,6 +202,10 @@ def blob_from_image(
     size: (width, height) to resize to, bilinearly; with `crop` the shorter side is fitted and the middle cut out.
     mean: subtracted by channel, in the order of the blob's channels; then all is multiplied by `scalefactor`.
     swapRB: first and last of three channels change places. ddepth: float32 or uint8, the latter as it is.
+
+    >>> import numpy as np, netspec
+    >>> netspec.blob_from_image(np.full((2, 2, 3), 128, np.uint8), scalefactor=1 / 256).shape
+    (1, 3, 2, 2)
     """
     return blob_from_images([image], scalefactor, size, mean, swapRB, crop, ddepth)
 

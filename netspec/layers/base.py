@@ -56,7 +56,19 @@ def between(least: int, most: int) -> Arity:
 
 
 def register(*types: str) -> Callable[[LayerClass], LayerClass]:
-    """Class decorator: make a Layer subclass known under the given `type:` names."""
+    """Class decorator: make a Layer subclass known under the given `type:` names.
+
+    >>> import torch, netspec
+    >>> @netspec.register("Thrice")
+    ... class Thrice(netspec.Layer):
+    ...     def forward(self, *bottoms):
+    ...         return 3 * bottoms[0]
+    >>> net = netspec.make_net('''
+    ...     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }
+    ...     layer { name: "y" type: "Thrice" bottom: "x" top: "y" }''')
+    >>> net(torch.ones(1, 2))
+    (tensor([[3., 3.]]),)
+    """
 
     def add(cls: LayerClass) -> LayerClass:
         for name in types:
@@ -73,6 +85,16 @@ class Layer(nn.Module):
     `self.param` is that message with its defaults), and implements `setup` (optional) and `forward`.
     `forward` gets the bottoms as tensors and returns one tensor, or a tuple with one tensor a top. It must not
     branch on values of tensors, nor write into a bottom.
+
+    >>> import netspec
+    >>> @netspec.register("Twice")
+    ... class Twice(netspec.Layer):
+    ...     '''y = 2 x.'''
+    ...
+    ...     family, roles = "pointwise", ("values",)
+    ...
+    ...     def forward(self, *bottoms):
+    ...         return 2 * bottoms[0]
     """
 
     bottoms: ClassVar[Arity] = exactly(1)

@@ -40,6 +40,9 @@ _scopes = _Scopes()
 def allow_python() -> None:
     """Consent to importing and running the modules that nets name in Python layers, for the rest of this program (or
     of the command that runs). They can do whatever you can: say so for files that you trust.
+
+    >>> import netspec
+    >>> netspec.allow_python()  # from here on, nets may import the Python modules that they name
     """
     _scopes.given[-1] = True
 

@@ -65,6 +65,11 @@ def load(
     dtype: of weights and answers, torch.float32 or torch.float64. Queries of a float32 model work in double
     precision by themselves where log p is so large that single would not do.
     Raises SpecError, SnapshotError or DataError that names what is missing.
+
+    >>> import netspec
+    >>> model = netspec.load("ht_cac_digits")  # as its fillers make it; with a run folder, as it was trained
+    >>> model.image_shape
+    (1, 8, 8)
     """
     if dtype not in (torch.float32, torch.float64):
         raise NetspecError(f"dtype {dtype}: a model has torch.float32 or torch.float64")
@@ -96,6 +101,13 @@ class Model:
     """A TEST net in its own units: x (N, C, H, W) is the net's input, NaN where a pixel is missing.
 
     Every method takes any N and works through it in batches of `batch`; nothing here keeps gradients.
+
+    >>> import numpy as np, netspec
+    >>> model = netspec.load("ht_cac_digits")
+    >>> x = model.from_pixels(np.zeros((2, 1, 8, 8), np.uint8))
+    >>> posterior = model.posterior(x)
+    >>> tuple(posterior.shape), bool(((posterior.sum(1) - 1).abs() < 1e-5).all())
+    ((2, 10), True)
     """
 
     def __init__(self, net: Net, deployed: Deployed, name: str = "", batch: int = BATCH):

@@ -24,12 +24,15 @@ def make_net(
 ) -> Net:
     """The net of a prototxt file, of its text, of a document that was read, or of a NetSpec.
 
-        net = netspec.make_net('layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } } }')
-
     source: a string with a brace or a line break is text, any other names a file.
     phase, stages, level: the state that `include` and `exclude` of the layers refer to; a NetSpec has its own.
     options: `seed` (of the fillers, 0 unless given), `device`, `share`, `input_shapes` and `history`, see `build`.
     Raises SpecError with every mistake of the net, each at its place.
+
+    >>> import netspec
+    >>> text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } } }'
+    >>> netspec.make_net(text).shape("x")
+    (1, 3)
     """
     if not isinstance(source, NetSpec):
         if isinstance(source, str) and ("{" in source or "\n" in source):

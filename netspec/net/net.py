@@ -80,7 +80,16 @@ def range_of(layer: Layer, role: str, shape: torch.Size, given: Tensor) -> tuple
 
 
 class Net(nn.Module):
-    """The executor: a loop over the graph's steps. Call it with the graph's inputs in order, get its outputs."""
+    """The executor: a loop over the graph's steps. Call it with the graph's inputs in order, get its outputs.
+
+    >>> import torch, netspec
+    >>> net = netspec.make_net('''
+    ...     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    ...     layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 4 } }''')
+    >>> (y,) = net(torch.zeros(2, 3))
+    >>> tuple(y.shape), [tuple(param.value.shape) for param in net.params]
+    ((2, 4), [(4, 3), (4,)])
+    """
 
     def __init__(self, graph: Graph, layers: Sequence[Layer], shapes: Sequence[Shape]):
         super().__init__()
@@ -282,6 +291,14 @@ def build(
     unknown: for a net on the meta device: gains what Python layers hinder, in place of an error (see `shape_pass`).
     history: tensors that a solver will keep beside each weight; the memory check counts them.
     Raises SpecError with every shape mistake, each at its layer; or when the blobs would not fit in memory.
+
+    >>> import netspec
+    >>> from netspec import schema
+    >>> from netspec.net.graph import compile
+    >>> text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
+    >>> net = netspec.build(compile(schema.spec.net(schema.parse_net(text), "TEST")), seed=1)
+    >>> net.shapes
+    ((2, 3),)
     """
     layers, shapes = shape_pass(graph, input_shapes or {}, unknown)
     others = {} if share is None else dict(zip(numbered(share.graph), share.made, strict=True))

@@ -29,6 +29,11 @@ class Tree:
     Made from a TEST net; raises SpecError that names the layer, its line and the remedy when the net is no such tree.
     x is the bottom of the leaf (Similarity) layer: (B, C, H, W), NaN where missing. Helper layers of the original's
     nets are left out of the walk: see `recognise`.
+
+    >>> import netspec
+    >>> tree = netspec.Tree(netspec.make_net("ht_cac_digits"))
+    >>> tree.classes
+    10
     """
 
     def __init__(self, net: Net):

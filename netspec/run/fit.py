@@ -65,6 +65,19 @@ def fit(
     A solver that names another as `pretraining` has that run first, into the folder pretraining of its own run's,
     and starts from its weights, unless `weights` are given; overrides and iterations are for the solver itself.
     Raises SpecError, DataError, SnapshotError, or Diverged when loss or gradients stop being finite.
+
+    >>> from pathlib import Path
+    >>> import netspec
+    >>> _ = Path("line.prototxt").write_text('''
+    ...     layer { name: "x" type: "DummyData" top: "x" top: "t" dummy_data_param {
+    ...       shape { dim: 4 dim: 3 } shape { dim: 4 dim: 1 } data_filler { type: "gaussian" } } }
+    ...     layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 1 } }
+    ...     layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }''')
+    >>> _ = Path("line_solver.prototxt").write_text(
+    ...     'net: "line.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 3')
+    >>> run = netspec.fit("line_solver.prototxt", progress=False)
+    >>> run.folder.name, run.solver.iteration
+    ('line', 3)
     """
     keep_freed_memory()
     plan = source if isinstance(source, Experiment) else experiment.load(source, overrides)

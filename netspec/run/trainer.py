@@ -57,7 +57,21 @@ LOOK_EVERY = 100
 
 @dataclass
 class Run:
-    """What `fit` leaves behind."""
+    """What `fit` leaves behind.
+
+    >>> from pathlib import Path
+    >>> import netspec
+    >>> _ = Path("line.prototxt").write_text('''
+    ...     layer { name: "x" type: "DummyData" top: "x" top: "t" dummy_data_param {
+    ...       shape { dim: 4 dim: 3 } shape { dim: 4 dim: 1 } data_filler { type: "gaussian" } } }
+    ...     layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 1 } }
+    ...     layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }''')
+    >>> _ = Path("line_solver.prototxt").write_text(
+    ...     'net: "line.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 3')
+    >>> run = netspec.fit("line_solver.prototxt", progress=False, iterations=1)
+    >>> sorted(path.name for path in run.folder.glob("*.prototxt"))
+    ['net.prototxt', 'solver.prototxt']
+    """
 
     folder: Path
     net: Net
