@@ -60,20 +60,6 @@ def draw(
 
 
 @app.command()
-def report(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    out: Annotated[
-        Path | None, typer.Argument(help="File to write; default report.html in the folder.")
-    ] = None,
-) -> None:
-    """Write the report of a run: settings, curves, layer table, graph and pictures in one HTML file."""
-    from netspec.check import shaped_net
-    from netspec.draw import report as write
-
-    print(write(run, out, net=shaped_net(run)))
-
-
-@app.command()
 def activations(
     model: ModelFile,
     out: Annotated[Path, typer.Argument(help="Folder for the pictures.")] = Path("activations"),

@@ -117,3 +117,29 @@ def compare_blobs(
     print(found)
     if not found.equal:
         raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of runs, as a sweep's.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The page; by default report.html in the folder, or beside several."
+        ),
+    ] = None,
+    metric: Annotated[str, typer.Option(help="The test output by which runs are ranked.")] = "",
+    test: Annotated[
+        bool,
+        typer.Option(
+            "--test/--no-test",
+            help="Run the test net of the run in detail, for its confusion matrix and histograms.",
+        ),
+    ] = True,
+) -> None:
+    """Write runs as one HTML page: curves, a table, settings against results, the net, pictures; it works offline."""
+    from netspec.experiments.report import report as write
+
+    print(write(paths, out, metric=metric, test=test, tell=lambda text: print(text, file=sys.stderr)))

@@ -1,10 +1,9 @@
-"""Pictures: nets as graphs, tensors as grids and plots, the latent tree, the report of a run."""
+"""Pictures: nets as graphs, tensors as grids and plots, the latent tree."""
 
 from netspec.draw.answers import completion, explain
 from netspec.draw.canvas import DrawError
 from netspec.draw.features import feature_maps, filters
 from netspec.draw.grids import grid
-from netspec.draw.html_report import report
 from netspec.draw.latent import Level, neurons, tree
 from netspec.draw.network import Drawing, graph
 from netspec.draw.plots import curves
@@ -21,6 +20,5 @@ __all__ = [
     "graph",
     "grid",
     "neurons",
-    "report",
     "tree",
 ]

@@ -36,7 +36,7 @@ FLAGS = {
     "lr-range": "device from iterations json out seed set to weights",
     "summary": "level phase shape stage",
     "draw": "level phase rankdir shape stage",
-    "report": "",
+    "report": "metric no-test out test",
     "activations": "blob image weights",
     "sample": "class columns given no-noise noise out page rows seed weights",
     "complete": "how images missing out page samples seed table weights",
@@ -200,7 +200,7 @@ def test_missing(run: Path, tmp_path: Path) -> None:
 
 
 def test_report_and_activations(run: Path, tmp_path: Path) -> None:
-    assert "<html" in Path(call("report", str(run), str(tmp_path / "report.html")).strip()).read_text()
+    assert "<html" in Path(call("report", str(run), "-o", str(tmp_path / "report.html")).strip()).read_text()
     pages = call("activations", str(run), str(tmp_path), "--blob", "mex1").split()
     assert [Path(page).name for page in pages] == ["mex1.png"]
 

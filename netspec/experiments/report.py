@@ -1,0 +1,344 @@
+"""`netspec report`: runs as one HTML page that needs nothing else, and asks for nothing."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import netspec
+from netspec.data.files.whole import write_whole
+from netspec.errors import DataError, NetspecError
+from netspec.experiments.comparing import Group, outputs_of
+from netspec.experiments.curves import Points, joined
+from netspec.experiments.inside import net_of
+from netspec.experiments.runs import RunFolder, content, differing, mapping, runs_in
+from netspec.experiments.runs import outputs_of as named_outputs
+from netspec.interchange.snapshot_files import states
+from netspec.lab.plot import by_kind
+from netspec.lab.table import Table
+from netspec.run.confusion import confusion
+from netspec.run.stopping import BEST, lower_is_better
+
+MOST_SETTINGS = 24
+"""Settings that differ of which the table has a column."""
+MOST_PICTURE = 4 << 20
+"""Bytes of a picture that is taken in."""
+OWN = ("loss.png",)
+"""Pictures of curves, which the page draws itself."""
+FEWEST = 4
+"""Runs from which an importance of settings can be told."""
+Tell = Callable[[str], None]
+
+
+def report(
+    paths: Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    metric: str = "",
+    test: bool = True,
+    tell: Tell = lambda text: None,
+) -> Path:
+    """Write a report of runs, or of folders of runs such as a sweep's; gives its path.
+
+    out: an .html file; by default report.html in the folder that is given, or in that of the first run's parent.
+    metric: the test output by which runs are ranked; by default the plan's, else the accuracy or loss that all have.
+    test: run the test net of the run that is shown in detail, for its confusion matrix and histograms, where it keeps
+    its weights. tell: told what the page lacks, and why.
+    Raises NetspecError where a path means no run, or `out` is no .html file.
+    """
+    runs = runs_in(paths)
+    if out is None:
+        folder = Path(paths[0])
+        out = folder / "report.html" if len(paths) == 1 else folder.parent / "report.html"
+    if Path(out).suffix.lower() not in (".html", ".htm"):
+        raise NetspecError(f"{out}: a report is an .html file")
+    if Path(out).is_dir():
+        raise NetspecError(f"{out}: is a folder")
+    page = page_of(collect(runs, paths, metric, test, tell))
+    write_whole(Path(out), page.encode())
+    return Path(out)
+
+
+def page_of(data: dict[str, Any]) -> str:
+    """The page that shows the data: text, styles and programs in one."""
+    folder = resources.files(__package__).joinpath("page")
+
+    def part(name: str) -> str:
+        return folder.joinpath(name).read_text(encoding="utf-8")
+
+    # no text of the data can end the element that it stands in
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
+    page = part("page.html")
+    for name, content_ in {
+        "STYLE": part("uPlot.min.css") + part("page.css"),
+        "LICENSE": part("uPlot.LICENSE").strip(),
+        "UPLOT": part("uPlot.iife.min.js"),
+        "SCRIPT": part("page.js"),
+        "DATA": text,
+    }.items():
+        page = page.replace(f"@@{name}@@", content_, 1)
+    return page
+
+
+def collect(
+    runs: Sequence[RunFolder],
+    paths: Sequence[str | Path],
+    metric: str = "",
+    test: bool = True,
+    tell: Tell = print,
+) -> dict[str, Any]:
+    """All that the page shows, as plain data."""
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        tell(text)
+
+    outputs = list(dict.fromkeys(name for run in runs for name in run.last if "[" not in name))
+    metric, lower = metric_of(runs, outputs, metric)
+    columns, rows = settings_shown(runs, note)
+    best = best_of(runs, metric, lower)
+    folder = os.path.commonpath([run.path.resolve().parent for run in runs])
+    entries = []
+    for i, run in enumerate(runs):
+        entries.append(
+            {
+                "name": os.path.relpath(run.path.resolve(), folder), "status": run.status,
+                "reason": str(run.result.get("reason") or ""), "seed": run.seed, "iteration": run.iteration,
+                "seconds": finite(run.seconds), "started": run.facts.get("started"),
+                "values": [row[i] for row in rows],
+                "outputs": [finite(run.last.get(name)) for name in outputs], "again": run.again,
+            }
+        )  # fmt: skip
+    title = (
+        runs[0].name if len(runs) == 1 else f"{Path(paths[0]).resolve().name if len(paths) == 1 else 'Runs'}"
+    )
+    return {
+        "title": title, "made": time.strftime("%Y-%m-%d %H:%M"), "version": netspec.__version__,
+        "runs": entries, "columns": columns, "outputs": outputs, "metric": metric, "lower": lower,
+        "curves": curves_of(runs, outputs), "importance": importance(runs, columns, rows, metric, note),
+        "detail": detail(runs[best], str(entries[best]["name"]), test, note), "best": best,
+        "missing": missing_tables(runs, paths), "notes": notes,
+    }  # fmt: skip
+
+
+def finite(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def metric_of(runs: Sequence[RunFolder], outputs: Sequence[str], wanted: str) -> tuple[str, bool]:
+    """(the output by which runs are ranked, "" where there is none; whether it is to fall)."""
+    if not wanted and outputs:
+        ranked = outputs_of([Group(run.name, [run]) for run in runs if run.last], "")
+        wanted = next(iter(ranked or outputs))
+    elif wanted and wanted not in outputs:
+        raise NetspecError(
+            f"no test of these runs has an output {wanted!r}; there are {', '.join(outputs) or 'none'}"
+        )
+    return wanted, lower_is_better(wanted)
+
+
+def best_of(runs: Sequence[RunFolder], metric: str, lower: bool) -> int:
+    """The run that is shown in detail: the best that keeps its weights, else the best."""
+
+    def rank(i: int) -> tuple[bool, float]:
+        value = runs[i].last.get(metric, math.nan)
+        kept = bool(states(runs[i].path)) or (runs[i].path / BEST).is_file()
+        return kept, -math.inf if math.isnan(value) else -value if lower else value
+
+    return max(range(len(runs)), key=rank)
+
+
+def settings_shown(runs: Sequence[RunFolder], note: Tell) -> tuple[list[str], list[list[str | None]]]:
+    """The settings that differ, those of plans and --set alone where there are such."""
+    if len(runs) == 1:
+        return [], []
+    found = differing(runs)
+    own = {name for run in runs for name in run.values}
+    chosen = {name: row for name, row in found.items() if name in own} or found
+    chosen = {name: row for name, row in chosen.items() if name not in ("random_seed", "snapshot_prefix")}
+    if len(chosen) > MOST_SETTINGS:
+        note(f"{len(chosen)} settings differ; the first {MOST_SETTINGS} are shown")
+        chosen = dict(list(chosen.items())[:MOST_SETTINGS])
+    return list(chosen), list(chosen.values())
+
+
+def curves_of(runs: Sequence[RunFolder], outputs: Sequence[str]) -> list[dict[str, Any]]:
+    """The loss of training, and each output of the tests, of all runs."""
+    most = 1200 if len(runs) <= 20 else 600
+
+    def trained(run: RunFolder, name: str) -> Points:
+        return [(line["iteration"], line.get(name)) for line in run.train if name in line]
+
+    found = []
+    for name, label in (
+        ("loss", "training loss"),
+        ("gradient_norm", "gradient norm"),
+        ("lr", "learning rate"),
+    ):
+        series = [trained(run, name) for run in runs]
+        if any(series):
+            found.append({"name": label, "kind": "train", **joined(series, most)})
+    by_test: list[dict[str, list[tuple[int, float]]]] = []
+    for run in runs:
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for line in run.tests:
+            for name, value in named_outputs(line).items():
+                lines.setdefault(name, []).append((line["iteration"], value))
+        by_test.append(lines)
+    for name in outputs:
+        found.append(
+            {
+                "name": f"test {name}",
+                "kind": "test",
+                **joined([lines.get(name, []) for lines in by_test], most),
+            }
+        )
+    return found
+
+
+def importance(
+    runs: Sequence[RunFolder],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str | None]],
+    metric: str,
+    note: Tell,
+) -> list[list[Any]]:
+    """[setting, share] by optuna's fANOVA: how much of the metric's variance each setting explains."""
+    scored = [i for i, run in enumerate(runs) if finite(run.last.get(metric)) is not None]
+    usable = {
+        name: [row[i] for i in scored]
+        for name, row in zip(columns, rows, strict=True)
+        if all(row[i] is not None for i in scored) and len({row[i] for i in scored}) > 1
+    }
+    values = [runs[i].last[metric] for i in scored]
+    if len(scored) < FEWEST or len(usable) < 2 or len(set(values)) < 2:
+        return []
+    try:
+        import optuna
+    except ImportError:
+        note("no importance of settings: it is optuna's (pip install optuna)")
+        return []
+    with warnings.catch_warnings(), contextlib.suppress(RuntimeError):
+        warnings.simplefilter("ignore")
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study()
+        distributions: dict[str, Any] = {}
+        shown: dict[str, list[Any]] = {}
+        for name, listed in usable.items():
+            numbers = [as_number(value) for value in listed]
+            if None not in numbers:
+                known = [value for value in numbers if value is not None]
+                log = min(known) > 0 and max(known) / min(known) > 30
+                distributions[name] = optuna.distributions.FloatDistribution(min(known), max(known), log=log)
+                shown[name] = known
+            else:
+                distributions[name] = optuna.distributions.CategoricalDistribution(
+                    sorted({str(value) for value in listed})
+                )
+                shown[name] = [str(value) for value in listed]
+        for i, value in enumerate(values):
+            params = {name: shown[name][i] for name in usable}
+            study.add_trial(
+                optuna.trial.create_trial(params=params, distributions=distributions, value=value)
+            )
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        return [[name, round(float(share), 4)] for name, share in shares.items()]
+    return []
+
+
+def as_number(value: str | None) -> float | None:
+    try:
+        found = float(value) if value is not None else None
+    except ValueError:
+        return None
+    return found if found is not None and math.isfinite(found) else None
+
+
+def detail(run: RunFolder, name: str, test: bool, note: Tell) -> dict[str, Any]:
+    """What is shown of one run: facts, net, confusion matrix, pictures, files."""
+    facts = [
+        [key, value]
+        for key, value in run.facts.items()
+        if isinstance(value, str | int | float) and value != ""
+    ]
+    named = run.facts.get("versions")
+    if isinstance(named, dict):
+        facts.append(["versions", ", ".join(f"{key} {value}" for key, value in named.items())])
+    listed = run.facts.get("data")
+    for one in listed if isinstance(listed, list) else ():
+        if isinstance(one, dict):
+            what = " ".join(str(one.get(key, "")) for key in ("name", "split")).strip() or one.get("type", "")
+            label = f"data of {one.get('layer', '')} ({one.get('phase', '')})"
+            facts.append([label, f"{what} {str(one.get('sha256', ''))[:16]}".strip()])
+    found: dict[str, Any] = {"name": name, "facts": facts, "notes": run.facts.get("notes") or []}
+    try:
+        found["net"] = net_of(run, test, note)
+    except (NetspecError, OSError) as error:
+        note(f"no graph: {error}")
+    if test:
+        found["confusion"] = matrices(run, note)
+    found["pictures"] = pictures(run.path)
+    texts = sorted(run.path.glob("*.prototxt"))
+    found["files"] = [[path.name, run.text(path.name)] for path in texts]
+    return found
+
+
+def matrices(run: RunFolder, note: Tell) -> list[dict[str, Any]]:
+    """The confusion of each test net."""
+    best = run.path / BEST
+    if not states(run.path) and not best.is_file():
+        return []
+    try:
+        found = confusion(run.path, None if states(run.path) else best)
+    except (NetspecError, OSError) as error:
+        note(f"no confusion matrix: {error}")
+        return []
+    return [{"counts": one.counts.tolist(), "accuracy": one.accuracy} for one in found]
+
+
+def pictures(folder: Path) -> list[dict[str, str]]:
+    """The folder's PNG pictures: samples, completions, and whatever else lies there."""
+    found = []
+    for path in sorted(folder.glob("*.png")):
+        data = content(path) if path.name not in OWN else None
+        if data and len(data) <= MOST_PICTURE and data.startswith(b"\x89PNG"):
+            found.append({"name": path.stem.replace("_", " "), "data": base64.b64encode(data).decode()})
+    return found
+
+
+def missing_tables(runs: Sequence[RunFolder], paths: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """The tables that `netspec missing -o FILE.json` wrote into a run's folder, or into one that is given."""
+    folders = dict.fromkeys([*(Path(path) for path in paths), *(run.path for run in runs)])
+    found = []
+    for folder in folders:
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+            data = mapping(path) if path.name not in ("run.json", "result.json", "point.json") else {}
+            if "right" not in data and "methods" not in data:
+                continue
+            try:
+                table = Table.from_json(data, folder.name)
+                kinds = by_kind(table)
+                cells = {
+                    method: {
+                        name: [round(100 * cell.accuracy, 3), *(round(100 * end, 3) for end in cell.interval)]
+                        for name, cell in row.items()
+                    }
+                    for method, row in table.cells.items()
+                }
+            except (DataError, KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError):
+                continue  # a table of something else
+            found.append({"name": path.stem.replace("_", " "), "kinds": kinds, "cells": cells})
+    return found
