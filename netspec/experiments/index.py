@@ -140,8 +140,10 @@ class Index:
         key = done.lastrowid
         many = self.base.executemany
         many("insert into settings values (?, ?, ?, ?)", ((key, *row) for row in settings_of(run)))
-        many("insert into tests values (?, ?, ?, ?, ?)", ((key, *row) for row in tests_of(run)))
-        many("insert into train values (?, ?, ?, ?, ?, ?)", ((key, *row) for row in train_of(run)))
+        many("insert into tests values (?, ?, ?, ?, ?)", ((key, *map(plain, row)) for row in tests_of(run)))
+        many(
+            "insert into train values (?, ?, ?, ?, ?, ?)", ((key, *map(plain, row)) for row in train_of(run))
+        )
         many("insert into data values (?, ?, ?, ?, ?)", ((key, *row) for row in data_of(facts)))
 
     def ask(self, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -32,6 +32,8 @@ MOST_SETTINGS = 24
 """Settings that differ of which the table has a column."""
 MOST_PICTURE = 4 << 20
 """Bytes of a picture that is taken in."""
+MOST_TEXT = 1000
+"""Letters of a fact that are shown."""
 OWN = ("loss.png",)
 """Pictures of curves, which the page draws itself."""
 FEWEST = 4
@@ -270,7 +272,7 @@ def as_number(value: str | None) -> float | None:
 def detail(run: RunFolder, name: str, test: bool, note: Tell) -> dict[str, Any]:
     """What is shown of one run: facts, net, confusion matrix, pictures, files."""
     facts = [
-        [key, value]
+        [key, str(value)[:MOST_TEXT]]
         for key, value in run.facts.items()
         if isinstance(value, str | int | float) and value != ""
     ]
@@ -283,7 +285,9 @@ def detail(run: RunFolder, name: str, test: bool, note: Tell) -> dict[str, Any]:
             what = " ".join(str(one.get(key, "")) for key in ("name", "split")).strip() or one.get("type", "")
             label = f"data of {one.get('layer', '')} ({one.get('phase', '')})"
             facts.append([label, f"{what} {str(one.get('sha256', ''))[:16]}".strip()])
-    found: dict[str, Any] = {"name": name, "facts": facts, "notes": run.facts.get("notes") or []}
+    noted = run.facts.get("notes")
+    told = [str(one)[:MOST_TEXT] for one in noted] if isinstance(noted, list) else []
+    found: dict[str, Any] = {"name": name, "facts": facts, "notes": told}
     try:
         found["net"] = net_of(run, test, note)
     except (NetspecError, OSError) as error:

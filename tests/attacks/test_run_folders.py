@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from netspec.draw.html_report import report
 from netspec.draw.plots import read_metrics
 from netspec.errors import NetspecError, SnapshotError
 from netspec.experiments import ledger
+from netspec.experiments.index import Index
+from netspec.experiments.report import report as write_report
 from netspec.interchange import safetensors
 from netspec.run.evaluate import evaluate
 from netspec.run.fit import fit
@@ -66,6 +67,13 @@ def put(path: Path, kind: str, victim: Path) -> None:
 
 def go_on(solver: Path, run: Path) -> None:
     fit(solver, resume=run, overrides=["max_iter=10"], progress=False)
+
+
+def report(run: Path) -> Path:
+    """The page of the run; the index takes it in as well."""
+    with Index(run.parent) as index:
+        assert index.ask("select count(*) from runs")[1][0][0] > 0
+    return write_report([run])
 
 
 def said(use: Callable[[], object]) -> str:
