@@ -29,7 +29,7 @@ import torch
 
 import netspec
 from netspec.data.files.whole import clean, write_whole
-from netspec.errors import NetspecError
+from netspec.errors import DataError, NetspecError
 from netspec.interchange.snapshot_files import STATE, iteration_of, states
 from netspec.run.experiment import Experiment
 from netspec.run.lock import Lock
@@ -125,7 +125,7 @@ class Folder:
             return {}
         try:
             known = json.loads(read_regular(path))
-        except (ValueError, RecursionError):
+        except (DataError, ValueError, RecursionError):  # a device, a pipe; no JSON
             return None
         return known if isinstance(known, dict) else None
 

@@ -22,6 +22,7 @@ from netspec.schema import spec
 from netspec.solver.policies import LearningRate
 from netspec.solver.solver import Solver
 from tests.mutations import BYTE_CHANGES, MESSAGE_CHANGES, TEXT_CHANGES, Change
+from tools.fuzz import arrays, folders
 from tools.fuzz.databases import (
     BOXES,
     DATA,
@@ -98,23 +99,55 @@ def kinds(folder: Path) -> list[Kind]:
     ancient = [old_file(old, oldest, packed) for oldest in (False, True) for packed in (True, False)]
     read_net = net_reader(folder / "net.prototxt")
     v1, v2, h5 = (folder / name for name in ("v1.caffemodel", "v2.caffemodel", "f.h5"))
+    files_of_run = folders.run_folder(folder)
     return [
-        Kind("caffemodel, V2", 0.2, new, MESSAGE_CHANGES, weights_reader(v2, [net, old])),
-        Kind("caffemodel, V1 and V0", 0.2, ancient, MESSAGE_CHANGES, weights_reader(v1, [old])),
-        Kind("caffemodel, HDF5", 0.03, written(net, folder / "s.h5"), BYTE_CHANGES, weights_reader(h5, [net])),
-        Kind("solverstate", 0.06, states(solvers, folder / "s.solverstate"), MESSAGE_CHANGES,
+        *array_kinds(folder, net),
+        Kind("run folder", 0.06, folders.run_seeds(files_of_run), folders.RUN_CHANGES,
+             folders.run_reader(folder / "run", files_of_run)),
+        Kind("program or pickle", 0.01, folders.programs(), BYTE_CHANGES, folders.program_reader(folder)),
+        Kind("template", 0.02, [text.encode() for text in folders.TEMPLATES], TEXT_CHANGES,
+             folders.template_reader()),
+        Kind("fields of layers", 0.1, folders.layers(), folders.FIELD_CHANGES, read_net),
+        Kind("caffemodel, V2", 0.08, new, MESSAGE_CHANGES, weights_reader(v2, [net, old])),
+        Kind("caffemodel, V1 and V0", 0.08, ancient, MESSAGE_CHANGES, weights_reader(v1, [old])),
+        Kind("caffemodel, HDF5", 0.02, written(net, folder / "s.h5"), BYTE_CHANGES, weights_reader(h5, [net])),
+        Kind("solverstate", 0.04, states(solvers, folder / "s.solverstate"), MESSAGE_CHANGES,
              state_reader(folder / "f.solverstate", solvers)),
         Kind("solverstate, HDF5", 0.02, states(solvers, folder / "s.solverstate.h5"), BYTE_CHANGES,
              state_reader(folder / "f.solverstate.h5", solvers)),
-        Kind("binaryproto", 0.05, blobs(folder / "s.binaryproto"), MESSAGE_CHANGES,
+        Kind("binaryproto", 0.03, blobs(folder / "s.binaryproto"), MESSAGE_CHANGES,
              blob_reader(folder / "f.binaryproto")),
-        Kind("LMDB record", 0.15, records(), MESSAGE_CHANGES, record_reader(folder / "lmdb", DATA)),
-        Kind("LMDB record with boxes", 0.04, boxes(), MESSAGE_CHANGES, record_reader(folder / "boxes", BOXES)),
-        Kind("LMDB file", 0.05, files(folder), PAGE_CHANGES, file_reader(folder / "pages")),
-        Kind("net, prototxt", 0.14, nets(read_net), TEXT_CHANGES, read_net),
-        Kind("solver, prototxt", 0.06, [text.encode() for text in SOLVERS], TEXT_CHANGES,
+        Kind("LMDB record", 0.06, records(), MESSAGE_CHANGES, record_reader(folder / "lmdb", DATA)),
+        Kind("LMDB record with boxes", 0.02, boxes(), MESSAGE_CHANGES, record_reader(folder / "boxes", BOXES)),
+        Kind("LMDB file", 0.04, files(folder), PAGE_CHANGES, file_reader(folder / "pages")),
+        Kind("net, prototxt", 0.1, nets(read_net), TEXT_CHANGES, read_net),
+        Kind("solver, prototxt", 0.04, [text.encode() for text in SOLVERS], TEXT_CHANGES,
              solver_reader(folder / "solver.prototxt")),
     ]  # fmt: skip
+
+
+def array_kinds(folder: Path, net: Net) -> list[Kind]:
+    """Files of arrays, pictures and tables."""
+    found = [
+        Kind("HDF5 data", 0.06, arrays.hdf5_data(), BYTE_CHANGES, arrays.hdf5_reader(folder / "data.h5")),
+        Kind(
+            "safetensors",
+            0.06,
+            arrays.tensors(net, folder),
+            (*BYTE_CHANGES, *[arrays.header_word] * 4),
+            arrays.tensors_reader(folder / "f.safetensors", net),
+        ),
+        Kind("npz", 0.04, arrays.archives(), BYTE_CHANGES, arrays.archive_reader(folder / "f.npz")),
+        Kind("npy", 0.02, arrays.single_arrays(), BYTE_CHANGES, arrays.single_reader(folder / "f.npy")),
+        Kind("idx", 0.02, arrays.idx_files(folder), BYTE_CHANGES, arrays.idx_reader(folder / "f-idx3-ubyte")),
+        Kind("picture", 0.03, arrays.pictures(), BYTE_CHANGES, arrays.picture_reader(folder / "f.png")),
+        Kind("table, text", 0.03, arrays.tables(), TEXT_CHANGES, arrays.table_reader(folder / "f.csv")),
+    ]
+    if seeds := arrays.parquet():
+        found.append(
+            Kind("table, Parquet", 0.02, seeds, BYTE_CHANGES, arrays.table_reader(folder / "f.parquet"))
+        )
+    return found  # fmt: skip
 
 
 # What is mutated
@@ -128,8 +161,8 @@ def old_file(net: Net, oldest: bool, packed: bool) -> bytes:
     """The net's weights in the V1 form, or in the V0 form."""
     out = field(1, b"old")
     types = {"Convolution": 4, "InnerProduct": 14}
-    for made, arrays in zip(net.made, caffemodel.net_arrays(net), strict=True):
-        name, blobs = made.spec.name.encode(), [old_blob(array, packed) for array in arrays]
+    for made, held in zip(net.made, caffemodel.net_arrays(net), strict=True):
+        name, blobs = made.spec.name.encode(), [old_blob(array, packed) for array in held]
         if oldest:
             inner = field(1, name) + field(2, b"conv") + b"".join(field(50, blob) for blob in blobs)
             content = field(1, inner)

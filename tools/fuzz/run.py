@@ -131,6 +131,32 @@ def fuzz(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Counter[s
     return counts, most
 
 
+def add_up(files: Sequence[Path], out: Path | None) -> int:
+    """Print, and write, the sum of several runs; each with a seed of its own."""
+    runs = [json.loads(path.read_text()) for path in files]
+    if len({run["seed"] for run in runs}) < len(runs):
+        raise SystemExit("two of the runs have one seed: their inputs are the same")
+    counts: dict[str, Counter[str]] = {}
+    for run in runs:
+        for name, ends in run["kinds"].items():
+            counts.setdefault(name, Counter()).update(ends)
+    total = table(counts)
+    if out:
+        figures = {"count": sum(run["count"] for run in runs), "seeds": [run["seed"] for run in runs],
+                   "counts": [run["count"] for run in runs], "seconds": sum(run["seconds"] for run in runs),
+                   "peak_megabytes": max(run["peak_megabytes"] for run in runs), "kinds": counts}  # fmt: skip
+        out.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0 if total["accepted"] + total["refused"] == total.total() else 1
+
+
+def table(counts: dict[str, Counter[str]]) -> Counter[str]:
+    """Print the ends of each kind and of all; gives those of all."""
+    total: Counter[str] = sum(counts.values(), Counter())
+    for name, ends in (*counts.items(), ("all", total)):
+        print(f"{name:24}" + "".join(f"{word} {ends[word]:<7}" for word in WORDS[1:]))
+    return total
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--count", type=int, default=100_000)
@@ -143,7 +169,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--progress", type=int, default=0, metavar="N", help="say every N inputs how far it is"
     )
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
+    parser.add_argument(
+        "--sum", type=Path, nargs="+", metavar="JSON", help="run nothing; add up the figures of earlier runs"
+    )
     options = parser.parse_args(arguments)
+    if options.sum:
+        return add_up(options.sum, options.out)
     with tempfile.TemporaryDirectory() as folder:
         if options.only is not None:
             found = kinds(Path(folder))
@@ -156,9 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         started = time.monotonic()
         counts, most = fuzz(options, Path(folder))
     seconds = time.monotonic() - started
-    total: Counter[str] = sum(counts.values(), Counter())
-    for name, ends in (*counts.items(), ("all", total)):
-        print(f"{name:24}" + "".join(f"{word} {ends[word]:<7}" for word in WORDS[1:]))
+    total = table(counts)
     print(f"peak memory {most:.0f} MB, {seconds:.0f} s")
     if options.out:
         figures = {"count": options.count, "seed": options.seed, "cores": os.cpu_count(), "peak_megabytes": round(most),
