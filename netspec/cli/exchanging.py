@@ -17,7 +17,7 @@ def convert(
     source: Annotated[
         str,
         typer.Argument(
-            help="A prototxt, a run folder, a weight file, or package.module:name of a torch module."
+            help="A prototxt, a run folder, a weight file, an .onnx model, or package.module:name of a torch module."
         ),
     ],
     target: Annotated[

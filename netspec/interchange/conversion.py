@@ -63,7 +63,8 @@ def convert(
     """Write the model in `source` as the kind of file that the ending of `target` names; gives the differences.
 
     source: a prototxt (with `weights`), a run folder (its test net and newest snapshot), a weight file (with
-    `net`, its prototxt, where the target needs one), or "package.module:name" of a PyTorch module or of a function
+    `net`, its prototxt, where the target needs one), an .onnx model,
+    or "package.module:name" of a PyTorch module or of a function
     that makes one (with `inputs`, the shapes it takes), whose code is run. A torch.export program (.pt2) is refused.
     shapes: of inputs of the net whose data is not here, by name.
     target: .safetensors, .caffemodel (the prototxt is written beside it where the net is known), .h5, .onnx, .pt2,
@@ -76,6 +77,8 @@ def convert(
     refuse_program(Path(source))
     if ":" in str(source) and not Path(source).exists():
         return torch_to_caffe(str(source), path, inputs)
+    if Path(source).suffix.lower() == ".onnx":
+        return onnx_to_caffe(Path(source), path, shapes or {}, inputs)
     if Path(source).suffix in WEIGHTS and net is None and path.suffix in WEIGHTS:
         return weights_to_weights(Path(source), path, dialect)
     if Path(source).suffix in WEIGHTS and net is None and path.suffix == ".prototxt":
@@ -279,6 +282,22 @@ def torch_to_caffe(source: str, path: Path, inputs: Sequence[Sequence[int]]) -> 
     if not inputs:
         raise NetspecError(f"{source}: give the shapes of its inputs")
     found = from_torch(module_called(source), samples(inputs), source.rpartition(":")[2])
+    if path.suffix == ".caffemodel":
+        found.save(path)
+    else:
+        write_net(found.net(), path)
+    return found.report
+
+
+def onnx_to_caffe(
+    source: Path, path: Path, shapes: Mapping[str, Sequence[int]], inputs: Sequence[Sequence[int]]
+) -> Report:
+    """An ONNX model as caffemodel and prototxt (or through these as any other kind)."""
+    from netspec.interchange.onnx_nets.convert import from_onnx
+
+    if inputs:
+        raise NetspecError(f"{source}: give shapes with the names of its inputs: --shape NAME=N,C,H,W")
+    found = from_onnx(source, shapes)
     if path.suffix == ".caffemodel":
         found.save(path)
     else:

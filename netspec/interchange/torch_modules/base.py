@@ -30,6 +30,8 @@ class Blob:
     shape: tuple[int, ...]
     pad: tuple[int, ...] = ()
     """Zeros around the last axes that its reader is to add: Caffe pads inside layers only."""
+    taken: tuple[tuple[int, int], ...] = ()
+    """(first, step) along the last two axes: every so many values of the blob of this name are meant."""
 
 
 @dataclass
@@ -121,7 +123,9 @@ class Conversion:
         if len(self.message.layer) > first:
             layer = self.message.layer[-1]
             for blob, value in zip(flat(result), flat(self.real[node]), strict=True):
-                if isinstance(blob, Blob) and not blob.pad:  # a copy: operators in place may follow
+                if (
+                    isinstance(blob, Blob) and not blob.pad and not blob.taken
+                ):  # a copy: operators in place may follow
                     self.reference[blob.name] = (layer.name, layer.type, value.clone())
         return result
 
@@ -145,7 +149,25 @@ class Conversion:
             raise Unsupported("takes a constant where Caffe's layer takes a blob")
         if value.pad:
             raise Unsupported("reads zeros put around a blob, which Caffe does inside convolutions only")
-        return value
+        return self.every(value, [value.taken]) if value.taken else value
+
+    def every(self, value: Blob, parts: Sequence[tuple[tuple[int, int], ...]]) -> Blob:
+        """Every so many values of a blob, one selection behind the other in channels: a Convolution by a kernel with
+        a single 1 for each channel (Darknet's Reorg puts channels in another order).
+        """
+        channels, places = value.shape[1], parts[0]
+        kernel = [max(part[axis][0] for part in parts) + 1 for axis in (0, 1)]
+        weight = np.zeros((len(parts) * channels, channels, *kernel), np.float32)
+        for i, part in enumerate(parts):
+            for k in range(channels):
+                weight[i * channels + k, k, part[0][0], part[1][0]] = 1
+        settings = {
+            "num_output": len(weight), "bias_term": False, "kernel_h": kernel[0], "kernel_w": kernel[1],
+            "stride_h": places[0][1], "stride_w": places[1][1],
+        }  # fmt: skip
+        shape = (value.shape[0], len(weight), *value.shape[2:])
+        source = Blob(value.name, value.shape)
+        return self.one("Convolution", source, shape=shape, blobs=[weight], convolution_param=settings)
 
     def constant(self, value: Any) -> Array:
         """A value as an array that does not depend on the input."""
@@ -198,6 +220,8 @@ class Conversion:
         """Make what the module returns the net's outputs: blobs that nothing reads, and no others."""
         read = {name for layer in self.message.layer for name in layer.bottom}
         for value in results:
+            if isinstance(value, Blob) and value.taken:
+                value = self.blob(value)
             if not isinstance(value, Blob) or value.pad:
                 raise SpecError(
                     f"{self.name}: returns a value that is no blob: it does not depend on the input"
@@ -252,7 +276,8 @@ def module_of(node: Any) -> tuple[str, bool]:
         return "", False
     path, kind = stack[-1]
     kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-    return re.sub(r"@\d+$", "", path), kind.startswith("torch.nn.modules") and bool(path)
+    own = kind.startswith("torch.nn.modules") or kind.endswith("onnx_nets.graph.Node")
+    return re.sub(r"@\d+$", "", path), own and bool(path)
 
 
 def place_of(node: Any) -> Position | None:

@@ -68,10 +68,24 @@ def channel_shuffle(c: Conversion, a: SimpleNamespace) -> Blob:
 
 @handles("cat", "concat", "concatenate")
 def cat(c: Conversion, a: SimpleNamespace) -> Blob:
+    if (focused := focus(c, a)) is not None:
+        return focused
     blobs = [c.blob(value) for value in a.tensors]
     axis = a.dim % len(blobs[0].shape)
     settings = {} if axis == 1 else {"axis": axis}
     return c.one("Concat", *blobs, shape=c.real[c.node].shape, concat_param=settings)
+
+
+def focus(c: Conversion, a: SimpleNamespace) -> Blob | None:
+    """Pixels of a block as channels (a Focus layer, space to depth): one Convolution; None for another join."""
+    parts = [value for value in a.tensors if isinstance(value, Blob) and value.taken]
+    first = parts[0] if parts else None
+    if first is None or len(parts) != len(a.tensors) or a.dim % len(first.shape) != 1:
+        return None
+    steps = [tuple(step for _, step in part.taken) for part in parts]
+    if len({(part.name, part.shape) for part in parts}) > 1 or len(set(steps)) > 1:
+        return None
+    return c.every(first, [part.taken for part in parts])
 
 
 @handles("chunk", "split", "split_with_sizes", "tensor_split")
@@ -92,16 +106,36 @@ def unbind(c: Conversion, a: SimpleNamespace) -> list[Blob]:
 @handles("slice", "narrow", "select")
 def narrow(c: Conversion, a: SimpleNamespace) -> Blob:
     """A range of an axis: the middle one of up to three pieces."""
+    if getattr(a, "step", 1) != 1:
+        return every_so_many(c, a)
+    if isinstance(a.self, Blob) and a.self.taken and tuple(c.real[c.node].shape) == a.self.shape:
+        return a.self
     x, shape = c.blob(a.self), tuple(c.real[c.node].shape)
     axis, size = a.dim % len(x.shape), x.shape[a.dim]
-    if getattr(a, "step", 1) != 1:
-        raise Unsupported("takes every other value, which Caffe's Slice cannot")
     start = a.index if hasattr(a, "index") else (a.start or 0)
     start = min(start + size if start < 0 else start, size)
     length = 1 if hasattr(a, "index") else shape[axis]
     sizes = [start, length, size - start - length]
     found = pieces(c, x, axis, [n for n in sizes if n])[1 if start else 0]
     return reshaped(c, found, shape)
+
+
+def every_so_many(c: Conversion, a: SimpleNamespace) -> Blob:
+    """Every step-th row or column, left to what joins them again, or made by a Convolution."""
+    x, shape = a.self, tuple(c.real[c.node].shape)
+    rank = len(x.shape) if isinstance(x, Blob) else 0
+    axis = a.dim % rank if rank else 0
+    if rank != 4 or axis < 2 or x.pad:
+        raise Unsupported("takes every other value of an axis that is no row or column, which Caffe cannot")
+    taken = list(x.taken or ((0, 1), (0, 1)))
+    if taken[axis - 2] != (0, 1):
+        x, taken = c.blob(x), [(0, 1), (0, 1)]
+    size = x.shape[axis]
+    start = min(max(a.start + size if (a.start or 0) < 0 else (a.start or 0), 0), size)
+    if shape[axis] != -(-(size - start) // a.step):
+        raise Unsupported("takes every other value up to a place before the end, which Caffe cannot")
+    taken[axis - 2] = (start, a.step)
+    return Blob(x.name, shape, taken=tuple(taken))
 
 
 def pieces(c: Conversion, x: Blob, axis: int, sizes: Sequence[int]) -> list[Blob]:

@@ -1,0 +1,595 @@
+"""ONNX's operators in torch's, those that Caffe has layers for, and those that only shapes and constants need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from netspec.interchange.onnx_nets.graph import MOST_VALUES, Call, Refused, computes
+
+# --- windows
+
+
+def window(
+    c: Call, x: Tensor, kernel: Sequence[int], up: bool = False
+) -> tuple[list[int], list[int], list[int]]:
+    """(stride, dilation, pads as begin and end of each axis) of a node with windows."""
+    n = len(kernel)
+    stride, dilation = list(c.get("strides", [1] * n)), list(c.get("dilations", [1] * n))
+    mode = c.get("auto_pad", "NOTSET")
+    if mode in ("NOTSET", ""):
+        return stride, dilation, list(c.get("pads", [0] * 2 * n))
+    pads = [0] * 2 * n
+    if mode == "VALID":
+        return stride, dilation, pads
+    for i in range(n):
+        size = x.shape[2 + i]
+        total = max(
+            (math.ceil(size / stride[i]) - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 - size, 0
+        )
+        small, large = total // 2, total - total // 2
+        pads[i], pads[n + i] = (small, large) if mode == "SAME_UPPER" else (large, small)
+    return stride, dilation, pads
+
+
+def equal(pads: Sequence[int]) -> list[int] | None:
+    """Padding that is the same at both ends of each axis; None where it is not."""
+    n = len(pads) // 2
+    return list(pads[:n]) if list(pads[:n]) == list(pads[n:]) else None
+
+
+def padded(x: Tensor, pads: Sequence[int], value: float = 0.0) -> Tensor:
+    """x with `value` around its last axes."""
+    n = len(pads) // 2
+    pairs = [side for i in reversed(range(n)) for side in (pads[i], pads[n + i])]
+    return F.pad(x, pairs, value=value) if any(pairs) else x
+
+
+@computes("Conv")
+def conv(c: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    stride, dilation, pads = window(c, x, weight.shape[2:])
+    function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}.get(weight.dim() - 2)
+    if function is None:
+        raise Refused(f"convolves {weight.dim() - 2} axes")
+    pad = equal(pads)
+    if pad is None:
+        # Unequal padding: a kernel with zeros at its smaller side is the same with equal padding.
+        n = len(pads) // 2
+        gaps = [pads[n + i] - pads[i] for i in range(n)]
+        if any(gap % dilation[i] for i, gap in enumerate(gaps)):
+            raise Refused(f"pads unequally ({pads}) with dilation {dilation}, which Caffe cannot")
+        wide = [max(pads[i], pads[n + i]) for i in range(n)]
+        grown = [max(gap, 0) // dilation[i] for i, gap in enumerate(gaps)]
+        behind = [max(-gap, 0) // dilation[i] for i, gap in enumerate(gaps)]
+        return function(
+            x, padded(weight, [*grown, *behind]), bias, stride, wide, dilation, int(c.get("group", 1))
+        )
+    return function(x, weight, bias, stride, pad, dilation, int(c.get("group", 1)))
+
+
+@computes("ConvTranspose")
+def conv_transpose(c: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if c.get("output_shape") or c.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise Refused("gives the size of its output, which Caffe's Deconvolution cannot")
+    n = weight.dim() - 2
+    stride, dilation = c.get("strides", [1] * n), c.get("dilations", [1] * n)
+    pad = equal(c.get("pads", [0] * 2 * n))
+    extra = c.get("output_padding", [0] * n)
+    if pad is None or any(extra):
+        raise Refused("pads unequally, which Caffe's Deconvolution cannot")
+    function = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[n]
+    return function(x, weight, bias, stride, pad, 0, int(c.get("group", 1)), dilation)
+
+
+@computes("MaxPool", "AveragePool")
+def pool(c: Call, x: Tensor) -> Tensor:
+    kernel = list(c.get("kernel_shape"))
+    if len(kernel) != 2:
+        raise Refused(f"pools {len(kernel)} axes, Caffe's Pooling 2")
+    if c.outputs > 1:
+        raise Refused("gives the places of its maxima, which are read by nothing of Caffe's")
+    stride, dilation, pads = window(c, x, kernel)
+    if any(d != 1 for d in dilation):
+        raise Refused("has dilation, which Caffe's Pooling lacks")
+    up = bool(c.get("ceil_mode", 0))
+    pad = equal(pads)
+    if pad is None:
+        pad, up = rounded_up(x, kernel, stride, pads, up)
+    if c.kind == "MaxPool":
+        return F.max_pool2d(x, kernel, stride, pad, 1, up)
+    return F.avg_pool2d(x, kernel, stride, pad, up, bool(c.get("count_include_pad", 0)) or not any(pads))
+
+
+def rounded_up(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], pads: Sequence[int], up: bool
+) -> tuple[list[int], bool]:
+    """Equal padding and rounding up that place the same windows as more padding at the end does."""
+    n = len(kernel)
+    before = list(pads[:n])
+    for i in range(n):
+        size, end = x.shape[2 + i], pads[n + i]
+        if up:
+            break
+        wanted = (size + before[i] + end - kernel[i]) // stride[i] + 1
+        found = -(-(size + 2 * before[i] - kernel[i]) // stride[i]) + 1
+        if (found - 1) * stride[i] >= size + before[i]:
+            found -= 1
+        if wanted != found:
+            break
+    else:
+        return before, True
+    raise Refused(f"pads unequally ({list(pads)}), which Caffe's Pooling cannot")
+
+
+@computes("GlobalAveragePool")
+def global_average(c: Call, x: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(x, 1) if x.dim() == 4 else x.mean(list(range(2, x.dim())), keepdim=True)
+
+
+@computes("GlobalMaxPool")
+def global_max(c: Call, x: Tensor) -> Tensor:
+    if x.dim() != 4:
+        raise Refused(f"pools {x.dim() - 2} axes, Caffe's Pooling 2")
+    return F.adaptive_max_pool2d(x, 1)
+
+
+# --- products
+
+
+@computes("Gemm")
+def gemm(c: Call, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    if 0 in c.constants or 1 not in c.constants:
+        raise Refused(
+            "is a product of two blobs, or by a constant from the left, for which Caffe has no layer"
+        )
+    if c.get("transA", 0):
+        a = a.t()
+    weight = (b if c.get("transB", 0) else b.t()) * c.get("alpha", 1.0)
+    if bias is not None:
+        bias = bias * c.get("beta", 1.0)
+        if bias.dim() > 1 and bias.shape[0] != 1:
+            raise Refused("adds a matrix that is no row")
+        bias = bias.reshape(-1).expand(weight.shape[0]).contiguous()
+    return F.linear(a, weight.contiguous(), bias)
+
+
+@computes("MatMul")
+def matmul(c: Call, a: Tensor, b: Tensor) -> Tensor:
+    if not c.constants:
+        raise Refused("is a product of two blobs, for which Caffe has no layer")
+    if 1 in c.constants and 0 not in c.constants and b.dim() == 2:
+        return F.linear(a, b.t().contiguous())
+    if len(c.constants) == 2:
+        return a @ b
+    raise Refused("multiplies by a constant from the left, or by one of more than two axes")
+
+
+# --- normalisation
+
+
+@computes("BatchNormalization")
+def batch_norm(c: Call, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    if c.get("training_mode", 0):
+        raise Refused("normalises by the batch")
+    return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, c.get("epsilon", 1e-5))
+
+
+@torch.library.custom_op("netspec::lrn", mutates_args=())
+def lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    """Local response normalisation across channels, alpha over the number of channels."""
+    return F.local_response_norm(x, size, alpha, beta, k)
+
+
+@lrn.register_fake
+def _(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    return torch.empty_like(x)
+
+
+@computes("LRN")
+def response(c: Call, x: Tensor) -> Tensor:
+    size = int(c.get("size"))
+    if size % 2 == 0:
+        raise Refused(f"size {size}; Caffe's LRN takes odd ones")
+    found: Tensor = lrn(x, size, c.get("alpha", 1e-4), c.get("beta", 0.75), c.get("bias", 1.0))
+    return found
+
+
+@computes("Softmax", "LogSoftmax")
+def softmax(c: Call, x: Tensor) -> Tensor:
+    function: Callable[..., Tensor] = F.softmax if c.kind == "Softmax" else F.log_softmax
+    axis = c.get("axis", -1 if c.opset >= 13 else 1) % x.dim()
+    if c.opset >= 13 or axis == x.dim() - 1 or math.prod(x.shape[axis + 1 :]) == 1:
+        return function(x, axis)
+    return function(x.flatten(axis), axis).reshape(x.shape)
+
+
+# --- of single values
+
+PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
+    "Relu": torch.relu, "Sigmoid": torch.sigmoid, "Tanh": torch.tanh, "Abs": torch.abs, "Exp": torch.exp,
+    "Log": torch.log, "Sqrt": torch.sqrt, "Neg": torch.neg, "Reciprocal": torch.reciprocal, "Softplus": F.softplus,
+    "HardSwish": F.hardswish, "Identity": lambda x: x, "Floor": torch.floor, "Ceil": torch.ceil, "Round": torch.round,
+    "Sign": torch.sign, "Not": torch.logical_not, "Erf": torch.erf, "Sin": torch.sin, "Cos": torch.cos,
+}  # fmt: skip
+for _name, _function in PLAIN.items():
+    computes(_name)(lambda c, x, f=_function: f(x))
+
+
+@computes("Dropout")
+def dropout(c: Call, x: Tensor, *rest: Tensor | None) -> Tensor:
+    return x
+
+
+@computes("LeakyRelu")
+def leaky(c: Call, x: Tensor) -> Tensor:
+    return F.leaky_relu(x, c.get("alpha", 0.01))
+
+
+@computes("PRelu")
+def prelu(c: Call, x: Tensor, slope: Tensor) -> Tensor:
+    if 1 not in c.constants or (slope.numel() not in (1, x.shape[1])):
+        raise Refused(f"slopes of shape {tuple(slope.shape)}; Caffe's PReLU has one, or one for each channel")
+    return F.prelu(x, slope.reshape(-1).contiguous())
+
+
+@computes("Elu")
+def elu(c: Call, x: Tensor) -> Tensor:
+    return F.elu(x, c.get("alpha", 1.0))
+
+
+@computes("HardSigmoid")
+def hard_sigmoid(c: Call, x: Tensor) -> Tensor:
+    y: Tensor = (x * c.get("alpha", 0.2) + c.get("beta", 0.5)).clamp(0.0, 1.0)
+    return y
+
+
+@computes("Clip")
+def clip(c: Call, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    for i, value in enumerate((low, high), 1):
+        if value is not None and i not in c.constants:
+            raise Refused("clips by blobs")
+    return x.clamp(c.number(1, "min"), c.number(2, "max"))
+
+
+@computes("Cast", "CastLike")
+def cast(c: Call, x: Tensor, like: Tensor | None = None) -> Tensor:
+    from onnx import TensorProto
+
+    if 0 not in c.constants:
+        if c.kind == "Cast" and c.get("to") not in (
+            TensorProto.FLOAT,
+            TensorProto.FLOAT16,
+            TensorProto.DOUBLE,
+        ):
+            raise Refused("makes whole numbers of a blob, which Caffe cannot")
+        return x
+    if like is not None:
+        return x.to(like.dtype)
+    kinds = {TensorProto.FLOAT: torch.float32, TensorProto.FLOAT16: torch.float32, TensorProto.DOUBLE: torch.float32,
+             TensorProto.INT64: torch.int64, TensorProto.INT32: torch.int64, TensorProto.BOOL: torch.bool}  # fmt: skip
+    return x.to(kinds.get(c.get("to"), x.dtype))
+
+
+# --- of several
+
+
+def number(c: Call, i: int, x: Tensor) -> Tensor | float:
+    """Input i, a constant of one value as a number."""
+    alone = i in c.constants and x.numel() == 1 and len(c.constants) == 1 and not x.dim()
+    return float(c.lists[i][0]) if alone else x
+
+
+def pairwise(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Two or more inputs, one after the other."""
+
+    def operator(c: Call, *inputs: Tensor) -> Tensor:
+        found: Any = number(c, 0, inputs[0])
+        for i, value in enumerate(inputs[1:], 1):
+            found = function(found, number(c, i, value))
+        return found  # type: ignore[no-any-return]
+
+    return operator
+
+
+computes("Add", "Sum")(pairwise(lambda a, b: a + b))
+computes("Sub")(pairwise(lambda a, b: a - b))
+computes("Mul")(pairwise(lambda a, b: a * b))
+computes("Max")(pairwise(lambda a, b: torch.maximum(torch.as_tensor(a), torch.as_tensor(b))))
+computes("Min")(pairwise(lambda a, b: -torch.maximum(-torch.as_tensor(a), -torch.as_tensor(b))))
+
+
+@computes("Div")
+def divide(c: Call, a: Tensor, b: Tensor) -> Tensor:
+    if len(c.constants) == 2 and not a.is_floating_point():
+        return torch.div(a, b, rounding_mode="trunc")
+    if 1 in c.constants and b.is_floating_point() and 0 not in c.constants:
+        return a * (1 / b)
+    return a / b
+
+
+@computes("Mean")
+def average(c: Call, *inputs: Tensor) -> Tensor:
+    total = inputs[0]
+    for value in inputs[1:]:
+        total = total + value
+    return total * (1 / len(inputs)) if len(inputs) > 1 else total
+
+
+@computes("Pow")
+def power(c: Call, x: Tensor, exponent: Tensor) -> Tensor:
+    if 1 not in c.constants or exponent.numel() != 1:
+        raise Refused("has an exponent that is no number")
+    return x ** float(c.number(1) or 0.0) if 0 not in c.constants else x**exponent
+
+
+COMPARED: dict[str, Callable[..., Tensor]] = {
+    "Equal": torch.eq, "Less": torch.lt, "Greater": torch.gt, "And": torch.logical_and, "Or": torch.logical_or,
+    "LessOrEqual": torch.le, "GreaterOrEqual": torch.ge, "Mod": torch.remainder, "Where": torch.where,
+}  # fmt: skip
+
+
+def constants_alone(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An operator that shapes are worked out with."""
+
+    def operator(c: Call, *inputs: Tensor) -> Tensor:
+        if len(c.constants) != len(inputs):
+            raise Refused("Caffe has no layer for it")
+        return function(*inputs)
+
+    return operator
+
+
+for _name, _compare in COMPARED.items():
+    computes(_name)(constants_alone(_compare))
+
+
+# --- of shapes
+
+
+def bounded(count: int) -> None:
+    if count > MOST_VALUES:
+        raise Refused(f"would make {count} values")
+
+
+@computes("Constant")
+def constant(c: Call) -> Tensor:
+    for name in ("value", "value_float", "value_int", "value_floats", "value_ints"):
+        if (value := c.get(name)) is not None:
+            return value if isinstance(value, Tensor) else torch.tensor(value)
+    raise Refused("is a constant of another kind than numbers")
+
+
+@computes("ConstantOfShape")
+def constant_of_shape(c: Call, shape: Tensor) -> Tensor:
+    sizes = c.ints(0) or []
+    bounded(math.prod(sizes))
+    value = c.get("value")
+    return torch.full(sizes, value.flatten()[0].item()) if value is not None else torch.zeros(sizes)
+
+
+@computes("Range")
+def arange(c: Call, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+    first, last, step = (value.item() for value in (start, limit, delta))
+    bounded(int((last - first) / step) if step else MOST_VALUES + 1)
+    return torch.arange(first, last, step)
+
+
+@computes("Reshape")
+def reshape(c: Call, x: Tensor, shape: Tensor | None = None) -> Tensor:
+    sizes = c.ints(1, "shape")
+    if sizes is None:
+        raise Refused("has a shape that depends on the input")
+    if not c.get("allowzero", 0):
+        sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
+    return x.reshape(sizes)
+
+
+@computes("Flatten")
+def flatten(c: Call, x: Tensor) -> Tensor:
+    axis = c.get("axis", 1)
+    axis = axis + x.dim() if axis < 0 else axis
+    if axis == 1 and x.dim() > 1:
+        return x.flatten(1)
+    return x.reshape(math.prod(x.shape[:axis]), -1)
+
+
+@computes("Squeeze")
+def squeeze(c: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
+    found = c.ints(1, "axes")
+    gone = {a % x.dim() for a in found} if found is not None else {i for i, n in enumerate(x.shape) if n == 1}
+    return x.reshape([n for i, n in enumerate(x.shape) if i not in gone])
+
+
+@computes("Unsqueeze")
+def unsqueeze(c: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
+    found = c.ints(1, "axes") or []
+    rank = x.dim() + len(found)
+    new, rest = {axis % rank for axis in found}, iter(x.shape)
+    return x.reshape([1 if i in new else next(rest) for i in range(rank)])
+
+
+@computes("Transpose")
+def transpose(c: Call, x: Tensor) -> Tensor:
+    return x.permute(c.get("perm", list(range(x.dim()))[::-1]))
+
+
+@computes("Concat")
+def concat(c: Call, *inputs: Tensor) -> Tensor:
+    return torch.cat(inputs, c.get("axis", 1))
+
+
+@computes("Split")
+def split(c: Call, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+    axis = c.get("axis", 0)
+    parts = c.ints(1, "split")
+    if parts is None:
+        each = -(-x.shape[axis] // c.outputs)
+        parts = [each] * (c.outputs - 1) + [x.shape[axis] - each * (c.outputs - 1)]
+    return torch.split(x, parts, axis)
+
+
+@computes("Slice")
+def cut(c: Call, x: Tensor, *rest: Tensor | None) -> Tensor:
+    starts, ends = c.ints(1, "starts"), c.ints(2, "ends")
+    if starts is None or ends is None:
+        raise Refused("begins or ends where the input says")
+    axes = c.ints(3, "axes", range(len(starts))) or []
+    steps = c.ints(4, "", [1] * len(starts)) or []
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        if step < 1:
+            raise Refused("goes backwards, which Caffe's Slice cannot")
+        size = x.shape[axis]
+        first, last, _ = slice(start, end).indices(size)
+        if (first, last, step) != (0, size, 1):
+            x = (
+                x.narrow(axis, first, max(last - first, 0))
+                if step == 1
+                else strided(x, axis, first, last, step)
+            )
+    return x
+
+
+def strided(x: Tensor, axis: int, first: int, last: int, step: int) -> Tensor:
+    """Every step-th value of an axis."""
+    index = [slice(None)] * x.dim()
+    index[axis] = slice(first, last, step)
+    return x[tuple(index)]
+
+
+@computes("Gather")
+def gather(c: Call, x: Tensor, index: Tensor) -> Tensor:
+    axis = c.get("axis", 0)
+    if 1 not in c.constants:
+        raise Refused("takes what the input says; Caffe's Embed does so from a table alone")
+    if 0 in c.constants:
+        return (
+            torch.take_along_dim(x, index, 0)
+            if x.dim() == 1 and index.dim() == 1
+            else x[index]
+            if axis == 0
+            else x.index_select(axis, index.flatten())
+        )
+    places = [i % x.shape[axis] for i in c.ints(1) or []]
+    if index.dim() == 0:
+        return x.select(axis, places[0])
+    if index.dim() == 1 and places == list(range(places[0], places[0] + len(places))):
+        return x.narrow(axis, places[0], len(places))
+    if index.dim() == 1:
+        return torch.cat([x.narrow(axis, place, 1) for place in places], axis)
+    raise Refused("takes a table of places")
+
+
+@computes("Expand")
+def expand(c: Call, x: Tensor, shape: Tensor) -> Tensor:
+    sizes = list(np.broadcast_shapes(tuple(x.shape), tuple(c.ints(1) or ())))
+    bounded(math.prod(sizes))
+    return x.expand(sizes)
+
+
+@computes("Tile")
+def tile(c: Call, x: Tensor, repeats: Tensor) -> Tensor:
+    counts = c.ints(1) or []
+    bounded(math.prod(counts) * x.numel())
+    for axis, count in enumerate(counts):
+        if count != 1:
+            x = torch.cat([x] * count, axis)
+    return x
+
+
+@computes("Pad")
+def pad(c: Call, x: Tensor, *rest: Tensor | None) -> Tensor:
+    c.only("mode", "constant")
+    pads = c.ints(1, "pads") or []
+    value = c.number(2, "value", 0.0)
+    axes = c.ints(3) if 3 in c.constants else list(range(len(pads) // 2))
+    whole = [0] * 2 * x.dim()
+    for i, axis in enumerate(axes or []):
+        whole[axis % x.dim()], whole[x.dim() + axis % x.dim()] = pads[i], pads[len(pads) // 2 + i]
+    bounded(math.prod(n + whole[i] + whole[x.dim() + i] for i, n in enumerate(x.shape)))
+    return padded(x, whole, value or 0.0)
+
+
+@computes("SpaceToDepth")
+def space_to_depth(c: Call, x: Tensor) -> Tensor:
+    size = int(c.get("blocksize"))
+    return torch.cat([x[:, :, i::size, j::size] for i in range(size) for j in range(size)], 1)
+
+
+@computes("DepthToSpace")
+def depth_to_space(c: Call, x: Tensor) -> Tensor:
+    """A transposed convolution by a kernel that has one 1 for each channel."""
+    size = int(c.get("blocksize"))
+    outputs = x.shape[1] // size**2
+    kernel = torch.zeros(x.shape[1], outputs, size, size)
+    for i in range(size):
+        for j in range(size):
+            for k in range(outputs):
+                place = (
+                    (i * size + j) * outputs + k
+                    if c.get("mode", "DCR") == "DCR"
+                    else k * size**2 + i * size + j
+                )
+                kernel[place, k, i, j] = 1
+    return F.conv_transpose2d(x, kernel, None, size)
+
+
+@computes("Resize", "Upsample")
+def resize(c: Call, x: Tensor, *rest: Tensor | None) -> Tensor:
+    if x.dim() != 4:
+        raise Refused(f"resizes {x.dim() - 2} axes")
+    size = scaled(c, x)
+    mode = c.get("mode", "nearest")
+    if list(size) == list(x.shape[2:]):
+        return x
+    if mode == "nearest":
+        if any(new % old for new, old in zip(size, x.shape[2:], strict=True)):
+            raise Refused("repeats pixels unequally, which Caffe's layers do not")
+        return F.interpolate(x, size)
+    if mode not in ("linear", "bilinear"):
+        raise Refused(f"mode {mode!r}; Caffe has nearest and linear")
+    kind = c.get("coordinate_transformation_mode", "half_pixel" if c.kind == "Resize" else "asymmetric")
+    if kind not in ("align_corners", "half_pixel", "pytorch_half_pixel"):
+        raise Refused(f"coordinate_transformation_mode {kind!r}; Caffe's Interp puts corners on corners")
+    return F.interpolate(x, size, mode="bilinear", align_corners=kind == "align_corners")
+
+
+def scaled(c: Call, x: Tensor) -> list[int]:
+    """Height and width that a Resize gives."""
+    if 3 in c.constants and c.constants[3].numel():
+        sizes = c.ints(3) or []
+    else:
+        place = 2 if c.kind == "Resize" and c.opset >= 11 else 1
+        factors = c.lists.get(place) or c.get("scales")
+        if not factors:
+            raise Refused("has a size that depends on the input")
+        sizes = [math.floor(n * f) for n, f in zip(x.shape, factors, strict=True)]
+    if list(sizes[:2]) != list(x.shape[:2]):
+        raise Refused("changes batch or channels")
+    bounded(math.prod(sizes))
+    return [int(n) for n in sizes[2:]]
+
+
+def reduction(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A reduction over axes."""
+
+    def operator(c: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
+        found = c.ints(1, "axes")
+        if not found:
+            if c.get("noop_with_empty_axes", 0):
+                return x
+            found = list(range(x.dim()))
+        return function(x, found, bool(c.get("keepdims", 1)))
+
+    return operator
+
+
+computes("ReduceMean")(reduction(lambda x, axes, keep: x.mean(axes, keepdim=keep)))
+computes("ReduceSum")(reduction(lambda x, axes, keep: x.sum(axes, keepdim=keep)))
+computes("ReduceMax")(reduction(lambda x, axes, keep: x.amax(axes, keepdim=keep)))
+computes("ReduceProd")(constants_alone(lambda x, *rest: x.prod()))
