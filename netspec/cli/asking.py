@@ -127,7 +127,7 @@ def refuse_table(trained: Model) -> None:
     """DataError for a model of a table, which is asked about rows."""
     from netspec.errors import DataError
 
-    if trained.data.type == "Table":
+    if trained.layout is not None:
         raise DataError(f"{trained.name}: reads a table; ask it about --table FILE.csv, or a named table")
 
 

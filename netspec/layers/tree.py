@@ -11,6 +11,7 @@ Shape letters: B batch; C, H, W channels, rows, columns of the image; h, w posit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -75,6 +76,9 @@ class TreeLayer(Layer):
 
 class Inner(TreeLayer):
     """A layer between the leaves and the class scores."""
+
+    joint: ClassVar[bool] = False
+    """Whether the top holds log p(observed, class): then it is the last of the tree."""
 
     def cells(self) -> tuple[int, int]:
         """Rows and columns of positions at the bottom that one position at the top stands for."""

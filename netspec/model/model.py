@@ -137,6 +137,11 @@ class Model:
         """Whether the leaves give probabilities of single values, so that bits are those of a code."""
         return self.tree.leaf.discrete
 
+    @property
+    def joint(self) -> bool:
+        """Whether the classes have shares of their own (ClassPrior), so that `scores` are log p(observed, y)."""
+        return self.generative and self.tree.joint
+
     @cached_property
     def tree(self) -> Tree:
         """The net as a probability model of x; SpecError that says which layer makes it none."""
@@ -258,7 +263,8 @@ class Model:
     # Classes
 
     def scores(self, x: Data) -> Tensor:
-        """Class scores (N, K): log p(observed | y) of a generative net, logits of another.
+        """Class scores (N, K), whose softmax is p(y | observed): log p(observed | y) of a generative net, with
+        a ClassPrior log p(observed, y); logits of another.
 
         In double precision where a generative net's are so large that single would not tell classes apart.
         DataError for evidence that is impossible under a generative net.
@@ -278,7 +284,7 @@ class Model:
         if self.whitened is not None and bool(x.isnan().any()):
             return self.whitened.scores(x)
         if self.masked:
-            return likelihood.class_log_likelihood(self.tree, x)
+            return likelihood.scores(self.tree, x, exact=False).to(self.tree.dtype)
         scores: Tensor = self.net(*self.inputs(x))[0]
         if not bool((scores.abs() <= SINGLE).all()) and self.generative:
             return likelihood.scores(

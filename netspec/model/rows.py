@@ -152,8 +152,10 @@ class TableModel:
         for value in range(count):
             asked = x.clone()
             asked[:, 0, 0, cell] = value
-            of_classes = self.trained.class_log_likelihood(asked)
-            scores.append(of_classes.logsumexp(1) if y is None else of_classes.gather(1, y[:, None])[:, 0])
+            if y is None:
+                scores.append(self.trained.log_likelihood(asked))
+            else:
+                scores.append(self.trained.class_log_likelihood(asked).gather(1, y[:, None])[:, 0])
         found: Tensor = torch.stack(scores, 1).softmax(1)
         return found
 
@@ -241,8 +243,12 @@ class TableModel:
     # New rows
 
     def sampled(self, count: int, seed: int = 1) -> list[Cells]:
-        """Rows drawn from the model, cells by column; classes in turn where there are any."""
+        """Rows drawn from the model, cells by column; classes by their shares, in turn where the net has none."""
         y = torch.arange(count) % self.trained.tree.classes
+        if self.trained.joint:
+            empty = torch.full((1, *self.trained.image_shape), torch.nan)
+            shares = self.trained.posterior(empty)[0].cpu()
+            y = torch.multinomial(shares, count, True, generator=torch.Generator().manual_seed(seed))
         x = self.trained.sample(y.to(self.trained.device), seed)
         cells = self.layout.decode(x[:, 0, 0].cpu().numpy())
         label = self.layout.label

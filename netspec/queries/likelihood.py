@@ -18,24 +18,27 @@ def class_log_likelihood(tree: Tree, x: Tensor) -> Tensor:
     Discrete leaves give log probabilities, others log densities. Worked out in double precision where single would
     not do. DataError for evidence that is impossible: a value that cannot be, or of probability 0 for every class.
     """
-    return scores(tree, x, exact=False).to(tree.dtype)
+    return scores(tree, x, exact=False, given=True).to(tree.dtype)
 
 
-def scores(tree: Tree, x: Tensor, exact: bool = True) -> Tensor:
-    """`class_log_likelihood` in the precision that it was worked out in."""
+def scores(tree: Tree, x: Tensor, exact: bool = True, given: bool = False) -> Tensor:
+    """log p(observed | y), or of a `joint` tree log p(observed, y) (unless the class is `given`): (B, Y), in the
+    precision that it was worked out in.
+    """
     tree, x = tree.ready(x, exact)
-    top = tree.up(x)[-1].flatten(1)
-    refuse_impossible(top, None)
-    return top
+    values = tree.up(x)
+    refuse_impossible(values[-1].flatten(1), None)
+    return values[-2 if tree.joint and given else -1].flatten(1)
 
 
 def log_likelihood(tree: Tree, x: Tensor) -> Tensor:
-    """log p(observed pixels of x), y integrated out under its uniform prior: (B,), nats."""
-    return (torch.logsumexp(scores(tree, x, exact=False), 1) - log(tree.classes)).to(tree.dtype)
+    """log p(observed pixels of x), y integrated out under its prior (uniform, or ClassPrior's): (B,), nats."""
+    uniform = 0.0 if tree.joint else log(tree.classes)
+    return (torch.logsumexp(scores(tree, x, exact=False), 1) - uniform).to(tree.dtype)
 
 
 def posterior(tree: Tree, x: Tensor) -> Tensor:
-    """p(y | observed pixels of x): (B, Y), rows sum to 1; the uniform distribution where all pixels are missing."""
+    """p(y | observed pixels of x): (B, Y), rows sum to 1; the classes' prior where all pixels are missing."""
     return torch.softmax(scores(tree, x), 1).to(tree.dtype)
 
 

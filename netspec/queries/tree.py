@@ -24,7 +24,8 @@ Given = Mapping[int, Tensor]
 
 
 class Tree:
-    """A generative net seen as a probability model p(x, latents, y), y uniform over the classes.
+    """A generative net seen as a probability model p(x, latents, y), y uniform over the classes, or with the shares of
+    a ClassPrior at the top.
 
     Made from a TEST net; raises SpecError that names the layer, its line and the remedy when the net is no such tree.
     x is the bottom of the leaf (Similarity) layer: (B, C, H, W), NaN where missing. Helper layers of the original's
@@ -42,6 +43,11 @@ class Tree:
         steps, layers = [net.graph.steps[i] for i in found], [net.made[i] for i in found]
         problems = [problem for layer in layers if (problem := _problem(layer)) is not None]
         problems += _top_problems(net, steps[-1])
+        problems += [
+            layer.spec.problem("gives shares of classes, and is not the last of the latent tree", "top", 0)
+            for layer in layers[:-1]
+            if isinstance(layer, Inner) and layer.joint
+        ]
         if problems:
             raise SpecError(problems)
         leaf, *inner = layers
@@ -55,6 +61,8 @@ class Tree:
         self.grid = net.shapes[steps[0].writes[0]][2:]
         """(h, w): positions of the leaf."""
         self.classes = net.shapes[steps[-1].writes[0]][1]
+        self.joint = bool(self.inner) and self.inner[-1].joint
+        """Whether the last activations are log p(observed, class), not log p(observed | class)."""
         self._twin: tuple[object, Tree] | None = None
 
     # Evidence and precision
@@ -108,7 +116,8 @@ class Tree:
         return [layer.spec.name for layer in (self.leaf, *self.inner)]
 
     def up(self, x: Tensor, call: Call | None = None, given: Given | None = None) -> list[Tensor]:
-        """Activations from the leaf's top to the class scores (B, Y, 1, 1): log p(seen below | state), nats.
+        """Activations from the leaf's top to the class scores (B, Y, 1, 1): log p(seen below | state), nats; where
+        `joint` the last are log p(seen, class).
 
         Seen are the observed pixels and the states `given`: of other states the activation is -inf.
         """

@@ -221,14 +221,15 @@ class ModelSubject(Subject):
     def _scores(self, asks: Sequence[Ask]) -> dict[str, Array]:
         x = torch.cat([ask.x for ask in asks])
         scores = self.model.class_log_likelihood(x) if self.model.generative else self.model.scores(x)
-        found = {"scores": scores, "posterior": scores.softmax(1)}
+        posterior = self.model.posterior(x) if self.model.joint else scores.softmax(1)
+        found = {"scores": scores, "posterior": posterior}
         if self.model.generative:
             found["log_likelihood"] = self.log_likelihood(x, scores)
         return {name: as_array(value) for name, value in found.items()}
 
     def log_likelihood(self, x: Tensor, scores: Tensor) -> Tensor:
         """log p(what is seen) (N,), nats, of the net's input."""
-        return scores.logsumexp(1) - log(self.classes)
+        return self.model.log_likelihood(x) if self.model.joint else scores.logsumexp(1) - log(self.classes)
 
     def _expected(self, asks: Sequence[Ask]) -> dict[str, Array]:
         x, y = joined(asks)

@@ -1,112 +1,71 @@
-"""Estimators of scikit-learn over a generative tree: a classifier, an imputer, a density. NaN is a missing value."""
+"""Estimators of scikit-learn over nets: classifiers, a regressor, an imputer, a density. NaN is a missing value."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, DensityMixin, TransformerMixin
+from sklearn.base import ClassifierMixin, DensityMixin, RegressorMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from netspec.data.files.idx import Array
 from netspec.errors import DataError, did_you_mean
-from netspec.model.model import Model
-from netspec.sklearn.training import columns_of, model_of, trained
+from netspec.sklearn.base import NetEstimator
 
 HOWS = ("mean", "mode", "sample")
 
 
-class GenerativeTree(BaseEstimator):  # type: ignore[misc]
-    """What the estimators share: rows (n, D) with NaN, standardised, under a latent tree fitted by EM.
+class NetClassifier(ClassifierMixin, NetEstimator):  # type: ignore[misc]
+    """p(class | values) by any net whose scores have one value a class; by default a latent tree, which takes NaN.
 
-    states: of every latent variable. iterations: of full-batch EM. tree: "chow_liu" (learnt) or "pairs" (of columns in
-    an order in which dependent ones are neighbours). min_scale: least deviation of a component, in deviations of its
-    column. prior: rows' worth of what all states share, mixed into each. random_state: seed of the first components.
+    tuning: iterations by gradients on p(class | row) after a table's EM; 0: p(row, class) alone. rate: of Nadam, where
+    `net` has no solver. For the rest see NetEstimator.
     """
 
     def __init__(
         self,
+        net: str | Path | None = None,
+        values: Mapping[str, Any] | None = None,
+        solver: str | Path | None = None,
+        image_shape: Sequence[int] | None = None,
+        iterations: int | None = None,
         states: int = 16,
-        iterations: int = 60,
         tree: str = "chow_liu",
         min_scale: float = 0.1,
         prior: float = 1.0,
         random_state: Any = None,
+        tuning: int = 200,
+        rate: float = 0.01,
     ):
-        self.states, self.iterations, self.tree = states, iterations, tree
-        self.min_scale, self.prior, self.random_state = min_scale, prior, random_state
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.non_deterministic = False
-        return tags
-
-    def __getstate__(self) -> Any:
-        state = dict(super().__getstate__())
-        state.pop("_model", None)  # made again from text and weights
-        return state
-
-    def __setstate__(self, state: Any) -> None:
-        super().__setstate__(state)
-        if "weights_" in self.__dict__:
-            self._model = model_of(self.net_, self.weights_)
-
-    def _learn(self, values: Array, labels: Array | None = None, classes: int = 0) -> None:
-        """Fit the tree to rows; labels (n,) are numbers of classes."""
-        columns = columns_of(values)
-        self.center_ = np.array([column.mean for column in columns])
-        self.scale_ = np.array([column.deviation for column in columns])
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        settings = {
-            "states": self.states, "iterations": self.iterations, "tree": self.tree, "min_scale": self.min_scale,
-            "prior": self.prior,
-        }  # fmt: skip
-        given = np.full(len(values), np.nan) if labels is None else labels
-        self.net_, self.weights_ = trained(
-            (values - self.center_) / self.scale_, given, classes, columns, settings, seed
+        super().__init__(
+            net, values, solver, image_shape, iterations, states, tree, min_scale, prior, random_state
         )
-        self._model = model_of(self.net_, self.weights_)
+        self.tuning, self.rate = tuning, rate
 
-    @property
-    def model_(self) -> Model:
-        """The trained net."""
-        check_is_fitted(self, "weights_")
-        model: Model = self._model
-        return model
+    def _rate(self) -> float:
+        return self.rate
 
-    def _read(self, X: Any) -> tuple[Array, torch.Tensor]:
-        """(rows as given, rows as the net reads them)."""
-        check_is_fitted(self, "weights_")
-        values = validate_data(self, X, reset=False, ensure_all_finite="allow-nan", dtype=np.float64)
-        return values, torch.from_numpy((values - self.center_) / self.scale_)[:, None, None]
-
-    def _take(self, X: Any, **options: Any) -> Array:
-        values: Array = validate_data(self, X, ensure_all_finite="allow-nan", dtype=np.float64, **options)
-        return values
-
-
-class GenerativeClassifier(ClassifierMixin, GenerativeTree):  # type: ignore[misc]
-    """p(class | observed values) by p(observed values | class) and the classes' shares among the training rows."""
-
-    def fit(self, X: Any, y: Any) -> GenerativeClassifier:
+    def fit(self, X: Any, y: Any) -> NetClassifier:
         """Fit to rows X (n, D), NaN where missing, and their classes y (n,)."""
         values, y = validate_data(self, X, y, ensure_all_finite="allow-nan", dtype=np.float64)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
-        self.class_prior_ = np.bincount(labels) / len(labels)
-        self._learn(values, labels.astype(float), len(self.classes_))
+        self._learn(values, labels.astype(float), len(self.classes_), self.tuning)
+        scores = self.model_.net.shapes[self.model_.net.graph.outputs[0]][1]
+        if scores < len(self.classes_):
+            raise DataError(f"{self.net}: the net has scores of {scores} classes, y has {len(self.classes_)}")
         return self
 
     def predict_log_proba(self, X: Any) -> Array:
         """log p(class | observed values) (n, K)."""
         _, x = self._read(X)
-        scores = self.model_.class_log_likelihood(x).numpy() + np.log(self.class_prior_)
-        peak = scores.max(1, keepdims=True)
-        found: Array = scores - peak - np.log(np.exp(scores - peak).sum(1, keepdims=True))
+        scores = self.model_.scores(x)[:, : len(self.classes_)]
+        found: Array = scores.log_softmax(1).numpy()
         return found
 
     def predict_proba(self, X: Any) -> Array:
@@ -121,24 +80,131 @@ class GenerativeClassifier(ClassifierMixin, GenerativeTree):  # type: ignore[mis
         return chosen
 
 
-class GenerativeImputer(TransformerMixin, GenerativeTree):  # type: ignore[misc]
+class GenerativeClassifier(NetClassifier):
+    """p(class | observed values) by p(observed values | class) and the classes' shares among the training rows: a
+    NetClassifier whose net must be generative, and that by default learns p(row, class) alone.
+    """
+
+    def __init__(
+        self,
+        net: str | Path | None = None,
+        values: Mapping[str, Any] | None = None,
+        solver: str | Path | None = None,
+        image_shape: Sequence[int] | None = None,
+        iterations: int | None = None,
+        states: int = 16,
+        tree: str = "chow_liu",
+        min_scale: float = 0.1,
+        prior: float = 1.0,
+        random_state: Any = None,
+        tuning: int = 0,
+        rate: float = 0.01,
+    ):
+        super().__init__(
+            net,
+            values,
+            solver,
+            image_shape,
+            iterations,
+            states,
+            tree,
+            min_scale,
+            prior,
+            random_state,
+            tuning,
+            rate,
+        )
+
+    def fit(self, X: Any, y: Any) -> GenerativeClassifier:
+        """As NetClassifier; SpecError that says which layer makes the net no probability model of the rows."""
+        super().fit(X, y)
+        assert_generative(self)
+        return self
+
+
+class NetRegressor(RegressorMixin, NetEstimator):  # type: ignore[misc]
+    """E[y | values] by any net whose first output has one value a row; by default a latent tree over the columns and y,
+    which takes NaN.
+
+    rate: of Nadam, where `net` has no solver. The net learns y standardised. For the rest see NetEstimator.
+    """
+
+    def __init__(
+        self,
+        net: str | Path | None = None,
+        values: Mapping[str, Any] | None = None,
+        solver: str | Path | None = None,
+        image_shape: Sequence[int] | None = None,
+        iterations: int | None = None,
+        states: int = 32,
+        tree: str = "chow_liu",
+        min_scale: float = 0.1,
+        prior: float = 1.0,
+        random_state: Any = None,
+        rate: float = 0.01,
+    ):
+        super().__init__(
+            net, values, solver, image_shape, iterations, states, tree, min_scale, prior, random_state
+        )
+        self.rate = rate
+
+    def _rate(self) -> float:
+        return self.rate
+
+    def fit(self, X: Any, y: Any) -> NetRegressor:
+        """Fit to rows X (n, D), NaN where missing, and their values y (n,)."""
+        values, y = validate_data(self, X, y, ensure_all_finite="allow-nan", dtype=np.float64, y_numeric=True)
+        y = np.asarray(y, np.float64)
+        self.y_mean_, self.y_scale_ = float(y.mean()), float(y.std()) or 1.0
+        targets = (y - self.y_mean_) / self.y_scale_
+        if self.net is not None:
+            self._learn(values, targets)
+            return self
+        if self.image_shape is not None:
+            raise DataError("NetRegressor has no net of its own for pictures: give `net`")
+        self._learn(np.column_stack([values, targets]))
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """E[y | observed values] (n,)."""
+        check_is_fitted(self, "weights_")
+        if self.net is not None:
+            scores = self.model_.scores(self._read(X)[1])
+            if scores.shape[1] != 1:
+                raise DataError(f"{self.net}: the net gives {scores.shape[1]} values a row; y has one")
+            found: Array = scores[:, 0].numpy()
+        else:
+            values = validate_data(self, X, reset=False, ensure_all_finite="allow-nan", dtype=np.float64)
+            whole = np.column_stack([values, np.full(len(values), np.nan)])
+            x = torch.from_numpy((whole - self.center_) / self.scale_)[:, None, None]
+            found = self.model_.expected_completion(x)[0][:, 0, 0, -1].numpy()
+        return found * self.y_scale_ + self.y_mean_
+
+
+class GenerativeImputer(TransformerMixin, NetEstimator):  # type: ignore[misc]
     """Missing values filled in from p(missing | observed): its mean, its mode, or a draw; observed ones as they are.
 
     how: "mean", "mode" (all missing values of a row together) or "sample". A column without any value in training is
-    filled with 0.
+    filled with 0. For the rest see NetEstimator; a net of one's own must be generative.
     """
 
     def __init__(
         self,
         how: str = "mean",
+        net: str | Path | None = None,
+        values: Mapping[str, Any] | None = None,
+        solver: str | Path | None = None,
+        image_shape: Sequence[int] | None = None,
+        iterations: int | None = None,
         states: int = 16,
-        iterations: int = 60,
         tree: str = "chow_liu",
         min_scale: float = 0.1,
         prior: float = 1.0,
         random_state: Any = None,
     ):
-        super().__init__(states, iterations, tree, min_scale, prior, random_state)
+        super().__init__(
+            net, values, solver, image_shape, iterations, states, tree, min_scale, prior, random_state
+        )
         self.how = how
 
     def fit(self, X: Any, y: Any = None) -> GenerativeImputer:
@@ -148,6 +214,7 @@ class GenerativeImputer(TransformerMixin, GenerativeTree):  # type: ignore[misc]
                 f"no imputation is called {self.how!r}{did_you_mean(self.how, HOWS, ', '.join(HOWS))}"
             )
         self._learn(self._take(X))
+        assert_generative(self)
         return self
 
     def transform(self, X: Any) -> Array:
@@ -167,7 +234,7 @@ class GenerativeImputer(TransformerMixin, GenerativeTree):  # type: ignore[misc]
         else:
             whole = self.model_.expected_completion(x)[0]
         # What nothing is known of (a column without any value) is its mean in training, or 0.
-        own = np.nan_to_num(whole[:, 0, 0].numpy(), nan=0.0) * self.scale_ + self.center_
+        own = np.nan_to_num(whole.flatten(1).numpy(), nan=0.0) * self.scale_ + self.center_
         return np.where(np.isnan(values), own, values)
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
@@ -177,12 +244,15 @@ class GenerativeImputer(TransformerMixin, GenerativeTree):  # type: ignore[misc]
         return np.asarray(made, dtype=object)
 
 
-class GenerativeDensity(DensityMixin, GenerativeTree):  # type: ignore[misc]
-    """log p(observed values) of rows, in the units of the data, and new rows."""
+class GenerativeDensity(DensityMixin, NetEstimator):  # type: ignore[misc]
+    """log p(observed values) of rows, in the units of the data, and new rows. See NetEstimator for the parameters; a
+    net of one's own must be generative.
+    """
 
     def fit(self, X: Any, y: Any = None) -> GenerativeDensity:
         """Fit to rows X (n, D), NaN where missing."""
         self._learn(self._take(X))
+        assert_generative(self)
         return self
 
     def score_samples(self, X: Any) -> Array:
@@ -199,5 +269,11 @@ class GenerativeDensity(DensityMixin, GenerativeTree):  # type: ignore[misc]
         """New rows (n_samples, D)."""
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         drawn = self.model_.sample(torch.zeros(n_samples, dtype=torch.long), seed)
-        found: Array = drawn[:, 0, 0].numpy() * self.scale_ + self.center_
+        found: Array = drawn.flatten(1).numpy() * self.scale_ + self.center_
         return found
+
+
+def assert_generative(estimator: NetEstimator) -> None:
+    """SpecError, that says which layer is to blame, where the estimator's net is no probability model of its rows."""
+    if estimator.model_.tree is None:  # `tree` raises
+        raise AssertionError

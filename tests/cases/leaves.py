@@ -35,6 +35,11 @@ MIXED = " ".join([
 
 CAT = kind("categorical", "levels: 4")
 
+PRIOR = """
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 1 dim: 1 } } }
+        layer { name: "prior" type: "ClassPrior" bottom: "x" top: "y"
+          class_prior_param { logit_filler { type: "gaussian" std: 1 } } }"""
+
 CASES = [
     Case("leaves_gaussian", net(kind("gaussian"))),
     Case("leaves_gaussian_missing", net(kind("gaussian")), inputs={"x": REALS}, gradient=()),
@@ -52,5 +57,6 @@ CASES = [
     Case("leaves_mixed", net(MIXED), inputs={"x": COUNTS}, gradient=()),
     Case("latent_tree", tree("parent: 1 parent: -1 parent: 1 parent: 0")),
     Case("latent_tree_by_default", tree()),
+    Case("class_prior", PRIOR),
     Case("latent_root_alone", tree().replace("dim: 2 dim: 2 }", "dim: 1 dim: 1 }")),
 ]  # fmt: skip

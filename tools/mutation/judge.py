@@ -146,7 +146,16 @@ def child(site: Site | None, tests: Sequence[str], limit: float) -> None:
         if site is not None:
             sys.meta_path.insert(0, Changed(site))
         paths = sorted({test.split("::")[0] for test in tests})
-        options = ["-q", "-x", "-p", "no:cacheprovider", "-m", "", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        options = [
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "",
+            "-W",
+            "ignore::pytest.PytestAssertRewriteWarning",
+        ]
         status = int(pytest.main([*options, *paths], plugins=[Chosen(tests)]))
     finally:
         os._exit(status)
@@ -192,7 +201,11 @@ def judge(count: int, seed: int, minutes: float) -> None:
         seconds = sum(index.seconds[test] for test in tests)
         start = time.monotonic()
         verdict = run(site, tests, seconds) if tests else "no test"
-        if verdict.startswith("killed") and chance.random() < CONTROL and run(None, tests, seconds) != "survived":
+        if (
+            verdict.startswith("killed")
+            and chance.random() < CONTROL
+            and run(None, tests, seconds) != "survived"
+        ):
             raise SystemExit(f"{site.name}: its tests fail without the change too")
         entry = {
             "name": site.name,
