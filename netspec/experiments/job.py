@@ -99,6 +99,8 @@ def loaded(job: Job) -> experiment.Experiment:
         stop.plateau = job.stop["plateau"]
     if job.stop.get("delta") is not None and not stop.HasField("delta"):
         stop.delta = job.stop["delta"]
+    if job.stop.get("nan") is False and not stop.HasField("nan"):
+        stop.nan = False
     if job.keep == "best" and not plan.solver.keep_best:
         plan.solver.keep_best, plan.solver.keep_best_net = job.aim.output, job.aim.net
     return plan

@@ -66,7 +66,8 @@ def average(net: Net, feeder: Feeder, batches: int, solver: Any = None) -> dict[
 
     An output of a DetectionEvaluate layer becomes the mean average precision over all batches, by `solver`'s
     ap_version (default Integral); with its show_per_class_result, that of each label too, as <output>/<label>.
-    Raises Diverged, with layer and count, where a loss is not finite or all labels are NaN; warns of other NaN.
+    Raises Diverged, with layer and count, where a loss is not finite (but for `early_stop { nan: false }` of the solver)
+    or all labels are NaN; warns of other NaN.
     """
     sight = Sight(net, feeder)
     averages = Averages(detected(net), solver)
@@ -77,7 +78,7 @@ def average(net: Net, feeder: Feeder, batches: int, solver: Any = None) -> dict[
             tops = net.run(sinks, *batch) if sinks else net(*batch)
             for name, value in net.outputs(tops).items():
                 averages.add(name, value)
-    for text in sight.judge(averages.sums, batches):
+    for text in sight.judge(averages.sums, batches, solver is None or solver.early_stop.nan):
         Progress(0).warn(text)
     means = averages.means(batches)
     for name, gathered in averages.detections.items():

@@ -138,7 +138,7 @@ class Trainer:
         self.tests = TestNets(tests, feeders, batches, self.seed, self.message)
         self.solver = solver_of(self.message.type)(self.net, self.message, at=plan.at)
         self.checkpoint = Checkpoint(self.net, tests, self.solver, self.feeder, self.device)
-        self.alarm = Alarm(self.net, self.device)
+        self.alarm = Alarm(self.net, self.device, self.message.early_stop.nan)
         self.labels = Labels(self.net)
         self.own = self.beginning.own_folder(options.out)
         if self.own is None and options.out is not None:
@@ -472,8 +472,13 @@ class Trainer:
         started = time.monotonic()
         self.alarm.check(self.solver.iteration)
         if bad := watch.unsound(self.net):
-            done = self.solver.iteration
-            raise Diverged(f"parameter {bad[0]} is not finite after iteration {done}; no snapshot taken")
+            text = (
+                f"parameter {bad[0]} is not finite after iteration {self.solver.iteration}; no snapshot taken"
+            )
+            if self.alarm.on:
+                raise Diverged(text)
+            self.progress.line(text)
+            return
         m = self.message
         path = self.checkpoint.save(
             self.folder.snapshots,

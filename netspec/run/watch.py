@@ -24,8 +24,9 @@ class Alarm:
     wait, it notes the first such iteration until it is asked.
     """
 
-    def __init__(self, net: Net, device: torch.device):
-        self.net, self.device = net, device
+    def __init__(self, net: Net, device: torch.device, on: bool = True):
+        """on: False raises nothing, as `early_stop { nan: false }` asks for."""
+        self.net, self.device, self.on = net, device, on
         self._bad = torch.full((), -1, device=device)
         """On a GPU: the first iteration that was not finite, -1 while there is none."""
         self._last: tuple[Sequence[Tensor], list[Tensor]] = ((), [])
@@ -33,6 +34,8 @@ class Alarm:
 
     def look(self, t: int, loss: Tensor, batch: Sequence[Tensor], before: list[Tensor]) -> None:
         """Look at the loss and the gradients of iteration t, made from `batch` and the random state `before`."""
+        if not self.on:
+            return
         gradients = [param.value.grad for param in self.net.params if param.value.grad is not None]
         if self.device.type == "cpu":
             total = float(loss) + sum(float(gradient.sum()) for gradient in gradients)
