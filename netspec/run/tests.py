@@ -66,8 +66,8 @@ def average(net: Net, feeder: Feeder, batches: int, solver: Any = None) -> dict[
 
     An output of a DetectionEvaluate layer becomes the mean average precision over all batches, by `solver`'s
     ap_version (default Integral); with its show_per_class_result, that of each label too, as <output>/<label>.
-    Raises Diverged, with layer and count, where a loss is not finite (but for `early_stop { nan: false }` of the solver)
-    or all labels are NaN; warns of other NaN.
+    Raises Diverged, with layer and count, where a loss is not finite (not if the solver says early_stop.nan: false),
+    or where all labels are NaN; warns of other NaN.
     """
     sight = Sight(net, feeder)
     averages = Averages(detected(net), solver)
