@@ -183,9 +183,12 @@ class _Wiring:
         return len(self.problems) < SpecError.MOST
 
     def problem(self, layer: LayerSpec, message: str, *path: str | int) -> None:
-        self.problems.append(layer.problem(message, *path))
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(layer.problem(message, *path))
 
 
+MOST_PROBLEMS = 1000
+"""Of a net: a file of a million wrong names would fill the memory with what is said of each."""
 MOST_AXES = 32
 """Of a blob, as in Caffe (kMaxBlobAxes)."""
 

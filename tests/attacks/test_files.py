@@ -24,13 +24,16 @@ import netspec
 from netspec import interchange, schema
 from netspec.check import check
 from netspec.data.files import idx, images, lmdb, protos
+from netspec.data.pictures.arrays import from_hdf5
+from netspec.data.pictures.opening import open_pictures
+from netspec.data.sources import hdf5
 from netspec.data.sources.hdf5 import Hdf5File
 from netspec.errors import LabelError, NetspecError
 from netspec.interchange import safetensors
 from netspec.net.graph import compile
 from netspec.net.make import make_net
 from netspec.net.net import build
-from netspec.schema import spec
+from netspec.schema import regular, spec
 from netspec.schema.regular import LARGE, SPECIAL
 from tests.cases import all_cases
 from tests.places import ROOT
@@ -45,6 +48,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "npz": lambda path: idx.Npz(path).read("x"),
     "npy": idx.npy,
     "hdf5": lambda path: Hdf5File(path, ("x",)),
+    "images in hdf5": from_hdf5,
     "picture": lambda path: images.decode(path, True, str(path)),
     "lmdb": lmdb.Reader,
     "blob": protos.read_blob,
@@ -148,11 +152,24 @@ def test_what_a_file_cannot_honestly_hold_is_read_by_a_flag_alone(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
 
+MILLION = 1_000_000
+LONG_TEXTS = {
+    "numbers for names": 'layer {\n name: "a"\n' + "bottom: 1\n" * MILLION + "}\n",
+    "wrong names": 'layer {\n type: "Concat"\n' + 'bottom: "x"\n' * MILLION + "}\n",
+    "axes": 'layer { type: "Input" top: "a" input_param { shape {\n' + "dim: 1\n" * MILLION + "} } }\n",
+    "braces": "layer {\n" * MILLION,
+    "unknown fields": "foo: 1\n" * MILLION,
+    "signs": "$ % ^\n" * MILLION,
+    "empty layers in 1 MB": "layer{}" * (MILLION // 7),
+}
+
+
 @pytest.mark.slow
-def test_a_prototxt_of_a_million_lines_stays_below_its_bound(tmp_path: Path) -> None:
-    """9 MB: at most a gigabyte above the start of the process."""
+@pytest.mark.parametrize("kind", LONG_TEXTS)
+def test_a_prototxt_of_a_million_lines_stays_below_its_bound(kind: str, tmp_path: Path) -> None:
+    """4 to 12 MB: at most a gigabyte above the start of the process."""
     path = tmp_path / "net.prototxt"
-    path.write_text('layer {\n name: "a"\n' + "bottom: 1\n" * 1_000_000 + "}\n")
+    path.write_text(LONG_TEXTS[kind])
     code = f"""
 import resource
 import netspec.check
@@ -165,6 +182,24 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     ok, grown = found.stdout.split()
     assert ok == "False"
     assert int(grown) < 1000, grown
+
+
+def test_packed_data_of_any_size_are_read_by_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels and masks pack well: what is honest is no bomb, however large it is."""
+    monkeypatch.delenv(LARGE, raising=False)
+    monkeypatch.setattr(regular, "MOST_SMALL", 1 << 16)
+    monkeypatch.setattr(hdf5, "KEEP", 1 << 16)
+    path = tmp_path / "packed.h5"
+    values = np.arange(4096, dtype="f4").repeat(256).reshape(4096, 256)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=values, chunks=(64, 256), compression="gzip")
+    assert values.nbytes > 20 * path.stat().st_size
+    read = Hdf5File(path, ("x",))
+    assert (read.read(np.array([4095, 7]))[0] == values[[4095, 7]]).all()
+    read.close()
+    bomb_hdf5(path)
+    with pytest.raises(NetspecError, match=r"more than \d+ are not read"):
+        Hdf5File(path, ("x",))
 
 
 # HDF5 that leads elsewhere
@@ -193,6 +228,8 @@ def elsewhere(kind: str, folder: Path) -> Path:
 def test_hdf5_leads_to_no_other_file(kind: str, tmp_path: Path) -> None:
     with pytest.raises(NetspecError, match=r"b\.h5: .*another file; such .* not"):
         Hdf5File(elsewhere(kind, tmp_path), ("x",))
+    with pytest.raises(NetspecError, match=r"b\.h5: .*(another file; such .* not|no numeric data set)"):
+        open_pictures(tmp_path / "b.h5")
 
 
 # Damage

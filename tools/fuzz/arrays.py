@@ -57,6 +57,7 @@ def hdf5_reader(path: Path) -> Callable[[bytes], None]:
             file.read(np.arange(file.rows)[::-1])
         finally:
             file.close()
+        open_pictures(path)
 
     return read
 

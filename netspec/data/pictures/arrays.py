@@ -10,7 +10,9 @@ from netspec.data.files import idx
 from netspec.data.files.idx import MOST_BYTES, Array
 from netspec.data.pictures.collection import Pictures
 from netspec.data.sources.database import need
-from netspec.errors import DataError
+from netspec.data.sources.hdf5 import data_set
+from netspec.errors import DataError, one_line
+from netspec.schema.regular import refuse_special
 
 CHANNELS = (1, 3, 4)
 IMAGES = ("images", "image", "data", "x", "X", "x_train", "train_images", "imgs", "arr_0")
@@ -53,19 +55,25 @@ def choose(path: Path, shapes: dict[str, tuple[int, ...]]) -> tuple[str, str]:
 def from_hdf5(path: Path) -> tuple[Array, Array | None, list[str]]:
     """Images and labels among the data sets of an HDF5 file."""
     h5py = need("h5py")
+    refuse_special(path)
     try:
         with h5py.File(path, "r") as file:
-            sets = {
-                name: one
-                for name, one in file.items()
-                if isinstance(one, h5py.Dataset) and one.dtype.kind in "fiub"
-            }
+            sets, refused = {}, []
+            for name in file:
+                try:
+                    sets[name] = data_set(file, name, str(path), kinds="fiub")
+                except DataError as error:  # text, a group, a link to another file
+                    refused.append(error)
+            if not sets and refused:
+                raise refused[0]
             images, labels = choose(path, {name: tuple(one.shape) for name, one in sets.items()})
             if sets[images].nbytes > MOST_BYTES:
                 raise DataError(f"{path}: {images!r} has {sets[images].nbytes} bytes: too large")
             return np.asarray(sets[images][()]), np.asarray(sets[labels][()]) if labels else None, []
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{path}: not a readable HDF5 file ({error})") from error
+    except DataError:
+        raise
+    except Exception as error:  # h5py raises errors of every kind for what is damaged
+        raise DataError(f"{path}: not a readable HDF5 file ({one_line(error)})") from error
 
 
 def beside(path: Path) -> Array | None:
