@@ -8,6 +8,8 @@ from torch import nn
 
 from tests.places import ROOT
 from tools.bench import caffe as bench_caffe
+from tools.bench import limit
+from tools.bench import nets as bench_nets
 from tools.bench.plain_nets import PLAIN
 
 
@@ -36,6 +38,20 @@ def test_figures() -> None:
     row = bench_caffe.table({"lenet": entry}).splitlines()[-1]
     assert row.startswith("| lenet | 64 | 15.7 / 32 |")
     assert row.count("|") == 9
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # of inductor
+def test_the_limit_is_below_the_floor() -> None:
+    """And the page has a row a net with its goals."""
+    entry = bench_nets.measure(ROOT / "nets/ht_cac_digits.prototxt", 1)
+    assert entry["limit"]["least_ms"] > 0
+    assert entry["floor_over_limit_cpu"] > 0.5  # not 1: one round on a busy machine
+    assert entry["flops_step"] > 2 * entry["multiply_adds_forward"] > 0
+    rates = limit.rates(1)
+    assert min(rates.values()) > 0
+    page = bench_nets.speed_table({"rates": rates, "nets": {"ht_cac_digits": entry}})
+    assert page.splitlines()[-1].startswith("| ht_cac_digits |")
+    assert page.splitlines()[-1].endswith("| limit 8.0 |")
 
 
 def test_the_page_says_whose_figures_are_given() -> None:

@@ -1,4 +1,4 @@
-"""Time the training step of nets against the bare matrix products inside it.
+"""Time the training step of nets against the machine's limit and the bare matrix products inside it.
 
     python -m tools.bench.nets [NET.prototxt ...] [--queries NET.prototxt] [--threads 2] [--rounds 30]
                           [--out docs/results/bench_cpu.json]
@@ -9,7 +9,8 @@ For each net (default: every net in nets/ that has a solver beside it), on rando
 backward; and the whole step with the solver's update; compiled and layer by layer. The floor is what no other
 implementation of the same layers can save: one matrix product (or convolution) a layer on data that lies ready,
 forward, and backward for exactly those gradients that the step needs. `step_over_floor` is the whole compiled
-step over that.
+step over that. The limit is below the floor: max(operations of those products / best rate of a matrix product, bytes of
+batch and parameters / rate of a copy), with this machine's rates of the same round (tools/bench/limit.py).
 
 With `--queries`, for a generative net: seconds for 10,000 images with half of their pixels missing, classified,
 completed, explained by marginals, and so on, and each as a multiple of the plain forward pass.
@@ -51,7 +52,8 @@ from netspec.queries.most_probable import most_probable_completion
 from netspec.queries.sampling import complete, sample
 from netspec.queries.tree import Tree
 from netspec.solver.solver import Solver
-from tools.bench.timing import Run, machine, milliseconds, ratios, rounds
+from tools.bench.limit import best_product, copy, rates
+from tools.bench.timing import Run, Taken, machine, milliseconds, ratios, rounds
 from tools.results.reproduction import page as write_page
 
 ROOT = Path(__file__).parent.parent.parent
@@ -70,6 +72,15 @@ class Product:
         """Of the forward pass."""
         weights = self.operands[1]
         return self.upstream.numel() * (weights.shape[2] if weights.dim() == 3 else weights[0].numel())
+
+    @property
+    def wanted(self) -> int:
+        """Operands whose gradient the step needs; each costs another product of the same size."""
+        return sum(operand.requires_grad for operand in self.operands)
+
+    def flops(self, backward: bool) -> float:
+        """Two for each multiply-add of the forward pass and, with `backward`, of the gradients."""
+        return 2.0 * self.multiply_adds * (1 + (self.wanted if backward else 0))
 
     def run(self) -> None:
         wanted = [operand for operand in self.operands if operand.requires_grad]
@@ -182,20 +193,48 @@ class Bench:
 def measure(path: Path, count: int) -> dict[str, Any]:
     """The entry of one net."""
     bench = Bench(path)
-    runs: dict[str, Run] = {"floor": bench.floor}
+    yardsticks = {"product": best_product(), "copy": copy()}
+    runs: dict[str, Run] = {"floor": bench.floor} | {name: stick.run for name, stick in yardsticks.items()}
     for kind, compiled in (("compiled", True), ("eager", False)):
         runs |= {f"{kind}/{name}": run for name, run in bench.runs(compiled).items()}
     taken = rounds(runs, count)
     multiply_adds = sum(product.multiply_adds for product in bench.products)
     floor = taken["floor"]
+    # What no cache can spare: the batch and the parameters are read, and in a step the parameters written.
+    parameters = sum(param.value.numel() for param in bench.net.params)
+    compulsory = 4.0 * (sum(blob.numel() for blob in bench.batch) + parameters)
+    size = {
+        "forward": (sum(one.flops(False) for one in bench.products), compulsory),
+        "step": (sum(one.flops(True) for one in bench.products), compulsory + 4.0 * parameters),
+    }
+
+    def limits(kind: str) -> list[Taken]:
+        """The limit of each round, by the rates of that round."""
+        flops, moved = size[kind]
+        product, copied = yardsticks["product"], yardsticks["copy"]
+        return [
+            Taken(
+                max(product.seconds(flops, a), copied.seconds(moved, b)),
+                max(flops * a.cpu / product.size, moved * b.cpu / copied.size),
+            )
+            for a, b in zip(taken["product"], taken["copy"], strict=True)
+        ]
+
     return {
         "batch": bench.batch[0].shape[0],
-        "parameters": sum(param.value.numel() for param in bench.net.params),
+        "parameters": parameters,
         "multiply_adds_forward": multiply_adds,
+        "flops_step": size["step"][0],
+        "bytes_step": size["step"][1],
+        "limit": milliseconds(limits("step")),
+        **ratios("step_over_limit", taken["compiled/step"], limits("step")),
+        **ratios("forward_over_limit", taken["compiled/forward"], limits("forward")),
+        **ratios("floor_over_limit", floor, limits("step")),
+        **ratios("eager_step_over_limit", taken["eager/step"], limits("step")),
         **ratios("step_over_floor", taken["compiled/step"], floor),
         **ratios("forward_backward_over_floor", taken["compiled/forward_backward"], floor),
         **ratios("eager_step_over_floor", taken["eager/step"], floor),
-        **{name: milliseconds(times) for name, times in taken.items()},
+        **{name: milliseconds(times) for name, times in taken.items() if name not in yardsticks},
     }
 
 
@@ -260,9 +299,9 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     results: dict[str, Any] = {"machine": machine(), "rounds": options.rounds}
     page = ""
-    if options.caffe:
-        from tools.bench import caffe as bench_caffe
+    from tools.bench import caffe as bench_caffe
 
+    if options.caffe:
         results["nets"] = bench_caffe.run(options.nets, options.rounds, not options.no_compiled)
         page = bench_caffe.table(results["nets"])
     elif options.rendering:
@@ -271,15 +310,57 @@ def main() -> int:
 
         results["nets"] = bench_rendering.table(options.nets or render_nets.NETS, options.rounds)
     else:
+        results["rates"] = rates()
+        print(f"rates of this machine: {results['rates']}", flush=True)
         results |= steps([Path(net) for net in options.nets], options.queries, options.rounds)
+        page = speed_table(results)
     results["machine"]["load_average_after"] = round(os.getloadavg()[0], 2)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(results, indent=1) + "\n")
         if page:
-            title, facts = "Nets of Caffe's time", circumstances() | results["machine"]
-            write_page(options.out.with_suffix(".md"), title, [bench_caffe.ORIGIN, page.rstrip()], facts)
+            facts = circumstances() | results["machine"]
+            title = (
+                "Nets of Caffe's time"
+                if options.caffe
+                else "Speed: training steps beside the machine's limit"
+            )
+            head = bench_caffe.ORIGIN if options.caffe else SPEED
+            write_page(options.out.with_suffix(".md"), title, [head, page.rstrip()], facts)
     return 0
+
+
+SPEED = (
+    "The limit is max(operations / best rate of a matrix product, bytes of batch and parameters / rate of a copy), the "
+    "floor the bare matrix products on data that lies ready. Ratios are medians over the rounds of ratios within a "
+    "round; in brackets those of processor time, which other programs disturb less. `python -m tools.bench.nets` says "
+    "more."
+)
+GOALS = {"ht_cac_mnist": (2.2, 1.3), "cp_cac_mnist": (2.5, 1.3), "ht_cac_digits": (8.0, None)}
+"""Compiled step over the limit and over the floor, at most."""
+
+
+def speed_table(results: dict[str, Any]) -> str:
+    """The page's tables: the machine's rates, and a row a net."""
+    lines = ["| rate of this machine | |", "| --- | ---: |"]
+    lines += [
+        f"| {name.replace('_g', ', billions of ')} a second | {rate:.2f} |"
+        for name, rate in results["rates"].items()
+    ]
+    columns = ("floor_over_limit", "step_over_limit", "step_over_floor", "eager_step_over_limit")
+    lines += [
+        "",
+        "| net | limit, ms | floor / limit | step / limit | step / floor | eager step / limit | goals |",
+    ]
+    lines += ["| --- | ---: | ---: | ---: | ---: | ---: | --- |"]
+    for name, entry in results["nets"].items():
+        cells = [f"{entry[key]:.2f} ({entry[key + '_cpu']:.2f})" for key in columns]
+        limit, floor = GOALS.get(name, (None, None))
+        goals = [f"{name} {goal}" for name, goal in (("limit", limit), ("floor", floor)) if goal]
+        lines.append(
+            f"| {name} | {entry['limit']['median_ms']:.2f} | {' | '.join(cells)} | {', '.join(goals)} |"
+        )
+    return "\n".join(lines)
 
 
 def steps(nets: Sequence[Path], queries: Path | None, count: int) -> dict[str, Any]:
@@ -293,7 +374,8 @@ def steps(nets: Sequence[Path], queries: Path | None, count: int) -> dict[str, A
         entry = results["nets"][path.stem] = measure(path, count)
         print(
             f"{path.stem}: floor {entry['floor']['median_ms']:.2f} ms, compiled step "
-            f"{entry['compiled/step']['median_ms']:.2f} ms, {entry['step_over_floor']:.2f} times the floor, "
+            f"{entry['compiled/step']['median_ms']:.2f} ms, {entry['step_over_limit']:.2f} times the limit, "
+            f"{entry['step_over_floor']:.2f} times the floor, "
             f"{entry['step_over_floor_cpu']:.2f} in processor time "
             f"(forward and backward {entry['forward_backward_over_floor']:.2f}, "
             f"layer by layer {entry['eager_step_over_floor']:.2f})",
