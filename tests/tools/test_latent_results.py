@@ -1,0 +1,89 @@
+"""The results of latent models and imputers: their arithmetic, and the short form of each page."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.impute import KNNImputer
+
+from netspec.lab import Cell, Table
+from netspec.model.model import load
+from tests.places import ROOT
+from tools.results import imputers, misconv, thesis
+from tools.results.reproduction import Results
+
+
+def test_filling_from_incomplete_neighbours_is_scikit_learns() -> None:
+    draws = np.random.default_rng(0)
+    donors, rows = draws.normal(size=(60, 8)), draws.normal(size=(12, 8))
+    for table in (donors, rows):
+        table[draws.random(table.shape) < 0.4] = np.nan
+    wanted = KNNImputer(n_neighbors=5).fit(donors).transform(rows)
+    found = misconv.from_neighbours(rows, donors, near=60)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    seen = ~np.isnan(rows)
+    np.testing.assert_allclose(found[seen], rows[seen], rtol=1e-6)
+
+
+def test_overhead_times_both_layers_as_often() -> None:
+    times = misconv.overhead(8, 4, 2, 3)
+    assert {name: len(found) for name, found in times.items()} == {"convolution": 3, "MisConv": 3}
+    assert min(min(found) for found in times.values()) > 0
+
+
+def test_goals_that_are_missed_are_said_first(tmp_path: Path) -> None:
+    results = Results(tmp_path / "r.json", {"steps": 1, "density_steps": 1, "donors": 1, "quick": True})
+    results.values = {
+        "MisConv | square | 1": 0.9, "zero | square | 1": 0.8, "zero | noise | 1": 0.9, "MisConv | noise | 1": 0.8,
+    }  # fmt: skip
+    said = misconv.missed(results)
+    assert "square: reached; not measured: mask, k-NN, PC." in said
+    assert "noise: missed against zero" in said
+    assert "trapezoid: not measured." in said
+
+
+def test_the_best_are_told_with_what_their_intervals_leave_open() -> None:
+    table = Table()
+    for name, right in (("a", 90), ("b", 85), ("c", 20)):
+        table.put(name, "iid:0.5", Cell(right, 100))
+    assert imputers.best(table) == "- iid:0.5: a; not told apart: b"
+
+
+def test_many_samples_of_an_autoencoder_without_spread_are_its_mean(tmp_path: Path) -> None:
+    """M samples with sigma = 0 equal the single imputation (facts I, B5), and their mean settles (B4)."""
+    net = ROOT / "nets" / "dvae_mnist.prototxt"
+    model = load(net, stages=["mlp"])
+    x = torch.rand(4, 1, 28, 28)
+    weights = model.net.weights()
+    with torch.no_grad():
+        weights["enc_logvar/0"].zero_()
+        weights["enc_logvar/1"].fill_(-80.0)
+    single, curve = thesis.over_samples(model, x, 3)
+    assert [m for m, _ in curve] == [1, 2, 3]
+    for _, p in curve:
+        torch.testing.assert_close(p, single, atol=1e-5, rtol=0)
+    assert thesis.restored(model, x).shape == (4, 1, 28, 28)
+
+
+SHORT = {
+    "thesis": ["--kinds", "lines"],
+    "misconv": ["--ways", "zero,PC,MisConv"],
+    "imputers": [],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize("name", SHORT)
+def test_the_short_form_writes_a_page_that_says_it_is_reduced(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", f"tools.results.{name}", "--quick", *SHORT[name]]
+    command += ["--out", str(tmp_path / name), "--runs", str(tmp_path / "runs")]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert json.loads((tmp_path / f"{name}.json").read_text())["results"]
+    assert "no reproduction" in " ".join((tmp_path / f"{name}.md").read_text().split())
