@@ -382,6 +382,18 @@ def missing(
     split: Annotated[str, typer.Option(help="Images to classify.")] = "test",
     images: Annotated[str, typer.Option(metavar="A:B", help="Images A to B - 1 of the split.")] = "",
     repeats: Annotated[int, typer.Option(help="Masks drawn for each image.", min=1)] = 1,
+    rows: Rows = "",
+    metric: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="Of nets over tables: rmse, mae, category, accuracy, ece; default all. Beside scikit-learn's mean, "
+            "KNNImputer, IterativeImputer and HistGradientBoosting.",
+        ),
+    ] = "",
+    baselines: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Of nets over tables: which of these; none for none.")
+    ] = "",
     seed: Draws = 1,
     device: Device = None,
     allow_python: AllowPython = False,
@@ -390,10 +402,23 @@ def missing(
         typer.Option("--out", "-o", help="File to write: .json, .csv, .md, .png, .svg, .pdf."),
     ] = None,
 ) -> None:
-    """Classify images with pixels missing: a table of accuracies, models side by side."""
+    """Classify images with pixels missing: a table of accuracies, models side by side. Of nets over tables: fill cells
+    that were taken away, and tell classes, beside scikit-learn's ways.
+    """
     from netspec.lab import missing as laboratory
+    from netspec.lab.rows import of_tables, report
 
     consent_to(allow_python)
+    if metric or baselines or rows or of_tables(runs):
+        useless = {"--rects": rects, "--other": other, "--shifts": shifts, "--mixture": mixture, "--impute": impute,
+                   "--neighbours": neighbours, "--robust": robust, "--images": images}  # fmt: skip
+        tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+        figures = report(
+            runs, metric, iid, baselines, [name for name, value in useless.items() if value],
+            table=rows, repeats=repeats, seed=seed, out=out or (), progress=tell,
+        )  # fmt: skip
+        print(figures.text())
+        return
     begin, end = chosen(images) if images else (0, None)
     table = laboratory(
         runs,

@@ -45,8 +45,8 @@ FLAGS = {
     "tree": "class image images out page seed weights",
     "neurons": "count kind level out page seed weights",
     "missing": (
-        "allow-python device iid images impute mixture neighbours no-mixture no-shifts other out rects repeats "
-        "robust seed shifts split"
+        "allow-python baselines device iid images impute metric mixture neighbours no-mixture no-shifts other out "
+        "rects repeats robust seed shifts split table"
     ),
     "predict": "images out table weights",
     "arrange": (
