@@ -433,3 +433,42 @@ def test_errors_name_place_layer_and_cause(
     assert text in message
     assert message.startswith(f"test.prototxt:{len(shapes) + 1}:")
     assert f"layer 'layer' ({kind})" in message
+
+
+def test_a_scale_without_a_filler_begins_with_one() -> None:
+    x = torch.randn(2, 3, 4)
+    assert torch.equal(apply("Scale", "", x), x)
+
+
+def test_argmax_of_a_blob_of_five_axes_keeps_their_number() -> None:
+    """Caffe: (N, 1, top_k) with 1 for each further axis, (N, 2, top_k) with values."""
+    x = torch.randn(2, 3, 4, 5, 2)
+    y = apply("ArgMax", "argmax_param { top_k: 2 out_max_val: true }", x)
+    assert y.shape == (2, 2, 2, 1, 1)
+    values, places = x.flatten(1).topk(2)
+    assert torch.equal(y[:, 0, :, 0, 0], places.to(x.dtype))
+    assert torch.equal(y[:, 1, :, 0, 0], values)
+
+
+def test_the_mask_of_windows_beside_the_image_is_minus_one() -> None:
+    """Stride above the kernel: the last window lies in the padding, and holds no cell."""
+    options = "pooling_param { pool: MAX kernel_size: 1 stride: 3 pad: 0 }"
+    made_net = net("Pooling", options, (1, 1, 2, 2), tops="ym")
+    mask, top = made_net(arange(1, 1, 2, 2))
+    lowest = torch.finfo(torch.float32).min
+    assert top.flatten().tolist() == [0.0, *[lowest] * (top.numel() - 1)]
+    assert mask.flatten().tolist() == [0.0, *[-1.0] * (mask.numel() - 1)]
+
+
+def test_rectangles_are_as_many_as_asked_for() -> None:
+    """One pixel each, on a canvas so wide that they seldom meet: the number is drawn once, 3 to 5."""
+    counts = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        text = (
+            'layer { name: "l" type: "DummyData" top: "y" dummy_data_param { shape { dim: 2 dim: 1 dim: 200 dim: 200 } '
+            'data_filler { type: "rects" min_rects: 3 max_rects: 5 min_width: 1 max_width: 1 } } }'
+        )
+        (y,) = make_net(text, "TRAIN")()
+        counts.update(int(n) for n in y.flatten(1).sum(1))
+    assert counts == {3, 4, 5}

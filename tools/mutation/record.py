@@ -18,7 +18,7 @@ from tools.mutation.sites import ROOMS, ROOT
 
 STATE = ROOT / "build" / "mutation"
 TESTS = STATE / "tests.jsonl"
-AREAS = ("net", "solver", "queries", "layers", "rendering", "run", "model")
+AREAS = ("net", "solver", "queries", "layers", "check", "rendering", "run", "model")
 """Folders of tests whose tests judge."""
 PREFIXES = tuple(str(ROOT / "netspec" / room) + os.sep for room in ROOMS)
 LONGEST = 60.0

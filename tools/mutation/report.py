@@ -24,6 +24,7 @@ def report(count: int, seed: int) -> None:
     killed = counts["killed"] + counts["killed by time"]
     kept: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     survivors = {e["name"]: e["change"] for e in entries if e["verdict"] in ("survived", "no test")}
+    equivalent = [name for name in survivors if name in kept.get("explained", {})]
     record = {
         "command": f"python -m tools.mutation judge --mutants {count} --seed {seed}",
         "rooms": list(ROOMS),
@@ -33,7 +34,8 @@ def report(count: int, seed: int) -> None:
         "of these by time": counts["killed by time"],
         "survived": counts["survived"],
         "run by no test": counts["no test"],
-        "score": round(killed / len(entries), 4) if entries else None,
+        "equivalent": len(equivalent),
+        "score": round(killed / (len(entries) - len(equivalent)), 4) if entries else None,
         "survivors": survivors,
         "explained": kept.get("explained", {}),
     }

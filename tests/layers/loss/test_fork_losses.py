@@ -305,3 +305,19 @@ def test_numbers_of_binary_files() -> None:
         assert theirs != raw
         found = read_binary_net(b"\xa2\x06" + bytes([len(theirs)]) + theirs).layer[0]
         assert found == layer
+
+
+def test_balanced_sigmoid_weighs_each_class_by_the_others_share() -> None:
+    """By hand: image 0 has one 1 and three 0s, image 1 only 0s; an entry of 0.5 takes no part; divided by N."""
+    x = torch.tensor([[0.5, -1.0, 2.0, 0.0, 3.0], [1.0, 1.0, -2.0, 0.0, 0.0]])
+    t = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.5], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    net = make_net(
+        """
+        layer { name: "x" type: "Input" top: "x" top: "t" input_param { shape { dim: 2 dim: 5 } } }
+        layer { name: "l" type: "SigmoidCrossEntropyBalanceLoss" bottom: "x" bottom: "t" top: "loss" }""",
+        "TRAIN",
+    )
+    one = np.log1p(np.exp(-0.5)) * 3 / 4
+    zero = sum(np.log1p(np.exp(v)) for v in (-1.0, 2.0, 0.0)) * 1 / 4
+    loss = net(x, t)[0]
+    assert float(loss) == pytest.approx((one + zero) / 2, rel=1e-6)

@@ -260,3 +260,19 @@ def test_accuracy_equals_counting(strict: bool, top_k: int) -> None:
 def test_a_nan_prediction_is_never_right() -> None:
     net = make("Accuracy", tops="acc", phase="TEST", x=(2, 3), label=(2,))
     assert net(torch.full((2, 3), NAN), labels(0, 1))[0] == 0
+
+
+@pytest.mark.parametrize("shape", ["dim: 2", "dim: 2 dim: 1 dim: 1"])
+def test_hinge_takes_one_label_for_each_row_of_all_its_values(shape: str) -> None:
+    layer = """
+        layer {{ name: "x" type: "Input" top: "x" top: "t"
+          input_param {{ shape {{ dim: 2 dim: 3 dim: 4 }} shape {{ {} }} }} }}
+        layer {{ name: "l" type: "HingeLoss" bottom: "x" bottom: "t" top: "loss" }}"""
+    loss, _ = make_net(layer.format(shape), "TRAIN")(torch.zeros(2, 3, 4), torch.zeros(make_shape(shape)))
+    assert float(loss) == 12  # max(0, 1 - 0) for each of 12 values, over N
+    with pytest.raises(SpecError, match="one label for each of the 2 predictions"):
+        make_net(layer.format("dim: 2 dim: 4"), "TRAIN")
+
+
+def make_shape(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split() if word.isdigit())
