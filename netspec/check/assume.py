@@ -18,7 +18,7 @@ SIZES = ((3, 224, 224), (1, 28, 28), (3, 227, 227), (3, 32, 32), (3, 256, 256), 
 
 @dataclass(frozen=True)
 class Demand:
-    """The shape that a reader needs; a `soft` one is only likely, such as an image's."""
+    """The shape that a reader needs. soft: the shape is a guess, such as that of an image."""
 
     shape: Shape
     soft: bool = False

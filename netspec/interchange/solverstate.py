@@ -1,7 +1,8 @@
 """solverstate: the state of a Caffe solver, binary or HDF5, as the state of ours and back.
 
 Caffe keeps history for every parameter of the net, in net order, and slot by slot: all first moments, then
-all second ones. Ours keeps it for the parameters that learn; for the others zeros are written and read past.
+all second ones. Ours keeps it for the parameters that learn. For the others it writes zeros, and skips
+what it reads.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def assemble(
     robust: Sequence[tuple[int, float]] = (),
     seed: int = SEED,
 ) -> list[Method]:
-    """A method for each model that takes missing pixels; for each other one a method an imputation.
+    """The methods of a table: one per model that takes missing pixels; one per imputation for every other model.
 
     impute: see `netspec.lab.imputing`, default zero and mean; expected, most_probable and sampled come from the
     first generative model. shifts: average over the nine translations. mixture: a row more, all generative models as

@@ -168,12 +168,13 @@ class Layer(nn.Module):
 
     @property
     def passes(self) -> bool:
-        """Whether the top is the bottom, as for layers that only act in TRAIN."""
+        """Whether the layer returns its bottom unchanged, as Dropout does in TEST."""
         return False
 
     def look(self) -> None:
-        """Note what `forward` branches on in the blobs' values, in the attributes `looks_for`; compiled code,
-        which cannot look, keeps it.
+        """Read from the blobs' values what `forward` branches on, and keep it in the attributes `looks_for`.
+
+        Compiled code cannot read values: it keeps what was read last.
         """
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:

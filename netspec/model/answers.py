@@ -22,7 +22,7 @@ DENSITY = (
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one image. Logarithms in nats; NaN bits where nothing is observed.
+    """What a model says of one image. Logarithms are in nats. Bits are NaN where no pixel is observed.
 
     With discrete leaves log_likelihood is of a probability and bits_per_dimension a code length; else both are of a
     density, which has no bits to compare with.
@@ -39,7 +39,7 @@ class Answer:
     posterior: tuple[float, ...]
     """p(class | observed pixels)."""
     entropy: float
-    """Of the class."""
+    """Entropy of the posterior over classes, in nats."""
     kind: str = "density"
     """What log_likelihood is of: "probability" (discrete leaves) or "density"."""
 

@@ -34,8 +34,8 @@ COMPLETED = "completed"
 def deploy(spec: NetSpec) -> Deployed:
     """Cut `spec` down to the class scores; SpecError where no blob of class scores is to be found.
 
-    Class scores are what the last Accuracy compares with the label, else what the last loss does, else the blob
-    "completed", else what the net's last layer gives (before a Softmax).
+    The class scores are the first of these that the net has: the blob that the last Accuracy compares with the label;
+    the blob that the last loss compares with it; the blob "completed"; the top of the last layer (before a Softmax).
     """
     data = data_layer(spec)
     labels = {data.tops[1]} if len(data.tops) > 1 else set()

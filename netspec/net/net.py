@@ -96,7 +96,7 @@ class Net(nn.Module):
         self.graph = graph
         self.layers = nn.ModuleList(layers)
         self.made = list(layers)
-        """The layers again, typed; one a step."""
+        """The layers as a typed list, one per step."""
         self.shapes = tuple(shapes)
         """Shape of every slot."""
         self.params: list[Param] = []
@@ -207,19 +207,20 @@ class Net(nn.Module):
     # What layers note of their blobs' values, for compiled and exported code
 
     def look(self) -> None:
-        """Let every layer note what its forward branches on in its blobs' values. Plain walks do so themselves;
-        after a change of values this is for compiled code, which goes by what was noted last.
+        """Let every layer read from its blobs' values what its forward branches on (`Layer.look`).
+
+        Eager walks do so in each pass. Compiled code keeps what was read last: call this after a change of values.
         """
         for layer in self.made:
             layer.look()
 
     def noted(self) -> dict[str, Any]:
-        """What layers have noted, by "<step>/<attribute>", as JSON can hold it."""
+        """What the layers read in `look`, by "<step>/<attribute>", in values that JSON can hold."""
         found = ((i, layer, name) for i, layer in enumerate(self.made) for name in layer.looks_for)
         return {f"{i}/{name}": getattr(layer, name) for i, layer, name in found}
 
     def recall(self, noted: Mapping[str, Any]) -> None:
-        """Let layers go by what `noted` gave, until they look again."""
+        """Give the layers what `noted` returned; it holds until they look again."""
         for i, layer in enumerate(self.made):
             layer.versions = ()
             for name in layer.looks_for:

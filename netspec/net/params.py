@@ -35,7 +35,7 @@ class Param:
 
 
 def numbered(graph: Graph) -> list[tuple[str, int]]:
-    """For each step the name of its layer, and which of that name it is, counted from 1."""
+    """(layer name, number) per step. The number tells layers of one name apart: 1 for the first, 2 for the second."""
     seen: Counter[str] = Counter()
     found = []
     for step in graph.steps:

@@ -16,7 +16,8 @@ def marginals(tree: Tree, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
 
     y (B,): condition on these classes as well. Exact, in one upward and one backward pass: the gradient of log p with
     respect to the activation of a state is that state's posterior probability (Darwiche 2003; facts of a sum-product
-    network with log inputs). Blobs that a SUM pooling only spreads are given once, under the level below.
+    network with log inputs). A SUM pooling only copies its state to the cells of its windows: of the two blobs,
+    which say the same, the list has the one of the level below.
     """
     asked, x = tree.ready(x)
     return [one.to(tree.dtype) for one in posteriors(asked, x, y)]

@@ -129,10 +129,11 @@ class Tree:
         return values
 
     def given(self, places: Iterable[tuple[str, int, int, int]]) -> Given:
-        """What is given when at (layer, row, column) the state is known, for each (layer, row, column, state).
+        """The condition that latent variables have known states, for the queries that take `given`.
 
-        NetspecError for a layer that is none of the tree's, and for a position or a state that it lacks,
-        and for two states of one position.
+        places: (layer, row, column, state) of each known state.
+        Raises NetspecError for a layer that the tree does not have, for a position or a state that the layer does not
+        have, and for two states of one position.
         """
         found: dict[int, Tensor] = {}
         for name, row, column, state in places:

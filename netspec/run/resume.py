@@ -27,7 +27,7 @@ class Beginning:
     refused: tuple[str, ...] = ()
     """Why newer snapshots than `saved` were passed over."""
     picked: bool = False
-    """Whether `saved` was given by its file: perhaps it is not the newest."""
+    """Whether the user named the file of `saved`, which may be older than the newest snapshot."""
 
     @property
     def resumes(self) -> bool:

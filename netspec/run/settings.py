@@ -14,7 +14,7 @@ NETS = ("net", "train_net", "test_net", "net_param", "train_net_param", "test_ne
 """Fields of a solver that name its nets; they are read before any setting is made."""
 
 UNTOLD = (*NETS, "max_iter", "display", "debug_info", "snapshot", "snapshot_prefix", "snapshot_after_train")
-"""Fields that change no iteration of a run, or are changed to make it longer."""
+"""Fields in which a resumed run may differ: they change no iteration, or make the run longer."""
 
 
 def changes(before: Any, now: Any) -> list[str]:

@@ -61,9 +61,7 @@ class Checkpoint:
         return snapshot_files.save_pair(folder, stem, {**weights, **self.net.weights()}, tensors, facts)
 
     def own_of_tests(self) -> Iterator[tuple[int, str, Tensor]]:
-        """(number of the net, name, value) of what test nets hold for themselves: blobs of layers that the training
-        net has not, and buffers.
-        """
+        """(number of the test net, name, value) of the blobs and buffers that the training net does not have."""
         shared = {id(param.value) for param in self.net.params}
         for i, net in enumerate(self.tests):
             if any(net is earlier for earlier in self.tests[:i]):
@@ -143,14 +141,14 @@ class Checkpoint:
 
 
 def separated(parts: Mapping[str, Mapping[str, int | Tensor]]) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Tensors and numbers of several states, their names led by the part's."""
+    """The tensors and the numbers of several states; each name begins with `<part>/`."""
     entries = {f"{part}/{key}": value for part, state in parts.items() for key, value in state.items()}
     tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
     return tensors, {key: int(value) for key, value in entries.items() if not isinstance(value, Tensor)}
 
 
 def taken(part: str, saved: snapshot_files.Snapshot) -> dict[str, int | Tensor]:
-    """The state of one part of a snapshot, as `separated` was given it."""
+    """The state of one part of a snapshot: the inverse of `separated`."""
     entries: dict[str, int | Tensor] = {**saved.tensors, **saved.info["numbers"]}
     return {key[len(part) + 1 :]: value for key, value in entries.items() if key.startswith(part + "/")}
 

@@ -20,8 +20,10 @@ class Diverged(NetspecError):
 
 
 class Alarm:
-    """Raises Diverged for a loss or gradients that are not finite: at once on a CPU; on a GPU, where to look is to
-    wait, it notes the first such iteration until it is asked.
+    """Raises Diverged when a loss or a gradient is not finite.
+
+    On a CPU it looks in every iteration. On a GPU a look would wait for the device, so it records the first bad
+    iteration there and reports it when it is asked.
     """
 
     def __init__(self, net: Net, device: torch.device, on: bool = True):

@@ -77,8 +77,8 @@ def net(
 ) -> NetSpec:
     """The NetSpec of a NetParameter: layers kept by their include and exclude rules.
 
-    `path` and `message` select a net inside a larger document (a solver's `net_param`). The stages and the level
-    of the net's own `state` hold too; a level that is given goes before it.
+    path, message: select a net inside a larger document (a solver's `net_param`).
+    stages, level: added to the net's own `state`; a level other than 0 replaces that of the `state`.
     Raises SpecError when a layer carries both include and exclude rules (src/caffe/net.cpp, FilterNet).
     """
     root = document.message if message is None else message

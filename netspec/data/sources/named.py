@@ -43,10 +43,10 @@ def shapes(spec: LayerSpec, phase: str) -> list[Shape]:
 
 
 def balanced(labels: Array, count: int, seed: int) -> Array:
-    """Indices of `count` examples, as many of each class as can be, ascending; of more, fewer are a part.
+    """Indices of `count` examples, in ascending order, with equally many per class (or one more in some classes).
 
-    The choice of a class's examples depends on the seed and the class alone. Raises DataError where a class
-    has too few.
+    A smaller count chooses a subset of what a larger one chooses. The choice of a class's examples depends on the seed
+    and the class alone. Raises DataError where a class has too few.
     """
     kinds = np.unique(labels)
     share, more = divmod(count, len(kinds))

@@ -144,7 +144,7 @@ def sum_pool(x: Tensor, frame: Frame) -> Tensor:
 
 
 def average_pool(x: Tensor, frame: Frame) -> Tensor:
-    """Each window's sum over the number of its cells, padding counted, but none beyond one pad from x."""
+    """The mean of each window. Cells of the padding count, and cells beyond the padding do not."""
     if frame.native(x.shape[-2:]):
         return functional.avg_pool2d(x, frame.kernel, frame.stride, frame.pad, frame.ceil)
     down, right = (
@@ -157,7 +157,7 @@ def average_pool(x: Tensor, frame: Frame) -> Tensor:
 
 
 def window_sizes(like: Tensor, size: int, count: int, kernel: int, stride: int, pad: int) -> Tensor:
-    """Cells of `count` windows along an axis, padding counted, but none beyond one pad from its end."""
+    """Number of cells of `count` windows along an axis. Cells of the padding count, and cells beyond it do not."""
     start = torch.arange(count, device=like.device) * stride - pad
     return ((start + kernel).clamp(max=size + pad) - start).clamp(min=1).to(like.dtype)
 
