@@ -271,10 +271,13 @@ def as_number(value: str | None) -> float | None:
 
 def detail(run: RunFolder, name: str, test: bool, note: Tell) -> dict[str, Any]:
     """What is shown of one run: facts, net, confusion matrix, pictures, files."""
+    hidden = (
+        ("iteration", "command") if run.is_of_sweep else ("iteration",)
+    )  # a worker's command makes nothing again
     facts = [
         [key, str(value)[:MOST_TEXT]]
         for key, value in run.facts.items()
-        if isinstance(value, str | int | float) and value != ""
+        if key not in hidden and isinstance(value, str | int | float) and value != ""
     ]
     named = run.facts.get("versions")
     if isinstance(named, dict):

@@ -7,6 +7,7 @@ same folder takes it up again.
 
 from __future__ import annotations
 
+import re
 import time
 import zlib
 from datetime import datetime, timedelta
@@ -239,10 +240,27 @@ def database(storage: str) -> Any:
             return optuna.storages.RDBStorage(storage, engine_kwargs=engine(storage))
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
             if last or isinstance(error, ImportError):
-                text = str(error).splitlines()[0]
-                raise NetspecError(f"--storage {storage}: cannot be opened: {text}") from None
+                text = lacks_driver(storage) if isinstance(error, ImportError) else str(error).splitlines()[0]
+                raise NetspecError(
+                    f"--storage {without_password(storage)}: cannot be opened: {text}"
+                ) from None
             time.sleep(0.5)
     return None
+
+
+def lacks_driver(storage: str) -> str:
+    """What to install for the database of a URL, scheme[+driver]://..."""
+    scheme, _, driver = storage.partition("://")[0].partition("+")
+    package = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}.get(driver, driver)
+    package = package or {"postgresql": "psycopg2-binary", "mysql": "mysqlclient"}.get(
+        scheme, "the one of SQLAlchemy"
+    )
+    return f"the driver of {scheme} is not installed (pip install {package})"
+
+
+def without_password(storage: str) -> str:
+    """A URL that can be shown."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
 
 
 def engine(storage: str) -> dict[str, Any]:

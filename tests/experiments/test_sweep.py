@@ -268,6 +268,55 @@ def test_halving_gives_runs_up(folder: Path) -> None:
     assert all(pruned[3:])
 
 
+def test_hyperband_gives_runs_up_in_brackets(folder: Path) -> None:
+    """The longest runs of the worst are given up, never the best so far; each run goes to one of several brackets."""
+    sweep = planned(folder, "values: {base_lr: {uniform: [0, 1]}}\npoints: 30\nsearch: hyperband")
+    source = sweep.source
+    pruned: dict[str, float] = {}
+    best = 1e9
+    for i in range(24):
+        run = source.next(sweep.ready)
+        assert run is not None
+        path = run.folder(sweep.plan)
+        path.mkdir(parents=True)
+        metrics = Metrics(path / "metrics.jsonl")
+        loss = 0.0 if i == 12 else float(i)
+        given_up = False
+        for step in range(9 if i < 3 else 27):
+            metrics.write("test", step, net=0, outputs={"loss": loss})
+            if source.prune(run, path):
+                pruned[run.id], given_up = loss, True
+                break
+        if not given_up:
+            best = min(best, loss)
+        sweep.over(run, Result(run.id, "pruned" if given_up else DONE, value=loss))
+    assert pruned
+    assert best == 0.0
+    assert 0.0 not in pruned.values()
+    assert len(pruned) < 21  # a bracket lets its runs go on to the end
+
+
+@pytest.mark.parametrize(
+    ("url", "package"),
+    [
+        ("postgresql://me:secret@host/studies", "psycopg2-binary"),
+        ("postgresql+psycopg://me:secret@host/studies", r"psycopg\[binary\]"),
+        ("mysql+pymysql://me:secret@host/studies", "pymysql"),
+    ],
+)
+def test_a_database_whose_driver_is_not_here(
+    url: str, package: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*given: object, **how: object) -> None:
+        raise ImportError("Failed to import DB access module for the specified storage URL.")
+
+    monkeypatch.setattr("optuna.storages.RDBStorage", lacking)
+    with pytest.raises(NetspecError, match=rf"is not installed \(pip install {package}\)") as error:
+        planned(folder, "values: {base_lr: [0.1, 0.2]}", storage=url)
+    assert "secret" not in str(error.value)
+    assert "me:***@host/studies" in str(error.value)
+
+
 # Processes
 
 
