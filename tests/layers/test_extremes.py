@@ -154,7 +154,7 @@ def test_extreme_values_of_some_types(type: str) -> None:
     assert judge(extremes(type)) > 10
 
 
-RANKS = (
+RANKS: tuple[list[int], ...] = (
     [],
     [1],
     [3],
