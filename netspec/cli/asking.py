@@ -161,7 +161,7 @@ def sample(
     ] = None,
     seed: Draws = 1,
 ) -> None:
-    """Draw ancestral samples of a generative net, a row a class; rows of a table in its own units."""
+    """Draw ancestral samples of a generative net, a row per class; rows of a table in its own units."""
     from netspec.model.model import load
     from netspec.model.pages import sample_grid
 
@@ -268,10 +268,10 @@ def likelihood(
     rows: Rows = "",
     missing: Absent = "clean",
     seed: Draws = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON an image or row.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per image or row.")] = False,
 ) -> None:
-    """Print log p of images in nats, bits a pixel, and the probabilities of their classes; of rows of a table log p in
-    its own units.
+    """Print log p of images in nats, bits per pixel, and the probabilities of their classes; of rows of a table log p
+    in its own units.
     """
     import json
 

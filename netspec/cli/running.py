@@ -107,7 +107,7 @@ def evaluate_nets(
     ] = None,
     device: Device = None,
     seed: Seed = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a test net.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per test net.")] = False,
     allow_python: AllowPython = False,
     matrix: Annotated[
         bool, typer.Option("--confusion", help="What is taken for what, per class; also as a picture.")
@@ -143,7 +143,7 @@ def evaluate_nets(
 @app.command()
 def check(
     files: Annotated[list[Path], typer.Argument(help="Nets and solvers.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per file.")] = False,
     strict: Annotated[bool, typer.Option(help="Refuse every field that the schema does not know.")] = False,
     run: Annotated[
         bool, typer.Option(help="Also walk each net on random input, and back from its loss.")

@@ -16,7 +16,7 @@ app = typer.Typer()
 
 @app.command("list")
 def list_nets(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a net.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per net.")] = False,
 ) -> None:
     """List the nets that come with netspec: every command takes them by name."""
     nets = shipped.nets()

@@ -45,7 +45,7 @@ def completion(
     cell: float | None = None,
     page: tuple[float, float] | None = None,
 ) -> Path:
-    """Draw completions side by side, a row an image, from what is given.
+    """Draw completions side by side, a row per image, from what is given.
 
     observed: (N, C, H, W), NaN where missing. original, expected, most_probable: the same shape.
     deviation: the standard deviation of each pixel, from black (0) to white (the largest one, named above).
@@ -119,7 +119,7 @@ def explain(
     cell: float | None = None,
     page: tuple[float, float] | None = None,
 ) -> Path:
-    """Draw signed heat maps over images, a row an image: the image, then a panel a map, one scale for all.
+    """Draw signed heat maps over images, a row per image: the image, then a panel per map, one scale for all.
 
     values: (N, C, H, W). heat: (N, h, w) or (N, K, h, w), each value covering a block of the image: red
     speaks for, blue against, NaN is grey; the bar below gives the scale in `unit`.

@@ -18,7 +18,7 @@ MOST_ROWS, MOST_COLUMNS = 32, 32
 def filters(
     weights: Any, path: str | Path, *, title: str = "", page: tuple[float, float] | None = None
 ) -> Path:
-    """Draw filters (outputs, inputs, h, w): a panel an output where inputs are 1 or 3 (colours), else a row.
+    """Draw filters (outputs, inputs, h, w): a panel per output where inputs are 1 or 3 (colours), else a row.
 
     Each panel runs from its least value (black) to its largest (white). Gives the path; raises DrawError for
     other shapes.
@@ -41,7 +41,7 @@ def filters(
 def feature_maps(
     values: Any, path: str | Path, *, title: str = "", page: tuple[float, float] | None = None
 ) -> Path:
-    """Draw a blob: a panel a channel for one image (C, H, W), a row of channels an image for (N, C, H, W).
+    """Draw a blob: a panel per channel for one image (C, H, W), a row of channels per image for (N, C, H, W).
 
     A blob without places (N, C) is drawn as one strip of C cells an image. Each panel has its own black and
     white; strips share theirs. Gives the path; raises DrawError for other shapes.

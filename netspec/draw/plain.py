@@ -47,7 +47,7 @@ def scene_of(picture: Picture, rankdir: str = "TB") -> Scene:
 
 
 def _nodes(picture: Picture) -> tuple[list[_Node], list[tuple[int, int]]]:
-    """Boxes and labels, ordered so that every edge leads to a higher index; one label a blob, not a link."""
+    """Boxes and labels, ordered so that every edge leads to a higher index; one label per blob, not a link."""
     place: dict[int, int] = {}
     labels: dict[int, int] = {}
     nodes: list[_Node] = []

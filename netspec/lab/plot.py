@@ -1,4 +1,4 @@
-"""The plot of a table: accuracy against how much is missing, a panel a kind of missingness, a line
+"""The plot of a table: accuracy against how much is missing, a panel per kind of missingness, a line
 a method.
 """
 

@@ -132,7 +132,7 @@ class Figures:
             )
 
     def lines(self) -> list[list[str]]:
-        """A head, and a line a metric and method: means, with the standard error over several repeats."""
+        """A head, and a line per metric and method: means, with the standard error over several repeats."""
         shares = list(dict.fromkeys(s for rows in self.values.values() for row in rows.values() for s in row))
         out = [["metric", "method", *shares]]
         for metric, rows in self.values.items():

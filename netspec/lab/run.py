@@ -46,7 +46,7 @@ def run(
     names = [method.name for method in methods]
     if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
         raise DataError(
-            f"two methods are called {repeated[0]!r}; a table has a row a name, so give each its own"
+            f"two methods are called {repeated[0]!r}; a table has a row per name, so give each its own"
         )
     table = Table()
     for setting in {setting.name: setting for setting in settings}.values():

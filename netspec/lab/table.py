@@ -105,7 +105,7 @@ class Table:
         return out.getvalue()
 
     def text(self) -> str:
-        """Columns for a terminal: a line a method, accuracy with half the interval's width."""
+        """Columns for a terminal: a line per method, accuracy with half the interval's width."""
         return "\n".join("  ".join(row).rstrip() for row in _aligned(self._rows("±")))
 
     def markdown(self) -> str:

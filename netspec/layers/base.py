@@ -83,7 +83,7 @@ class Layer(nn.Module):
 
     A subclass says how many blobs it takes (`bottoms`, `tops`), names its message field (`param_field`, then
     `self.param` is that message with its defaults), and implements `setup` (optional) and `forward`.
-    `forward` gets the bottoms as tensors and returns one tensor, or a tuple with one tensor a top. It must not
+    `forward` gets the bottoms as tensors and returns one tensor, or a tuple with one tensor per top. It must not
     branch on values of tensors, nor write into a bottom.
 
     >>> import netspec

@@ -13,8 +13,8 @@ from netspec.model.model import Model
 def classes_of(
     trained: Model, images: Sequence[str], say: Callable[[str], None] | None = None
 ) -> tuple[list[str], list[Cells]]:
-    """(names of the columns, the columns) of a table with a row a picture: its name, its class where that is known, the
-    predicted class, and the probability of every class.
+    """(names of the columns, the columns) of a table with a row per picture: its name, its class where that is known,
+    the predicted class, and the probability of every class.
     """
     if trained.net.shapes[trained.net.graph.outputs[0]][1] == 1:
         raise DataError(f"{trained.name}: was trained without classes; ask for likelihood, or complete")

@@ -64,7 +64,7 @@ def samples(trained: Model, model: Latent | Flow, rows: int, seed: int = 1, nois
 def sample_grid(
     trained: Model, model: Latent | Flow, path: str | Path, count: int, seed: int, noise: bool, page: Page
 ) -> Path:
-    """A page of `count` samples a row and as many rows."""
+    """A page of `count` samples per row and as many rows."""
     drawn = trained.to_pixels(samples(trained, model, count * count, seed, noise))
     return draw.grid(drawn, path, columns=count, limits=GREY, page=page)
 

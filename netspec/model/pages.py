@@ -56,7 +56,7 @@ def sample_grid(
     given: Sequence[tuple[str, int, int, int]] = (),
     page: Page = None,
 ) -> Path:
-    """A page of ancestral samples, a row a class (Sharir et al. 2018, Fig. 5); gives its path.
+    """A page of ancestral samples, a row per class (Sharir et al. 2018, Fig. 5); gives its path.
 
     classes: default all of them. noise: draw pixels from the Gaussians of the leaves, instead of showing their means.
     given: states of latent variables that all samples have, (layer, row, column, state) each.

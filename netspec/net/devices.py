@@ -15,7 +15,9 @@ def choose_device(solver: Any, device: str | torch.device | None) -> torch.devic
         try:
             chosen = torch.device(device)
         except RuntimeError:
-            raise NetspecError(f"device {device}: there is no such device; give cpu, cuda or cuda:N") from None
+            raise NetspecError(
+                f"device {device}: there is no such device; give cpu, cuda or cuda:N"
+            ) from None
         if chosen.type == "meta":
             raise NetspecError(f"device {device}: it holds no values; give cpu, cuda or cuda:N")
         if chosen.type not in ("cpu", "cuda"):

@@ -24,7 +24,7 @@ MOST_VALUES = 1 << 40
 def shape_pass(
     graph: Graph, given: Mapping[str, Shape], unknown: list[Problem] | None = None
 ) -> tuple[list[Layer], list[Shape]]:
-    """The layers, one a step, set up, and the shape of every slot; `given`: of source blobs, by name.
+    """The layers, one per step, set up, and the shape of every slot; `given`: of source blobs, by name.
 
     unknown: a list for Python layers whose module may not be imported; the shapes of their tops, and of what comes
     after them, are None then, and those layers are not set up.

@@ -1,7 +1,7 @@
 """Where the positions of one blob lie in another, and the Crop layer that lines two blobs up (for FCNs).
 
 A map is (axis, a, b): position x along the axes from `axis` on is position a x + b of the other blob. a and b
-are numbers, or arrays with one entry an axis; axis None means any.
+are numbers, or arrays with one entry per axis; axis None means any.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ class Transformer:
         self.raw_scale[in_] = scale
 
     def set_mean(self, in_: str, mean: Array) -> None:
-        """Subtract a mean: one value a channel, or an image (C, H, W), resized where its size is another.
+        """Subtract a mean: one value per channel, or an image (C, H, W), resized where its size is another.
 
         ValueError when it has neither form.
         """

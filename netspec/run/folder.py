@@ -3,7 +3,7 @@
 net.prototxt, solver.prototxt     the resolved experiment, settings from the command line written in
 run.json                          seed, device, versions, command, settings, checksums of the data, the commit that the
                                   spec's folder has checked out, notes, and each resumption
-metrics.jsonl                     a line a display or test, see Metrics
+metrics.jsonl                     a line per display or test, see Metrics
 snapshots/iter_N.safetensors, snapshots/iter_N.state.safetensors
 loss.png
 abandoned/N/                      what a run wrote after the snapshot from which it was resumed another way

@@ -78,7 +78,7 @@ class Run:
     tests: list[Net]
     solver: Solver
     results: list[dict[str, Any]] = field(default_factory=list)
-    """Outputs of the last test, a dict a test net."""
+    """Outputs of the last test, a dict per test net."""
     seconds: float = 0.0
     """Time of training, resumed parts included."""
     interrupted: bool = False

@@ -21,7 +21,7 @@ HOWS = ("mean", "mode", "sample")
 
 
 class NetClassifier(ClassifierMixin, NetEstimator):  # type: ignore[misc]
-    """p(class | values) by any net whose scores have one value a class; by default a latent tree, which takes NaN.
+    """p(class | values) by any net whose scores have one value per class; by default a latent tree, which takes NaN.
 
     tuning: iterations by gradients on p(class | row) after a table's EM; 0: p(row, class) alone. rate: of Nadam, where
     `net` has no solver. For the rest see NetEstimator.
@@ -123,8 +123,8 @@ class GenerativeClassifier(NetClassifier):
 
 
 class NetRegressor(RegressorMixin, NetEstimator):  # type: ignore[misc]
-    """E[y | values] by any net whose first output has one value a row; by default a latent tree over the columns and y,
-    which takes NaN.
+    """E[y | values] by any net whose first output has one value per row; by default a latent tree over the columns and
+    y, which takes NaN.
 
     rate: of Nadam, where `net` has no solver. The net learns y standardised. For the rest see NetEstimator.
     """

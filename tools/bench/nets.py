@@ -341,7 +341,7 @@ GOALS = {"ht_cac_mnist": (2.2, 1.3), "cp_cac_mnist": (2.5, 1.3), "ht_cac_digits"
 
 
 def speed_table(results: dict[str, Any]) -> str:
-    """The page's tables: the machine's rates, and a row a net."""
+    """The page's tables: the machine's rates, and a row per net."""
     lines = ["| rate of this machine | |", "| --- | ---: |"]
     lines += [
         f"| {name.replace('_g', ', billions of ')} a second | {rate:.2f} |"

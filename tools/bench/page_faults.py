@@ -74,7 +74,7 @@ def child(net: str, keep: bool, training: bool) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure and print, a line a net and pass."""
+    """Measure and print, a line per net and pass."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -24,7 +24,7 @@ from tools.mutation.record import LONGEST, STATE, recorded
 from tools.mutation.sites import ROOT, Site, changed, files, sites
 
 VERDICTS = STATE / "verdicts.jsonl"
-BUDGET = 40.0
+BUDGET = 25.0
 """Seconds of recorded test time per mutant: the fastest tests of its line come first."""
 FACTOR, SPARE = 5, 60
 """A mutant may use this many times the recorded time, and so many seconds beside: then it hangs, and is killed."""

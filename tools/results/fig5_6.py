@@ -3,7 +3,7 @@
     python -m tools.results.fig5_6 runs/ht_cac_mnist [--out docs/results] [--pictures docs/pictures]
                                      [--kinds sample,mean,most_probable]
 
-Fig. 5: a row a digit, ancestral samples (means of the drawn Gaussians, as printed there). Fig. 6: for every level the
+Fig. 5: a row per digit, ancestral samples (means of the drawn Gaussians, as printed there). Fig. 6: for every level the
 receptive fields of some states at each position: samples, as its caption says. The most probable patches, of which
 the paper's text speaks, are nearly black at the upper levels: what maximises a density are its narrow Gaussians, and
 those of empty patches are the narrowest.

@@ -226,7 +226,7 @@ def report(out: Path, results: Results) -> Path:
 
 
 def accuracy_plot(curves: dict[str, dict[str, float]], path: Path) -> Path:
-    """Accuracy against the number of samples, a line a corruption."""
+    """Accuracy against the number of samples, a line per corruption."""
     fig = figure(6, 4)
     axes: Any = fig.subplots()
     for name, curve in curves.items():

@@ -46,7 +46,7 @@ def open_pictures(
 
     size: (height, width) to resize to; color: three channels or one; by default as the first picture is.
     classes: names of the classes that are known, in the order of their numbers; by default those that are there.
-    A folder with sub-folders of pictures has a class a sub-folder, in the order of their names; one with pictures
+    A folder with sub-folders of pictures has one class per sub-folder, in the order of their names; one with pictures
     alone has no labels. DataError where there are no pictures, or they cannot be read.
     """
     if not isinstance(source, str | Path):

@@ -53,7 +53,7 @@ def read_annotated(data: bytes, name: str, color: bool | None) -> Annotated:
 
 
 class AnnotatedSource(Stream):
-    """data = augmented, warped pictures; label (1, 1, R, 8), a row a box, image number -1 where there is
+    """data = augmented, warped pictures; label (1, 1, R, 8), a row per box, image number -1 where there is
     none.
     """
 

@@ -17,7 +17,7 @@ class Eltwise(Layer):
     """y = sum of coeff_i * x_i, product, or maximum of the bottoms, value by value.
 
     Shapes: bottoms of one shape (one alone only with forks, FlowNet's for `coeff`), the top alike. `coeff`
-    (SUM only) has a value a bottom, or none.
+    (SUM only) has a value per bottom, or none.
     MAX gives the gradient to one bottom: of equal values among the first two the second, after that the
     earliest. NaN: SUM and PROD pass it on; MAX overlooks it in the first bottom. The gradient of PROD is
     always the product of the others, which is what `stable_prod_grad` asks for; Caffe without it divides and

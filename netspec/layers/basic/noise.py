@@ -185,7 +185,7 @@ class DummyData(Layer):
 
 
 def one_each(layer: Layer, written: list[Any], what: str, *path: str | int) -> list[Any]:
-    """`written` as one entry a top: as it stands, or its only entry for all; SpecError otherwise."""
+    """`written` as one entry per top: as it stands, or its only entry for all; SpecError otherwise."""
     tops = len(layer.spec.tops)
     if len(written) not in (1, tops):
         layer.fail(f"{len(written)} {what} entries for {tops} tops", *path)

@@ -55,7 +55,7 @@ def convolution_window(layer: Layer, axes: int) -> Window:
 def _per_axis(
     layer: Layer, axes: int, name: str, pair: tuple[str, str] | None, *, default: int | None, least: int
 ) -> Shape:
-    """Field `name` of convolution_param as one value an axis: given once, once for each axis, or as an _h/_w
+    """Field `name` of convolution_param as one value per axis: given once, once for each axis, or as an _h/_w
     pair.
     """
     message: Any = layer.param

@@ -137,7 +137,7 @@ class HingeLoss(Layer):
     elsewhere.
 
     Shapes: scores (N, ...) read as (N, K), label N values, top (). A row with a NaN label takes no part but
-    counts in N. Raises SpecError when there is not one label a row. Source: Caffe, hinge_loss_layer.cpp.
+    counts in N. Raises SpecError when there is not one label per row. Source: Caffe, hinge_loss_layer.cpp.
     """
 
     family, roles = "loss", ("scores", "row label")
@@ -198,7 +198,7 @@ class MultinomialLogisticLoss(Layer):
 
     Shapes: probabilities (N, ...) read as (N, K), label N values, top (). The gradient is -1/max(p, 1e-20)
     also below the floor. A row with a NaN label takes no part but counts in N. Raises SpecError when there is
-    not one label a row. Source: Caffe, multinomial_logistic_loss_layer.cpp.
+    not one label per row. Source: Caffe, multinomial_logistic_loss_layer.cpp.
     """
 
     family, roles = "loss", ("scores", "row label")

@@ -125,7 +125,7 @@ class LogLikelihoodLoss(Layer):
 class SumLoss(Layer):
     """loss = -mean of the bottom over its rows, so its values are made large (log likelihoods, in nats).
 
-    Shapes: bottom with one value a row, such as (N,) or (N, 1, 1, 1), optional label N values, top (). With
+    Shapes: bottom with one value per row, such as (N,) or (N, 1, 1, 1), optional label N values, top (). With
     use_labeled_data false only rows without a label (negative or NaN) count; none: loss 0. NaN in a row that
     does not count has no effect. strict: forward divides by the rows that count, the gradient by all rows, as
     the fork. Raises SpecError when a row has more than one value or the label bottom is missing. Source:
@@ -138,7 +138,7 @@ class SumLoss(Layer):
 
     def setup(self, *shapes: Shape) -> None:
         if prod(shapes[0]) != shapes[0][0]:
-            self.fail(f"needs one value a row, found shape {shapes[0]}", "bottom", 0)
+            self.fail(f"needs one value per row, found shape {shapes[0]}", "bottom", 0)
         if len(shapes) == 2:
             check_labels(self, (shapes[0][0], 1), shapes[1], 1)
         elif not self.param.use_labeled_data:

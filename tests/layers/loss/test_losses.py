@@ -215,7 +215,7 @@ MISTAKES = {
         {"x": (2, 3), "label": (2,)},
         "selected_label 0 is a labelled class",
     ),
-    "rows": ("SumLoss", "x", {"x": (2, 3)}, "one value a row"),
+    "rows": ("SumLoss", "x", {"x": (2, 3)}, "one value per row"),
     "top_k": (
         "Accuracy accuracy_param { top_k: 4 }",
         "x label",
