@@ -267,8 +267,9 @@ def pixels(step: Step, size: Size) -> Size:
             continue
         if getattr(value, "new_height", 0) and value.new_width:
             height, width = value.new_height, value.new_width
-        if not getattr(value, "is_color", True):
-            channels = 1
+        color = value.DESCRIPTOR.fields_by_name.get("is_color")
+        if color is not None and (color.has_default_value or value.HasField("is_color")):
+            channels = 3 if value.is_color else 1  # whatever the files hold
     if transform.force_gray:
         channels = 1
     for resizing in transform.resize_param[:1]:

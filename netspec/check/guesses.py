@@ -13,6 +13,7 @@ from netspec.layers.base import Shape
 from netspec.net.graph import Graph, Step
 from netspec.net.net import Net, build
 from netspec.net.shapes import top_shapes
+from netspec.schema.descriptors import is_repeated
 
 NAMED: tuple[tuple[str, assume.Size], ...] = (
     ("mnist", (1, 28, 28)),
@@ -99,7 +100,8 @@ def lasting(graph: Graph, tried: Sequence[tuple[Mapping[str, Shape], SpecError]]
     """The mistakes, of those found with each of several shapes of absent data, that no data would mend.
 
     Either the data has one shape whatever it holds; or a complaint is the same for all shapes, so it is of the
-    layer's own fields; or bottoms that must be alike differ along an axis where no shape of the data changes them.
+    layer's own fields; or bottoms that must be alike differ along an axis where no shape of the data changes them; or a
+    layer takes no bottom whatever its sizes.
     """
     if not tried:
         return []
@@ -114,7 +116,99 @@ def lasting(graph: Graph, tried: Sequence[tuple[Mapping[str, Shape], SpecError]]
     for step in unlike:
         if differs(step, walks):
             same += [problem for problem in first if is_at(step, {problem.position})]
+    same += own_faults(graph, tried, [problem for problem in first if problem not in same])
     return sorted(set(same), key=first.index)
+
+
+CHANNELS = (
+    *range(1, 65),
+    72,
+    80,
+    96,
+    120,
+    128,
+    160,
+    192,
+    240,
+    256,
+    320,
+    384,
+    480,
+    512,
+    840,
+    1024,
+    2048,
+    2520,
+    5040,
+)
+SIDES = (1, 2, 3, 5, 8, 14, 28, 56, 113, 224, 512, 4096)
+"""Sizes that a bottom is given in place of those that differ among the assumptions, beside the layer's own numbers."""
+LARGEST, MOST_NUMBERS = 100_000, 12
+
+
+def own_faults(
+    graph: Graph, tried: Sequence[tuple[Mapping[str, Shape], SpecError]], left: Sequence[Problem]
+) -> list[Problem]:
+    """Those of the problems whose layer takes no bottom at all, whatever size its axes have that depend on the data.
+
+    Layers with one bottom only: what several must have in common is not looked for.
+    """
+    steps = [step for step in graph.steps if len(step.reads) == 1 and not step.kind.counts_values]
+    faulty = [(step, problem) for problem in left for step in steps if is_within(step, problem)]
+    if not faulty:
+        return []
+    walks = [walked(graph, shapes) for shapes, _ in tried]
+    found = []
+    for step, problem in faulty:
+        shapes = {walk[step.reads[0]] for walk in walks}
+        if None in shapes or len({len(shape) for shape in shapes}) > 1:
+            continue
+        if all(fails(graph, step, shape) for shape in varied(shapes, step)):
+            found.append(problem)
+    return found
+
+
+def is_within(step: Step, problem: Problem) -> bool:
+    """Whether a problem is of this layer: its text begins with the layer's name and type."""
+    return problem.message.startswith(f"{step.layer}: ")
+
+
+def numbers(message: Any) -> set[int]:
+    """The positive whole numbers that a layer's fields hold."""
+    found: set[int] = set()
+    for known, value in message.ListFields():
+        for one in value if is_repeated(known) else [value]:
+            if known.message_type is not None:
+                found |= numbers(one)
+            elif isinstance(one, int) and 0 < one < LARGEST:
+                found |= {one, 2 * one}
+    return found
+
+
+def varied(shapes: Collection[Shape], step: Step) -> Iterator[Shape]:
+    """The shapes, and others with one size after the other along each axis in which they differ."""
+    yield from shapes
+    own_numbers = sorted(numbers(step.layer.message))[:MOST_NUMBERS]
+    one = next(iter(shapes))
+    axes = [axis for axis in range(len(one)) if len({shape[axis] for shape in shapes}) > 1]
+    for size in (*CHANNELS, *own_numbers) if 1 in axes else (one[1] if len(one) > 1 else 1,):
+        sides = (*SIDES, *own_numbers) if set(axes) - {1} else (0,)
+        for side in sides:
+            yield tuple(
+                size if i == 1 and i in axes else side if i in axes else own for i, own in enumerate(one)
+            )
+
+
+def fails(graph: Graph, step: Step, shape: Shape) -> bool:
+    """Whether the layer does not take a bottom of this shape."""
+    shapes: list[Any] = [None] * len(graph.slots)
+    shapes[step.reads[0]] = shape
+    try:
+        layer = step.kind(step.layer, step.layer.phase(graph.spec.phase))
+        list(top_shapes(layer, step, graph, shapes, {}))
+    except SpecError:
+        return True
+    return False
 
 
 def is_at(step: Step, places: Collection[Position | None]) -> bool:

@@ -47,15 +47,19 @@ class Transformer:
     def fail(self, message: str, *path: str | int) -> NoReturn:
         raise mistake(self.spec, message, self.field, *path)
 
+    def check_means(self, channels: int) -> None:
+        """`fail` where there are neither one mean value nor one for each channel."""
+        if len(self.values) not in (0, 1, channels):
+            text = f"{len(self.values)} mean_values for {channels} channels"
+            self.fail(text, "mean_value", len(self.values) - 1)
+
     def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """(C, h, w) of the output for images (C, H, W); checks crop and mean against them."""
         channels, height, width = shape
         if self.crop[0] > height or self.crop[1] > width:
             crop = "x".join(map(str, self.crop))
             self.fail(f"the crop of {crop} exceeds the image's {height}x{width}", "crop_size")
-        if len(self.values) not in (0, 1, channels):
-            text = f"{len(self.values)} mean_values for {channels} channels"
-            self.fail(text, "mean_value", len(self.values) - 1)
+        self.check_means(channels)
         if self.mean is not None and self.mean.shape != (channels, height, width):
             raise failure(
                 self.spec,

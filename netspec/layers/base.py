@@ -133,6 +133,8 @@ class Layer(nn.Module):
     """A label or an image that is its bottom still is one at its top, with the same values or others."""
     resizes: ClassVar[bool] = False
     """Carries pictures of labels into another size."""
+    counts_values: ClassVar[bool] = False
+    """Takes bottoms of one number of values alone, which its fields say."""
     undone_by: ClassVar[int | None] = None
     """How many of its first tops `inverse` needs; None: all."""
     mixes: ClassVar[bool] = False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from netspec.errors import DataError, SpecError, no_such_file
+from netspec.errors import DataError, Position, SpecError, no_such_file
 from netspec.schema import shipped
 from netspec.schema.descriptors import descriptor, message_class
 from netspec.schema.document import Document
@@ -53,7 +54,11 @@ def parse(kind: str, text: str, file: str = "<text>", unknown: Unknown = "error"
     listed in `Document.unknown`.
     """
     message = message_class(_MESSAGES.get(kind, kind))()
-    document = Parser(message, text, file, unknown == "keep").document(kind)
+    try:
+        document = Parser(message, text, file, unknown == "keep").document(kind)
+    except SpecError:
+        refuse_template(text, file)
+        raise
     place = Place(message, document.root)
     try:
         if kind == "net":
@@ -63,6 +68,19 @@ def parse(kind: str, text: str, file: str = "<text>", unknown: Unknown = "error"
     except UpgradeProblem as problem:
         raise SpecError(str(problem), document.position(problem.node.offset)) from None
     return document
+
+
+JINJA = re.compile(r"\{\{|\{%")
+
+
+def refuse_template(text: str, file: str) -> None:
+    """SpecError that says so, in place of what else is wrong, where a text that cannot be read is a template."""
+    if (found := JINJA.search(text)) is None:
+        return
+    before = text[: found.start()]
+    place = Position(file, before.count("\n") + 1, found.start() - (before.rfind("\n") + 1) + 1)
+    message = f"unexpected character {found.group()!r}: this is a template (Jinja2) whose places are not filled in; "
+    raise SpecError(message + f"netspec render {file} name=value fills them in", place)
 
 
 def _unknown_v1_types(document: Document) -> dict[int, str]:

@@ -209,7 +209,7 @@ def test_six_means_for_three_channels() -> None:
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("SeLu", None), ("Flip", None), ("Relu", "ReLU"), ("Convolutoin", "Convolution"), ("Pooling2", "Pooling"),
+    [("Flip", None), ("Relu", "ReLU"), ("Convolutoin", "Convolution"), ("Pooling2", "Pooling"),
      ("SoftmaxWithLos", "SoftmaxWithLoss"), ("MyFancyLayer", None), ("InerProduct", "InnerProduct")],
 )  # fmt: skip
 def test_layers_are_proposed_only_where_near(name: str, near: str | None) -> None:
@@ -229,3 +229,70 @@ def test_labels_beyond_the_classes_are_found_before_the_first_iteration(tmp_path
     )
     with pytest.raises(SpecError, match=r"net.prototxt:3:\d+: .*labels reach 9, the scores have 5 classes"):
         fit(solver, out=tmp_path / "run")
+
+
+OWN_FAULTS = {
+    "group": ('type: "Convolution" convolution_param { num_output: 6 kernel_size: 3 group: 4 }', "group 4 must divide"),
+    "pad": ('type: "Pooling" pooling_param { pool: MAX kernel_size: 2 pad: 3 }', "pad"),
+    "size": ('type: "LRN" lrn_param { local_size: 4 }', "local_size"),
+    "slices": ('type: "Slice" top: "z" slice_param { slice_point: 3 slice_point: 2 }', "slice_point"),
+    "axis": ('type: "Softmax" softmax_param { axis: -9 }', "axis -9"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OWN_FAULTS)
+def test_a_layer_that_takes_no_bottom_is_a_mistake(kind: str, tmp_path: Path) -> None:
+    """Whatever size the absent pictures have."""
+    fields, words = OWN_FAULTS[kind]
+    layer = f'layer {{ name: "l" bottom: "data" top: "y" {fields} }}'
+    report = check(write(tmp_path, DATA % ("", "absent") + layer))
+    assert report.status == "not ok", str(report)
+    assert words in report.problems[0].message
+
+
+def test_a_window_larger_than_the_crop_is_a_mistake(tmp_path: Path) -> None:
+    layer = 'layer { name: "l" type: "Convolution" bottom: "data" top: "y" convolution_param { num_output: 3 %s } }'
+    text = DATA % ("transform_param { crop_size: 10 }", "absent") + layer
+    report = check(write(tmp_path, text % "kernel_size: 11"))
+    assert "window of (11, 11) does not fit" in report.problems[0].message
+    assert check(write(tmp_path, text % "kernel_size: 10")).status != "not ok"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "num_output: 49 kernel_size: 3 group: 49",
+        "num_output: 6 kernel_size: 3000",
+        "num_output: 10 kernel_size: 3 group: 5",
+        "num_output: 1010 kernel_size: 3 group: 101",
+    ],
+)
+def test_what_other_data_would_mend_is_none(fields: str, tmp_path: Path) -> None:
+    layer = (
+        f'layer {{ name: "l" type: "Convolution" bottom: "data" top: "y" convolution_param {{ {fields} }} }}'
+    )
+    report = check(write(tmp_path, DATA % ("", "absent") + layer))
+    assert report.status != "not ok", str(report)
+    assert report.warnings
+
+
+def test_means_of_pictures_that_are_not_here(tmp_path: Path) -> None:
+    text = 'layer { name: "d" type: "ImageData" top: "d" top: "label" '
+    text += 'image_data_param { source: "absent.txt" batch_size: 2 %s } %s }'
+    six = "transform_param {" + "".join(f" mean_value: {i}" for i in range(6)) + " }"
+    (problem,) = check(write(tmp_path, text % ("", six))).problems
+    assert "6 mean_values for 3 channels" in problem.message
+    three = six.replace(" mean_value: 3 mean_value: 4 mean_value: 5", "")
+    assert check(write(tmp_path, text % ("", three))).status != "not ok"
+    (problem,) = check(write(tmp_path, text % ("is_color: false", three))).problems
+    assert "3 mean_values for 1 channels" in problem.message
+
+
+@pytest.mark.parametrize("name", ["net.prototmp", "net.prototxt"])
+def test_a_template_is_called_one(name: str, tmp_path: Path) -> None:
+    text = 'layer { name: "x" type: "Input" top: "x"\n  input_param { shape { dim: {{ n }} dim: 3 } } }'
+    (problem,) = check(write(tmp_path, text, name)).problems
+    assert "this is a template (Jinja2)" in problem.message
+    assert "netspec render" in problem.message
+    assert problem.position is not None
+    assert (problem.position.line, problem.position.column) == (2, 30)

@@ -81,6 +81,10 @@ class ListStream(Stream):
             raise mistake(spec, "new_height and new_width must both be set, or none", field)
         self.size = (int(p.new_height), int(p.new_width))
         self.color = bool(p.is_color)
+        self.transform = Transformer(spec, phase, seed)
+        self.transform.check_means(
+            3 if self.color else 1
+        )  # before the pictures, which need not be here for it
         self.pairs = self.read(p.source)
         self.samples = len(self.pairs)
         self.order = Order(self.samples, p.shuffle, seed)
@@ -89,7 +93,6 @@ class ListStream(Stream):
             self.skip = int(integers(derive(seed, "skip"), np.zeros(1, np.int64), 1, int(p.rand_skip))[0, 0])
             if self.skip >= len(self.pairs):
                 raise failure(spec, f"skips {self.skip} of {len(self.pairs)} lines", field, "rand_skip")
-        self.transform = Transformer(spec, phase, seed)
 
     def read(self, source: str) -> list[tuple[str, str]]:
         """Both words of each line."""

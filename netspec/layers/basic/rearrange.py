@@ -213,7 +213,7 @@ class Permutation(Inner):
     """
 
     family, roles = "shape", ("image",)
-    mixes = True
+    mixes = counts_values = True
     param_field = "permutation_param"
     order: Tensor
 

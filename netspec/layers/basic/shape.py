@@ -191,6 +191,7 @@ class Reshape(Layer):
 
     family, roles = "shape", ("values",)
     carries = mixes = True
+    counts_values = True
     param_field = "reshape_param"
 
     def setup(self, *shapes: Shape) -> None:
