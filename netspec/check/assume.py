@@ -89,12 +89,13 @@ def input_shapes(
 RANDOM = {
     "label": "label", "row label": "label", "binary label": "label", "label rows": "label",
     "index": "index", "row index": "index", "lengths": "index", "regions": "regions", "continuation": "continuation",
+    "boxes": "boxes",
 }  # fmt: skip
 """What random values of a bottom must be, by its role; anything else is free."""
 
 
 def roles(graph: Graph) -> dict[int, str]:
-    """What each input is to its readers: "label", "regions", "index", "continuation" or "" (anything else)."""
+    """What each input is to its readers: "label", "regions", "boxes", "index", "continuation" or "" (anything else)."""
     by_slot: dict[int, str] = {}
     for step in reversed(graph.steps):
         for i, slot in enumerate(step.reads):

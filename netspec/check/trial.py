@@ -20,6 +20,8 @@ VALUES = 1 << 27
 """How many values a net's blobs may hold in a trial; pictures are made smaller until they do."""
 SMALLEST = 32
 """The side that pictures are not made smaller than."""
+OBJECT = (0.0, 1.0, 0.0, 0.25, 0.25, 0.75, 0.75, 0.0)
+"""A row of ground truth as AnnotatedData makes it: the middle of the first picture is of class 1."""
 
 
 def try_out(graph: Graph, shapes: Mapping[str, Shape]) -> str:
@@ -86,7 +88,9 @@ def random_inputs(net: Net, seed: int = 0) -> list[Tensor]:
     values = []
     for slot in graph.inputs:
         shape, name = net.shapes[slot], graph.name(slot).lower()
-        if kinds[slot] in ("label", "index") or any(word in name for word in ("label", "index")):
+        if kinds[slot] == "boxes" and shape[-1] == len(OBJECT):
+            values.append(torch.tensor(OBJECT).expand(shape).clone())
+        elif kinds[slot] in ("label", "index") or any(word in name for word in ("label", "index")):
             values.append(torch.zeros(shape))
         elif kinds[slot] == "continuation":
             values.append(torch.ones(shape).index_fill_(0, torch.tensor(0), 0))

@@ -69,7 +69,10 @@ class Normalization:
     fixed: float = 1.0
 
     def __call__(self, losses: Tensor, valid: Tensor, batch: int) -> Tensor:
-        """The sum of `losses` over the chosen number, which is at least 1 (loss_layer.hpp, GetNormalizer)."""
+        """The sum of `losses` over the chosen number, which is at least 1 (loss_layer.hpp, GetNormalizer).
+
+        `valid` says which losses count, or how much each does.
+        """
         total = losses.sum()
         if self.mode == "VALID":
             return total / valid.sum().clamp(min=1)

@@ -33,7 +33,8 @@ class SoftmaxWithLoss(Layer):
     """loss = -sum log softmax(x)[label] / normaliser, in nats; optional tops: softmax(x), the loss of each position.
 
     Shapes: scores (..., C at softmax_param.axis, ...), label with one value for every other position, tops (),
-    the scores' shape, and the same with one class (as R-FCN has it; 0 where a position does not count).
+    the scores' shape, and the same with one class (as R-FCN has it; 0 where a position does not count). A third
+    bottom, as MS-CNN has it, weighs each label: VALID divides by the sum of the weights, and 0 takes no part.
     loss_param: ignore_label; normalization VALID (default: counted labels, at least
     1), FULL, BATCH_SIZE, NONE, PRE_FIXED; weight_by_label_freqs multiplies each label's loss by its
     class_weighting. A label that is NaN or ignore_label takes no part, whatever its scores hold, NaN
@@ -43,14 +44,16 @@ class SoftmaxWithLoss(Layer):
     Source: Caffe, softmax_loss_layer.cpp.
     """
 
-    family, roles = "loss", ("scores", "label")
+    family, roles = "loss", ("scores", "label", "weights")
     is_softmax = True
-    bottoms, tops, is_loss = exactly(2), between(1, 3), True
+    bottoms, tops, is_loss = between(2, 3), between(1, 3), True
     param_field = "softmax_param"
 
     def setup(self, *shapes: Shape) -> None:
         self.class_axis = self.axis(self.param.axis, len(shapes[0]), "axis")
         check_labels(self, shapes[0], shapes[1], self.class_axis)
+        if len(shapes) == 3 and prod(shapes[2]) != prod(shapes[1]):
+            self.fail(f"needs a weight for each label {shapes[1]}, found {shapes[2]}", "bottom", 2)
         self.ignore, self.normalized = ignored(self), normalization(self, "VALID")
         p, number = self.spec.message.loss_param, shapes[0][self.class_axis]
         self.weighted = p.weight_by_label_freqs
@@ -74,8 +77,14 @@ class SoftmaxWithLoss(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         x = bottoms[0]
-        losses_OI, valid_OI = self.losses(*bottoms)
-        loss = self.normalized(losses_OI, valid_OI, losses_OI.shape[0])
+        if len(bottoms) == 3:
+            weight, label = bottoms[2].detach().flatten(), bottoms[1].flatten()
+            losses_OI, valid_OI = self.losses(x, torch.where(weight == 0, torch.nan, label.to(weight)))
+            weight_OI = weight.reshape(losses_OI.shape)
+            losses_OI, counted_OI = losses_OI * weight_OI, valid_OI * weight_OI
+        else:
+            losses_OI, counted_OI = self.losses(x, bottoms[1])
+        loss = self.normalized(losses_OI, counted_OI, losses_OI.shape[0])
         positions = losses_OI.reshape(*x.shape[: self.class_axis], 1, *x.shape[self.class_axis + 1 :])
         return (loss, x.softmax(self.class_axis), positions)[: len(self.spec.tops)]
 

@@ -23,6 +23,8 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
     (R-FCN), softmax_loss_ohem.
     """
 
+    bottoms = exactly(2)
+
 
 @register("SmoothL1LossOHEM")
 class SmoothL1LossOHEM(Layer):

@@ -93,6 +93,8 @@ class DetectNetTransformation(Layer):
     def boxes(self, rows: Tensor) -> Tensor:
         """The boxes (B, 16) of a picture's label."""
         number, width = int(rows[0, 0]), int(rows[0, 1])
+        if number == 0:
+            return rows[:0].clone()
         if width != COLUMNS or not 0 <= number < len(rows):
             text = f"the label's first row says {number} boxes of {width} numbers"
             raise DataError(f"{self.spec}: {text}; needs at most {len(rows) - 1} of {COLUMNS}")

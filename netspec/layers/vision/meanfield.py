@@ -162,6 +162,8 @@ class DenseCRF(Field):
         for n, (height, width) in enumerate(sizes):
             if height >= scores.shape[2] and width >= scores.shape[3]:
                 height, width = scores.shape[2:]
+            if height < 1 or width < 1:
+                continue
             picture = bottoms[2][n, :, :height, :width] if len(bottoms) == 3 else None
             part = self.inferred(scores[n, :, :height, :width], picture)
             top[n, :, : part.shape[1], : part.shape[2]] = part

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, one_hot
 
+from netspec.errors import DataError
 from netspec.layers.base import Arity, Layer, Shape, register
 from netspec.layers.loss.fork_loss import smooth_l1
 from netspec.layers.loss.labels import floor_through, normalization
@@ -87,7 +88,8 @@ class MultiBoxLoss(Layer):
     number of matched priors, BATCH_SIZE N, FULL N * P; at least 1. With share_location false, the box of the
     object's class is compared. LOGISTIC aims at the one-hot label, background included. Gradient for
     locations and confidences only. Raises SpecError when sizes do not fit or options are combined that SSD
-    leaves undefined. Source: Liu et al. 2016 (SSD), multibox_loss_layer and bbox_util.
+    leaves undefined, and DataError for an object of the background's class (on a processor, not compiled). Source:
+    Liu et al. 2016 (SSD), multibox_loss_layer and bbox_util.
     """
 
     family, roles = "loss", ("offsets", "scores", "priors", "boxes", "scores", "offsets")
@@ -125,6 +127,8 @@ class MultiBoxLoss(Layer):
         confidence_NPC = bottoms[1].reshape(images, -1, p.num_classes)
         prior_P4, variance_P4 = priors_and_variances(bottoms[2].detach())
         object_G8 = bottoms[3].detach().reshape(-1, 8)
+        if object_G8.device.type == "cpu" and not torch.compiler.is_compiling():
+            self.check_objects(object_G8)
         likely_NP = torch.ones_like(confidence_NPC[..., 0], dtype=torch.bool)
         if len(bottoms) == 6:
             variance = None if p.encode_variance_in_target else variance_P4
@@ -153,6 +157,13 @@ class MultiBoxLoss(Layer):
             count_NP, class_NP, 0.0
         )
         return self.normalized(losses_NP, positive_NP, images)
+
+    def check_objects(self, object_G8: Tensor) -> None:
+        """Raise DataError where an object is of the background's class."""
+        background = self.param.background_label_id
+        for row in object_G8[(object_G8[:, 0] >= 0) & (object_G8[:, 1] == background)][:1].tolist():
+            text = f"an object of image {int(row[0])} has the background's class {background}"
+            raise DataError(f"{self.spec}: {text}; classes of objects start beyond background_label_id")
 
     def boxes_to_match(self, location_NPL4: Tensor, prior_P4: Tensor, variance_P4: Tensor) -> Tensor:
         """The boxes (N, P, 4) that are compared with objects: the priors, or what the locations say."""

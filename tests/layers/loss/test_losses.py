@@ -276,3 +276,17 @@ def test_hinge_takes_one_label_for_each_row_of_all_its_values(shape: str) -> Non
 
 def make_shape(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split() if word.isdigit())
+
+
+def test_softmax_loss_weighs_labels_by_a_third_bottom() -> None:
+    net = make("SoftmaxWithLoss", "x label w", x=(4, 3), label=(4,), w=(4,))
+    x = torch.randn((4, 3), generator=GENERATOR)
+    weights, label = torch.tensor([2.0, 0.0, 0.5, 1.0]), labels(0, 1, 2, 0)
+    x[1] = NAN
+    loss, gradient = loss_and_gradient(net, x, label, weights)
+    logp = x.log_softmax(1)
+    expected = -(2 * logp[0, 0] + 0.5 * logp[2, 2] + logp[3, 0]) / 3.5
+    torch.testing.assert_close(loss, expected)
+    assert (gradient[1] == 0).all()
+    with pytest.raises(SpecError, match="weight for each label"):
+        make("SoftmaxWithLoss", "x label w", x=(4, 3), label=(4,), w=(3,))

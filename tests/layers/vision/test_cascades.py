@@ -165,6 +165,13 @@ def test_dense_crf_leaves_what_is_beyond_the_picture() -> None:
     assert float(top[1, :, :3, :4].sum()) == pytest.approx(12, abs=1e-4)
 
 
+def test_dense_crf_of_a_picture_of_no_size_is_zero() -> None:
+    scores, picture = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 5)
+    (top,) = made("dense_crf")(scores, torch.tensor([-1.0, 5, 3, 4]).view(2, 1, 1, 2), picture)
+    assert (top[0] == 0).all()
+    assert (top[1, :, :3, :4] > 0).all()
+
+
 def test_dense_crf_without_weights_is_a_softmax() -> None:
     text = CASES["dense_crf_log"].text.replace("pos_w: 3", "pos_w: 0")
     scores = torch.randn(1, 2, 3, 3)
@@ -226,3 +233,8 @@ def test_detectnet_labels_of_another_kind() -> None:
     labels[0, 0, 0, 0] = 9
     with pytest.raises(DataError, match="first row says 9 boxes"):
         net(torch.rand(1, 3, 12, 20), labels)
+
+
+def test_detectnet_label_of_zeros_has_no_boxes() -> None:
+    grid, _ = made("detectnet")(torch.rand(1, 3, 12, 20), torch.zeros_like(LABELS))
+    assert (grid[:, 0] == 0).all()

@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from netspec import pycaffe, schema
-from netspec.errors import SpecError
+from netspec.errors import DataError, SpecError
 from netspec.layers.loss.average_precision import Detections
 from netspec.layers.vision.proposal import anchors
 from netspec.net.make import make_net
@@ -549,3 +549,12 @@ def test_mistakes_are_told(
 ) -> None:
     with pytest.raises(SpecError, match=message):
         make(text(layer, bottoms, "top", **shapes))
+
+
+def test_multibox_loss_stops_at_an_object_of_the_background_class() -> None:
+    net = make(multibox("code_type: CENTER_SIZE"), "TRAIN")
+    values = [torch.zeros(net.shapes[slot]) for slot in net.graph.inputs]
+    with pytest.raises(DataError, match="background's class 0"):
+        net(*values)
+    values[3][..., 0] = -1
+    net(*values)
