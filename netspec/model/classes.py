@@ -24,9 +24,8 @@ def classes_of(
             say(note)
     if asked.holes is not None and not trained.takes_missing:
         raise DataError(f"{trained.name}: the net takes no missing pixels, and the pictures have some (NaN)")
-    scores = trained.scores(trained.from_pixels(asked.pixels))
-    probabilities = scores.double().softmax(1).cpu()
-    names = [trained.class_name(i) for i in range(scores.shape[1])]
+    probabilities = trained.log_probabilities(trained.from_pixels(asked.pixels)).double().exp().cpu()
+    names = [trained.class_name(i) for i in range(probabilities.shape[1])]
     columns: list[Cells] = [list(asked.names)]
     heads = ["image"]
     if any(label >= 0 for label in asked.labels):

@@ -4,6 +4,7 @@ tree.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from math import isnan
@@ -292,6 +293,15 @@ class Model:
             )  # single precision would not tell classes apart
         return scores.flatten(1)
 
+    def log_probabilities(self, x: Data) -> Tensor:
+        """log p(y | observed) (N, K): the posterior of a generative net, the softmax of another's scores.
+
+        DataError where a generative net's evidence lies so far from all components that classes cannot be told apart.
+        """
+        if self.generative and not self.deployed.mask:
+            return self._ask(likelihood.log_posterior, x)
+        return self.scores(x).log_softmax(1)
+
     def predict(self, x: Data) -> Tensor:
         """The class of the highest score (N,)."""
         return self.scores(x).argmax(1)
@@ -336,7 +346,11 @@ class Model:
         with torch.no_grad():
             for begin in range(0, max(n, 1), self.batch):
                 part = slice(begin, begin + self.batch)
-                found.append(query(*(None if t is None else self.taken(t[part]) for t in tensors)))
+                try:
+                    found.append(query(*(None if t is None else self.taken(t[part]) for t in tensors)))
+                except DataError as error:  # counts from the batch's first
+                    own = re.sub(r"^image (\d+)", lambda at: f"image {int(at[1]) + begin}", str(error))  # noqa: B023
+                    raise DataError(own) from error
         whole: Any
         if isinstance(found[0], Tensor):
             whole = torch.cat(found)

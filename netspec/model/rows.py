@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
@@ -39,6 +41,26 @@ class Asked:
     x: Tensor
     labels: Array
     """(n,) the target's class, or standardised number; NaN where missing."""
+    names: list[str]
+    """Of the columns of x."""
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors of a query name the line and the column, not the place in the batch."""
+        try:
+            yield
+        except DataError as error:
+            found = re.match(
+                r"image (\d+)(?:, channel 0, row 0, column (\d+)|, position 0,(\d+) of)?", str(error)
+            )
+            if found is None or int(found[1]) >= len(self.piece):
+                raise
+            column = found[2] or found[3]
+            where = f"line {self.piece.places[int(found[1])]}" + (
+                f", column {self.names[int(column)]!r}" if column is not None else ""
+            )
+            rest = str(error)[found.end() :]
+            raise DataError(where + (f" of{rest}" if found[3] else rest)) from error
 
 
 class TableModel:
@@ -83,7 +105,7 @@ class TableModel:
         for piece in rows.pieces(size):
             values, labels = self.layout.encode(piece, places, self.say)
             x = torch.from_numpy(values)[:, None, None].to(self.trained.device)
-            yield Asked(piece, places, x, labels)
+            yield Asked(piece, places, x, labels, self.layout.names)
 
     # Completion
 
@@ -97,7 +119,8 @@ class TableModel:
             hint = did_you_mean(how, HOWS, f"there are {', '.join(HOWS)}")
             raise DataError(f"no completion is called {how!r}{hint}")
         for number, asked in enumerate(self.pieces(rows)):
-            filled, classes = self.fill(asked.x, asked.labels, how, seed + number)
+            with asked.named():
+                filled, classes = self.fill(asked.x, asked.labels, how, seed + number)
             cells = self.layout.decode(filled[:, 0, 0].cpu().numpy())
             label = self.layout.label
             if label is not None:
@@ -181,11 +204,12 @@ class TableModel:
         if label is None:
             raise DataError(f"{self.trained.name}: its table has no target; complete the rows in its place")
         for asked in self.pieces(rows):
-            scores = self.trained.scores(asked.x)
             if label.kind != CATEGORY:
+                scores = self.trained.scores(asked.x)
                 yield [label.decode(scores[:, 0].double().cpu().numpy())]
                 continue
-            probabilities = scores.softmax(1).double().cpu().numpy()
+            with asked.named():
+                probabilities = self.trained.log_probabilities(asked.x).double().exp().cpu().numpy()
             chosen = label.decode(probabilities.argmax(1).astype(float))
             shares: list[Cells] = [[f"{p:.6g}" for p in column] for column in probabilities.T]
             yield [chosen, *shares]
@@ -223,8 +247,9 @@ class TableModel:
         """For each row its number, how many cells are observed, log p in nats, and p(class) by the class's name."""
         number = 0
         for asked in self.pieces(rows):
-            log_p = self.log_likelihood(asked)
-            posterior = self.trained._ask(likelihood.posterior, asked.x).cpu().numpy()
+            with asked.named():
+                log_p = self.log_likelihood(asked)
+                posterior = self.trained._ask(likelihood.posterior, asked.x).cpu().numpy()
             seen = (~asked.x.isnan()).flatten(1).sum(1).tolist()
             for i in range(len(asked.piece)):
                 number += 1

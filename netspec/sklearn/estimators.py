@@ -64,8 +64,7 @@ class NetClassifier(ClassifierMixin, NetEstimator):  # type: ignore[misc]
     def predict_log_proba(self, X: Any) -> Array:
         """log p(class | observed values) (n, K)."""
         _, x = self._read(X)
-        scores = self.model_.scores(x)[:, : len(self.classes_)]
-        found: Array = scores.log_softmax(1).numpy()
+        found: Array = self.model_.log_probabilities(x)[:, : len(self.classes_)].log_softmax(1).numpy()
         return found
 
     def predict_proba(self, X: Any) -> Array:

@@ -162,3 +162,76 @@ def test_parquet_keeps_its_types(folder: Path) -> None:
     (folder / "t.csv").write_text("born,count,share,word,flag\n2001-02-03,,0.5,x,True\n")
     told = run("likelihood", "runs/t", "--table", "t.csv")
     assert told.splitlines()[1].split()[1] == "4"
+
+
+@pytest.fixture
+def far(folder: Path) -> Path:
+    """A model of columns far from 0 beside their spread, 1e9 +- 2 and 1e6 +- 3, and the class that they depend on."""
+    rng = np.random.default_rng(1)
+    kind = rng.integers(0, 2, 200)
+    a, b = 1e9 + 4 * kind - 2 + rng.normal(0, 0.3, 200), 1e6 + 6 * kind - 3 + rng.normal(0, 0.3, 200)
+    lines = [
+        f"{'' if rng.random() < 0.2 else float(x)},{'' if rng.random() < 0.2 else float(y)},{'xy'[k]}"
+        for x, y, k in zip(a, b, kind, strict=True)
+    ]
+    (folder / "far.csv").write_text("a,b,kind\n" + "\n".join(lines) + "\n")
+    run("arrange", "far.csv", "--target", "kind", "--set", "iterations=20")
+    run("train", "far.prototxt")
+    return folder
+
+
+def test_values_far_from_0_beside_their_spread(far: Path) -> None:
+    (far / "ask.csv").write_text(f"a,b\n{1e9 + 2},\n,{1e6 - 3}\n,\n")
+    run("complete", "runs/far", "--table", "ask.csv")
+    rows = [line.split(",") for line in (far / "ask_completed.csv").read_text().splitlines()[1:]]
+    assert float(rows[0][0]) == 1e9 + 2  # as it was written
+    assert float(rows[0][1]) == pytest.approx(1e6 + 3, abs=0.5)
+    assert float(rows[1][0]) == pytest.approx(1e9 - 2, abs=0.5)
+    kinds = [line.split()[0] for line in run("predict", "runs/far", "--table", "ask.csv").splitlines()[1:3]]
+    assert kinds == ["y", "x"]
+    # A density in the columns' own units: about that of normal distributions of deviation 0.3.
+    told = run("likelihood", "runs/far", "--table", "ask.csv").splitlines()[1].split()
+    assert float(told[2]) == pytest.approx(np.log(0.5 / (0.3 * np.sqrt(2 * np.pi))), abs=0.5)
+
+
+def test_evidence_far_outside_and_infinite_is_said_by_line_and_column(far: Path) -> None:
+    (far / "ask.csv").write_text("a,b\n1e9,\ninf,\n1e300,\n")
+    found = CliRunner().invoke(app, ["predict", "runs/far", "--table", "ask.csv"])
+    assert found.exception is None
+    assert "column 'a', line 3: 'inf' is none of its values (number)" in found.output
+    (far / "ask.csv").write_text("a,b\n1e9,\n,1e300\n")
+    told = run("predict", "runs/far", "--table", "ask.csv")
+    assert "column 'b', line 3: '1e300' lies too far from the column's values" in told
+    (far / "ask.csv").write_text("a,b\n1e9,\n,1e17\n")
+    assert "line 3" in refused("predict", "runs/far", "--table", "ask.csv")
+    assert "so far from all components" in refused("complete", "runs/far", "--table", "ask.csv")
+    # 10,000 deviations away is answered, by probabilities.
+    (far / "ask.csv").write_text(f"a,b\n{1e9 + 2e4},\n{1e9 - 2e4},\n")
+    lines = [line.split() for line in run("predict", "runs/far", "--table", "ask.csv").splitlines()[-2:]]
+    assert all(float(x) + float(y) == pytest.approx(1) for _, x, y in lines)
+    # An error in a later batch names its own line.
+    (far / "ask.csv").write_text("a,b\n" + "1e9,\n" * 250 + ",1e17\n")
+    assert "line 252" in refused("predict", "runs/far", "--table", "ask.csv")
+
+
+def test_thirty_columns_with_a_fifth_missing_and_one_empty(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    state = rng.integers(0, 2, 300)
+    values = state[:, None] * np.linspace(2, 6, 29) + rng.normal(0, 1, (300, 29))
+    gone = rng.random(values.shape) < 0.2
+    head = ",".join([*(f"c{i}" for i in range(29)), "empty"])
+    rows = [
+        ",".join([*("" if g else f"{v:.3f}" for v, g in zip(row, lost, strict=True)), ""])
+        for row, lost in zip(values, gone, strict=True)
+    ]
+    (folder / "wide.csv").write_text("\n".join([head, *rows]) + "\n")
+    found = CliRunner().invoke(app, ["arrange", "wide.csv", "--set", "iterations=10", "--set", "states=4"])
+    assert "column 'empty': holds no value; it is left out" in found.output
+    told = run("train", "wide.prototxt")
+    assert "with missing values" in told  # how many patches had some
+    run("complete", "runs/wide", "--table", "wide.csv")
+    lines = [line.split(",") for line in (folder / "wide_completed.csv").read_text().splitlines()[1:]]
+    assert all(line[29] == "" for line in lines)  # unknown stays unknown
+    filled = np.array([[float(cell) for cell in line[:29]] for line in lines])
+    error = np.square(filled - values)[gone].mean()
+    assert error < 1.5  # what the state explains; noise alone is 1, the columns' own variance 3 and more

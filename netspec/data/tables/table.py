@@ -14,6 +14,8 @@ from netspec.data.tables.reading import Cells, Piece, Rows
 from netspec.errors import DataError, did_you_mean
 
 Say = Callable[[str], None]
+FARTHEST = float(np.finfo(np.float32).max)
+"""Farther from the mean, in deviations, no value can lie."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,13 @@ class Layout:
                 continue
             cells = piece.columns[place]
             values, odd = column.encode(cells, self.words, self.standardise or column.name == self.target)
+            far = np.flatnonzero(np.abs(values) > FARTHEST)
+            if len(far) and say is not None:
+                say(
+                    f"column {column.name!r}, line {piece.places[far[0]]}: {cells[far[0]]!r} lies too far from the "
+                    "column's values for single precision; it is taken as missing"
+                )
+            values[far] = np.nan
             if odd and say is not None:
                 say(self._odd(column, str(cells[odd[0]]), piece.places[odd[0]]))
             if column.name == self.target:
@@ -207,7 +216,8 @@ def describe(
     layout = Layout(tuple(columns), wishes.target, options.get("one_hot", False), options.get("standardise", True),
                     wishes.words, tuple(notes))  # fmt: skip
     if not layout.inputs:
-        raise DataError(f"{where}: no column is left to learn from")
+        why = f": {'; '.join(notes)}" if notes else ""
+        raise DataError(f"{where}: no column is left to learn from{why}".replace(f": {where}: ", ": "))
     return layout
 
 
