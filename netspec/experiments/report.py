@@ -36,6 +36,8 @@ MOST_TEXT = 1000
 """Letters of a fact that are shown."""
 OWN = ("loss.png",)
 """Pictures of curves, which the page draws itself."""
+PLACES, LEAST = {20: 1200, 50: 600}, 400
+"""Places of a curve that are kept, by the number of runs up to which they are, and beyond."""
 FEWEST = 4
 """Runs from which an importance of settings can be told."""
 Tell = Callable[[str], None]
@@ -178,7 +180,7 @@ def settings_shown(runs: Sequence[RunFolder], note: Tell) -> tuple[list[str], li
 
 def curves_of(runs: Sequence[RunFolder], outputs: Sequence[str]) -> list[dict[str, Any]]:
     """The loss of training, and each output of the tests, of all runs."""
-    most = 1200 if len(runs) <= 20 else 600
+    most = next((places for count, places in PLACES.items() if len(runs) <= count), LEAST)
 
     def trained(run: RunFolder, name: str) -> Points:
         return [(line["iteration"], line.get(name)) for line in run.train if name in line]
