@@ -21,9 +21,10 @@ def test_a_net_of_ours_has_shapes_without_its_data(
     found = check(path)
     assert found.ok, str(found)
     assert found.phases
-    untold = path.stem.removesuffix("_solver") in ("convnet_fsdd", "convnet_norb", "misconv_knn_mnist")
+    untold = path.stem.removesuffix("_solver") in ("convnet_fsdd", "convnet_norb")
     """Whether nothing tells the size of what is absent, and so of the inner products behind it."""
-    assert all((phase["parameters"] is None) == untold for phase in found.phases.values())
+    for name, phase in found.phases.items():  # in stage knn data are read that another command makes
+        assert (phase["parameters"] is None) == (untold or name.endswith(" knn"))
     absent = [
         str(warning) for warning in found.warnings if not any(name in str(warning) for name in found.needs)
     ]
