@@ -153,6 +153,20 @@ class Reorg(Layer):
         return windows.permute(0, 3, 5, 1, 2, 4).reshape(n, c * s * s, h // s, w // s)
 
 
+@torch.library.custom_op("netspec::draw_shifts", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
+def draw_shifts(x: Tensor, largest: list[int]) -> Tensor:
+    """A random integer of [-n, n] for each n, on x's device; int64 (len(largest),).
+
+    An operator of its own: compiled code would draw the same number again for each pixel that it moves.
+    """
+    return torch.stack([torch.randint(-n, n + 1, (), device=x.device) for n in largest])
+
+
+@draw_shifts.register_fake
+def _(x: Tensor, largest: list[int]) -> Tensor:
+    return x.new_empty(len(largest), dtype=torch.int64)
+
+
 @register("Translation")
 class Translation(Layer):
     """y[h, w] = x[h - shift_y, w - shift_x], `out_of_bounds_value` where that lies outside the image.
@@ -184,14 +198,18 @@ class Translation(Layer):
         return bool(self.param.random) and self.phase != TRAIN
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        device = bottoms[0].device
-        shifts = self.shift(self.param.shift_y, device), self.shift(self.param.shift_x, device)
-        return tuple(self.shifted(self.shifted(x, 2, shifts[0]), 3, shifts[1]) for x in bottoms)
+        down, right = self.shifts(bottoms[0])
+        return tuple(self.shifted(self.shifted(x, 2, down), 3, right) for x in bottoms)
 
-    def shift(self, written: int, device: torch.device) -> int | Tensor:
-        if not self.param.random:
-            return written
-        return torch.randint(-written, written + 1, (), device=device) if self.phase == TRAIN else 0
+    def shifts(self, x: Tensor) -> tuple[int | Tensor, int | Tensor]:
+        """By how many pixels the batch goes down and right."""
+        p = self.param
+        if not p.random:
+            return p.shift_y, p.shift_x
+        if self.phase != TRAIN:
+            return 0, 0
+        drawn = draw_shifts(x, [p.shift_y, p.shift_x])
+        return drawn[0], drawn[1]
 
     def shifted(self, x: Tensor, axis: int, shift: int | Tensor) -> Tensor:
         size = x.shape[axis]
