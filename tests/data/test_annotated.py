@@ -11,7 +11,7 @@ import torch
 from netspec import schema
 from netspec.data import feeder
 from netspec.data.sources import augment, noise
-from netspec.data.writing.convert import LmdbWriter
+from netspec.data.writing.databases import LmdbWriter
 from netspec.errors import DataError, SpecError
 from netspec.net.make import make_net
 from netspec.net.net import Net

@@ -27,7 +27,6 @@ from netspec.net.make import make_net
 from netspec.net.net import Net
 from tests import cases
 from tests.cases import Case
-from tests.layers.test_layers import inputs, make
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -112,13 +111,13 @@ Exported = tuple[list[Case], Any, dict[str, np.ndarray], list[list[np.ndarray]]]
 
 
 def export(chosen: list[Case]) -> Exported:
-    nets = [make(case) for case in chosen]
-    values = [inputs(case, net) for case, net in zip(chosen, nets, strict=True)]
+    nets = [case.net() for case in chosen]
+    values = [case.values(net) for case, net in zip(chosen, nets, strict=True)]
     flat = [value.clone() for some in values for value in some]  # cases may have tensors in common
     with torch.no_grad(), quiet():
         program = torch.export.export(Together(nets), tuple(flat))
         wanted = [
-            [top.numpy() for top in Outward(make(case))(*some)]
+            [top.numpy() for top in Outward(case.net())(*some)]
             for case, some in zip(chosen, values, strict=True)
         ]
     names = [f"x{i}" for i in range(len(flat))]
@@ -211,12 +210,12 @@ def test_layers_that_the_reference_lacks(name: str) -> None:
 @pytest.mark.parametrize("name", REFERENCE_LACKS)
 def test_the_reference_still_lacks_them(name: str) -> None:
     case = next(case for one in FAMILIES for case in family(one) if case.name == name)
-    net = make(case)
-    values = inputs(case, net)
+    net = case.net()
+    values = case.values(net)
     model = to_onnx(net, values).model_proto
     feeds = {n: value.numpy() for n, value in zip(net.input_names, values, strict=True)}
     with torch.no_grad():
-        wanted = Outward(make(case))(*values)
+        wanted = Outward(case.net())(*values)
     try:
         found = run_onnx(model, feeds, "reference")
     except (ValueError, IndexError):
@@ -230,11 +229,11 @@ def test_the_reference_still_lacks_them(name: str) -> None:
 )
 def test_what_has_no_form_in_onnx_is_named(name: str) -> None:
     case = next(case for module in FAMILIES for case in cases_of(module) if case.name == name)
-    net = make(case)
+    net = case.net()
     with pytest.raises(
         ExportError, match=rf"{name}.prototxt:\d+.*no counterpart of its operator {WORDLESS[name]}"
     ):
-        to_onnx(net, inputs(case, net))
+        to_onnx(net, case.values(net))
 
 
 @pytest.mark.slow
@@ -245,12 +244,12 @@ def test_optimized(name: str) -> None:
     """What a user gets: the exporter's optimizer has been over it."""
     found = [case for module in FAMILIES for case in family(module) if case.name.startswith(name)]
     found = [case for case in found if case.name not in REFERENCE_LACKS]
-    net = make(found[0])
-    values = inputs(found[0], net)
+    net = found[0].net()
+    values = found[0].values(net)
     model = to_onnx(net, values).model_proto
     feeds = {n: value.numpy() for n, value in zip(net.input_names, values, strict=True)}
     with torch.no_grad():
-        wanted = Outward(make(found[0]))(*values)
+        wanted = Outward(found[0].net())(*values)
     for evaluator in ("onnxruntime", "reference"):
         for ours, theirs in zip(run_onnx(model, feeds, evaluator), wanted, strict=True):
             np.testing.assert_allclose(ours, theirs.numpy(), 1e-4, 1e-5, equal_nan=True)
@@ -327,6 +326,6 @@ def test_a_layer_that_cannot_be_followed_is_named() -> None:
     case = next(
         case for one in FAMILIES for case in cases_of(one) if not case.exports and "proposal" in case.name
     )
-    net = make(case)
+    net = case.net()
     with pytest.raises(ExportError, match=r"\.prototxt:\d+:\d+: layer 'it' \(Proposal\): .*cannot follow"):
-        to_onnx(net, inputs(case, net))
+        to_onnx(net, case.values(net))
