@@ -68,6 +68,10 @@ class Stream(ABC):
     def make(self, positions: Array) -> tuple[Tensor, ...]:
         """The samples at the given places (int64, ascending) of the stream."""
 
+    def held(self, top: int) -> Array | None:
+        """Every value of a top that is known before it is read, as labels may be; None for others."""
+        return None
+
     def next(self) -> tuple[Tensor, ...]:
         """The next batch."""
         first = self.position
@@ -149,9 +153,20 @@ class Feeder:
         self.ahead = (
             ahead and bool(sources) and all(getattr(source, "ahead", False) for source in self.sources)
         )
+        self.held = [
+            source.held(i) if isinstance(source, Stream) else None
+            for source in self.sources
+            for i in range(len(source.shapes))
+        ]
+        """For each input every value that it will have, where its source knows them."""
         self._state = self._current()
         self._pool: ThreadPoolExecutor | None = None
         self._coming: Future[tuple[tuple[Tensor, ...], State]] | None = None
+
+    def whole(self, batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The batch, but all values of an input where its source knows them, in no order."""
+        pairs = zip(batch, self.held, strict=True)
+        return tuple(value if held is None else torch.from_numpy(np.array(held)) for value, held in pairs)
 
     def next(self) -> tuple[Tensor, ...]:
         """The next batch of every source, on the feeder's device."""

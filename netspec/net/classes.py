@@ -16,7 +16,8 @@ LABELS = ("label", "row label")
 def check_labels(net: Net, batch: Sequence[Tensor]) -> None:
     """Refuse a batch whose labels go beyond the classes of the scores beside them.
 
-    batch: the net's inputs. Labels that are missing (NaN), below 0 or ignored are of no class.
+    batch: the net's inputs, or all values that an input will have in the place of it. Labels that are missing (NaN),
+    below 0 or ignored are of no class.
     Raises SpecError at the label of each layer that reads it: "labels reach 9, the scores have 5 classes".
     """
     values, problems = dict(zip(net.graph.inputs, batch, strict=True)), []

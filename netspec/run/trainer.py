@@ -371,7 +371,7 @@ class Trainer:
             batch = self.feeder.next()
             if t < LABELS_FOR:
                 self.labels.look(batch)
-                check_labels(self.net, batch)
+                check_labels(self.net, batch if t else self.feeder.whole(batch))
             before = random_state(self.device)
             if self.message.debug_info:
                 seen = watch.walk(self.net, batch)

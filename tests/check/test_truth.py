@@ -220,7 +220,7 @@ def test_layers_are_proposed_only_where_near(name: str, near: str | None) -> Non
 
 
 def test_labels_beyond_the_classes_are_found_before_the_first_iteration(tmp_path: Path) -> None:
-    text = """layer { name: "d" type: "Dataset" top: "x" top: "label" dataset_param { name: "digits" batch_size: 100 } }
+    text = """layer { name: "d" type: "Dataset" top: "x" top: "label" dataset_param { name: "digits" batch_size: 3 } }
     layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 5 } }
     layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
     """

@@ -119,6 +119,9 @@ class ImageListSource(ListStream):
             : len(spec.tops)
         ]
 
+    def held(self, top: int) -> Array | None:
+        return self.labels if top == 1 else None
+
     def label(self, i: int, text: str) -> int:
         if (value := integer(text)) is None:
             name = self.spec.message.image_data_param.source

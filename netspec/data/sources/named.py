@@ -97,6 +97,9 @@ class DatasetSource(Stream):
         self.fixed = p.missing.fixed if p.missing.HasField("fixed") else phase != TRAIN
         self.fixed |= p.missing.kind == "file"  # a file's masks belong to images, not to epochs
 
+    def held(self, top: int) -> Array | None:
+        return np.asarray(self.data.labels[self.begin : self.begin + self.order.n]) if top == 1 else None
+
     def _load(self) -> Labelled:
         p = self.spec.message.dataset_param
         try:
