@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from netspec import schema
 from netspec.errors import Position, SpecError
 from netspec.layers.base import registry
+from netspec.layers.traits import Chain, Lack
 from netspec.net import reading, summary
 from netspec.net.make import make_net
+from netspec.schema import spec
 
 INPUT = (
     'layer { name: "x" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 6 } } }\n'
@@ -95,3 +100,39 @@ def test_labels_from_0_on_are_classes() -> None:
         Exception, match=r"label 3 is outside: there are 3, 0 to 2 \(1 of 4 values are outside\)"
     ):
         net(torch.zeros(4, 3), torch.tensor([0.0, 1.0, 3.0, 0.0]))
+
+
+def test_layers_that_move_values_have_no_receptive_field() -> None:
+    """A value at a place comes from another place."""
+    pixels = ",".join(str(i) for i in reversed(range(24)))
+    net = make_net(
+        layer("Permutation", f'permutation_param {{ type: GEN permute_string: "{pixels}" }}'), device="meta"
+    )
+    (made,) = net.made[1:]
+    below = summary.Field((1, 1), (1, 1))
+    assert made.field(below, [net.shape("data")], [net.shape("y")]) is None
+    assert registry["Python"].mixes
+
+
+@pytest.mark.parametrize(
+    ("fields", "passes"), [("", True), ("power: 2", False), ("scale: 2", False), ("shift: 1", False)]
+)
+def test_a_power_that_changes_nothing_passes_a_tree_on(fields: str, passes: bool) -> None:
+    net = make_net(layer("Power", f"power_param {{ {fields} }}"), device="meta")
+    chain = Chain((0,))
+    assert net.made[1].tree_value(1, [chain]) == (chain if passes else None)
+
+
+def test_a_file_of_gains_that_is_not_here_is_what_a_layer_lacks(tmp_path: Path) -> None:
+    def lacking(fields: str, bottoms: tuple[str, ...] = ("data", "label")) -> object:
+        text = layer("InfogainLoss", f"infogain_loss_param {{ {fields} }}", bottoms)
+        return registry["InfogainLoss"].lacking(spec.net(schema.parse_net(text), "TRAIN").layers[1])
+
+    there = tmp_path / "gains.binaryproto"
+    there.write_bytes(b"")
+    missing = lacking('source: "no_such_file"')
+    assert isinstance(missing, Lack)
+    assert missing.need == "no_such_file"
+    assert lacking(f'source: "{there}"') is None
+    assert lacking("") is None
+    assert lacking('source: "no_such_file"', ("data", "label", "gains")) is None

@@ -34,7 +34,10 @@ def test_the_bound_rises_with_the_number_of_draws_to_the_likelihood() -> None:
 def test_the_prior_is_the_standard_normal() -> None:
     z = torch.randn(5, 2, 3, dtype=torch.float64)
     expected = torch.distributions.Normal(0, 1).log_prob(z).flatten(1).sum(1)
-    torch.testing.assert_close(Latent(fa.net()).log_prior(z), expected)
+    model = Latent(fa.net())
+    torch.testing.assert_close(model.log_prior(z), expected)
+    model.prior = None  # as in a net without a PriorLogProb
+    torch.testing.assert_close(model.log_prior(z), expected)
 
 
 def test_the_nets_own_loss_is_the_bound() -> None:

@@ -19,6 +19,7 @@ from netspec import schema
 from netspec.errors import SpecError
 from netspec.interchange.onnx import program_of, to_onnx
 from netspec.layers.base import Layer, as_tuple
+from netspec.layers.simnets.distributions import Poisson
 from netspec.layers.simnets.logsumexp import extremum, log_sum_exp, product
 from netspec.layers.simnets.marginalize import Marginalize
 from netspec.net.compiling import compile_net
@@ -514,3 +515,13 @@ def test_projected_rows_are_clipped_after_they_are_used() -> None:
     gradient = clipped / clipped.clamp(min=0.1)  # d y / d offset is the share, over the value that is kept
     assert offsets.grad is not None
     assert offsets.grad.flatten().tolist() == pytest.approx(gradient.tolist(), abs=1e-5)
+
+
+def test_a_poisson_leaf_learns_rates_from_counts_and_a_prior() -> None:
+    """rate = (total + prior m) / (n + prior), m the mean rate of all components of the position and value."""
+    n = torch.tensor([[[4.0, 1.0], [2.0, 0.0]]], dtype=torch.float64)
+    total = torch.tensor([[[8.0, 3.0], [1.0, 0.0]]], dtype=torch.float64)
+    log_rate = torch.zeros(1, 2, 2, dtype=torch.float64)
+    Poisson(schema.message_class("LeafDistribution")()).maximise([log_rate], [n, total], 0.5)
+    mean = total.sum(1, keepdim=True) / n.sum(1, keepdim=True)
+    torch.testing.assert_close(log_rate.exp(), (total + 0.5 * mean) / (n + 0.5))

@@ -558,3 +558,37 @@ def test_multibox_loss_stops_at_an_object_of_the_background_class() -> None:
         net(*values)
     values[3][..., 0] = -1
     net(*values)
+
+
+def test_detections_need_classes() -> None:
+    shapes = {"loc": (1, 8), "conf": (1, 6), "prior": (1, 2, 8)}
+    with pytest.raises(SpecError, match="needs num_classes > 0"):
+        make(
+            text(
+                "DetectionOutput detection_output_param { num_classes: 0 }", "loc conf prior", "top", **shapes
+            )
+        )
+
+
+def test_steps_of_priors_may_be_fractions_of_a_pixel() -> None:
+    layer = "PriorBox prior_box_param {{ min_size: 4 step: {} }}"
+    shapes = {"map": (1, 1, 2, 2), "image": (1, 3, 8, 8)}
+    (top,) = make(text(layer.format(0.5), "map image", "top", **shapes))(
+        torch.zeros(1, 1, 2, 2), torch.zeros(1, 3, 8, 8)
+    )
+    centres = (top[0, 0].view(-1, 4)[:, :2] + top[0, 0].view(-1, 4)[:, 2:]) / 2 * 8
+    assert centres.tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+    with pytest.raises(SpecError, match="step must be > 0"):
+        make(text(layer.format(0), "map image", "top", **shapes))
+
+
+def test_boxes_of_class_0_count_where_another_class_is_the_background() -> None:
+    layer = "DetectionEvaluate detection_evaluate_param { num_classes: 2 background_label_id: 1 }"
+    net = make(text(layer, "found gt", "v", found=(1, 1, 2, 7), gt=(1, 1, 1, 8)))
+    box = [0.0, 0.0, 0.5, 0.5]
+    (verdict,) = net(
+        torch.tensor([[[[0, 0, 0.9, *box], [1, -1, -1, -1, -1, -1, -1]]]]),
+        torch.tensor([[[[0, 0, 0, *box, 0]]]]),
+    )
+    expected = torch.tensor([[-1, 0, 1, -1, -1], [0, 0, 0.9, 1, 0]])
+    torch.testing.assert_close(verdict[0, 0], expected)
