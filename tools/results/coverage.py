@@ -3,9 +3,10 @@
     python -m tools.results.coverage NET_TYPES.csv [--record docs/results/coverage.json] [--missing 20]
 
 NET_TYPES.csv has a row per net: repository, kind ("deploy" or "train"), types joined by ";". Repositories weigh
-equally: each counts with the share of its nets whose types are all known. Types of the old syntaxes count as what they
-are upgraded to. Also printed: the types whose absence costs most, each with the share that its nets make up, and in
-which order they would raise the share: for each step the types that one more net needs, those that gain most per type first.
+equally: each counts with the share of its nets whose types are all known. Types of the old syntaxes count as what
+they are upgraded to. Also printed: the types whose absence costs most, each with the share that its nets make up,
+and in which order they would raise the share: for each step the types that one more net needs, those that gain most
+per type first.
 A second figure leaves out the nets with a data layer that is only shaped, and not read.
 """
 
