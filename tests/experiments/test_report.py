@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from netspec import fit
 from netspec.cli import app
+from netspec.draw import grid
 from netspec.errors import NetspecError
 from netspec.experiments.curves import joined
 from netspec.experiments.report import report
 from tests.experiments.folders import write_run
+from tests.run.test_recording import LINEAR
 from tools.site.browser import Browser, Page, program
 
 LIMIT = 200 * 1024
@@ -271,6 +275,49 @@ def test_filter_sort_brush_and_keys(browser: Browser, sweep: Path) -> None:
         page.wait(f"{rows}.length < 14")
         assert page.evaluate("document.querySelectorAll('#parallel .brush').length") == 1
         sound(page, path)
+
+
+def test_the_pointer_reads_a_curve(browser: Browser, tmp_path: Path) -> None:
+    path = report([write_run(tmp_path / "run")])
+    with browser.page(1200, 900) as page:
+        opened(page, path)
+        page.evaluate("document.querySelector('#curves').scrollIntoView()")
+        curve = "document.querySelector('#curves .u-over').getBoundingClientRect()"
+        left, top, width, height = page.evaluate(f"(b => [b.left, b.top, b.width, b.height])({curve})")
+        for share in (0.4, 2 / 3):  # iterations 0, 5, 10 and 15 are shown
+            at = {"x": left + share * width, "y": top + height / 2}
+            page.call("Input.dispatchMouseEvent", type="mouseMoved", **at)
+        page.wait("!document.getElementById('tip').hidden")
+        assert page.evaluate("document.getElementById('tip').textContent") == "iteration 10: 0.66667"
+        sound(page, path)
+
+
+def test_a_trained_run_has_histograms_and_a_confusion_matrix(tmp_path: Path, browser: Browser) -> None:
+    (tmp_path / "linear_solver.prototxt").write_text(LINEAR)
+    run = fit(tmp_path / "linear_solver.prototxt", out=tmp_path / "run", progress=False)
+    grid(torch.rand(4, 5, 5), tmp_path / "run" / "samples.png")
+    path = report([run.folder])
+    detail = data_of(path)["detail"]
+    (matrix,) = detail["confusion"]
+    assert sum(map(sum, matrix["counts"])) == 100
+    assert matrix["accuracy"] == pytest.approx(run.results[0]["accuracy"])
+    nodes = {node["name"]: node for node in detail["net"]["nodes"]}
+    weights = run.net.weights()["ip/0"]
+    shown = nodes["ip"]["blobs"][0]
+    assert sum(shown["counts"]) == weights.numel()
+    assert (shown["low"], shown["high"]) == pytest.approx(
+        (float(weights.min()), float(weights.max())), rel=1e-3
+    )
+    assert sum(nodes["ip"]["values"][0]["counts"]) == 500  # ten scores of 50 images
+    assert "num_output: 10" in nodes["ip"]["text"]
+    with browser.page(1200, 900) as page:
+        opened(page, path)
+        assert page.evaluate("document.querySelectorAll('#confusion td').length") == 110
+        assert page.evaluate("document.querySelector('#pictures img').naturalWidth") > 0
+        page.evaluate("document.querySelectorAll('#net .node')[1].dispatchEvent(new Event('click'))")
+        assert page.evaluate("document.querySelectorAll('#net .histo svg').length") == 3
+        assert page.errors == []
+        assert [url for url in page.requests if not url.startswith("data:image/png")] == [path.as_uri()]
 
 
 def test_hostile_texts_in_the_browser(browser: Browser, hostile: Path) -> None:

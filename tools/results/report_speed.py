@@ -73,13 +73,16 @@ def main() -> None:
             again = time.monotonic() - started
         text = page.read_text(encoding="utf-8")
         (data,) = re.findall(r'id="data">(.*?)</script>', text, re.S)
-        ready, errors, asked = [], [], 0
+        ready, working, errors, asked = list[int](), list[int](), list[str](), 0
         with Browser() as browser:
             for _ in range(given.times):
                 with browser.page() as opened:
+                    opened.call("Performance.enable", timeDomain="threadTicks")
                     opened.goto(page.as_uri())
                     opened.wait("window.netspecReady > 0")
                     ready.append(round(opened.evaluate("window.netspecReady")))
+                    told = opened.call("Performance.getMetrics")["metrics"]
+                    working.append(round(1000 * {m["name"]: m["value"] for m in told}["TaskDuration"]))
                     errors += opened.errors
                     asked += len(opened.requests) - 1
     record = {
@@ -89,6 +92,7 @@ def main() -> None:
         "bytes": len(text.encode()),
         "bytes_without_data": len(text.encode()) - len(data.encode()),
         "milliseconds_until_drawn": sorted(ready),
+        "milliseconds_of_processor": sorted(working),
         "console_errors": errors,
         "requests": asked,
         "seconds_to_make": round(making, 1),
