@@ -367,3 +367,16 @@ def test_dependent_columns_become_neighbours() -> None:
     assert all(len({i % 4 for i in found[begin : begin + 3]}) == 1 for begin in range(0, 12, 3))
     assert order(np.zeros((2, 2))) == [0, 1]
     assert order(mutual_information(np.full((5, 3), np.nan))) != []
+
+
+def test_numbers_without_end_are_names_or_refused(tmp_path: Path) -> None:
+    """Found by the fuzzer: 400 nines are a whole number that no float holds."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,kind\n1," + "9" * 400 + "\n2,7.0\n3,7\n")
+    assert describe(open_table(path), Wishes()).columns[1].values == ("7", "9" * 400)
+    path.write_text("a\n9007199254740993\n9007199254740992\n1\n")
+    whole = describe(open_table(path), Wishes(category=("a",))).columns[0]
+    assert whole.values == ("1", "9007199254740992", "9007199254740993")
+    path.write_text("a\n1e308\n-1e308\n2.5\n3\n")
+    with pytest.raises(DataError, match="column 'a': its numbers are too large"):
+        describe(open_table(path), Wishes())

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import floor, log10, nan, sqrt
+from math import floor, isfinite, log10, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -141,10 +141,15 @@ class Column:
         return [None if v != v else written_number(v, self.decimal, digits) for v in own.tolist()]
 
 
+MOST_DIGITS = 400
+"""Of a whole number: longer ones are names."""
+
+
 def plain(cell: str) -> str:
     """A whole number without its point (1 for 1.0), True and False in one way; other texts as they are."""
     if is_whole(cell):
-        return str(int(float(cell)))
+        digits = cell.strip().partition(".")[0]
+        return str(int(digits)) if len(digits) <= MOST_DIGITS else cell
     return cell.lower() if cell.lower() in ("true", "false") else cell
 
 
@@ -205,10 +210,11 @@ class Summary:
         if not len(values):
             return
         n, mean, squares = self.moments.get(key, (0, 0.0, 0.0))
-        own = float(values.mean())
-        more, apart = len(values), own - mean
-        total = n + more
-        squares += float(np.square(values - own).sum()) + apart * apart * n * more / total
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers too large are refused when all are seen
+            own = float(values.mean())
+            more, apart = len(values), own - mean
+            total = n + more
+            squares += float(np.square(values - own).sum()) + apart * apart * n * more / total
         self.moments[key] = (total, mean + apart * more / total, squares)
 
     # What it is
@@ -258,6 +264,8 @@ class Summary:
             return self.categories()
         n, mean, squares = self.moments[decimal]
         deviation = sqrt(squares / n) or 1.0
+        if not (isfinite(mean) and isfinite(deviation)):
+            raise DataError(f"column {self.name!r}: its numbers are too large for a mean and a deviation")
         return Column(self.name, INTEGER if self.whole else NUMBER, mean, deviation, decimal=decimal)
 
     def date(self) -> tuple[Column, str]:
