@@ -211,6 +211,12 @@ def found(results: Results, way: str, mask: str) -> list[float]:
     ]
 
 
+def overlap(one: float, other: float, images: int = 10_000) -> bool:
+    """Whether the intervals of two accuracies have a point in common."""
+    (low, high), (least, most) = wilson(one, images), wilson(other, images)
+    return low <= most and least <= high
+
+
 def missed(results: Results) -> str:
     """Where MisConv is not above its rivals, first of all."""
     lines = []
@@ -221,10 +227,14 @@ def missed(results: Results) -> str:
         if not ours or not measured:
             lines.append(f"{mask}: not measured.")
             continue
-        better = [way for way, value in measured.items() if value >= np.mean(ours)]
+        centre = float(np.mean(ours))
+        better = [way for way, value in measured.items() if value >= centre]
+        near = [way for way, value in measured.items() if way not in better and overlap(value, centre)]
+        absent = [way for way in rivals if way not in measured]
         verdict = f"missed against {', '.join(better)}" if better else "reached"
-        absent = ", ".join(way for way in rivals if way not in measured)
-        lines.append(f"{mask}: {verdict}{f'; not measured: {absent}' if absent else ''}.")
+        said = [f"not told apart from {', '.join(near)} by the 95 % intervals"] if near else []
+        said += [f"not measured: {', '.join(absent)}"] if absent else []
+        lines.append(f"{mask}: {'; '.join([verdict, *said])}.")
     return "The goal of MisConv above zero, mask, k-NN and PC. " + " ".join(lines)
 
 
