@@ -29,6 +29,8 @@ from netspec.queries import likelihood
 CLASSES = 3
 """Classes that a line names, the likeliest first."""
 HOWS = ("expected", "most_probable", "sampled")
+PROBABILITY = "log p: of a probability, in nats; -log2 p is the length of an ideal code in bits"
+DENSITY = "log p: of a density in the columns' own units, in nats; no code length: compare it with densities alone"
 
 
 @dataclass
@@ -243,8 +245,15 @@ class TableModel:
                     found = found - seen[:, span.start] * log(column.deviation)
         return np.asarray(found)
 
+    @property
+    def kind(self) -> str:
+        """What log p is of: a "probability", or a "density" in the units of the columns of numbers."""
+        return "probability" if self.trained.discrete else "density"
+
     def answers(self, rows: Rows) -> Iterator[dict[str, Any]]:
-        """For each row its number, how many cells are observed, log p in nats, and p(class) by the class's name."""
+        """For each row its number, how many cells are observed, log p in nats, what it is of (a "probability" where all
+        columns are discrete, else a "density"), and p(class) by the class's name.
+        """
         number = 0
         for asked in self.pieces(rows):
             with asked.named():
@@ -257,6 +266,7 @@ class TableModel:
                     "row": number,
                     "observed": seen[i],
                     "log_likelihood": float(log_p[i]),
+                    "kind": self.kind,
                 }
                 if self.layout.classes:
                     names = self.layout.classes
@@ -315,13 +325,17 @@ def beside(source: str, word: str) -> Path:
 
 
 def lines(answers: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """A line a row of the table, under a head."""
+    """A line a row of the table, under a head; at the end what log p is of."""
+    kind = ""
     yield f"{'row':>6}  {'observed':>8}  {'log p':>12}  classes"
     for answer in answers:
         of_classes = answer.get("posterior", {})
         best = sorted(of_classes, key=lambda name: -of_classes[name])[:CLASSES]
         told = ", ".join(f"{name} {100 * of_classes[name]:.1f} %" for name in best)
         yield f"{answer['row']:>6}  {answer['observed']:>8}  {answer['log_likelihood']:>12.4f}  {told}".rstrip()
+        kind = answer["kind"]
+    if kind:
+        yield PROBABILITY if kind == "probability" else DENSITY
 
 
 def shown(names: Sequence[str], piece: Sequence[Cells]) -> str:

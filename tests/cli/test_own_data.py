@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -235,3 +236,21 @@ def test_thirty_columns_with_a_fifth_missing_and_one_empty(folder: Path) -> None
     filled = np.array([[float(cell) for cell in line[:29]] for line in lines])
     error = np.square(filled - values)[gone].mean()
     assert error < 1.5  # what the state explains; noise alone is 1, the columns' own variance 3 and more
+
+
+def test_a_density_is_told_from_a_probability(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    words = rng.choice(["a", "b", "c"], 60)
+    (folder / "words.csv").write_text("w,v\n" + "".join(f"{w},{w * 2}\n" for w in words))
+    (folder / "mixed.csv").write_text("w,v\n" + "".join(f"{w},{rng.normal():.3f}\n" for w in words))
+    for name, told in (("words", "of a probability"), ("mixed", "of a density in the columns' own units")):
+        run("arrange", f"{name}.csv", "--set", "iterations=10", "--set", "states=4", "--test", "0")
+        run("train", f"{name}.prototxt")
+        lines = run("likelihood", f"runs/{name}", "--table", f"{name}.csv").splitlines()
+        assert told in lines[-1]
+        first = json.loads(run("likelihood", f"runs/{name}", "--table", f"{name}.csv", "--json").splitlines()[0])
+        assert first["kind"] in told
+    # Probabilities of all rows that can be sum to 1.
+    (folder / "all.csv").write_text("w,v\n" + "".join(f"{w},{v * 2}\n" for w in "abc" for v in "abc"))
+    lines = run("likelihood", "runs/words", "--table", "all.csv", "--json").splitlines()
+    assert sum(np.exp(json.loads(line)["log_likelihood"]) for line in lines) == pytest.approx(1, abs=1e-4)
