@@ -30,7 +30,9 @@ CLASSES = 3
 """Classes that a line names, the likeliest first."""
 HOWS = ("expected", "most_probable", "sampled")
 PROBABILITY = "log p: of a probability, in nats; -log2 p is the length of an ideal code in bits"
-DENSITY = "log p: of a density in the columns' own units, in nats; no code length: compare it with densities alone"
+DENSITY = (
+    "log p: of a density in the columns' own units, in nats; no code length: compare it with densities alone"
+)
 
 
 @dataclass

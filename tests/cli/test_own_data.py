@@ -248,7 +248,9 @@ def test_a_density_is_told_from_a_probability(folder: Path) -> None:
         run("train", f"{name}.prototxt")
         lines = run("likelihood", f"runs/{name}", "--table", f"{name}.csv").splitlines()
         assert told in lines[-1]
-        first = json.loads(run("likelihood", f"runs/{name}", "--table", f"{name}.csv", "--json").splitlines()[0])
+        first = json.loads(
+            run("likelihood", f"runs/{name}", "--table", f"{name}.csv", "--json").splitlines()[0]
+        )
         assert first["kind"] in told
     # Probabilities of all rows that can be sum to 1.
     (folder / "all.csv").write_text("w,v\n" + "".join(f"{w},{v * 2}\n" for w in "abc" for v in "abc"))

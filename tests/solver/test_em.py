@@ -11,6 +11,7 @@ from scipy import stats
 
 from netspec import schema
 from netspec.errors import SpecError
+from netspec.layers.simnets.latent_tree import Structure, passed
 from netspec.layers.simnets.leaves import Leaves
 from netspec.layers.tree import TreeLayer
 from netspec.net.make import make_net
@@ -82,6 +83,25 @@ def test_full_batch_never_falls(model: str) -> None:
     found = losses(net, solver_of(net), data(model.removesuffix("_log")), 15)
     assert all(after <= before + 1e-9 for before, after in pairwise(found)), found
     assert found[-1] < found[0] - 0.05
+
+
+def test_states_that_round_to_nothing_beside_impossible_ones() -> None:
+    """The states that fit a value best cannot be reached, the others are thousands of nats worse: single precision."""
+    torch.manual_seed(0)
+    structure = Structure([-1, 0, 0])
+    x = torch.randn(3, 5, 4)
+    x[1, :, 2] = 500.0  # cannot be
+    x[1, :, :2] -= 3000 * torch.arange(1.0, 3)
+    rows = torch.randn(3, 4, 4).log_softmax(2)
+    rows[1, :, 2] = -torch.inf
+    rows[1, 0] = torch.tensor(
+        [0.0, -torch.inf, -torch.inf, -torch.inf]
+    )  # and one parent leads to the worst alone
+    rows[1] = rows[1].log_softmax(1)
+    top = passed(x, rows, structure)[0]
+    double = x.double()
+    below = sum(torch.logsumexp(double[i].unsqueeze(1) + rows[i].double(), 2) for i in (1, 2))
+    torch.testing.assert_close(top.double(), double[0] + below, rtol=1e-5, atol=1e-3)
 
 
 def test_counts_are_exact_posteriors() -> None:

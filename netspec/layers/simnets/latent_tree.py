@@ -228,11 +228,17 @@ class Passed(torch.autograd.Function):
         above = torch.tensor(s.above, device=u.device)
         for depth in s.depths():
             span = s.span(depth)
-            v = u[span]
+            # A state that no parent's state leads to has no say in the shift, or all others could round to 0.
+            v = u[span].masked_fill(rows[span].amax(1).unsqueeze(1) == 0, -torch.inf)
             shift = finite(v.amax(2, keepdim=True))
             e = torch.sub(v, shift, out=e_PBK[span]).exp_()
             m = torch.bmm(e, rows[span].mT, out=m_PBK[span])
-            u.index_add_(0, above[span], m.log() + shift)
+            message = m.log() + shift
+            lost = (m == 0).any(2)
+            if bool(lost.any()):  # sums that round to 0 beside the largest state, in logs
+                i, b = lost.nonzero(as_tuple=True)
+                message[i, b] = torch.logsumexp(v[i, b].unsqueeze(1) + log_rows[span][i], 2)
+            u.index_add_(0, above[span], message)
         return u[0].clone(), e_PBK, m_PBK, rows
 
     @staticmethod
