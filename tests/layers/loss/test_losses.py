@@ -270,8 +270,9 @@ def test_hinge_takes_one_label_for_each_row_of_all_its_values(shape: str) -> Non
         layer {{ name: "l" type: "HingeLoss" bottom: "x" bottom: "t" top: "loss" }}"""
     loss, _ = make_net(layer.format(shape), "TRAIN")(torch.zeros(2, 3, 4), torch.zeros(make_shape(shape)))
     assert float(loss) == 12  # max(0, 1 - 0) for each of 12 values, over N
-    with pytest.raises(SpecError, match="one label for each of the 2 predictions"):
-        make_net(layer.format("dim: 2 dim: 4"), "TRAIN")
+    for wrong in ("dim: 2 dim: 4", "dim: 3"):
+        with pytest.raises(SpecError, match="one label for each of the 2 predictions"):
+            make_net(layer.format(wrong), "TRAIN")
 
 
 def make_shape(text: str) -> tuple[int, ...]:
