@@ -1,6 +1,6 @@
 """How large and how fast a report of many runs is: made-up runs, their page opened in Chromium, a record of both.
 
-python -m tools.results.report_speed --runs 100 --points 10000 -o docs/results/report_speed.json
+python -m tools.results.report_speed --runs 100 --points 10000 -o docs/results/report.json
 """
 
 from __future__ import annotations
