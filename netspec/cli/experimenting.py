@@ -90,7 +90,7 @@ def sweep(
         ),
     ] = "",
 ) -> None:
-    """Make the runs of a plan, or list them. A sweep that was stopped, however, goes on with the same command."""
+    """Make the runs of a plan, or list them. A sweep that was stopped goes on with the same command."""
     from netspec.experiments.plans import read_plan
 
     if len(files) > 2:
