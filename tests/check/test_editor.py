@@ -35,6 +35,7 @@ def test_the_matcher_reads_every_problem_and_warning(tmp_path: Path) -> None:
             assert int(match[pattern["line"]]) == problem.position.line
             assert int(match[pattern["column"]]) == problem.position.column
             assert match[pattern["message"]] == problem.message
+            assert re.fullmatch(r"NS\d+", match[pattern["code"]])
         background = matcher["background"]
         assert re.match(background["beginsPattern"], "checking")
         assert re.match(background["endsPattern"], "checked: 1 of 1 not ok; waiting for changes")
