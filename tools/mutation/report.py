@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from typing import Any
 
+from netspec.lab import circumstances
 from tools.mutation.judge import drawn, judged
 from tools.mutation.sites import ROOMS, ROOT
 
@@ -15,7 +16,7 @@ RECORD = ROOT / "docs" / "results" / "mutation.json"
 def report(count: int, seed: int) -> None:
     """Write the record of what was judged so far and print the survivors.
 
-    `explained` of an earlier record, the reasons why a mutant changes nothing, are kept.
+    Of an earlier record the note, and `explained`, the reasons why a mutant changes nothing, are kept.
     """
     verdicts = judged()
     asked = drawn(count, seed)
@@ -27,6 +28,8 @@ def report(count: int, seed: int) -> None:
     equivalent = [name for name in survivors if name in kept.get("explained", {})]
     record = {
         "command": f"python -m tools.mutation judge --mutants {count} --seed {seed}",
+        "commit": circumstances()["commit"],
+        "note": kept.get("note", ""),
         "rooms": list(ROOMS),
         "drawn": len(asked),
         "judged": len(entries),
