@@ -174,9 +174,11 @@ def report(options: argparse.Namespace, results: Results) -> Path:
             f"{told}, by the share of test cells that is hidden:\n\n" + markdown(["", *classed], lines)
         )
     seeds = sorted({key.rsplit(" ", 1)[1] for key in values})
+    counts = sorted({len(of("impute GenerativeImputer", name)) for name in names})
+    cuts = " or ".join(map(str, counts))
     text = (
         f"{verdict(values, names)}\n\nHalf of the cells hidden in training; at most {options.rows} rows of a table, "
-        f"70 % to learn from. Mean and half of the 95 % interval over {len(seeds)} cut(s) into training and test rows, "
+        f"70 % to learn from. Mean and half of the 95 % interval over {cuts} cut(s) into training and test rows, "
         "with masks of their own (Student's t). GenerativeImputer, GenerativeClassifier: EM alone; NetClassifier: this "
         "tree, then 200 steps on p(class | row); all with the values that they have by default. KNNImputer: 5 rows. "
         "IterativeImputer: 30 extra trees, 5 rounds. HistGradientBoosting takes NaN as it is. HyperImpute was left out."
