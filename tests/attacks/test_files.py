@@ -9,8 +9,6 @@ import random
 import re
 import resource
 import struct
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +34,7 @@ from netspec.net.net import build
 from netspec.schema import regular, spec
 from netspec.schema.regular import LARGE, SPECIAL
 from tests.cases import all_cases
-from tests.places import ROOT
+from tools.fuzz.bounds import LONG_TEXTS, measured
 
 READERS: dict[str, Callable[[Path], object]] = {
     "prototxt": schema.read,
@@ -152,36 +150,11 @@ def test_what_a_file_cannot_honestly_hold_is_read_by_a_flag_alone(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
 
-MILLION = 1_000_000
-LONG_TEXTS = {
-    "numbers for names": 'layer {\n name: "a"\n' + "bottom: 1\n" * MILLION + "}\n",
-    "wrong names": 'layer {\n type: "Concat"\n' + 'bottom: "x"\n' * MILLION + "}\n",
-    "axes": 'layer { type: "Input" top: "a" input_param { shape {\n' + "dim: 1\n" * MILLION + "} } }\n",
-    "braces": "layer {\n" * MILLION,
-    "unknown fields": "foo: 1\n" * MILLION,
-    "signs": "$ % ^\n" * MILLION,
-    "empty layers in 1 MB": "layer{}" * (MILLION // 7),
-}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", LONG_TEXTS)
 def test_a_prototxt_of_a_million_lines_stays_below_its_bound(kind: str, tmp_path: Path) -> None:
     """4 to 12 MB: at most a gigabyte above the start of the process."""
-    path = tmp_path / "net.prototxt"
-    path.write_text(LONG_TEXTS[kind])
-    code = f"""
-import resource
-import netspec.check
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(netspec.check.check({str(path)!r}).ok)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-"""
-    own = {**os.environ, "PYTHONPATH": str(ROOT)}
-    found = subprocess.run([sys.executable, "-c", code], env=own, check=True, capture_output=True, text=True)
-    ok, grown = found.stdout.split()
-    assert ok == "False"
-    assert int(grown) < 1000, grown
+    assert measured(LONG_TEXTS[kind], tmp_path / "net.prototxt")["megabytes"] < 1000
 
 
 def test_packed_data_of_any_size_are_read_by_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

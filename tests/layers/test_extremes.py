@@ -163,6 +163,8 @@ RANKS: tuple[list[int], ...] = (
     [2, 3, 4, 4, 4],
     [2, 3] + [1] * 30,
     [2**40, 2],
+    [2, 3, 1, 2**31],
+    [2, 3, 2**31, 1],
     [2, 2**33, 2**33, 4],
 )
 """Shapes that the bottoms get, all of them and one by one."""

@@ -56,6 +56,10 @@ class Structure:
         return [i - self.bounds[depth - 1] for i in self.above[self.span(depth)]]
 
 
+MOST_POSITIONS = 1 << 18
+"""Of a tree: they are joined one by one."""
+
+
 @register("LatentTree")
 class LatentTree(Inner):
     """y_k = log p(everything below | the root's state is k): a hidden Markov tree with one variable a position.
@@ -79,6 +83,8 @@ class LatentTree(Inner):
             self.fail(f"needs a bottom of 4 axes (N, C, H, W), found {shapes[0]}", "bottom", 0)
         self.states, self.grid = shapes[0][1], shapes[0][2:]
         self.positions = self.grid[0] * self.grid[1]
+        fits = self.positions <= MOST_POSITIONS
+        self.require(fits, ("bottom", 0), f"{self.positions} positions are more than {MOST_POSITIONS}")
         given = list(self.param.parent) or [(i + 1) // 2 - 1 for i in range(self.positions)]
         if len(given) != self.positions:
             self.fail(f"names {len(given)} parents for {self.positions} positions", FIELD, "parent")

@@ -111,6 +111,8 @@ class Leaves(Leaf):
             self.fail(f"needs a distribution {{ kind: ... }}; there are {', '.join(sorted(kinds))}", FIELD)
         if self.param.shared and len(entries) > 1:
             self.fail("shared components need one distribution", FIELD, "shared")
+        fits = self.positions <= self.MOST_ENTRIES
+        self.require(fits, ("bottom", 0), f"{self.positions} positions are more than {self.MOST_ENTRIES}")
         owner: dict[int, int] = {}
         for i, entry in enumerate(entries):
             for j, column in enumerate(entry.column):
