@@ -63,7 +63,6 @@ BN_OWNERS = {
 """Whose BN layer it is by the fields of bn_param."""
 
 FORK_LAYERS = {
-    "BoxData": "box annotations read from list files, of R-CNN forks of Intel's Caffe",
     "BilateralFilter": "a fork's bilateral filter",
     "ChannelwiseAffine": "scale and shift of each channel, of an early ResNet fork (Scale does the same)",
     "ConnectedComponent": "the connected components of an affinity map, of the MALIS fork",
@@ -75,10 +74,8 @@ FORK_LAYERS = {
     "GenerateAugmentationParameters": "parameters of random changes of pictures, of FlowNet's Caffe",
     "DeconvolutionRistretto": "a deconvolution with its numbers quantised, of Ristretto",
     "DeformableConvolution": "convolution at learned offsets, of deformable forks",
-    "DetectionData": "pictures with boxes, of the MS-CNN fork",
     "FcRistretto": "an inner product with its numbers quantised, of Ristretto",
     "GANGate": "takes turns in feeding a GAN's discriminator, of GAN forks",
-    "ImageGtData": "pictures with boxes from window files, of the MS-CNN fork",
     "LRNRistretto": "response normalisation with its numbers quantised, of Ristretto",
     "LpqLoss": "a loss of powers that change with the iterations, of FlowNet's Caffe",
     "MalisLoss": "maximal affinity learning of segments, of the MALIS fork",
@@ -88,7 +85,6 @@ FORK_LAYERS = {
     "AnchorTarget": "anchors with their targets for training, of R-CNN forks in C++",
     "FrcnnProposal": "regions from anchors, of R-CNN forks in C++",
     "TripletData": "triplets of pictures, of face forks",
-    "VideoData": "clips of frames, of C3D and of temporal segment networks",
     "YoloSeg": "the segmentation head of MobileNet-YOLO",
 }
 """Layer types that netspec does not have: what each does and whose it is."""

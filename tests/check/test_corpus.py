@@ -10,10 +10,12 @@ import torch
 from netspec import schema
 from netspec.check import Report, check, trial
 from netspec.errors import SpecError
+from netspec.layers import registry
 from netspec.layers.basic.pointwise import ReLU
 from netspec.net.graph import compile
 from netspec.run.settings import override
 from netspec.schema import spec
+from netspec.schema.forks import FORK_LAYERS
 from tests.places import CORPUS
 
 RUNS = {
@@ -80,11 +82,12 @@ def test_a_fork_that_nobody_knows() -> None:
     found = report("unknown_fork")
     texts = {p.position.line: p.message.split(": ")[1] for p in found.problems if p.position}
     assert list(texts) == [2, 4]
-    assert texts[2].startswith("unknown layer type 'VideoData', clips of frames")
-    assert texts[4].startswith("unknown layer type 'RegionLoss', the loss of YOLO version 2")
+    assert texts[2].startswith("unknown layer type 'TripletData', triplets of pictures")
+    assert texts[4].startswith("unknown layer type 'MalisLoss', maximal affinity learning")
     assert "unknown field 'weight_rand_scale'" in " ".join(warning.message for warning in found.warnings)
     strict = check(CORPUS / "unknown_fork.prototxt", strict=True)
-    assert len(strict.problems) == 6
+    assert len(strict.problems) == 3
+    assert not [name for name in FORK_LAYERS if name in registry]  # what is built is told of no more
 
 
 def test_modules_that_public_nets_name_are_computed_without_importing_them() -> None:

@@ -23,7 +23,7 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
     (R-FCN), softmax_loss_ohem.
     """
 
-    bottoms = exactly(2)
+    bottoms, roles = exactly(2), ("scores", "label")
 
 
 @register("SmoothL1LossOHEM")

@@ -202,7 +202,8 @@ class RankHardLoss(Layer):
             )
             second = (own - distance[i + 1] + p.margin).clamp(min=0)
             losses.append((first + second)[chosen].sum())
-        return torch.stack(losses).sum() / int(p.neg_num * len(x) / p.pair_size * 2)
+        spread = 0.0 * x.sum()  # a NaN in a row that no pair chose would come back in the gradient alone
+        return spread + torch.stack(losses).sum() / int(p.neg_num * len(x) / p.pair_size * 2)
 
     def chosen(self, distance: Tensor, others: Tensor) -> Tensor:
         """Which of the others count."""

@@ -176,9 +176,10 @@ def test_a_bad_row_of_a_table_leaves_nothing(
 
 
 STOPPED = """
-import os, sys, numpy as np
+import os, signal, sys, numpy as np
 from pathlib import Path
 from netspec.data.writing.convert import Example
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests themselves ignore it
 from netspec.data.writing.databases import write_database, write_hdf5, write_npz
 def records():
     for i in range(3000):
