@@ -15,6 +15,8 @@ from netspec.schema.read import load_text
 ENDINGS = (".prototxt", ".pbtxt")
 """Of the files that are looked for in folders."""
 TEMPLATE = ".prototmp"
+INPUT = Path("-")
+"""Stands for standard input."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ def formatted(path: Path) -> Formatted:
     except UnicodeDecodeError:
         before = ""
     return Formatted(path, before, format_text(text, str(path)))
+
+
+def from_input(text: str) -> Formatted:
+    """The canonical form of what came through standard input."""
+    return Formatted(Path("<standard input>"), text, format_text(text, "<standard input>"))
 
 
 def files_of(paths: Iterable[Path]) -> Iterator[Path]:

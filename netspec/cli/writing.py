@@ -26,18 +26,16 @@ def fmt(
     diff: Annotated[bool, typer.Option("--diff", help="Write nothing; show what would change.")] = False,
 ) -> None:
     """Write specs in canonical form. Comments, fields and values stay as they are; only the layout changes."""
-    from netspec.check.canonical import files_of, formatted
-    from netspec.schema.formatting import format_text
+    from netspec.check.canonical import INPUT, files_of, formatted, from_input
 
-    if paths == [Path("-")]:
-        print(format_text(sys.stdin.read(), "<standard input>"), end="")
-        return
     changed, failed, seen = 0, 0, 0
-    would = "would change" if check or diff else "formatted"
     for path in files_of(paths):
         seen += 1
         try:
-            one = formatted(path)
+            one = from_input(sys.stdin.read()) if path == INPUT else formatted(path)
+            if path == INPUT and not (check or diff):
+                print(one.after, end="")
+                return
             if one.differs and not (check or diff):
                 one.write()
         except (NetspecError, OSError) as error:

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from netspec.data import Feeder
+from netspec.data.transform import near
+from netspec.errors import DataError
 from netspec.net.net import Net
+from netspec.schema.spec import LayerSpec
 
 WHOLE = 1 << 28
 """Bytes of a file that are read for its checksum; of a larger one its size, beginning and end."""
@@ -27,7 +30,7 @@ def data_facts(nets: Sequence[Net], feeders: Sequence[Feeder]) -> list[dict[str,
         layers = [step.layer for step in net.graph.steps if step.kind.is_source]
         for layer, source in zip(layers, feeder.sources, strict=True):
             entry: dict[str, Any] = {"layer": layer.name, "phase": net.graph.spec.phase, "type": layer.type}
-            files = list(files_of(layer.message))
+            files = list(files_of(layer.message, layer.spec))
             data = getattr(source, "data", None)
             images, labels = getattr(data, "images", None), getattr(data, "labels", None)
             if images is not None and labels is not None and layer.message.HasField("dataset_param"):
@@ -66,18 +69,26 @@ def of_files(paths: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def files_of(message: Any) -> Iterator[Path]:
-    """The regular files that a layer's texts name; of a database in a folder, the file that holds its records."""
+def files_of(message: Any, spec: LayerSpec | None = None) -> Iterator[Path]:
+    """The regular files that a layer's texts name; of a database in a folder, the file that holds its records.
+
+    spec: the layer's, whose own folder is looked in where the working directory has no such file, as layers do.
+    """
     for field, value in message.ListFields():
         values = [value] if isinstance(value, str) or hasattr(value, "ListFields") else value
         if field.message_type is not None:
             for inner in values:
-                yield from files_of(inner)
+                yield from files_of(inner, spec)
         elif field.cpp_type == field.CPPTYPE_STRING and field.name not in ("name", "type", "bottom", "top"):
             for text in values:
-                path = Path(text)
+                if not text or len(text) >= 1000:
+                    continue
+                try:
+                    path = Path(text) if spec is None else near(spec, text)
+                except DataError:  # a device or a pipe: no file to sum up
+                    continue
                 for candidate in (path, path / "data.mdb", path / "CURRENT"):
-                    if text and len(text) < 1000 and candidate.is_file():
+                    if candidate.is_file():
                         yield candidate
                         break
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from netspec.errors import SpecError
 from netspec.schema.document import line_starts, position
@@ -267,7 +268,7 @@ class Reader:
 
     def next_token(self) -> Lexeme:
         """The next token, with the comments before it left where they are."""
-        return next(word for word in self.words[self.at :] if word.kind != COMMENT)
+        return next(word for word in islice(self.words, self.at, None) if word.kind != COMMENT)
 
 
 # From entries to lines
@@ -285,7 +286,8 @@ def lines_of(entries: Sequence[Entry | Comment], indent: str) -> Iterator[str]:
             at += 1
             continue
         row = [first]
-        for later in entries[at + 1 :]:
+        while at + len(row) < len(entries):
+            later = entries[at + len(row)]
             if isinstance(later, Comment) or not later.joins:
                 break
             row.append(later)

@@ -47,6 +47,11 @@ def test_fmt_goes_on_past_what_it_cannot_read(tmp_path: Path) -> None:
 
 def test_fmt_of_standard_input() -> None:
     assert CliRunner().invoke(app, ["fmt", "-"], input=UGLY).output == FINE
+    assert CliRunner().invoke(app, ["fmt", "--check", "-"], input=UGLY).exit_code == 1
+    assert CliRunner().invoke(app, ["fmt", "--check", "-"], input=FINE).exit_code == 0
+    shown = CliRunner().invoke(app, ["fmt", "--diff", "-"], input=UGLY)
+    assert shown.exit_code == 1
+    assert "<standard input> (canonical)" in shown.output
 
 
 def test_fmt_ends_lines_with_one_sign(tmp_path: Path) -> None:

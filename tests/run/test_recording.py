@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from netspec import fit
+from netspec import fit, schema
 from netspec.data.sets.datasets import load
 from netspec.run.recording import commit_of, files_of, of_arrays, of_files
-from netspec.schema import message_class
+from netspec.schema import message_class, spec
 from tests.places import ROOT
 
 LINEAR = """
@@ -69,6 +69,16 @@ def test_files_that_a_layer_names(tmp_path: Path) -> None:
     layer.image_data_param.source = str(tmp_path / "list.txt")
     layer.transform_param.mean_file = str(tmp_path / "none")
     assert sorted(files_of(layer)) == [tmp_path / "db" / "data.mdb", tmp_path / "list.txt"]
+
+
+def test_files_beside_the_net_are_found_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("x")
+    file = tmp_path / "net.prototxt"
+    file.write_text(
+        'layer { name: "d" type: "ImageData" top: "x" top: "y" image_data_param { source: "list.txt" } }'
+    )
+    (layer,) = spec.net(schema.read_net(file), "TRAIN").layers
+    assert list(files_of(layer.message, layer)) == [tmp_path / "list.txt"]
 
 
 def test_the_commit_is_gits_own(tmp_path: Path) -> None:

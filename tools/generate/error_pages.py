@@ -22,6 +22,8 @@ from unittest.mock import patch
 
 from netspec.errors.kinds import Example, Kind, kinds
 
+ROOT = Path(__file__).resolve().parent.parent.parent
+
 PAGES = Path(__file__).parents[2] / "docs" / "errors"
 HEADINGS = {
     "0": "Of a class of errors",
@@ -71,7 +73,8 @@ def outcome(example: Example, right: bool = False) -> tuple[int, str]:
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    return status, output.getvalue().replace(str(folder), ".")
+    printed = output.getvalue().replace(str(folder), ".").replace(f"{ROOT}/", "")
+    return status, printed
 
 
 def line_of(kind: Kind, printed: str) -> str:
