@@ -120,14 +120,18 @@ def program_of(
 ) -> torch.export.ExportedProgram:
     """The net as a torch.export program; inputs default to zeros of the net's shapes.
 
-    dynamic_batch: the first axis of every input may have any length.
-    Raises ExportError with the layer whose forward torch.export cannot follow.
+    dynamic_batch: the first axis of every input may have any length; a net whose file says 1 is followed with 2, as
+    torch takes a length of 1 for one that never changes.
+    Raises ExportError with the layer whose forward torch.export cannot follow, or that has its batch written in.
     """
     outward = Outward(net, every)
     values = tuple(inputs) if inputs is not None else zeros(net)
     shapes = None
     if dynamic_batch:
         shapes = (tuple({0: torch.export.Dim.DYNAMIC} for _ in values),)
+        if inputs is None:
+            values = tuple(x if len(x) > 1 else x.repeat(2, *(1,) * (x.dim() - 1)) for x in values)
+        refuse_fixed_batch(outward, values)
     net.look()
     try:
         with torch.no_grad(), quiet():
@@ -138,6 +142,18 @@ def program_of(
         reason = f"torch.export cannot follow it: {first_line(error)}"
         layer = outward.progress.layer
         raise ExportError([layer.spec.problem(reason)] if layer else f"the net: {reason}") from error
+
+
+def refuse_fixed_batch(outward: Outward, values: tuple[Tensor, ...]) -> None:
+    """ExportError with the first layer that does not take one example more."""
+    more = tuple(torch.cat([x, x[:1]]) for x in values)
+    try:
+        with torch.no_grad(), quiet():
+            outward(*more)
+    except Exception as error:  # whatever a layer raises
+        layer, batch = outward.progress.layer, len(values[0])
+        reason = f"has the batch of {batch} written in, so --dynamic-batch cannot be: {first_line(error)}"
+        raise ExportError([layer.spec.problem(reason)] if layer else f"the net {reason}") from error
 
 
 def zeros(net: Net) -> tuple[Tensor, ...]:

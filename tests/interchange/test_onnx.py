@@ -291,6 +291,32 @@ def test_any_batch() -> None:
         np.testing.assert_allclose(found[1], net(x, m)[1].numpy(), rtol=1e-5, atol=1e-6)
 
 
+BATCHES = """name: "fc"
+layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: {batch} dim: 3 dim: 4 dim: 4 }} }} }}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param {{ num_output: 2 kernel_size: 3 }} }}
+layer {{ name: "flat" type: "Reshape" bottom: "conv" top: "flat" reshape_param {{ shape {{ dim: {rows} dim: -1 }} }} }}
+layer {{ name: "prob" type: "Softmax" bottom: "flat" top: "prob" }}
+"""
+
+
+def test_any_batch_of_a_net_whose_file_says_one() -> None:
+    net = make_net(schema.parse_net(BATCHES.format(batch=1, rows=0), "one.prototxt"), seed=1)
+    model = to_onnx(net, dynamic_batch=True).model_proto
+    for batch in (1, 5):
+        x = torch.randn(batch, 3, 4, 4)
+        (found,) = run_onnx(model, {"data": x.numpy()}, "onnxruntime")
+        with torch.no_grad():
+            np.testing.assert_allclose(found, net(x)[0].numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_that_is_written_in_is_named() -> None:
+    net = make_net(schema.parse_net(BATCHES.format(batch=10, rows=10), "ten.prototxt"), seed=1)
+    with pytest.raises(
+        ExportError, match=r"ten.prototxt:4:1: layer 'flat' \(Reshape\): has the batch of 10 written in"
+    ):
+        to_onnx(net, dynamic_batch=True)
+
+
 def test_programs_are_saved(tmp_path: Path) -> None:
     net = small()
     save_program(net, tmp_path / "small.pt2")
