@@ -37,6 +37,13 @@ def convert(
     dynamic_batch: Annotated[
         bool, typer.Option("--dynamic-batch", help="Leave the batch size of an export open.")
     ] = False,
+    fork: Annotated[
+        bool,
+        typer.Option(
+            "--fork",
+            help="Of a torch module or an .onnx model: pooling as OpenCV and many forks read it (ceil_mode: false).",
+        ),
+    ] = False,
     allow_python: AllowPython = False,
 ) -> None:
     """Write a model as another kind of file; reports the differences layer by layer."""
@@ -54,6 +61,7 @@ def convert(
             inputs=shapes,
             shapes=shapes_of(named),
             dynamic_batch=dynamic_batch,
+            fork=fork,
         )
     )
     print(target)

@@ -59,6 +59,7 @@ def convert(
     dialect: Dialect | None = None,
     opset: int = OPSET,
     dynamic_batch: bool = False,
+    fork: bool = False,
 ) -> Report:
     """Write the model in `source` as the kind of file that the ending of `target` names; gives the differences.
 
@@ -67,6 +68,8 @@ def convert(
     or "package.module:name" of a PyTorch module or of a function
     that makes one (with `inputs`, the shapes it takes), whose code is run. A torch.export program (.pt2) is refused.
     shapes: of inputs of the net whose data is not here, by name.
+    fork: of a torch module or an ONNX model, write pooling that rounds down as `ceil_mode: false`, which OpenCV and
+    many forks read, and not as BVLC's `round_mode: FLOOR`.
     target: .safetensors, .caffemodel (the prototxt is written beside it where the net is known), .h5, .onnx, .pt2,
     or .prototxt alone.
     Raises SpecError, SnapshotError or NetspecError with what is missing, or has no form in the target.
@@ -76,9 +79,9 @@ def convert(
         raise NetspecError(f"{target}: cannot write {path.suffix or 'that'}; there are {', '.join(TARGETS)}")
     refuse_program(Path(source))
     if ":" in str(source) and not Path(source).exists():
-        return torch_to_caffe(str(source), path, inputs)
+        return torch_to_caffe(str(source), path, inputs, fork)
     if Path(source).suffix.lower() == ".onnx":
-        return onnx_to_caffe(Path(source), path, shapes or {}, inputs)
+        return onnx_to_caffe(Path(source), path, shapes or {}, inputs, fork)
     if Path(source).suffix in WEIGHTS and net is None and path.suffix in WEIGHTS:
         return weights_to_weights(Path(source), path, dialect)
     if Path(source).suffix in WEIGHTS and net is None and path.suffix == ".prototxt":
@@ -277,11 +280,11 @@ def net_of_weights(source: Path, path: Path) -> Report:
 # --- from torch
 
 
-def torch_to_caffe(source: str, path: Path, inputs: Sequence[Sequence[int]]) -> Report:
+def torch_to_caffe(source: str, path: Path, inputs: Sequence[Sequence[int]], fork: bool = False) -> Report:
     """A PyTorch module as caffemodel and prototxt (or through these as any other kind)."""
     if not inputs:
         raise NetspecError(f"{source}: give the shapes of its inputs")
-    found = from_torch(module_called(source), samples(inputs), source.rpartition(":")[2])
+    found = from_torch(module_called(source), samples(inputs), source.rpartition(":")[2], fork=fork)
     if path.suffix == ".caffemodel":
         found.save(path)
     else:
@@ -290,14 +293,18 @@ def torch_to_caffe(source: str, path: Path, inputs: Sequence[Sequence[int]]) -> 
 
 
 def onnx_to_caffe(
-    source: Path, path: Path, shapes: Mapping[str, Sequence[int]], inputs: Sequence[Sequence[int]]
+    source: Path,
+    path: Path,
+    shapes: Mapping[str, Sequence[int]],
+    inputs: Sequence[Sequence[int]],
+    fork: bool = False,
 ) -> Report:
     """An ONNX model as caffemodel and prototxt (or through these as any other kind)."""
     from netspec.interchange.onnx_nets.convert import from_onnx
 
     if inputs:
         raise NetspecError(f"{source}: give shapes with the names of its inputs: --shape NAME=N,C,H,W")
-    found = from_onnx(source, shapes)
+    found = from_onnx(source, shapes, fork=fork)
     if path.suffix == ".caffemodel":
         found.save(path)
     else:

@@ -382,3 +382,12 @@ def test_models_as_torch_writes_them(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         (y,) = net(x)
     torch.testing.assert_close(y, wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("flags", "written"), [([], "round_mode: FLOOR"), (["--fork"], "ceil_mode: false")])
+def test_pooling_is_written_for_who_reads_it(flags: list[str], written: str, tmp_path: Path) -> None:
+    path = model(tmp_path, [node("MaxPool", kernel_shape=[2, 2], strides=[2, 2])])
+    target = tmp_path / "net.prototxt"
+    found = CliRunner().invoke(app, ["convert", str(path), str(target), *flags])
+    assert found.exit_code == 0, found.output
+    assert written in target.read_text()

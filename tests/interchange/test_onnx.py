@@ -293,7 +293,8 @@ def test_any_batch() -> None:
 
 BATCHES = """name: "fc"
 layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: {batch} dim: 3 dim: 4 dim: 4 }} }} }}
-layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param {{ num_output: 2 kernel_size: 3 }} }}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param {{ num_output: 2 kernel_size: 3 }} }}
 layer {{ name: "flat" type: "Reshape" bottom: "conv" top: "flat" reshape_param {{ shape {{ dim: {rows} dim: -1 }} }} }}
 layer {{ name: "prob" type: "Softmax" bottom: "flat" top: "prob" }}
 """
@@ -312,7 +313,7 @@ def test_any_batch_of_a_net_whose_file_says_one() -> None:
 def test_a_batch_that_is_written_in_is_named() -> None:
     net = make_net(schema.parse_net(BATCHES.format(batch=10, rows=10), "ten.prototxt"), seed=1)
     with pytest.raises(
-        ExportError, match=r"ten.prototxt:4:1: layer 'flat' \(Reshape\): has the batch of 10 written in"
+        ExportError, match=r"ten.prototxt:5:1: layer 'flat' \(Reshape\): has the batch of 10 written in"
     ):
         to_onnx(net, dynamic_batch=True)
 
