@@ -46,25 +46,29 @@ def convert(
     ] = False,
     allow_python: AllowPython = False,
 ) -> None:
-    """Write a model as another kind of file; reports the differences layer by layer."""
+    """Write a model as another kind of file; reports the differences layer by layer.
+
+    The status is 1 where what is written departs from the model.
+    """
     from netspec.interchange import convert as write
 
     consent_to(allow_python)
     named = [text for text in shape or () if "=" in text]
     shapes = [list(shapes_of([f"input={text}"])["input"]) for text in shape or () if text not in named]
-    print(
-        write(
-            source,
-            target,
-            net=net,
-            weights=weights,
-            inputs=shapes,
-            shapes=shapes_of(named),
-            dynamic_batch=dynamic_batch,
-            fork=fork,
-        )
+    found = write(
+        source,
+        target,
+        net=net,
+        weights=weights,
+        inputs=shapes,
+        shapes=shapes_of(named),
+        dynamic_batch=dynamic_batch,
+        fork=fork,
     )
+    print(found)
     print(target)
+    if found.departs is not None:
+        raise typer.Exit(1)
 
 
 @app.command(

@@ -20,6 +20,7 @@ from netspec.cli import app
 from netspec.errors import NetspecError, SpecError
 from netspec.interchange.comparison import open_net
 from netspec.interchange.onnx import export_onnx, quiet
+from netspec.interchange.onnx_nets import graph
 from netspec.interchange.onnx_nets.convert import from_onnx
 from netspec.net.make import make_net
 from tests.interchange.test_from_torch import Calls, settled
@@ -118,6 +119,22 @@ ONE: dict[str, tuple[Any, dict[str, Any]]] = {
         node("Resize", "x r s", mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
         {"r": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 2], np.float32)},
     ),
+    "resize_halves": (
+        node("Resize", "x r s", mode="nearest"),
+        {"r": np.zeros(0, np.float32), "s": np.array([1, 1, 3, 2], np.float32)},
+    ),
+    "gather_many": (node("Gather", "x i", axis=1), {"i": np.arange(300) // 5 % 4}),
+    "gather_of_constants": (
+        node("Gather", "t i", "a"), {"t": floats(3, 4, 1, 1), "i": np.array(-2)},
+    ),
+    "gather_of_constants_axis": (
+        node("Gather", "t i", "a", axis=2), {"t": floats(4, 1, 3, 1), "i": np.array(-1)},
+    ),
+    "gather_of_constants_table": (
+        node("Gather", "t i", "a", axis=1), {"t": floats(4, 3), "i": np.array([[-1]])},
+    ),
+    "product": (node("ReduceProd", "t", "a", axes=[1]), {"t": floats(4, 3, 1)}),
+    "product_flat": (node("ReduceProd", "t", "a", axes=[-1, 0], keepdims=0), {"t": floats(2, 7, 3)}),
     "resize_corners": (
         node("Resize", "x r f s", mode="linear", coordinate_transformation_mode="align_corners"),
         {"r": np.zeros(0, np.float32), "f": np.zeros(0, np.float32), "s": np.array([2, 4, 17, 13])},
@@ -135,7 +152,8 @@ ONE: dict[str, tuple[Any, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", ONE)
 def test_one_node(name: str, tmp_path: Path) -> None:
     made, constants = ONE[name]
-    nodes = [made, helper.make_node("Identity", ["y"], ["z"])]
+    added = [helper.make_node("Add", ["x", "a"], ["y"])] if "a" in made.output else []
+    nodes = [made, *added, helper.make_node("Identity", ["y"], ["z"])]
     found = from_onnx(model(tmp_path, nodes, outputs=("z",), **constants))
     assert found.report.rows or name == "dropout", "nothing was compared"
     assert found.report.largest < 1e-4, str(found.report)
@@ -192,6 +210,24 @@ WRONG: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         [node("Range", "a b c", "r"), node("Add", "x r")],
         {"a": np.int64(0), "b": np.int64(2**40), "c": np.int64(1)}, "Range.*would make",
     ),
+    "depth block": ([node("DepthToSpace", blocksize=30000)], {}, "DepthToSpace.*blocksize 30000"),
+    "space block": ([node("SpaceToDepth", blocksize=30000)], {}, "SpaceToDepth.*blocksize 30000"),
+    "no block": ([node("SpaceToDepth", blocksize=0)], {}, "SpaceToDepth.*blocksize 0"),
+    "prelu": ([node("PRelu", "x s")], {"s": floats(4)}, "the_PRelu.*slopes of shape"),
+    "gather": ([node("Gather", "x i", axis=1)], {"i": np.arange(5000) // 3 % 4}, "the_Gather.*more than 4096 places"),
+    "gather_outside": ([node("Gather", "x i", axis=1)], {"i": np.array([4])}, "the_Gather.*place 4 of 4"),
+    "resize_ceil": (
+        [node("Resize", "x r s", mode="nearest", nearest_mode="ceil")],
+        {"r": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 2], np.float32)}, "the_Resize.*'ceil'.*'half_pixel'",
+    ),
+    "resize_corners": (
+        [node("Resize", "x r s", mode="nearest", coordinate_transformation_mode="align_corners")],
+        {"r": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 2], np.float32)}, "the_Resize.*'align_corners'",
+    ),
+    "resize_fraction": (
+        [node("Resize", "x r s", mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")],
+        {"r": np.zeros(0, np.float32), "s": np.array([1, 1, 2.1, 2.1], np.float32)}, "the_Resize.*scale",
+    ),
     "whole numbers": ([node("Cast", to=TensorProto.INT64)], {}, "the_Cast.*whole numbers"),
     "no maker": ([node("Relu", "nothing")], {}, "the_Relu.*reads 'nothing'"),
     "sizes": ([node("Conv", "x w")], {"w": floats(2, 3, 1, 1)}, "the_Conv"),
@@ -200,6 +236,27 @@ WRONG: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         {"r": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 2], np.float32)}, "the_Resize.*mode 'cubic'",
     ),
 }  # fmt: skip
+
+
+DOUBLING = [node("Concat", f"c{i} c{i}", f"c{i + 1}", axis=0) for i in range(12)]
+LARGE: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    "Conv": ([node("Conv", "x w", pads=[99, 99, 99, 99])], {"w": floats(2, 4, 1, 1)}),
+    "ConvTranspose": ([node("ConvTranspose", "x w", strides=[99, 99])], {"w": floats(4, 2, 1, 1)}),
+    "Concat": ([*DOUBLING, node("Add", "x c12")], {"c0": floats(1)}),
+    "MatMul": ([node("MatMul", "a b", "c"), node("Add", "x c")], {"a": floats(99, 1), "b": floats(1, 99)}),
+    "Mul": ([node("Mul", "a b", "c"), node("Add", "x c")], {"a": floats(99, 1), "b": floats(1, 99)}),
+    "Gather": ([node("Gather", "a b", "c"), node("Add", "x c")], {"a": floats(1, 99), "b": np.zeros(99, np.int64)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_no_node_makes_more_values_than_a_tensor_may_hold(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "MOST_VALUES", 4000)
+    nodes, constants = LARGE[name]
+    with pytest.raises(SpecError, match=f"the_{name}.*would make [0-9]+ values"):
+        from_onnx(model(tmp_path, nodes, **constants))
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -273,6 +330,15 @@ def test_damaged_files(tmp_path: Path) -> None:
             path.write_bytes(changed)
             with contextlib.suppress(NetspecError):
                 from_onnx(path)
+
+
+def test_a_net_that_departs_from_its_model_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, target = model(tmp_path, [node("Relu")]), tmp_path / "net.prototxt"
+    assert CliRunner().invoke(app, ["convert", str(path), str(target)]).exit_code == 0
+    monkeypatch.setitem(graph.OPERATORS, "Relu", lambda c, x: torch.tanh(x))
+    found = CliRunner().invoke(app, ["convert", str(path), str(target)])
+    assert found.exit_code == 1, found.output
+    assert "departs from" in found.output
 
 
 # Nets of ours, and models as torch writes them

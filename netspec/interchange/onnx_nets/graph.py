@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from netspec.errors import NetspecError, Problem, SpecError
 from netspec.interchange.onnx import need_onnx, quiet
@@ -21,10 +23,18 @@ MOST_VALUES = 1 << 28
 """Values that one tensor of a graph may hold."""
 SHORT = 256
 """Values of a constant that may be axes, shapes or other settings."""
+SHORT_OF = {"Gather": 4096}
+"""The same for operators whose constants may be longer."""
 
 
 class Refused(Exception):
     """A node that has no counterpart in Caffe; the text says why."""
+
+
+def bounded(count: int) -> None:
+    """Refused for more values than a tensor may hold."""
+    if count > MOST_VALUES:
+        raise Refused(f"would make {count} values")
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,17 @@ def computes(*names: str) -> Callable[[Operator], Operator]:
     return add
 
 
+class Bounded(TorchDispatchMode):
+    """Refuses every result of torch's operators that is too large."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for value in tree_leaves(found):
+            if isinstance(value, Tensor):
+                bounded(value.numel())
+        return found
+
+
 class Node(nn.Module):
     """One node: its operator with its constants; the other inputs are given."""
 
@@ -94,6 +115,13 @@ class Node(nn.Module):
         for place, value in zip(self.places, given, strict=True):
             inputs[place] = value
         return OPERATORS[self.call.kind](self.call, *inputs)
+
+    def measure(self, *given: Tensor) -> None:
+        """Work out sizes alone, without values; Refused where a tensor would be too large."""
+        constants = {i: value.to("meta") for i, value in self.call.constants.items()}
+        bare = Node(replace(self.call, constants=constants), self.places, self.count)
+        with torch.device("meta"), Bounded():
+            bare(*(value.to("meta") for value in given))
 
 
 @dataclass
@@ -299,13 +327,16 @@ class Walk:
             raise Refused(f"reads {missing[0]!r}, which no node before it makes")
         constants = {i: self.known[name] for i, name in enumerate(node.input) if name in self.known}
         reads = [(i, name) for i, name in enumerate(node.input) if name in self.live]
-        lists = {i: value.flatten().tolist() for i, value in constants.items() if value.numel() <= SHORT}
+        short = SHORT_OF.get(node.op_type, SHORT)
+        lists = {i: value.flatten().tolist() for i, value in constants.items() if value.numel() <= short}
         call = Call(node.op_type, self.attributes(node), constants, self.opset, len(node.output), lists)
         if node.op_type in ("Shape", "Size"):
             self.sizes(node, call)
             return
         made = Node(call, [i for i, _ in reads], len(node.input))
-        found = made(*(self.live[name] for _, name in reads))
+        given = [self.live[name] for _, name in reads]
+        made.measure(*given)
+        found = made(*given)
         values = list(found) if isinstance(found, tuple | list) else [found]
         names = [name for name in node.output if name]
         target = self.live if reads else self.known

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from netspec.interchange.onnx_nets.graph import MOST_VALUES, Call, Refused, computes
+from netspec.data.files.idx import Array
+from netspec.interchange.onnx_nets.graph import SHORT_OF, Call, Refused, bounded, computes
 
 # --- windows
 
@@ -233,7 +234,9 @@ def leaky(c: Call, x: Tensor) -> Tensor:
 
 @computes("PRelu")
 def prelu(c: Call, x: Tensor, slope: Tensor) -> Tensor:
-    if 1 not in c.constants or (slope.numel() not in (1, x.shape[1])):
+    whole = (1,) * (x.dim() - slope.dim()) + tuple(slope.shape)
+    each = (1, x.shape[1], *[1] * (x.dim() - 2))  # the slopes stand as ONNX broadcasts them
+    if 1 not in c.constants or (slope.numel() != 1 and whole != each):
         raise Refused(f"slopes of shape {tuple(slope.shape)}; Caffe's PReLU has one, or one for each channel")
     return F.prelu(x, slope.reshape(-1).contiguous())
 
@@ -352,11 +355,6 @@ for _name, _compare in COMPARED.items():
 # --- of shapes
 
 
-def bounded(count: int) -> None:
-    if count > MOST_VALUES:
-        raise Refused(f"would make {count} values")
-
-
 @computes("Constant")
 def constant(c: Call) -> Tensor:
     for name in ("value", "value_float", "value_int", "value_floats", "value_ints"):
@@ -375,8 +373,10 @@ def constant_of_shape(c: Call, shape: Tensor) -> Tensor:
 
 @computes("Range")
 def arange(c: Call, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-    first, last, step = (value.item() for value in (start, limit, delta))
-    bounded(int((last - first) / step) if step else MOST_VALUES + 1)
+    first, last, step = (c.lists[i][0] for i in range(3))
+    if not step:
+        raise Refused("has steps of 0")
+    bounded(int((last - first) / step))
     return torch.arange(first, last, step)
 
 
@@ -467,22 +467,35 @@ def gather(c: Call, x: Tensor, index: Tensor) -> Tensor:
     axis = c.get("axis", 0)
     if 1 not in c.constants:
         raise Refused("takes what the input says; Caffe's Embed does so from a table alone")
+    axis = axis % x.dim()
+    size = x.shape[axis]
     if 0 in c.constants:
-        return (
-            torch.take_along_dim(x, index, 0)
-            if x.dim() == 1 and index.dim() == 1
-            else x[index]
-            if axis == 0
-            else x.index_select(axis, index.flatten())
-        )
-    places = [i % x.shape[axis] for i in c.ints(1) or []]
+        flat = index.flatten()
+        found = x.index_select(axis, torch.where(flat < 0, flat + size, flat))
+        return found.reshape(x.shape[:axis] + index.shape + x.shape[axis + 1 :])
+    places = c.ints(1)
+    if places is None:
+        raise Refused(f"takes more than {SHORT_OF['Gather']} places")
+    if outside := [place for place in places if not -size <= place < size]:
+        raise Refused(f"takes place {outside[0]} of {size}")
+    places = [place % size for place in places]
     if index.dim() == 0:
         return x.select(axis, places[0])
-    if index.dim() == 1 and places == list(range(places[0], places[0] + len(places))):
-        return x.narrow(axis, places[0], len(places))
-    if index.dim() == 1:
-        return torch.cat([x.narrow(axis, place, 1) for place in places], axis)
-    raise Refused("takes a table of places")
+    if index.dim() != 1 or not places:
+        raise Refused("takes a table of places, or none")
+    parts = [x.narrow(axis, first, count) for first, count in runs(places)]
+    return torch.cat(parts, axis) if len(parts) > 1 else parts[0]
+
+
+def runs(places: Sequence[int]) -> list[tuple[int, int]]:
+    """(first, count) of the runs in which places follow each other."""
+    found: list[tuple[int, int]] = []
+    for place in places:
+        if found and place == sum(found[-1]):
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((place, 1))
+    return found
 
 
 @computes("Expand")
@@ -495,7 +508,7 @@ def expand(c: Call, x: Tensor, shape: Tensor) -> Tensor:
 @computes("Tile")
 def tile(c: Call, x: Tensor, repeats: Tensor) -> Tensor:
     counts = c.ints(1) or []
-    bounded(math.prod(counts) * x.numel())
+    bounded(math.prod(counts) * max(x.numel(), 1))
     for axis, count in enumerate(counts):
         if count != 1:
             x = torch.cat([x] * count, axis)
@@ -518,6 +531,9 @@ def pad(c: Call, x: Tensor, *rest: Tensor | None) -> Tensor:
 @computes("SpaceToDepth")
 def space_to_depth(c: Call, x: Tensor) -> Tensor:
     size = int(c.get("blocksize"))
+    if size < 1 or any(n % size for n in x.shape[2:]):
+        raise Refused(f"blocksize {size}, which does not divide {' x '.join(map(str, x.shape[2:]))} pixels")
+    bounded((x.shape[1] * size**2) ** 2)  # the kernel's
     return torch.cat([x[:, :, i::size, j::size] for i in range(size) for j in range(size)], 1)
 
 
@@ -525,6 +541,8 @@ def space_to_depth(c: Call, x: Tensor) -> Tensor:
 def depth_to_space(c: Call, x: Tensor) -> Tensor:
     """A transposed convolution by a kernel that has one 1 for each channel."""
     size = int(c.get("blocksize"))
+    if size < 1 or x.shape[1] % size**2:
+        raise Refused(f"blocksize {size}, whose square does not divide {x.shape[1]} channels")
     outputs = x.shape[1] // size**2
     kernel = torch.zeros(x.shape[1], outputs, size, size)
     for i in range(size):
@@ -543,6 +561,8 @@ def depth_to_space(c: Call, x: Tensor) -> Tensor:
 def resize(c: Call, x: Tensor, *rest: Tensor | None) -> Tensor:
     if x.dim() != 4:
         raise Refused(f"resizes {x.dim() - 2} axes")
+    c.only("keep_aspect_ratio_policy", "stretch")
+    c.only("antialias", 0)
     size = scaled(c, x)
     mode = c.get("mode", "nearest")
     if list(size) == list(x.shape[2:]):
@@ -550,6 +570,7 @@ def resize(c: Call, x: Tensor, *rest: Tensor | None) -> Tensor:
     if mode == "nearest":
         if any(new % old for new, old in zip(size, x.shape[2:], strict=True)):
             raise Refused("repeats pixels unequally, which Caffe's layers do not")
+        repeats(c, x, size)
         return F.interpolate(x, size)
     if mode not in ("linear", "bilinear"):
         raise Refused(f"mode {mode!r}; Caffe has nearest and linear")
@@ -559,13 +580,52 @@ def resize(c: Call, x: Tensor, *rest: Tensor | None) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=kind == "align_corners")
 
 
+PLACES: dict[str, Callable[[Array, int], Array]] = {
+    "asymmetric": lambda i, scale: i / scale,
+    "half_pixel": lambda i, scale: (i + 0.5) / scale - 0.5,
+    "pytorch_half_pixel": lambda i, scale: (i + 0.5) / scale - 0.5,
+    "tf_half_pixel_for_nn": lambda i, scale: (i + 0.5) / scale,
+}
+"""Where a pixel of the output lies in the input, by coordinate_transformation_mode."""
+ROUNDED: dict[str, Callable[[Array], Array]] = {
+    "floor": np.floor, "ceil": np.ceil,
+    "round_prefer_floor": lambda x: np.ceil(x - 0.5), "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+}  # fmt: skip
+
+
+def repeats(c: Call, x: Tensor, size: Sequence[int]) -> None:
+    """Refused unless nearest neighbours repeat each pixel as often as any other."""
+    old = c.kind == "Upsample" or c.opset < 11
+    kind = c.get("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
+    mode = c.get("nearest_mode", "floor" if old else "round_prefer_floor")
+    for axis, new in enumerate(size, 2):
+        scale = new // x.shape[axis]
+        if (factors := factors_of(c)) and not math.isclose(factors[axis], scale, rel_tol=1e-6):
+            raise Refused(
+                f"scale {factors[axis]:g} gives {scale} pixels for each, which Caffe's layers do not"
+            )
+        if kind not in PLACES or mode not in ROUNDED:
+            same = False
+        else:
+            places = ROUNDED[mode](PLACES[kind](np.arange(new), scale)).clip(0, x.shape[axis] - 1)
+            same = np.array_equal(places, np.arange(new) // scale)
+        if scale > 1 and not same:
+            raise Refused(f"nearest_mode {mode!r} with coordinates {kind!r} repeats pixels unequally")
+
+
+def factors_of(c: Call) -> list[float] | None:
+    """The scales of a Resize, where it gives these and no sizes."""
+    if 3 in c.constants and c.constants[3].numel():
+        return None
+    return c.lists.get(2 if c.kind == "Resize" and c.opset >= 11 else 1) or c.get("scales")
+
+
 def scaled(c: Call, x: Tensor) -> list[int]:
     """Height and width that a Resize gives."""
     if 3 in c.constants and c.constants[3].numel():
         sizes = c.ints(3) or []
     else:
-        place = 2 if c.kind == "Resize" and c.opset >= 11 else 1
-        factors = c.lists.get(place) or c.get("scales")
+        factors = factors_of(c)
         if not factors:
             raise Refused("has a size that depends on the input")
         sizes = [math.floor(n * f) for n, f in zip(x.shape, factors, strict=True)]
@@ -592,4 +652,17 @@ def reduction(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 computes("ReduceMean")(reduction(lambda x, axes, keep: x.mean(axes, keepdim=keep)))
 computes("ReduceSum")(reduction(lambda x, axes, keep: x.sum(axes, keepdim=keep)))
 computes("ReduceMax")(reduction(lambda x, axes, keep: x.amax(axes, keepdim=keep)))
-computes("ReduceProd")(constants_alone(lambda x, *rest: x.prod()))
+
+
+@computes("ReduceProd")
+def product(c: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
+    """Of constants alone."""
+    if 0 not in c.constants:
+        raise Refused("Caffe has no layer for it")
+    return reduction(products)(c, x, axes)
+
+
+def products(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    for axis in sorted((axis % x.dim() for axis in axes), reverse=True):
+        x = x.prod(axis, keepdim=keep)
+    return x
