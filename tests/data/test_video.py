@@ -139,6 +139,9 @@ def test_flow_has_two_planes_and_turns_when_mirrored(clips: Path) -> None:
         ('video_data_param { source: "LIST" name_pattern: "img.png" }', "names no frames"),
         ('video_data_param { source: "LIST" num_segments: 2 new_length: 20 }', "12 frames, 20 are needed"),
         ('video_data_param { source: "LIST" num_segments: 2 }', "no such file"),
+        ('video_data_param { source: "LIST" num_segments: 2000000000 }', "takes num_segments up to 65536"),
+        ('video_data_param { source: "LIST" new_length: 2000000000 }', "no such file"),
+        ('image_data_param { source: "LIST" use_image: true new_length: 2000000000 }', "no such file"),
     ],
 )
 def test_mistakes(clips: Path, field: str, message: str) -> None:
@@ -219,6 +222,14 @@ def test_a_record_that_is_none(tmp_path: Path) -> None:
             schema.Datum(channels=1, height=1, width=1, data=b"a", float_data=[1, 2]).SerializeToString(),
         )
     with pytest.raises(DataError, match="2 numbers of boxes, no multiple of 6"):
+        batches(box_layer(tmp_path / "db"))
+
+
+def test_a_box_that_lies_nowhere(tmp_path: Path) -> None:
+    datum = schema.Datum(channels=1, height=1, width=1, data=b"a", float_data=[1, 0, float("nan"), 0, 1, 1])
+    with lmdb.open(str(tmp_path / "db"), map_size=1 << 20) as base, base.begin(write=True) as write:
+        write.put(b"0", datum.SerializeToString())
+    with pytest.raises(DataError, match="record '0': a box of numbers that are not finite"):
         batches(box_layer(tmp_path / "db"))
 
 

@@ -75,6 +75,8 @@ class BoxSource(Stream):
         if len(datum.float_data) % BOX:
             raise DataError(f"{name}: {len(datum.float_data)} numbers of boxes, no multiple of {BOX}")
         boxes = np.array(datum.float_data, np.float32).reshape(-1, BOX)
+        if not np.isfinite(boxes).all():
+            raise DataError(f"{name}: a box of numbers that are not finite")
         datum.ClearField("float_data")
         image = read_datum(datum.SerializeToString(), name).image
         if self.mirror and integers(derive(self.seed, "boxes"), np.array([position]), 1, 2)[0, 0]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from netspec.data.sources.lists import integer, list_words
 from netspec.data.transform import Transformer, near
 from netspec.errors import DataError
 from netspec.schema.spec import TRAIN, LayerSpec
+
+MOST_SEGMENTS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class VideoSource(Stream):
         ):
             if value < 1:
                 raise mistake(spec, f"needs {name} > 0", clips.field, name)
+        if clips.segments > MOST_SEGMENTS:
+            raise mistake(spec, f"takes num_segments up to {MOST_SEGMENTS}", clips.field, "num_segments")
         if (
             not re.fullmatch(r"[^%]*(%c[^%]*)?%0?[0-9]?d[^%]*", clips.pattern)
             or ("%c" in clips.pattern) != clips.flow
@@ -110,7 +115,7 @@ class VideoSource(Stream):
             )  # fmt: skip
         return " ".join(words[:-2]), int(numbers[0] or 0), int(numbers[1] or 0)
 
-    def frames(self, position: int, number: int, name: str) -> list[int]:
+    def frames(self, position: int, number: int, name: str) -> Iterator[int]:
         """The numbers, from 1, of the frames of a clip."""
         clips, train = self.clips, self.phase == TRAIN
         key = np.array([position])
@@ -119,19 +124,19 @@ class VideoSource(Stream):
             room = each - clips.length + 1
             if number < clips.length:
                 raise DataError(f"{name}: {number} frames, {clips.length} are needed")
-            starts = []
             draws = integers(derive(self.seed, "segments"), key, clips.segments, max(room, 1))[0]
             for i in range(clips.segments):
                 shift = (int(draws[i]) if train else room // 2) if room > 0 else 0
-                starts.append(i * each + shift if room > 0 else 0)
-            return [1 + start + k for start in starts for k in range(clips.length)]
+                start = i * each + shift if room > 0 else 0
+                yield from range(1 + start, 1 + start + clips.length)
+            return
         first = number
         if clips.whole:
             room = number - clips.length * clips.rate + 1
             if room < 1:
                 raise DataError(f"{name}: {number} frames, {clips.length * clips.rate} are needed")
             first = 1 + (int(integers(derive(self.seed, "clip"), key, 1, room)[0, 0]) if train else 0)
-        return [first + k * clips.rate for k in range(clips.length)]
+        yield from range(first, first + clips.length * clips.rate, clips.rate)
 
     def clip(self, position: int, line: int) -> Array:
         """One transformed clip."""
