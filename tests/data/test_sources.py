@@ -299,6 +299,18 @@ def test_hdf5_mistakes(hdf5: Path) -> None:
         net(hdf5_data(hdf5).replace("hdf5_data_param", "transform_param { scale: 2 } hdf5_data_param", 1))
 
 
+def test_hdf5_lists_by_lines_and_beside_the_list(
+    hdf5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (hdf5 / "a.h5").rename(hdf5 / "the first.h5")
+    for text in ("the first.h5\nout/b.h5\n", f"{hdf5}/the first.h5\r\n\n{hdf5}/b.h5 b.h5\n"):
+        (hdf5 / "list.txt").write_text(text, newline="")
+        with feeder(net(hdf5_data(hdf5))) as data:
+            assert labels_of(data, 2)[:6] == [0, 1, 2, 3, 4, 5]
+
+
 def test_hdf5_output(hdf5: Path, tmp_path: Path) -> None:
     made = net(
         hdf5_data(hdf5)

@@ -150,15 +150,31 @@ class Hdf5Source(Stream):
             raise mistake(self.spec, "needs a source", "hdf5_data_param")
         path = near(self.spec, source)
         try:
-            names = path.read_text().split()
+            lines = path.read_text().split("\n")
         except (OSError, UnicodeDecodeError) as error:
             hint = (
                 "; the source is a text file that lists .h5 files" if path.suffix in (".h5", ".hdf5") else ""
             )
             raise failure(self.spec, f"{path}: {error}{hint}", "hdf5_data_param", "source") from error
-        if not names:
+        found = [one for line in lines if line.strip() for one in self.named(line.strip(), path.parent)]
+        if not found:
             raise failure(self.spec, f"{path}: the list is empty", "hdf5_data_param", "source")
-        return [near(self.spec, name) for name in names]
+        return found
+
+    def named(self, line: str, folder: Path) -> list[Path]:
+        """The files of a line: the one that it names as a whole, else one for each of its words, as Caffe reads it;
+        they also lie beside the list, where the writer was told of them by another way.
+        """
+
+        def there(name: str) -> Path:
+            path = near(self.spec, name)
+            if path.exists() or path.is_absolute():
+                return path
+            beside = [other for other in (folder / path, folder / path.name) if other.exists()]
+            return near(self.spec, str(beside[0])) if beside else path
+
+        whole = there(line)
+        return [whole] if whole.exists() else [there(word) for word in line.split()]
 
     def open(self, path: Path) -> Hdf5File:
         try:
