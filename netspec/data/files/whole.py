@@ -49,19 +49,33 @@ def staged(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target)
-    folder = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    folder: Path | None = None
     try:
-        folder.mkdir()
+        folder = own_folder(target)
         with ended_by_signal():
             yield folder
             for path in sorted(folder.iterdir(), key=lambda one: one.name == target.name):  # the target last
                 os.replace(path, target.with_name(path.name))
     except DataError as error:
+        if folder is None:
+            raise
         raise DataError(str(error).replace(f"{folder}{os.sep}", f"{target.parent}{os.sep}")) from error
     except OSError as error:
         raise DataError(f"{target}: cannot be written ({error.strerror or error})") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def own_folder(target: Path) -> Path:
+    """A new folder beside `target`, whose name says the process; none of its other folders."""
+    number = 0
+    while True:
+        folder = target.with_name(f".{target.name}.{number}.{os.getpid()}.tmp")
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+        number += 1
 
 
 def remove_leftovers(target: Path) -> None:

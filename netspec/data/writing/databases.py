@@ -127,7 +127,7 @@ def write_database(
         out = writer(folder / path.name, backend)
         try:
             for example in examples:
-                out.put(example.key.encode(), example.datum())
+                out.put(example.key.encode("utf-8", "surrogateescape"), example.datum())
                 n += 1
         finally:
             out.close()
@@ -180,7 +180,7 @@ def write_hdf5(
             if len(images) == rows:
                 flush()
         flush()
-        (folder / path.name).write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
+        (folder / path.name).write_text("".join(f"{file}\n" for file in files), "utf-8", "surrogateescape")
         write_beside(folder, beside)
     return files
 

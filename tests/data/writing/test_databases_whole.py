@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
+import lmdb
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from netspec.cli import app
 from netspec.data.files.images import encode
+from netspec.data.files.whole import staged
 from netspec.data.pictures import open_pictures
 from netspec.data.writing.convert import Example, from_any
 from netspec.data.writing.databases import write_database, write_hdf5, write_npz
@@ -162,6 +164,22 @@ def test_a_record_that_cannot_be_read_leaves_nothing(tmp_path: Path, target: str
         with pytest.raises(DataError, match="differ in shape"):
             WRITE[target](iter(others), tmp_path / target)
         assert not list(tmp_path.iterdir())
+
+
+def test_a_name_of_other_bytes_is_a_key(tmp_path: Path) -> None:
+    write_database(iter([Example(os.fsdecode(b"\xff.png"), IMAGES[0], 0)]), tmp_path / "db")
+    with lmdb.open(str(tmp_path / "db"), readonly=True) as base, base.begin() as read:
+        assert [key for key, _ in read.cursor()] == [b"\xff.png"]
+
+
+def test_two_writers_of_one_target_leave_each_other_alone(tmp_path: Path) -> None:
+    with staged(tmp_path / "x") as one:
+        (one / "x").write_text("one")
+        with staged(tmp_path / "x") as other:
+            (other / "x").write_text("other")
+        assert (one / "x").read_text() == "one"
+    assert (tmp_path / "x").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 @pytest.mark.parametrize("target", ["x.lmdb", "x.npz", "x.h5"])
