@@ -92,7 +92,7 @@ def computes(*names: str) -> Callable[[Operator], Operator]:
     return add
 
 
-class Bounded(TorchDispatchMode):
+class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses every result of torch's operators that is too large."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -120,7 +120,7 @@ class Node(nn.Module):
         """Work out sizes alone, without values; Refused where a tensor would be too large."""
         constants = {i: value.to("meta") for i, value in self.call.constants.items()}
         bare = Node(replace(self.call, constants=constants), self.places, self.count)
-        with torch.device("meta"), Bounded():
+        with torch.device("meta"), Bounded():  # type: ignore[no-untyped-call]
             bare(*(value.to("meta") for value in given))
 
 
