@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from netspec.data.files.idx import Array
+from netspec.errors import DataError
 from netspec.model.model import Model
 from netspec.sklearn import training
 
@@ -68,6 +70,9 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _learn(self, values: Array, labels: Array | None = None, classes: int = 0, tuning: int = 0) -> None:
         """Fit the net to rows; labels (n,): numbers of classes, or values. tuning: iterations by gradients on top."""
+        for name, value, least in (("iterations", self.iterations, 1), ("tuning", tuning, 0)):
+            if value is not None and not (isinstance(value, Integral) and value >= least):
+                raise DataError(f"{name}: {value}, expected a whole number of at least {least}")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         given = np.full(len(values), np.nan) if labels is None else labels
         self._measure(values)

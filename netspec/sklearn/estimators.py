@@ -208,17 +208,20 @@ class GenerativeImputer(TransformerMixin, NetEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any = None) -> GenerativeImputer:
         """Fit to rows X (n, D), NaN where missing."""
-        if self.how not in HOWS:
-            raise DataError(
-                f"no imputation is called {self.how!r}{did_you_mean(self.how, HOWS, ', '.join(HOWS))}"
-            )
+        self._check_how()
         self._learn(self._take(X))
         assert_generative(self)
         return self
 
     def transform(self, X: Any) -> Array:
         """X with its missing values filled in (n, D)."""
+        self._check_how()
         return self.samples(X, 1)[0] if self.how == "sample" else self._filled(X, self.how, 0)
+
+    def _check_how(self) -> None:
+        if self.how not in HOWS:
+            text = did_you_mean(str(self.how), HOWS, ", ".join(HOWS))
+            raise DataError(f"no imputation is called {self.how!r}{text}")
 
     def samples(self, X: Any, count: int = 5) -> Array:
         """Several draws of the missing values (count, n, D), for multiple imputation."""

@@ -19,7 +19,7 @@ from netspec.data.files.idx import Array
 from netspec.data.source import Order, Stream
 from netspec.data.tables.arranging import mutual_information, order
 from netspec.data.tables.columns import NUMBER, Column
-from netspec.errors import DataError
+from netspec.errors import DataError, did_you_mean
 from netspec.layers import registry
 from netspec.model.model import Model, load
 from netspec.run.fit import fit
@@ -33,6 +33,8 @@ net: "rows.prototxt" type: "Nadam" momentum: 0.9 momentum2: 0.999 delta: 1e-8 ba
 max_iter: {iterations} display: {iterations} snapshot: {iterations} random_seed: 1
 """
 """How a net learns that has no solver of its own."""
+TREES = ("chow_liu", "pairs")
+"""Over the columns of a table."""
 
 
 class Rows(Stream):
@@ -91,12 +93,14 @@ def of_table(scaled: Array, classes: int, settings: Mapping[str, Any], tuned: bo
     """The tree for a table, scaled (n, D): standardised, NaN where missing. tuned: as it goes on by gradients, without
     first values.
     """
+    if (tree := settings.get("tree", TREES[0])) not in TREES:
+        raise DataError(f"no tree is called {tree!r}{did_you_mean(str(tree), TREES, ', '.join(TREES))}")
     columns = [Column(f"x{i}", NUMBER, 0.0, 1.0) for i in range(scaled.shape[1])]
     p = schema.TableParameter(column=[column.message() for column in columns])
     values = {
         "name": "rows", "net": "rows.prototxt", "data": print_text(p).strip(), "test": 0, "batch": len(scaled),
         "kinds": [{"kind": "gaussian"}] * len(columns), "classes": classes,
-        "order": order(mutual_information(scaled)) if settings.get("tree") == "pairs" else list(range(len(columns))),
+        "order": order(mutual_information(scaled)) if tree == "pairs" else list(range(len(columns))),
         "begin": not tuned, **settings,
     }  # fmt: skip
     text, solver = (render(shipped.folder() / f"table{end}.prototmp", values) for end in ("", "_solver"))
@@ -172,7 +176,9 @@ def with_input(
     tops = list(first.top) if len(first.top) > 1 else [*first.top, *(one.top[0] for one in sources[1:2])]
     if len(tops) < 2:
         tops.append("label")
-    own = tuple(first.input_param.shape[0].dim)[1:] if first.HasField("input_param") else ()
+    if first.HasField("input_param") and not first.input_param.shape and shape is None:
+        raise DataError(f"{document.file}: layer {first.name!r} has no shape; give it one, or image_shape")
+    own = tuple(first.input_param.shape[0].dim)[1:] if first.input_param.shape else ()
     inner = tuple(int(n) for n in shape or own or (1, 1, width))
     if int(np.prod(inner)) != width:
         raise DataError(f"{document.file}: the net reads rows of {inner}, these have {width} values")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +58,26 @@ def test_imputation_is_better_than_the_mean_and_keeps_what_is_there() -> None:
     assert not np.array_equal(draws[0], draws[1])
     with pytest.raises(DataError, match="did you mean 'mean'"):
         GenerativeImputer(how="maen").fit(HOLES)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tree": "pair"}, "no tree is called 'pair'; did you mean 'pairs'"),
+        ({"tree": "nonsense"}, "chow_liu, pairs"),
+        ({"iterations": 0}, "iterations: 0, expected a whole number of at least 1"),
+        ({"iterations": 2.5}, "iterations: 2.5"),
+    ],
+)
+def test_settings_that_are_none(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        GenerativeDensity(**{"states": 2, "iterations": 2, **settings}).fit(HOLES)
+
+
+def test_an_imputation_that_is_none_after_the_fit() -> None:
+    found = GenerativeImputer(states=2, iterations=2, random_state=0).fit(HOLES)
+    with pytest.raises(DataError, match="no imputation is called 'maen'"):
+        found.set_params(how="maen").transform(HOLES)
 
 
 def test_a_density_in_the_units_of_the_data() -> None:
@@ -163,6 +184,14 @@ def test_any_net_file(tmp_path: Path) -> None:
         NetClassifier(tmp_path / "none.prototxt").fit(X, Y)
     with pytest.raises(SpecError):
         GenerativeClassifier(net, iterations=2).fit(X, Y)
+
+
+def test_a_net_file_without_a_shape(tmp_path: Path) -> None:
+    net = own_net(tmp_path, 3, "SoftmaxWithLoss")
+    net.write_text(net.read_text().replace("shape { dim: 1 dim: 4 } shape { dim: 1 }", ""))
+    with pytest.raises(DataError, match="layer 'rows' has no shape"):
+        NetClassifier(net, iterations=2).fit(X, Y)
+    assert NetClassifier(net, image_shape=(4,), iterations=2).fit(X, Y).predict(X).shape == Y.shape
 
 
 def test_a_net_file_with_its_solver_for_values(tmp_path: Path) -> None:
