@@ -60,7 +60,9 @@ class Imputations:
 
     def by_run(self, folder: str, way: str, effort: int, classifier: Model) -> Imputer:
         """The completions of a run, which must be of the classifier's images."""
-        trained = self.runs.setdefault(folder, model.load(folder, device=self.device or "cpu"))
+        if folder not in self.runs:
+            self.runs[folder] = model.load(folder, device=self.device or "cpu")
+        trained = self.runs[folder]
         if trained.image_shape != classifier.image_shape:
             raise DataError(
                 f"{folder} completes images {trained.image_shape}, {classifier.name} reads {classifier.image_shape}"

@@ -202,7 +202,9 @@ def missing_cells(
             raise DataError(
                 f"no baseline {name!r}{did_you_mean(name, BASELINES, 'there are ' + ', '.join(BASELINES))}"
             )
-    of_runs = {Path(run).name: Rows.of(load(run), table) for run in runs}
+    if not runs:
+        raise DataError("no run of a net over a table is given")
+    of_runs = {name: Rows.of(load(run), table) for run, name in names_of(runs).items()}
     figures = Figures(
         facts={"runs": [str(run) for run in runs], "seed": seed, "repeats": repeats, "table": table}
     )
@@ -220,6 +222,13 @@ def missing_cells(
     for path in out:
         figures.write(path)
     return figures
+
+
+def names_of(runs: Sequence[str | Path]) -> dict[str, str]:
+    """What each run is called in a table, by its path: the folder's name, or the path where several have that name."""
+    paths = list(dict.fromkeys(str(Path(run)) for run in runs))
+    names = [Path(path).resolve().name for path in paths]
+    return {path: name if names.count(name) == 1 else path for path, name in zip(paths, names, strict=True)}
 
 
 def needed(baseline: str, metrics: Sequence[str]) -> bool:

@@ -88,6 +88,15 @@ def test_names_of_runs_with_a_way_and_a_number(plain: Path, tmp_path: Path) -> N
         lab.missing([net], end=2)
 
 
+def test_a_run_is_loaded_once(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = tmp_path / "vae.prototxt"
+    net.write_text(KINDS["latent"][0])
+    imputations, classifier = imputing.Imputations(None, 1), model.load(plain)
+    imputations.make(str(net), classifier)
+    monkeypatch.setattr(model, "load", None)
+    imputations.make(f"{net}:7", classifier)
+
+
 def test_images_of_another_size_are_refused(plain: Path, tmp_path: Path) -> None:
     net = tmp_path / "wide.prototxt"
     net.write_text(

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from netspec.cli import app
 from netspec.errors import DataError
 from netspec.lab.baselines.tables import boosted, imputed
-from netspec.lab.rows import calibration_error, cell_errors, hidden_cells, missing_cells
+from netspec.lab.rows import calibration_error, cell_errors, hidden_cells, missing_cells, names_of
 
 
 def test_calibration_error_by_hand() -> None:
@@ -60,6 +60,12 @@ def test_baselines_are_scikit_learns() -> None:
     assert not found[:, 1].any()
     with pytest.raises(DataError, match="did you mean 'KNNImputer'"):
         imputed("KNNImputr", holed, holed, 1)
+
+
+def test_runs_of_one_name_are_told_apart() -> None:
+    assert names_of(["a/run", "b/run", "c", "c/"]) == {"a/run": "a/run", "b/run": "b/run", "c": "c"}
+    with pytest.raises(DataError, match="no run"):
+        missing_cells([])
 
 
 def run(*words: object) -> str:
