@@ -70,9 +70,10 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _learn(self, values: Array, labels: Array | None = None, classes: int = 0, tuning: int = 0) -> None:
         """Fit the net to rows; labels (n,): numbers of classes, or values. tuning: iterations by gradients on top."""
-        for name, value, least in (("iterations", self.iterations, 1), ("tuning", tuning, 0)):
-            if value is not None and not (isinstance(value, Integral) and value >= least):
-                raise DataError(f"{name}: {value}, expected a whole number of at least {least}")
+        counts: list[tuple[str, Any, int]] = [("iterations", self.iterations, 1), ("tuning", tuning, 0)]
+        for name, count, least in counts:
+            if count is not None and not (isinstance(count, Integral) and int(count) >= least):
+                raise DataError(f"{name}: {count}, expected a whole number of at least {least}")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         given = np.full(len(values), np.nan) if labels is None else labels
         self._measure(values)
