@@ -30,7 +30,7 @@ def data_facts(nets: Sequence[Net], feeders: Sequence[Feeder]) -> list[dict[str,
         layers = [step.layer for step in net.graph.steps if step.kind.is_source]
         for layer, source in zip(layers, feeder.sources, strict=True):
             entry: dict[str, Any] = {"layer": layer.name, "phase": net.graph.spec.phase, "type": layer.type}
-            files = list(files_of(layer.message, layer.spec))
+            files = list(files_of(layer.message, layer))
             data = getattr(source, "data", None)
             images, labels = getattr(data, "images", None), getattr(data, "labels", None)
             if images is not None and labels is not None and layer.message.HasField("dataset_param"):
