@@ -123,7 +123,6 @@ ONE: dict[str, tuple[Any, dict[str, Any]]] = {
         node("Resize", "x r s", mode="nearest"),
         {"r": np.zeros(0, np.float32), "s": np.array([1, 1, 3, 2], np.float32)},
     ),
-    "gather_many": (node("Gather", "x i", axis=1), {"i": np.arange(300) // 5 % 4}),
     "gather_of_constants": (
         node("Gather", "t i", "a"), {"t": floats(3, 4, 1, 1), "i": np.array(-2)},
     ),
@@ -157,6 +156,14 @@ def test_one_node(name: str, tmp_path: Path) -> None:
     found = from_onnx(model(tmp_path, nodes, outputs=("z",), **constants))
     assert found.report.rows or name == "dropout", "nothing was compared"
     assert found.report.largest < 1e-4, str(found.report)
+
+
+def test_many_places_in_a_few_runs(tmp_path: Path) -> None:
+    made = node("Gather", "x i", axis=1)
+    found = from_onnx(model(tmp_path, [made], (1, 300, 1, 1), i=np.r_[150:300, 0:150]))
+    assert found.report.equal, str(found.report)
+    with pytest.raises(SpecError, match=r"the_Gather.*takes 300 runs of places, more than 256"):
+        from_onnx(model(tmp_path, [made], (1, 300, 1, 1), i=np.arange(300)[::-1].copy()))
 
 
 def test_space_to_depth_is_one_convolution(tmp_path: Path) -> None:

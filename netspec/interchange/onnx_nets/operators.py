@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from netspec.data.files.idx import Array
-from netspec.interchange.onnx_nets.graph import SHORT_OF, Call, Refused, bounded, computes
+from netspec.interchange.onnx_nets.graph import SHORT, SHORT_OF, Call, Refused, bounded, computes
 
 # --- windows
 
@@ -471,8 +471,8 @@ def gather(c: Call, x: Tensor, index: Tensor) -> Tensor:
     size = x.shape[axis]
     if 0 in c.constants:
         flat = index.flatten()
-        found = x.index_select(axis, torch.where(flat < 0, flat + size, flat))
-        return found.reshape(x.shape[:axis] + index.shape + x.shape[axis + 1 :])
+        taken = x.index_select(axis, torch.where(flat < 0, flat + size, flat))
+        return taken.reshape(x.shape[:axis] + index.shape + x.shape[axis + 1 :])
     places = c.ints(1)
     if places is None:
         raise Refused(f"takes more than {SHORT_OF['Gather']} places")
@@ -483,7 +483,10 @@ def gather(c: Call, x: Tensor, index: Tensor) -> Tensor:
         return x.select(axis, places[0])
     if index.dim() != 1 or not places:
         raise Refused("takes a table of places, or none")
-    parts = [x.narrow(axis, first, count) for first, count in runs(places)]
+    found = runs(places)
+    if len(found) > SHORT:
+        raise Refused(f"takes {len(found)} runs of places, more than {SHORT}")
+    parts = [x.narrow(axis, first, count) for first, count in found]
     return torch.cat(parts, axis) if len(parts) > 1 else parts[0]
 
 
