@@ -12,6 +12,17 @@ from netspec.schema import shipped
 from netspec.schema.templates import render
 
 
+def whole_batches(examples: int, most: int = 1000) -> tuple[int, int]:
+    """(size, number) of the batches in which each of so many examples is tested once, none of them twice.
+
+    The size is the largest divisor of `examples` that is at most `most`; where that is small, all at once.
+    """
+    if not examples:
+        return 0, 1
+    size = next((size for size in range(min(examples, most), 0, -1) if examples % size == 0), 1)
+    return (size, examples // size) if size * 20 >= min(examples, most) else (examples, 1)
+
+
 def checked(settings: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
     """The settings; NetspecError, with what there is, for one that the template does not know."""
     for name in settings:

@@ -12,8 +12,9 @@ import numpy as np
 from netspec import schema
 from netspec.data.pictures import open_pictures
 from netspec.data.pictures.opening import ARRAYS, SUFFIXES, is_idx, is_list
+from netspec.data.tables.split import TEST, Split
 from netspec.errors import DataError
-from netspec.experiments.beginning import checked, next_steps, solver_of, write_both
+from netspec.experiments.beginning import checked, next_steps, solver_of, whole_batches, write_both
 from netspec.schema.printer import print_text
 
 VALUES = ("gaussians", "states", "keep", "likelihood", "iterations", "batch", "batches")
@@ -87,7 +88,10 @@ def arrange_pictures(
     told = Begun(net, solver_of(net), source, len(found), shape, names, list(found.notes))
     if shape != own:
         told.notes.append(f"{source}: pictures of {own[1]}x{own[2]} are resized to {shape[1]}x{shape[2]}")
-    write_both(net, told.solver, "pictures", template_values(told, p, test) | checked(settings or {}, VALUES))
+    held = len(Split(TEST, test=test).rows(len(found), found.labels)) if test else 0
+    write_both(
+        net, told.solver, "pictures", template_values(told, p, test, held) | checked(settings or {}, VALUES)
+    )
     return told
 
 
@@ -97,12 +101,12 @@ def smaller(height: int, width: int) -> tuple[int, int]:
     return max(round(height * factor), 1), max(round(width * factor), 1)
 
 
-def template_values(told: Begun, p: Any, test: float) -> dict[str, Any]:
-    """What the templates are filled with."""
-    held = round(test * told.count)
+def template_values(told: Begun, p: Any, test: float, held: int) -> dict[str, Any]:
+    """What the templates are filled with; held: pictures that are held out."""
     train = max(told.count - held, 1)
     batch = min(BATCH, train)
     least, most = ITERATIONS
+    tested, batches = whole_batches(held)
     return {
         "name": told.net.stem,
         "net": told.net.name,
@@ -112,5 +116,6 @@ def template_values(told: Begun, p: Any, test: float) -> dict[str, Any]:
         "size": list(told.shape[1:]),
         "classes": len(told.classes),
         "iterations": min(max(EPOCHS * train // batch, least), most),
-        "batches": max(-(-held // batch), 1),
+        "tested": tested,
+        "batches": batches,
     }

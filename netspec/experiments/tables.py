@@ -12,12 +12,13 @@ import numpy as np
 from netspec import schema
 from netspec.data.files.idx import Array
 from netspec.data.sets.tables import TABLES
-from netspec.data.sources.table import layout_of, rows_of
+from netspec.data.sources.table import labels_of, layout_of, rows_of
 from netspec.data.tables.arranging import MOST_ROWS, mutual_information, order
 from netspec.data.tables.columns import CATEGORY
+from netspec.data.tables.split import TEST, Split
 from netspec.data.tables.table import Layout
 from netspec.errors import DataError
-from netspec.experiments.beginning import checked, next_steps, write_both
+from netspec.experiments.beginning import checked, next_steps, whole_batches, write_both
 from netspec.schema.printer import print_text
 
 VALUES = ("states", "tree", "min_scale", "discriminative", "iterations", "prior", "batches")
@@ -107,7 +108,11 @@ def arrange_table(
     p.column.extend(column.message() for column in layout.columns)
     batch = min(train_rows(count, plan.test), MOST_ROWS)
     told = Arranged(net, solver, layout, arranged, count, plan.source, [*rows.notes, *layout.notes])
-    chosen = template_values(p, layout, arranged, net, batch) | checked(settings or {}, VALUES)
+    held = 0
+    if p.split.test:
+        total, classes = labels_of(rows, p.target)
+        held = len(Split(TEST, test=plan.test).rows(total, classes))
+    chosen = template_values(p, layout, arranged, net, batch, held) | checked(settings or {}, VALUES)
     write_both(net, solver, "table", chosen)
     return told
 
@@ -132,8 +137,11 @@ def sampled(rows: Any, layout: Layout) -> tuple[Array, int]:
     return (np.concatenate(kept) if kept else np.empty((0, layout.width), np.float32)), count
 
 
-def template_values(p: Any, layout: Layout, arranged: Sequence[int], net: Path, batch: int) -> dict[str, Any]:
-    """What the template is filled with."""
+def template_values(
+    p: Any, layout: Layout, arranged: Sequence[int], net: Path, batch: int, held: int
+) -> dict[str, Any]:
+    """What the template is filled with; held: rows that are held out."""
+    tested, batches = whole_batches(held)
     kinds = [
         {"kind": "categorical", "levels": max(len(column.values), 2)}
         if column.kind == CATEGORY
@@ -152,6 +160,8 @@ def template_values(p: Any, layout: Layout, arranged: Sequence[int], net: Path, 
         "order": list(arranged),
         "classes": len(layout.classes),
         "batch": batch,
+        "tested": tested,
+        "batches": batches,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import log, prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,7 +45,8 @@ class SoftmaxWithLoss(Layer):
     Source: Caffe, softmax_loss_layer.cpp.
     """
 
-    family, roles = "loss", ("scores", "label", "weights")
+    family = "loss"
+    roles: ClassVar[tuple[str, ...]] = ("scores", "label", "weights")
     is_softmax = True
     bottoms, tops, is_loss = between(2, 3), between(1, 3), True
     param_field = "softmax_param"

@@ -23,7 +23,8 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
     (R-FCN), softmax_loss_ohem.
     """
 
-    bottoms, roles = exactly(2), ("scores", "label")
+    bottoms = exactly(2)
+    roles = ("scores", "label")
 
 
 @register("SmoothL1LossOHEM")
