@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from netspec.cli.options import Device, Seed, Weights, settings_of
+from netspec.errors import NetspecError, did_you_mean
 
 app = typer.Typer()
 Values = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A value of the template; may be given again."),
 ]
+
+
+def refuse_unread(file: Path, said: Mapping[str, Any]) -> None:
+    """NetspecError for a value of --set that the template reads nowhere; one that takes others in may pass it on."""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    words = set(re.findall(r"[A-Za-z_]\w*", text))
+    if words & {"include", "extends", "context"}:
+        return
+    for name in said:
+        if name not in words:
+            raise NetspecError(
+                f"--set {name}: {file} has no value of that name{did_you_mean(name, sorted(words))}"
+            )
 
 
 @app.command()
@@ -51,7 +67,9 @@ def render(
         given, own = values_of_point(plan, file, point)
         engine = engine or own
     given |= {name: value for path in values or () for name, value in read_values(path).items()}
-    made = rendered(file, {**given, **parse_settings(settings or ())}, engine)
+    said = parse_settings(settings or ())
+    made = rendered(file, {**given, **said}, engine)
+    refuse_unread(file, said)
     if out is not None:
         out.write_text(made.text, encoding="utf-8")
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def weights_file(place: Path) -> Path:
     """
     if not os.path.isdir(place) and not place.name.endswith(STATE):
         return place
-    saved, _ = newest(place)
+    saved = newest_aloud(place)
     return saved.path.with_name(Path(saved.info["weights"]).name)
 
 
@@ -146,6 +147,16 @@ def newest(place: Path) -> tuple[Snapshot, list[str]]:
             refused.append(str(error))
     reasons = "".join(f"\n  {reason}" for reason in refused)
     raise SnapshotError(f"{place}: holds no good snapshot{':' if refused else ''}{reasons}")
+
+
+def newest_aloud(place: Path) -> Snapshot:
+    """The newest good snapshot; that newer ones are damaged is said on standard error."""
+    saved, refused = newest(place)
+    for reason in refused:
+        sys.stderr.write(f"passed over: {reason}\n")
+    if refused:
+        sys.stderr.write(f"taken in its place: {saved.path}\n")
+    return saved
 
 
 def stem_of(prefix: str, iteration: int) -> str:

@@ -80,7 +80,7 @@ def load(
     if path.is_dir():
         file, stages = net_file(path), stages or tested_stages(path)
         if weights is None:
-            weights = snapshot_files.newest(path)[0].weights
+            weights = snapshot_files.newest_aloud(path).weights
     net_spec = spec.net(reading.read(file, "net"), TEST, stages)
     deployed = deploy(net_spec if weights is None else told(net_spec, weights))
     net = make_net(deployed.spec, device=device).to(dtype)

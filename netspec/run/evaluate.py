@@ -100,7 +100,7 @@ class Wanted:
 def tests_of(path: Path, weights: str | Path | None, stages: Sequence[str], device: str | None) -> Wanted:
     """The test nets of a run folder, a solver or a net file."""
     if path.is_dir():
-        weights = weights or snapshot_files.newest(path)[0].path
+        weights = weights or snapshot_files.newest_aloud(path).path
         path = path / "solver.prototxt"
     document = reading.read(path)
     plan: Experiment | None = None

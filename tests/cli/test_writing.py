@@ -59,3 +59,12 @@ def test_fmt_ends_lines_with_one_sign(tmp_path: Path) -> None:
     path.write_bytes(b'\xef\xbb\xbfname: "a"\r\n')
     assert CliRunner().invoke(app, ["fmt", str(path)]).exit_code == 0
     assert path.read_bytes() == b'name: "a"\n'
+
+
+def test_a_value_that_a_template_does_not_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.prototmp").write_text('name: "{{ title }}"\n')
+    run = lambda *values: CliRunner().invoke(app, ["render", str(tmp_path / "t.prototmp"), *values])  # noqa: E731
+    assert run("--set", "title=x").exit_code == 0
+    refused = run("--set", "title=x", "--set", "titel=y")
+    assert "--set titel" in str(refused.exception)
+    assert "did you mean 'title'?" in str(refused.exception)
