@@ -23,7 +23,9 @@ from netspec.experiments.runs import SIGNS, RunFolder, find_runs, flat, flat_net
 
 FILE = "index.sqlite"
 """In the folder of the runs."""
-VERSION = 1
+APPLICATION = 0x6E73_6978
+"""SQLite's application_id of the file: what lacks it is somebody else's."""
+VERSION = 2
 TABLES = """
 create table runs (
   id integer primary key, path text unique not null, stamp text not null, name text, sweep text, status text,
@@ -48,7 +50,7 @@ class Index:
     """The index of the runs in a folder, up to date when it is opened; a context manager.
 
     The file lies in the folder, or in memory where the folder cannot be written to. A file that is damaged, or of
-    another version, is made anew, as with `rebuild`.
+    another version, is made anew, as with `rebuild`. Raises NetspecError where something else lies in its place.
     """
 
     def __init__(self, root: str | Path, rebuild: bool = False):
@@ -56,17 +58,15 @@ class Index:
         if not self.root.is_dir():
             raise NetspecError(f"{root}: no such folder of runs")
         self.file = self.root / FILE
+        refuse_foreign(self.file)
         if rebuild:
-            self.file.unlink(missing_ok=True)
+            self.discard()
         try:
             self.base = self.opened()
             self.update()
         except sqlite3.DatabaseError:
             self.base.close()
-            try:
-                self.file.unlink(missing_ok=True)
-            except OSError:
-                self.file = Path(":memory:")
+            self.discard()
             self.base = self.opened()
             self.update()
 
@@ -75,6 +75,13 @@ class Index:
 
     def __exit__(self, *error: object) -> None:
         self.base.close()
+
+    def discard(self) -> None:
+        """Remove the file; where it stays, the index is in memory."""
+        try:
+            self.file.unlink(missing_ok=True)
+        except OSError:
+            self.file = Path(":memory:")
 
     def opened(self) -> sqlite3.Connection:
         """The file with its tables."""
@@ -97,6 +104,7 @@ class Index:
             for statement in TABLES.split(";"):
                 base.execute(statement)
             base.execute(f"pragma user_version = {VERSION}")
+            base.execute(f"pragma application_id = {APPLICATION}")
         base.commit()
         return base
 
@@ -158,6 +166,34 @@ class Index:
         finally:
             self.base.set_authorizer(None)
             self.base.execute("pragma query_only = off")
+
+
+def refuse_foreign(file: Path) -> None:
+    """NetspecError where something is in the place of an index that none of ours wrote: it would be overwritten."""
+    remedy = "move it, or give another folder of runs"
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        raise NetspecError(f"{file}: is no regular file; the index of the runs is written there: {remedy}")
+    if not file.exists():
+        return
+    try:
+        with open(file, "rb") as opened:
+            head = opened.read(72)
+    except OSError as error:
+        raise NetspecError(f"{file}: {error.strerror or error}") from None
+    ours = head[:16] == b"SQLite format 3\0" and int.from_bytes(head[68:72]) == APPLICATION
+    if head and not ours and not is_earlier(file):
+        raise NetspecError(f"{file}: is no index of runs, and would be overwritten by one: {remedy}")
+
+
+def is_earlier(file: Path) -> bool:
+    """Whether it is an index of the first version, which had no application_id: its tables tell."""
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as base:
+            (version,) = base.execute("pragma user_version").fetchone()
+            found = base.execute("select name from sqlite_master where type in ('table', 'view')").fetchall()
+    except sqlite3.Error:
+        return False
+    return version == 1 and {name for (name,) in found} == {"runs", "last", *CHILDREN}
 
 
 ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -17,13 +18,14 @@ import torch
 from netspec.draw.plots import read_metrics
 from netspec.errors import NetspecError, SnapshotError
 from netspec.experiments import ledger
-from netspec.experiments.index import Index
+from netspec.experiments.index import CHILDREN, FILE, TABLES, Index
 from netspec.experiments.report import report as write_report
 from netspec.interchange import safetensors
 from netspec.run.evaluate import evaluate
 from netspec.run.fit import fit
 from netspec.run.stopping import BEST, read_best
 from netspec.schema.regular import SPECIAL, append_regular
+from tests.experiments.folders import write_run
 from tests.run.test_resume import solver, train
 
 __all__ = ["solver"]
@@ -195,3 +197,49 @@ def test_a_sweeps_folder_leads_nowhere_else(tmp_path: Path) -> None:
     with pytest.raises(NetspecError, match="FIFO"):
         read_metrics(tmp_path / "metrics.jsonl")
     shutil.rmtree(tmp_path)
+
+
+def database(path: Path, script: str) -> bytes:
+    base = sqlite3.connect(path)
+    base.executescript(script)
+    base.close()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+@pytest.mark.parametrize("kind", ["database", "runs", "text", "link", "link to nothing", "pipe", "folder"])
+def test_what_stands_for_the_index(kind: str, rebuild: bool, tmp_path: Path) -> None:
+    """Nothing but an index of runs is overwritten, emptied or removed."""
+    write_run(tmp_path / "root" / "a")
+    file, victim = tmp_path / "root" / FILE, tmp_path / "precious.db"
+    precious = database(victim, "create table mine (x); insert into mine values (7)")
+    if kind == "database":
+        file.write_bytes(precious)
+    elif kind == "runs":  # a table of this name alone does not make it ours
+        precious = database(file, "create table runs (x); pragma user_version = 1")
+    elif kind == "text":
+        file.write_text("mine\n")
+    elif kind.startswith("link"):
+        file.symlink_to(victim if kind == "link" else tmp_path / "nothing")
+    elif kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.mkdir()
+    with pytest.raises(NetspecError, match=FILE):
+        Index(tmp_path / "root", rebuild)
+    assert file.is_symlink() == kind.startswith("link")
+    assert not (tmp_path / "nothing").exists()
+    if kind in ("database", "runs", "link"):
+        assert file.read_bytes() == precious
+    if kind == "text":
+        assert file.read_text() == "mine\n"
+
+
+def test_an_index_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    write_run(tmp_path / "a")
+    database(tmp_path / FILE, TABLES + "; insert into train (run) values (99); pragma user_version = 1")
+    for _ in range(2):
+        with Index(tmp_path) as index:
+            assert index.ask("select path from runs") == (["path"], [("a",)])
+            for table in CHILDREN:
+                assert index.ask(f"select count(*) from {table} where run = 99")[1] == [(0,)]
