@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,13 +34,24 @@ class Group:
     name: str
     runs: list[RunFolder]
 
-    def by_seed(self, output: str) -> dict[int, float]:
-        """The last value of an output by the run's seed (by its number where it has none)."""
-        return {
-            (i if run.seed is None else run.seed): run.last[output]
-            for i, run in enumerate(self.runs)
-            if output in run.last
-        }
+    def by_seed(self, output: str) -> dict[int | str, float]:
+        """The last value of an output by the run's seed ("run 0" and so on where it has none); of runs of one seed the
+        mean.
+        """
+        found: dict[int | str, list[float]] = {}
+        for i, run in enumerate(self.runs):
+            if output in run.last:
+                found.setdefault(f"run {i}" if run.seed is None else run.seed, []).append(run.last[output])
+        return {seed: sum(values) / len(values) for seed, values in found.items()}
+
+    def repeated(self) -> list[str]:
+        """A note for each seed of several runs."""
+        counts = Counter(run.seed for run in self.runs if run.seed is not None)
+        return [
+            f"{self.name}: {n} runs of seed {seed} count as one, their mean"
+            for seed, n in counts.items()
+            if n > 1
+        ]
 
 
 @dataclass
@@ -65,6 +77,10 @@ class Comparison:
     """What differs, a value per group."""
     against: list[Versus]
     """Of each group behind the first."""
+
+    def lower(self, output: str) -> bool:
+        """Whether an output is to fall."""
+        return falls([run for group in self.groups for run in group.runs], output)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -108,7 +124,7 @@ class Comparison:
             yield ""
             yield f"{group.name} against {first}"
             for output, one in versus.pairs.items():
-                yield f"  {output}: {sentence(one, output)}"
+                yield f"  {output}: {sentence(one, self.lower(output))}"
             for seed, one_test in versus.tests:
                 yield f"  test predictions, seed {seed}: {verdict(one_test)}"
             yield from (f"  {note}" for note in versus.notes)
@@ -118,7 +134,7 @@ class Comparison:
                 yield f"  ... {len(versus.diff) - len(kept)} lines more (--diff)"
 
 
-def shown(values: dict[int, float]) -> str:
+def shown(values: dict[int | str, float]) -> str:
     """Mean, interval and count of a group's values."""
     if not values:
         return ""
@@ -126,11 +142,17 @@ def shown(values: dict[int, float]) -> str:
     return cell(mean) if math.isnan(half) else f"{mean:.5g} ± {half:.2g}"
 
 
-def sentence(one: Paired, output: str) -> str:
-    """A paired difference in words."""
+def falls(runs: Sequence[RunFolder], output: str) -> bool:
+    """Whether an output is to fall: as the runs' plan says, else by its name."""
+    said = {run.aim for run in runs if run.aim and run.aim[0] == output}
+    return said.pop()[1] if len(said) == 1 else lower_is_better(output)
+
+
+def sentence(one: Paired, lower: bool) -> str:
+    """A paired difference in words; lower: the output is to fall."""
     if one.count == 1:
         return f"{one.difference:+.4g} in one pair, which says nothing of other seeds"
-    better = one.difference < 0 if lower_is_better(output) else one.difference > 0
+    better = one.difference < 0 if lower else one.difference > 0
     told = "no difference is shown" if not one.p < 0.05 else "better" if better else "worse"
     return (
         f"{one.difference:+.4g} over {one.count} seeds, 95 % interval {one.low:+.4g} to {one.high:+.4g}, "
@@ -176,6 +198,7 @@ def compare_runs(
     asked: dict[Path, tuple[Any, Any] | str] = {}
     for group in groups[1:]:
         versus = Versus(pairs_of(group, groups[0], outputs), [], diff=difference(firsts[0], group.runs[0]))
+        versus.notes += [*groups[0].repeated(), *group.repeated()]
         if test:
             by_predictions(group, groups[0], versus, asked, device, progress)
         against.append(versus)
@@ -217,7 +240,11 @@ def outputs_of(groups: Sequence[Group], wanted: str) -> list[str]:
             raise NetspecError(f"no test of these runs has an output {wanted!r}{did_you_mean(wanted, names)}")
         return [wanted]
     common = [name for name in names if all(group.by_seed(name) for group in groups) and "[" not in name]
-    return sorted(common, key=lambda name: (name not in PREFERRED, common.index(name)))
+
+    def place(name: str) -> tuple[int, int]:
+        return (PREFERRED.index(name) if name in PREFERRED else len(PREFERRED)), common.index(name)
+
+    return sorted(common, key=place)
 
 
 def pairs_of(group: Group, first: Group, outputs: Sequence[str]) -> dict[str, Paired]:
@@ -225,7 +252,7 @@ def pairs_of(group: Group, first: Group, outputs: Sequence[str]) -> dict[str, Pa
     found = {}
     for output in outputs:
         a, b = group.by_seed(output), first.by_seed(output)
-        if both := sorted(a.keys() & b.keys()):
+        if both := sorted((seed for seed in a if seed in b), key=str):
             found[output] = paired([a[seed] for seed in both], [b[seed] for seed in both])
         elif len(a) == len(b) == 1:
             found[output] = paired(list(a.values()), list(b.values()))

@@ -83,11 +83,12 @@ def write_point(folder: Path, point: Mapping[str, Any], text: str | None) -> Non
     """Describe a run before it begins. Raises NetspecError where the folder holds another run of that name."""
     point = json.loads(json.dumps(point))
     known = read_json(folder / POINT)
+    free = {"set": "", "metric": None}  # may differ: of neither follows what is trained
     path = folder / RENDERED
     before = path.read_text(encoding="utf-8") if path.is_file() else None
     if known == point and before == text:
         return
-    if known is not None and {**known, "set": ""} != {**point, "set": ""}:
+    if known is not None and {**known, **free} != {**point, **free}:
         raise NetspecError(f"{folder}: is the run of another plan; give the sweep another folder (--out)")
     if before is not None and before != text:
         raise NetspecError(f"{path}: the template has changed since; give the sweep another folder (--out)")

@@ -365,7 +365,9 @@ class Reader:
                 f"metric: the name of a test output, or {{output:, net:, mode:}}, found {value!r}", "metric"
             )
         self.known(data, ("output", "net", "mode"), "metric")
-        default = "min" if "loss" in data["output"] else "max"
+        from netspec.run.stopping import lower_is_better
+
+        default = "min" if lower_is_better(data["output"]) else "max"
         mode = self.one_of(data.get("mode", default), ("max", "min"), "metric", "mode")
         return Metric(data["output"], self.number(data.get("net", 0), "metric", "net"), mode)
 

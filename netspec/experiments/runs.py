@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +16,7 @@ from netspec import schema
 from netspec.errors import NetspecError
 from netspec.experiments.ledger import POINT, RESULT
 from netspec.interchange.snapshot_files import iteration_of, states
-from netspec.run.folder import METRICS, parse_lines
+from netspec.run.folder import METRICS, is_number, parse_lines
 from netspec.schema.descriptors import is_repeated
 from netspec.schema.printer import format_float
 from netspec.schema.regular import read_regular
@@ -22,6 +24,8 @@ from netspec.schema.regular import read_regular
 FACTS, SOLVER, NET = "run.json", "solver.prototxt", "net.prototxt"
 SIGNS = (FACTS, METRICS, RESULT, POINT)
 """Files of which a run folder has one."""
+MOST_CONTENT = 1 << 28
+"""Bytes of a run's file that are read."""
 DONE, UNFINISHED = "done", "unfinished"
 NAMES = ("net", "train_net", "test_net", "snapshot_prefix")
 """Fields of a solver that say where files lie, and nothing of the run."""
@@ -60,7 +64,8 @@ class RunFolder:
     def lines(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl."""
         data = content(self.path / METRICS)
-        return parse_lines(data)[0] if data else []
+        lines = parse_lines(data)[0] if data else []
+        return [cleaned(line) for line in lines] if data and (b"\\u" in data or b"\xed" in data) else lines
 
     @cached_property
     def train(self) -> list[dict[str, Any]]:
@@ -103,6 +108,17 @@ class RunFolder:
         """Every field that the solver and its net have, as behind --set: base_lr, conv1.convolution_param.pad."""
         found = {name: value for name, value in flat(self.solver).items() if name.split("[")[0] not in NAMES}
         return found | flat_net(self.net)
+
+    @property
+    def aim(self) -> tuple[str, bool] | None:
+        """(output, whether it is to fall) as the plan of a sweep's run says; None where no plan does."""
+        own = self.point.get("metric")
+        if not isinstance(own, dict) or not isinstance(own.get("output"), str) or not own["output"]:
+            return None
+        if own.get("mode") not in ("min", "max"):
+            return None
+        lead = f"{own['net']}:" if isinstance(own.get("net"), int) and own["net"] else ""
+        return lead + own["output"], own["mode"] == "min"
 
     @property
     def values(self) -> dict[str, Any]:
@@ -150,20 +166,25 @@ class RunFolder:
         """The command that makes the run again."""
         seed = "" if self.seed is None else f" --seed {self.seed}"
         if self.point:
-            source, own = str(self.point.get("source", "")), self.point.get("settings")
+            source, own = word_of(self.point.get("source", "")), self.point.get("settings")
             if isinstance(own, dict) and own:
                 return f"netspec train {source}{flags(own)}{seed}"
             made = "again.prototxt"
             return f"netspec render {source}{flags(self.values)} -o {made} && netspec train {made}{seed}"
-        return f"netspec train {self.facts.get('file', SOLVER)}{flags(self.made)}{seed}"
+        return f"netspec train {word_of(self.facts.get('file', SOLVER))}{flags(self.made)}{seed}"
+
+
+def word_of(file: Any) -> str:
+    """A file as one word of a command, on one line and no option."""
+    text = " ".join(str(file).splitlines())
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def flags(settings: Mapping[str, Any]) -> str:
-    import shlex
-
     from netspec.run.settings import settable
 
-    return "".join(f" --set {shlex.quote(f'{name}={settable(value)}')}" for name, value in settings.items())
+    texts = (" ".join(f"{name}={settable(value)}".splitlines()) for name, value in settings.items())
+    return "".join(f" --set {shlex.quote(text)}" for text in texts)
 
 
 def find_runs(root: str | Path) -> Iterator[RunFolder]:
@@ -206,10 +227,18 @@ def outputs_of(line: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def content(path: Path) -> bytes | None:
-    """The bytes of a file; None where it is not there or is no regular file."""
+def is_own(path: Path, most: int) -> bool:
+    """Whether it is a file of at most so many bytes that lies in its folder: a link may lead to what is secret."""
     try:
-        return read_regular(path)
+        return path.resolve().is_relative_to(path.parent.resolve()) and path.stat().st_size <= most
+    except (OSError, RuntimeError):
+        return False
+
+
+def content(path: Path, most: int = MOST_CONTENT) -> bytes | None:
+    """The bytes of a file; None where it is not there, is no regular file of the folder, or has more than `most`."""
+    try:
+        return read_regular(path) if is_own(path, most) else None
     except (OSError, NetspecError):
         return None
 
@@ -217,10 +246,19 @@ def content(path: Path) -> bytes | None:
 def mapping(path: Path) -> dict[str, Any]:
     """A JSON object; an empty one where there is none."""
     try:
-        found = json.loads(content(path) or b"{}")
+        found = cleaned(json.loads(content(path) or b"{}"))
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def cleaned(value: Any) -> Any:
+    """Without halves of surrogate pairs, which no file and no database takes."""
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", value)
+    if isinstance(value, list):
+        return [cleaned(one) for one in value]
+    return {cleaned(k): cleaned(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def parsed(path: Path, kind: str) -> Any:
@@ -233,7 +271,7 @@ def parsed(path: Path, kind: str) -> Any:
 
 
 def number(value: Any) -> Any:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return value if is_number(value) else None
 
 
 def flat(message: Any, lead: str = "") -> dict[str, str]:

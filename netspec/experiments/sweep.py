@@ -163,7 +163,7 @@ class Sweep:
         point = {
             "run": run.id, "plan": plan.file, "stage": stage.name, "values": dict(run.values), "seed": run.seed,
             "settings": settings, "source": str(stage.source), "parent": run.parent.id if run.parent else "",
-            "set": " ".join(f"--set {name}={value}" for name, value in settings.items()),
+            "set": " ".join(f"--set {name}={value}" for name, value in settings.items()), "metric": asdict(plan.metric),
         }  # fmt: skip
         if text is not None:
             text.parse(str(folder / ledger.RENDERED))  # mistakes name the template's line

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,16 @@ ENOUGH = 10
 """Displays that rule `delta` of hyper_train.py waits for."""
 
 
+FALLING = ("loss", "error", "perplexity", "distance", "cost")
+"""In the names of outputs that are to fall."""
+FALLING_WORDS = {"rmse", "mse", "mae", "nll", "ece", "bits", "bpd"}
+"""The same, as a whole word of a name: `test_mse`, but not `piece`."""
+
+
 def lower_is_better(output: str) -> bool:
     """Whether a test output of this name is to fall."""
-    return any(word in output.lower() for word in ("loss", "error"))
+    name = output.lower()
+    return any(word in name for word in FALLING) or bool(FALLING_WORDS & set(re.split(r"[^a-z]+", name)))
 
 
 def value_of(outputs: Mapping[str, Any], name: str) -> float:

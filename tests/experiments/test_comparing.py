@@ -18,6 +18,7 @@ from netspec.errors import NetspecError
 from netspec.experiments.comparing import compare_runs
 from netspec.experiments.significance import mcnemar, paired, spread
 from netspec.run.confusion import confusion, predictions
+from netspec.run.stopping import lower_is_better
 from tests.experiments.folders import write_run
 from tests.run.test_recording import LINEAR
 
@@ -133,6 +134,56 @@ def test_seeds_that_only_one_has_do_not_count(two: Path) -> None:
     )
     assert found.against[0].pairs["accuracy"].count == 1
     assert "one pair" in "\n".join(found.lines())
+
+
+def with_outputs(run: Path, **outputs: float) -> Path:
+    line = {"kind": "test", "iteration": 20, "net": 0, "outputs": outputs}
+    (run / "metrics.jsonl").write_text(json.dumps(line))
+    return run
+
+
+def test_the_accuracy_comes_first(tmp_path: Path) -> None:
+    a = with_outputs(write_run(tmp_path / "a"), mine=1, loss=1, error=1, accuracy=1)
+    b = with_outputs(write_run(tmp_path / "b", base_lr=0.5), mine=1, loss=1, error=1, accuracy=1)
+    assert compare_runs([a, b], test=False).outputs == ["accuracy", "error", "loss", "mine"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["rmse", "test_mse", "MAE", "nll", "perplexity", "ece", "cost", "bits_per_dim", "distance", "l2_error"],
+)
+def test_names_of_what_is_to_fall(name: str) -> None:
+    assert lower_is_better(name)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "piece", "f1", "orbits", "mAP"])
+def test_names_of_what_is_to_grow(name: str) -> None:
+    assert not lower_is_better(name)
+
+
+@pytest.mark.parametrize(("mode", "word"), [("min", "worse"), ("max", "better")])
+def test_the_plan_says_what_is_better(mode: str, word: str, tmp_path: Path) -> None:
+    for k, rate in enumerate((0.1, 0.2)):
+        for seed in range(4):
+            values = {"base_lr": rate}
+            run = write_run(tmp_path / f"{k}_{seed}", base_lr=rate, seed=seed, values=values)
+            with_outputs(run, mine=k + seed / 100 + k * seed / 1000)
+            point = json.loads((run / "point.json").read_text())
+            point["metric"] = {"output": "mine", "net": 0, "mode": mode}
+            (run / "point.json").write_text(json.dumps(point))
+    found = compare_runs([tmp_path], test=False)
+    assert f": {word}" in "\n".join(found.lines())
+
+
+def test_equal_seeds_count_once_by_their_mean(tmp_path: Path) -> None:
+    for name, value, seed in (("a", 0.5, 0), ("b", 0.7, 0), ("c", 0.9, None)):
+        facts = {"seed": seed}
+        write_run(tmp_path / name, (value,), facts=facts)
+        write_run(tmp_path / f"{name}_", (value + 0.1,), facts=facts, base_lr=0.5)
+    found = compare_runs([tmp_path], output="accuracy", test=False)
+    assert found.groups[0].by_seed("accuracy") == {0: pytest.approx(0.6), "run 2": 0.9}
+    assert found.against[0].pairs["accuracy"].count == 2
+    assert "2 runs of seed 0 count as one, their mean" in "\n".join(found.lines())
 
 
 def test_without_weights_that_is_said(two: Path) -> None:
