@@ -245,7 +245,8 @@ def data_of(facts: dict[str, Any]) -> Iterator[Sequence[Any]]:
     for one in listed if isinstance(listed, list) else ():
         if isinstance(one, dict):
             files = one.get("files")
-            name = f"{one.get('name', '')} {one.get('split', '')}".strip() or ", ".join(map(str, files or ()))
+            listed_files = map(str, files) if isinstance(files, list) else ()
+            name = f"{one.get('name', '')} {one.get('split', '')}".strip() or ", ".join(listed_files)
             yield plain(one.get("layer")), plain(one.get("phase")), name, plain(one.get("sha256"))
 
 

@@ -17,21 +17,24 @@ from typing import Any
 import netspec
 from netspec.data.files.whole import write_whole
 from netspec.errors import DataError, NetspecError
-from netspec.experiments.comparing import Group, outputs_of
+from netspec.experiments.comparing import Group, falls, outputs_of
 from netspec.experiments.curves import Points, joined
 from netspec.experiments.inside import net_of
-from netspec.experiments.runs import RunFolder, content, differing, mapping, runs_in
+from netspec.experiments.runs import RunFolder, content, differing, is_own, mapping, runs_in
 from netspec.experiments.runs import outputs_of as named_outputs
 from netspec.interchange.snapshot_files import states
 from netspec.lab.plot import by_kind
 from netspec.lab.table import Table
 from netspec.run.confusion import confusion
-from netspec.run.stopping import BEST, lower_is_better
+from netspec.run.folder import is_number
+from netspec.run.stopping import BEST
 
 MOST_SETTINGS = 24
 """Settings that differ of which the table has a column."""
 MOST_PICTURE = 4 << 20
 """Bytes of a picture that is taken in."""
+MOST_FILE, MOST_FILES = 1 << 20, 50
+"""Bytes of a prototxt file that is taken in, and how many are."""
 MOST_TEXT = 1000
 """Letters of a fact that are shown."""
 OWN = ("loss.png",)
@@ -54,7 +57,8 @@ def report(
     """Write a report of runs, or of folders of runs such as a sweep's; gives its path.
 
     out: an .html file; by default report.html in the folder that is given, or in that of the first run's parent.
-    metric: the test output by which runs are ranked; by default the plan's, else the accuracy or loss that all have.
+    metric: the test output by which runs are ranked; by default the plan's, where the runs have one, else the accuracy,
+    error or loss that all have, else their first output. Whether it is to fall the plan says, else the output's name.
     test: run the test net of the run that is shown in detail, for its confusion matrix and histograms, where it keeps
     its weights. tell: told what the page lacks, and why.
     Raises NetspecError where a path means no run, or `out` is no .html file.
@@ -67,8 +71,8 @@ def report(
         raise NetspecError(f"{out}: a report is an .html file")
     if Path(out).is_dir():
         raise NetspecError(f"{out}: is a folder")
-    page = page_of(collect(runs, paths, metric, test, tell))
-    write_whole(Path(out), page.encode())
+    page = page_of(holdable(collect(runs, paths, metric, test, tell)))
+    write_whole(Path(out), page.encode("utf-8", "replace"))
     return Path(out)
 
 
@@ -138,19 +142,34 @@ def collect(
 
 
 def finite(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
+    """A number that the page can hold, else None."""
+    if not is_number(value) or value is None:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def holdable(value: Any) -> Any:
+    """Plain data with null for what JSON has no number for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [holdable(one) for one in value]
+    return {key: holdable(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 def metric_of(runs: Sequence[RunFolder], outputs: Sequence[str], wanted: str) -> tuple[str, bool]:
     """(the output by which runs are ranked, "" where there is none; whether it is to fall)."""
-    if not wanted and outputs:
+    said = {run.aim[0] for run in runs if run.aim}
+    if not wanted and len(said) == 1 and said <= set(outputs):
+        (wanted,) = said
+    elif not wanted and outputs:
         ranked = outputs_of([Group(run.name, [run]) for run in runs if run.last], "")
         wanted = next(iter(ranked or outputs))
     elif wanted and wanted not in outputs:
         raise NetspecError(
             f"no test of these runs has an output {wanted!r}; there are {', '.join(outputs) or 'none'}"
         )
-    return wanted, lower_is_better(wanted)
+    return wanted, falls(runs, wanted)
 
 
 def best_of(runs: Sequence[RunFolder], metric: str, lower: bool) -> int:
@@ -293,16 +312,25 @@ def detail(run: RunFolder, name: str, test: bool, note: Tell) -> dict[str, Any]:
     noted = run.facts.get("notes")
     told = [str(one)[:MOST_TEXT] for one in noted] if isinstance(noted, list) else []
     found: dict[str, Any] = {"name": name, "facts": facts, "notes": told}
+    specs = sorted(run.path.glob("*.prototxt"))
+    if foreign := [path.name for path in specs if not is_own(path, MOST_FILE)]:
+        note(f"no graph: {', '.join(foreign)}: links out of the run's folder, or too large")
+    else:
+        net_shown(run, test, note, found)
+    found["pictures"] = pictures(run.path)
+    texts = [path for path in specs if path.name not in foreign]
+    found["files"] = [[path.name, run.text(path.name)] for path in texts[:MOST_FILES]]
+    return found
+
+
+def net_shown(run: RunFolder, test: bool, note: Tell, found: dict[str, Any]) -> None:
+    """Take in the net, and with `test` the confusion matrices."""
     try:
         found["net"] = net_of(run, test, note)
     except (NetspecError, OSError) as error:
         note(f"no graph: {error}")
     if test:
         found["confusion"] = matrices(run, note)
-    found["pictures"] = pictures(run.path)
-    texts = sorted(run.path.glob("*.prototxt"))
-    found["files"] = [[path.name, run.text(path.name)] for path in texts]
-    return found
 
 
 def matrices(run: RunFolder, note: Tell) -> list[dict[str, Any]]:
@@ -322,8 +350,8 @@ def pictures(folder: Path) -> list[dict[str, str]]:
     """The folder's PNG pictures: samples, completions, and whatever else lies there."""
     found = []
     for path in sorted(folder.glob("*.png")):
-        data = content(path) if path.name not in OWN else None
-        if data and len(data) <= MOST_PICTURE and data.startswith(b"\x89PNG"):
+        data = content(path, MOST_PICTURE) if path.name not in OWN else None
+        if data and data.startswith(b"\x89PNG"):
             found.append({"name": path.stem.replace("_", " "), "data": base64.b64encode(data).decode()})
     return found
 

@@ -192,7 +192,7 @@ class Metrics:
         return damaged
 
 
-NUMBERS = ("lr", "loss", "seconds", "net")
+NUMBERS = ("lr", "loss", "seconds", "net", "gradient_norm")
 """Entries of a line that are numbers, or null for what is not finite."""
 
 
@@ -215,7 +215,7 @@ def is_sound(line: Any) -> bool:
     if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
         return False
     iteration = line.get("iteration")
-    if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
+    if not isinstance(iteration, int) or iteration < 0 or not is_number(iteration):
         return False
     if line["kind"] == "test" and not (isinstance(line.get("net"), int) and "outputs" in line):
         return False
@@ -231,8 +231,10 @@ def is_value(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """A number or null."""
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    """A number that a float can hold, or null."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= sys.float_info.max
+    return value is None or isinstance(value, float)
 
 
 def plain(value: Any) -> Any:

@@ -134,6 +134,8 @@ ODD: dict[str, Any] = {
     "a name of a list": {"name": [1]}, "versions of text": {"versions": "x"}, "resumed of text": {"resumed": "x"},
     "a seed of text": {"seed": "x"}, "parameters of a list": {"parameters": [1]}, "a device of a number": {"device": 1},
     "started of a list": {"started": [1]}, "huge numbers": {"seed": 10**400, "parameters": 10**400},
+    "half a pair": {"device": "\ud800"}, "no number": {"started": float("nan")},
+    "files of a number": {"data": [{"files": 3}]},
     "deep": {"notes": json.loads("[" * 500 + "]" * 500)},
 }  # fmt: skip
 
@@ -145,6 +147,21 @@ def test_odd_facts_of_a_run(kind: str, solver: Path, run: Path) -> None:
     (run / "run.json").write_text(json.dumps({**facts, **ODD[kind]}))
     assert "<script>alert" not in report(run).read_text()
     go_on(solver, run)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"kind": "test", "iteration": 3, "net": 0, "outputs": {"accuracy": 10**400}},
+        {"kind": "test", "iteration": 10**400, "net": 0, "outputs": {"accuracy": 1}},
+        {"kind": "test", "iteration": 3, "net": 0, "outputs": {"\ud800": 1}},
+        {"kind": "train", "iteration": 3, "gradient_norm": "x"},
+    ],
+)
+def test_odd_lines_of_metrics(line: dict[str, Any], tmp_path: Path) -> None:
+    with open(write_run(tmp_path / "root" / "a") / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+    report(tmp_path / "root" / "a")
 
 
 def test_names_in_a_report_are_no_markup(solver: Path, run: Path) -> None:

@@ -99,6 +99,34 @@ def test_a_second_path_is_never_the_output(tmp_path: Path) -> None:
         report([tmp_path / "empty"])
 
 
+def test_the_plans_metric_ranks(sweep: Path) -> None:
+    for run in sweep.glob("p_*"):
+        point = json.loads((run / "point.json").read_text())
+        (run / "point.json").write_text(json.dumps({**point, "metric": {"output": "loss", "mode": "max"}}))
+    data = data_of(report([sweep], test=False))
+    assert (data["metric"], data["lower"]) == ("loss", False)
+
+
+def test_links_and_large_files_stay_out(tmp_path: Path) -> None:
+    run, picture = write_run(tmp_path / "run"), b"\x89PNG secret"
+    (tmp_path / "secret").write_text("SECRET")
+    (tmp_path / "secret.png").write_bytes(picture)
+    (run / "x.prototxt").symlink_to(tmp_path / "secret")
+    (run / "x.png").symlink_to(tmp_path / "secret.png")
+    with open(run / "large.png", "wb") as file:
+        file.write(picture)
+        file.truncate(1 << 40)
+    (run / "small.png").write_bytes(picture)
+    page = report([run])
+    assert "SECRET" not in page.read_text()
+    assert [one["name"] for one in data_of(page)["detail"]["pictures"]] == ["small"]
+    (run / "x.prototxt").unlink()
+    (run / "run.json").unlink()
+    (tmp_path / "secret").write_text('{"device": "SECRET"}')
+    (run / "run.json").symlink_to(tmp_path / "secret")
+    assert "SECRET" not in report([run]).read_text()
+
+
 def test_peaks_are_kept_where_points_are_left_out() -> None:
     rng = random.Random(3)
     series = [[(i, rng.random()) for i in range(10_000)] for _ in range(3)]
@@ -274,6 +302,20 @@ def test_filter_sort_brush_and_keys(browser: Browser, sweep: Path) -> None:
             page.call("Input.dispatchMouseEvent", type=kind, button="left", buttons=1, clickCount=1, **at)
         page.wait(f"{rows}.length < 14")
         assert page.evaluate("document.querySelectorAll('#parallel .brush').length") == 1
+        sound(page, path)
+
+
+def test_scores_that_differ_by_a_last_digit(browser: Browser, tmp_path: Path) -> None:
+    """No step of an axis is too small to move on."""
+    for i, score in enumerate((0.9, math.nextafter(0.9, 1))):
+        write_run(tmp_path / "runs" / f"p_{i}", (score,), values={"keep": 0.5 + i / 4, "width": 2 + i})
+    path = report([tmp_path / "runs"])
+    with browser.page(1200, 900) as page:
+        opened(page, path)
+        assert page.evaluate("document.querySelectorAll('#pareto circle').length") == 2
+        for low, high in ((1, 1 + 2**-52), (1e300, 1.1e300), (-3.0, 7.0)):
+            count = page.evaluate(f"ticks({low!r}, {high!r}).length")
+            assert 0 <= count <= 12
         sound(page, path)
 
 

@@ -361,13 +361,14 @@ function ticks(low, high, log) {
   }
   const raw = (high - low) / 4 || 1, size = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].map((m) => m * size).find((s) => s >= raw), found = [];
-  for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step) found.push(+v.toPrecision(10));
+  const first = Math.ceil(low / step - 1e-9);
+  for (let n = 0; n < 12 && (first + n) * step <= high + step * 1e-9; n++) found.push(+((first + n) * step).toPrecision(10));
   return found;
 }
 function scaleOf(values, log) {
   const numbers = values.filter((v) => v != null && isFinite(v));
   let low = Math.min(...numbers), high = Math.max(...numbers);
-  if (low === high) { const pad = Math.abs(low) * .05 || 1; low -= pad; high += pad; log = log && low > 0; }
+  if (high - low <= 1e-12 * Math.max(Math.abs(low), Math.abs(high))) { const pad = Math.abs(low) * .05 || 1; low -= pad; high += pad; log = log && low > 0; }
   const f = log ? Math.log : (v) => v;
   return { low, high, log, share: (v) => (f(v) - f(low)) / (f(high) - f(low)) };
 }
