@@ -36,18 +36,21 @@ def runs(
 ) -> None:
     """List runs, from an index that is made from their folders (index.sqlite beside them)."""
     from netspec.experiments.index import Index
-    from netspec.experiments.listing import Listing, listing, table
+    from netspec.experiments.listing import Listing, listing, table, unique
 
     with Index(folder, rebuild) as index:
         if sql:
             columns, found = index.ask(sql)
+            columns = unique(columns)
             shown = Listing([dict(zip(columns, row, strict=True)) for row in found], columns)
         else:
             shown = listing(index, filters or (), sort)
     if as_json:
         hidden = ("stamp", "id") if not sql else ()
         for row in shown.rows:
-            print(json.dumps({name: value for name, value in row.items() if name not in hidden}))
+            print(
+                json.dumps({name: value for name, value in row.items() if name not in hidden}, default=repr)
+            )
     elif as_csv:
         print(shown.csv(), end="")
     else:

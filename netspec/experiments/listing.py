@@ -54,12 +54,14 @@ def listing(index: Index, filters: Sequence[str] = (), sort: str = "") -> Listin
     values: dict[str, set[str]] = {}
     hidden: dict[str, dict[int, str]] = {}
     for run, name, value in index.ask("select run, output, value from last")[1]:
-        by_id[run][name] = value
-        outputs[name] = None
+        shown = f"output.{name}" if name in names else name
+        by_id[run][shown] = value
+        outputs[shown] = None
     for run, name, value, kind in index.ask("select run, name, value, kind from settings")[1]:
         if kind == "value":
-            by_id[run][name] = value
-            values.setdefault(name, set()).add(value)
+            shown = f"value.{name}" if name in names or name in outputs else name
+            by_id[run][shown] = value
+            values.setdefault(shown, set()).add(value)
         else:
             hidden.setdefault(name, {})[run] = value
 
@@ -91,6 +93,18 @@ def listing(index: Index, filters: Sequence[str] = (), sort: str = "") -> Listin
     differing = [name for name in values if len({row[name] for row in rows if name in row}) > 1]
     used = [name for name in outputs if any(row.get(name) is not None for row in rows)]
     return Listing(rows, list(dict.fromkeys(["path", *FACTS, *differing, *used, *asked])))
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Names of columns, those that are there already counted: x, x:2."""
+    found: list[str] = []
+    for name in names:
+        counted, n = name, 1
+        while counted in found:
+            n += 1
+            counted = f"{name}:{n}"
+        found.append(counted)
+    return found
 
 
 def passes(found: Any, sign: str, value: str) -> bool:

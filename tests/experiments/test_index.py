@@ -187,6 +187,34 @@ def test_what_makes_a_run_again(root: Path) -> None:
     )
 
 
+def test_the_command_is_quoted(tmp_path: Path) -> None:
+    odd = "a b; $(touch x)\n.prototxt"
+    run = RunFolder(write_run(tmp_path / "a", facts={"file": odd, "settings": {"display": "1\n2"}}))
+    assert run.again == "netspec train 'a b; $(touch x) .prototxt' --set 'display=1 2' --seed 1"
+    run = RunFolder(write_run(tmp_path / "b", facts={"file": "-x"}))
+    assert run.again.startswith("netspec train ./-x --set")
+    made = write_run(tmp_path / "c", values={"k": 1})
+    (made / "point.json").write_text(json.dumps({"values": {"k": 1}, "source": "x;y"}))
+    assert RunFolder(made).again.startswith("netspec render 'x;y' --set k=1 -o")
+
+
+def test_columns_of_one_name_and_blobs(root: Path) -> None:
+    def call(*words: str) -> str:
+        result = CliRunner().invoke(app, ["runs", *words, "--in", str(root)], catch_exceptions=False)
+        return result.output
+
+    assert call("--sql", "select 1 as x, 2 as x").split() == ["x", "x:2", "1", "2"]
+    assert json.loads(call("--json", "--sql", "select x'00ff' as x")) == {"x": "b'\\x00\\xff'"}
+
+
+def test_an_output_is_no_column_of_the_run(root: Path) -> None:
+    line = {"kind": "test", "iteration": 20, "net": 0, "outputs": {"path": 3.0, "id": 1.0, "status": 2.0}}
+    (root / "a" / "metrics.jsonl").write_text(json.dumps(line))
+    with Index(root) as index:
+        (row,) = listing(index, ["output.path=3"]).rows
+        assert (row["path"], row["status"], row["output.status"]) == ("a", "done", 2.0)
+
+
 def test_settings_that_differ(root: Path) -> None:
     write_run(root / "wide", outputs=8)
     runs = {run.name: run for run in find_runs(root)}
