@@ -313,9 +313,7 @@ def test_scores_that_differ_by_a_last_digit(browser: Browser, tmp_path: Path) ->
     with browser.page(1200, 900) as page:
         opened(page, path)
         assert page.evaluate("document.querySelectorAll('#pareto circle').length") == 2
-        for low, high in ((1, 1 + 2**-52), (1e300, 1.1e300), (-3.0, 7.0)):
-            count = page.evaluate(f"ticks({low!r}, {high!r}).length")
-            assert 0 <= count <= 12
+        assert 2 <= page.evaluate("document.querySelectorAll('#pareto .gridline').length") <= 24
         sound(page, path)
 
 
