@@ -37,7 +37,7 @@ def train(
     device: Device = None,
     seed: Seed = None,
     iterations: Annotated[
-        int | None, typer.Option("--iterations", "-n", help="In place of max_iter.")
+        int | None, typer.Option("--iterations", "-n", min=1, help="In place of max_iter.")
     ] = None,
     settings: Annotated[
         list[str] | None,

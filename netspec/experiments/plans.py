@@ -147,6 +147,8 @@ def read_plan(
     Raises SpecError with the place of the mistake.
     """
     file = Path(path)
+    if file.suffix in (".prototmp", ".prototxt"):
+        raise SpecError(f"{file}: is a template or a spec; a plan is .yaml or .json, and names its template")
     text = load_text(file)
     data = read_mapping(file, text)
     reader = Reader(file, data, Places(text, str(file)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from netspec.data.sources.table import TableSource
+from netspec.errors import DataError
 from netspec.experiments.beginning import whole_batches
 from netspec.experiments.tables import Arrangement, arrange_table
 from netspec.run import experiment
@@ -17,6 +18,12 @@ from netspec.run import experiment
 def test_batches_count_nothing_twice(examples: int) -> None:
     size, number = whole_batches(examples)
     assert size * number == examples
+
+
+def test_a_table_of_a_header_alone_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n")
+    with pytest.raises(DataError, match=r"t.csv: the table has no rows"):
+        arrange_table(Arrangement(str(tmp_path / "t.csv")), tmp_path / "t.prototxt")
 
 
 def test_a_table_is_tested_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,12 @@ def test_render_with_the_values_of_a_plan(tmp_path: Path, capsys: pytest.Capture
         )
 
 
+def test_a_template_in_place_of_a_plan(tmp_path: Path) -> None:
+    (tmp_path / "t.prototmp").write_text('name: "{{ x }}"')
+    with pytest.raises(SpecError, match="is a template or a spec; a plan is .yaml or .json"):
+        read_plan(tmp_path / "t.prototmp")
+
+
 @pytest.mark.parametrize(
     "path", sorted((Path(__file__).parents[2] / "nets" / "plans").glob("*.yaml")), ids=lambda p: p.stem
 )

@@ -78,6 +78,8 @@ def _described(key: bytes, path: Path, stamp: tuple[int, int] | None) -> Layout:
     chosen = None
     if split.cuts:
         total, labels = labels_of(rows, p.target)
+        if not total:
+            raise DataError(f"{rows.path}: the table has no rows")
         kept = np.zeros(total, bool)
         kept[split.rows(total, labels, TRAIN)] = True
         chosen = lambda begin, end: kept[begin:end]  # noqa: E731
