@@ -103,7 +103,7 @@ def test_render_with_the_values_of_a_plan(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_template_in_place_of_a_plan(tmp_path: Path) -> None:
     (tmp_path / "t.prototmp").write_text('name: "{{ x }}"')
-    with pytest.raises(SpecError, match="is a template or a spec; a plan is .yaml or .json"):
+    with pytest.raises(SpecError, match=r"is a template or a spec; a plan is \.yaml or \.json"):
         read_plan(tmp_path / "t.prototmp")
 
 
