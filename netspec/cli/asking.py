@@ -388,7 +388,7 @@ def missing(
         typer.Option(
             metavar="NAME,...",
             help="Of nets over tables: rmse, mae, category, accuracy, ece; default all. Beside scikit-learn's mean, "
-            "KNNImputer, IterativeImputer and HistGradientBoosting.",
+            "KNNImputer and IterativeImputer, and gradient boosting.",
         ),
     ] = "",
     baselines: Annotated[

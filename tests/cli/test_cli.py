@@ -294,7 +294,7 @@ def test_a_full_disk_ends_in_a_line(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert capsys.readouterr().err.endswith("solver.prototxt: No space left on device\n")
+    assert capsys.readouterr().err.endswith("solver.prototxt: No space left on device [NS004]\n")
 
 
 def test_convert_and_compare(tmp_path: Path) -> None:
