@@ -345,7 +345,12 @@ def table() -> dict[Callable[..., Any], Callable[..., Any]]:
         whole = op.Add(op.Add(main, number(math.log(2 * math.pi) / 2)), op.Mul(inverse, tail))
         return op.Sub(whole, op.Log(factors))
 
+    def hypot(x: Any, y: Any) -> Any:
+        return op.Sqrt(op.Add(op.Mul(x, x), op.Mul(y, y)))
+
     found: dict[Callable[..., Any], Callable[..., Any]] = {
+        torch.ops.aten.hypot.default: hypot,
+        torch.ops.prims.hypot.default: hypot,
         torch.ops.aten.lgamma.default: lgamma,
         torch.ops.prims.lgamma.default: lgamma,
         torch.ops.aten.log_sigmoid.default: log_sigmoid,

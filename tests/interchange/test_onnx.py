@@ -45,6 +45,11 @@ WORDLESS = {
 }
 """Cases that ONNX has no operator for, with ours that lacks one."""
 
+RUNTIME_LACKS = {
+    "compact_bilinear_places": "its inverse DFT along a plane's channels differs from the reference's"
+}
+"""Cases that onnxruntime computes otherwise than onnx's own reference, which agrees with the net."""
+
 REFERENCE_LACKS = {
     "deconvolution_group_dilated": "its ConvTranspose fails with groups and dilations at once",
     "pooling_max_mask": "its MaxPool counts indices in the padded image",
@@ -194,8 +199,9 @@ def test_common_layers() -> None:
 @pytest.mark.parametrize("name", [name for name in FAMILIES if family(name)])
 def test_layers(name: str) -> None:
     exported = export([case for case in family(name) if case.name not in REFERENCE_LACKS])
-    for evaluator in ("onnxruntime", "reference"):
-        assert failures(exported, evaluator) == []
+    assert failures(exported, "reference") == []
+    wrong = failures(exported, "onnxruntime")
+    assert [one for one in wrong if one.partition(":")[0] not in RUNTIME_LACKS] == []
 
 
 @pytest.mark.slow
