@@ -60,7 +60,7 @@ FLAGS = {
     ),
     "mean": "gray root size split",
     "features": "backend batches blob device seed stage weights",
-    "convert": "allow-python dynamic-batch net shape weights",
+    "convert": "allow-python dynamic-batch fork net shape weights",
     "compare": "blobs device diff json no-test output test tolerance weights-a weights-b",
     "caffe": "",
     "fmt": "check diff",
