@@ -148,7 +148,8 @@ def report(out: Path, results: Results) -> Path:
         "its hidden units begin anew in each pass). The other rows are those of [fig4.md](fig4.md), all 10,000 test "
         "images and a LeNet of 10,000 iterations, under the same masks.",
         both.markdown(),
-        "Best in each setting, and what the intervals do not tell from it:",
+        f"Highest in each setting, though the rows are of {results.settings['images']} and of 10,000 images and of two "
+        "LeNets, and what the intervals do not tell from it:",
         best(both),
     ]
     facts = {**results.settings, **circumstances()}
