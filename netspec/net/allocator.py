@@ -20,9 +20,9 @@ def keep_freed_memory() -> bool:
 
     By default glibc asks the kernel for each large block anew and gives it back when it is freed, so that every batch
     of every layer has its pages cleared again: some 8,000 page faults a pass of ht_cac_mnist, a quarter of the
-    processor time of its forward pass (docs/results/page_faults.json, `python -m tools.bench.page_faults`). Done once a process, by trainings, the
-    laboratory and models that are loaded. Nothing is changed where the C library is another one, or where the
-    environment already says something about malloc (MALLOC_*, GLIBC_TUNABLES, LD_PRELOAD).
+    processor time of its forward pass (docs/results/page_faults.json, `python -m tools.bench.page_faults`). Done once
+    a process, by trainings, the laboratory and models that are loaded. Nothing is changed where the C library is
+    another one, or where the environment already says something about malloc (MALLOC_*, GLIBC_TUNABLES, LD_PRELOAD).
     """
     said = any(name.startswith("MALLOC_") for name in os.environ)
     if said or any(name in os.environ for name in ("GLIBC_TUNABLES", "LD_PRELOAD")):

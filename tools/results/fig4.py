@@ -23,7 +23,6 @@ from netspec.schema.read import read_net
 from netspec.schema.spec import TEST
 from tools.results.reproduction import Results, page, parser
 
-
 UNMEASURED = (
     "Not measured here: a convolutional net that sees the mask as a channel of its input. Until it is, no row can be "
     "called the best of all methods."
