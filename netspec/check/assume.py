@@ -59,7 +59,7 @@ Size = tuple[int, int, int]
 
 def sizes(graph: Graph) -> tuple[Size, ...]:
     """Image shapes to try: those that layers mention (what an Upsample or Interp restores), then the usual ones."""
-    found = []
+    mentioned = []
     for step in graph.steps:
         up, interp = step.layer.message.upsample_param, step.layer.message.interp_param
         crop = step.layer.message.augmentation_param
@@ -67,8 +67,8 @@ def sizes(graph: Graph) -> tuple[Size, ...]:
             (up.upsample_h, up.upsample_w), (interp.height, interp.width), (crop.crop_height, crop.crop_width)
         ):  # fmt: skip
             if height and width:
-                found.append((3, height, width))
-    return (*sorted(set(found), reverse=True)[:3], *SIZES)
+                mentioned.append((3, height, width))
+    return (*sorted(set(mentioned), reverse=True)[:3], *SIZES)
 
 
 def input_shapes(
@@ -123,8 +123,8 @@ class _Search:
             for slot, shape in zip(step.writes, likely or (), strict=False):
                 self.given.setdefault(slot, shape)
         for _ in wanted:
-            found = self.walk()
-            new = {slot: found[slot].shape for slot in wanted if slot in found and slot not in self.given}
+            walked = self.walk()
+            new = {slot: walked[slot].shape for slot in wanted if slot in walked and slot not in self.given}
             if not new:
                 break
             self.given |= new

@@ -40,8 +40,8 @@ class Field:
     @property
     def paths(self) -> list[str]:
         """How it is reached from a layer, a solver or a net: convolution_param.pad."""
-        found = [f"{lead}{self.field.name}" for lead in leads(self.owner)]
-        return sorted(found, key=lambda path: path != self.asked)
+        written = [f"{lead}{self.field.name}" for lead in leads(self.owner)]
+        return sorted(written, key=lambda path: path != self.asked)
 
     @property
     def layers(self) -> list[str]:
@@ -134,17 +134,17 @@ def document(path: Any) -> Any:
 
 def first_use(path: Any, owner: str, name: str) -> str:
     """`file:line: field: value` of the first use in a file; "" where it has none."""
-    found = document(path)
-    if found is None or name not in found.text:
+    text = document(path)
+    if text is None or name not in text.text:
         return ""
-    waiting: list[tuple[Any, tuple[str | int, ...]]] = [(found.message, ())]
+    waiting: list[tuple[Any, tuple[str | int, ...]]] = [(text.message, ())]
     while waiting:
         message, at = waiting.pop(0)
         for field, value in message.ListFields():
             values = list(value) if is_repeated(field) else [value]
             if message.DESCRIPTOR.name == owner and field.name == name:
-                place = found.at(*at, name, *((0,) if is_repeated(field) else ()))
-                line = found.text.splitlines()[place.line - 1].strip()
+                place = text.at(*at, name, *((0,) if is_repeated(field) else ()))
+                line = text.text.splitlines()[place.line - 1].strip()
                 return f"{line}   ({path.name}:{place.line})"
             if field.message_type is not None:
                 steps = [(field.name, i) if is_repeated(field) else (field.name,) for i in range(len(values))]
@@ -157,14 +157,14 @@ def leads(owner: str) -> tuple[str, ...]:
     """How a message is reached: "" for the roots, "convolution_param." and so on; shortest first."""
     if owner in ROOTS:
         return ("",)
-    found: list[str] = []
+    paths: list[str] = []
     for name in schema.message_names():
         if name in OLD or name == owner:
             continue
         for field in schema.descriptor(name).fields:
             if field.message_type is not None and field.message_type.name == owner:
-                found += [f"{lead}{field.name}." for lead in shallow(name)]
-    return tuple(sorted(dict.fromkeys(found), key=lambda lead: (lead.count("."), lead)))
+                paths += [f"{lead}{field.name}." for lead in shallow(name)]
+    return tuple(sorted(dict.fromkeys(paths), key=lambda lead: (lead.count("."), lead)))
 
 
 def shallow(owner: str) -> tuple[str, ...]:
@@ -228,13 +228,13 @@ def member(message: Any, name: str, asked: str) -> Any:
 
 def named(name: str) -> list[Field]:
     """Fields of a name in all messages, those of solvers, layers and nets first."""
-    found = everywhere(name)
-    if not found:
+    fields = everywhere(name)
+    if not fields:
         names = {field.name for owner in owners() for field in schema.descriptor(owner).fields}
         raise unknown(
             name, name, [*names, *registry, *schema.message_names()], "no field, layer type or message"
         )
-    return found
+    return fields
 
 
 def owners() -> list[str]:
@@ -260,17 +260,17 @@ def explain(name: str) -> Iterator[str]:
     elif name in schema.message_names():
         yield from of_message(name)
     else:
-        found = find(name)
-        if len(found) <= 3:
-            for one in found:
+        fields = find(name)
+        if len(fields) <= 3:
+            for one in fields:
                 yield from one.lines()
             return
-        yield f"{name} is a field of {len(found)} messages:"
-        for one in found:
+        yield f"{name} is a field of {len(fields)} messages:"
+        for one in fields:
             meaning = " ".join(schema.describe(one.owner, one.field.name).split())
             path = (one.paths or [one.key])[0]
             yield f"  {path}: {one.type}{f', default {one.default}' if one.default else ''}. {meaning}"
-        yield f"one of them: netspec field {(found[0].paths or [found[0].key])[0]}"
+        yield f"one of them: netspec field {(fields[0].paths or [fields[0].key])[0]}"
 
 
 def of_type(name: str, kind: type[Layer]) -> Iterator[str]:

@@ -119,30 +119,30 @@ def follow(
 ) -> None:
     """Check the net file, or the solver of the pretraining, that a solver names."""
     kind = "solver" if field_path == ("pretraining",) else "net"
-    found, place = find_file(path, document.file), document.at(*field_path)
+    file, place = find_file(path, document.file), document.at(*field_path)
     template = Path(document.file).with_name(Path(path).name).with_suffix(".prototmp")
-    if found is None and kind == "net" and template.is_file():
+    if file is None and kind == "net" and template.is_file():
         text = f"net file {path!r} is not here; netspec render makes it from the template {template.name} beside it"
         report.warnings.append(Problem(text, place))
         report.needs.append(path)
         return
-    if found is None:
+    if file is None:
         report.problems.append(
             Problem(f"{kind} file {path!r} is not here{near_file(path, document.file)}", place)
         )
         report.needs.append(path)
         return
     above = (*wanted.above, Path(document.file).resolve())
-    if kind == "solver" and found.resolve() in above:
+    if kind == "solver" and file.resolve() in above:
         report.problems.append(Problem(f"solver file {path!r} leads back to itself", place))
         return
-    if kind == "net" and is_solver(found):
+    if kind == "net" and is_solver(file):
         report.problems.append(Problem(f"net file {path!r} is a solver", place))
         return
     # A run's weights need not be those of the run before it.
     weights = None if kind == "solver" else wanted.weights
     states = () if kind == "solver" else states_of(document.message, *field_path)
-    inner = check_file(found, replace(wanted, weights=weights, above=above, states=states))
+    inner = check_file(file, replace(wanted, weights=weights, above=above, states=states))
     report.dialects = list(dict.fromkeys((*report.dialects, *inner.dialects)))
     report.problems += inner.problems
     report.warnings += inner.warnings
@@ -170,13 +170,13 @@ def states_of(solver: Any, name: str | int, index: str | int = 0) -> tuple[State
         [(TEST, tuple(s.stage)) for s in solver.test_state],
     )
     first = int(index) + (inner if name == "test_net" else 0)
-    found = {
+    states = {
         "train_net": [train],
         "train_net_param": [train],
         "net": [train, *tests[inner + named :]],
         "net_param": [train, *tests[inner + named :]],
     }.get(str(name), tests[first : first + 1])
-    return tuple(dict.fromkeys(state for state in found if state[1]))
+    return tuple(dict.fromkeys(state for state in states if state[1]))
 
 
 def is_solver(path: Path) -> bool:

@@ -109,7 +109,7 @@ def lasting(graph: Graph, tried: Sequence[tuple[Mapping[str, Shape], SpecError]]
     if all(shapes == tried[0][0] for shapes, _ in tried):
         return list(first)
     texts = [{str(problem) for problem in error.problems} for _, error in tried]
-    same = [problem for problem in first if all(str(problem) in found for found in texts)]
+    same = [problem for problem in first if all(str(problem) in listed for listed in texts)]
     places = {problem.position for problem in first if problem not in same}
     unlike = [step for step in graph.steps if step.kind.alike and is_at(step, places)]
     walks = [walked(graph, shapes) for shapes, _ in tried] if unlike else []
@@ -158,14 +158,14 @@ def own_faults(
     if not faulty:
         return []
     walks = [walked(graph, shapes) for shapes, _ in tried]
-    found = []
+    faults = []
     for step, problem in faulty:
         shapes = {walk[step.reads[0]] for walk in walks}
         if None in shapes or len({len(shape) for shape in shapes}) > 1:
             continue
         if all(fails(graph, step, shape) for shape in varied(shapes, step)):
-            found.append(problem)
-    return found
+            faults.append(problem)
+    return faults
 
 
 def is_within(step: Step, problem: Problem) -> bool:
@@ -175,14 +175,14 @@ def is_within(step: Step, problem: Problem) -> bool:
 
 def numbers(message: Any) -> set[int]:
     """The positive whole numbers that a layer's fields hold."""
-    found: set[int] = set()
+    whole: set[int] = set()
     for known, value in message.ListFields():
         for one in value if is_repeated(known) else [value]:
             if known.message_type is not None:
-                found |= numbers(one)
+                whole |= numbers(one)
             elif isinstance(one, int) and 0 < one < LARGEST:
-                found |= {one, 2 * one}
-    return found
+                whole |= {one, 2 * one}
+    return whole
 
 
 def varied(shapes: Collection[Shape], step: Step) -> Iterator[Shape]:
@@ -235,13 +235,13 @@ def walked(graph: Graph, given: Mapping[str, Shape]) -> list[Any]:
 
 def differs(step: Step, walks: Sequence[Sequence[Any]]) -> bool:
     """Whether two bottoms have different sizes along an axis, the same ones in every walk."""
-    found = [[walk[slot] for slot in step.reads] for walk in walks]
-    if any(shape is None for shapes in found for shape in shapes):
+    shapes_per_walk = [[walk[slot] for slot in step.reads] for walk in walks]
+    if any(shape is None for shapes in shapes_per_walk for shape in shapes):
         return False
-    if any(len({len(shape) for shape in shapes}) > 1 for shapes in found):
+    if any(len({len(shape) for shape in shapes}) > 1 for shapes in shapes_per_walk):
         return False
-    for axis in range(len(found[0][0])):
-        along = {tuple(shape[axis] for shape in shapes) for shapes in found}
+    for axis in range(len(shapes_per_walk[0][0])):
+        along = {tuple(shape[axis] for shape in shapes) for shapes in shapes_per_walk}
         if len(along) == 1 and len(set(next(iter(along)))) > 1:
             return True
     return False

@@ -70,37 +70,37 @@ class Report:
             lines.append(f"  old syntax, upgraded on reading: {', '.join(self.legacy)}")
         if self.dialects not in ([], ["BVLC"]):
             lines.append(f"  for the Caffe of {', '.join(self.dialects)}")
-        for phase, found in self.phases.items():
+        for phase, facts in self.phases.items():
             size = (
-                "parameters unknown" if found["parameters"] is None else f"{found['parameters']:,} parameters"
+                "parameters unknown" if facts["parameters"] is None else f"{facts['parameters']:,} parameters"
             )
-            if found["parameters"] is None and not found["inputs"]:
+            if facts["parameters"] is None and not facts["inputs"]:
                 size = "shapes unknown"
-            lines.append(f"  {phase}: {found['layers']} layers, {size}")
-            if found["parameters"] is None and found["assumed"]:
-                name, shape = next(iter(found["assumed"].items()))
+            lines.append(f"  {phase}: {facts['layers']} layers, {size}")
+            if facts["parameters"] is None and facts["assumed"]:
+                name, shape = next(iter(facts["assumed"].items()))
                 lines.append(f"    say the shape of the data: --shape {name}={','.join(map(str, shape))}")
-            for name, shape in found["assumed"].items():
+            for name, shape in facts["assumed"].items():
                 lines.append(f"    assumed {name} {tuple(shape)}, as its source is not here")
-            if "weights" in found:
-                blobs = found["weights"]
+            if "weights" in facts:
+                blobs = facts["weights"]
                 lines.append(
                     f"    weights: {blobs['taken']} blobs fit, {len(blobs['missing'])} of the net's not there, "
                     f"{len(blobs['unused'])} of no layer here"
                 )
-            if "run" in found:
-                lines.append(f"    ran {found['run']}")
+            if "run" in facts:
+                lines.append(f"    ran {facts['run']}")
         lines += [f"  problem: {problem.with_code()}" for problem in self.problems]
         lines += [f"  warning: {warning.with_code()}" for warning in self.warnings]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for `--json`."""
-        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        found["ok"], found["status"] = self.ok, self.status
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain["ok"], plain["status"] = self.ok, self.status
         for name in ("problems", "warnings"):
-            found[name] = [problem_json(problem) for problem in found[name]]
-        return found
+            plain[name] = [problem_json(problem) for problem in plain[name]]
+        return plain
 
 
 def problem_json(problem: Problem) -> dict[str, Any]:

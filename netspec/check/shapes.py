@@ -93,18 +93,18 @@ def shaped(
             raise
     tried: list[tuple[dict[str, Shape], SpecError]] = []
     for size in chain(guesses.sizes(graph, steps), whole_sizes(graph, steps)):
-        found = assume.input_shapes(graph, steps, size, given=given)
-        if any(found == other for other, _ in tried):
+        assumed = assume.input_shapes(graph, steps, size, given=given)
+        if any(assumed == other for other, _ in tried):
             continue
         try:
-            net = build(graph, device="meta", input_shapes={**given, **found}, unknown=[])
+            net = build(graph, device="meta", input_shapes={**given, **assumed}, unknown=[])
         except SpecError as error:
             if all(problem.position in known for problem in error.problems):
-                return None, found, False
-            tried.append((found, error))
+                return None, assumed, False
+            tried.append((assumed, error))
             continue
-        return net, found, guesses.is_told(graph, steps, found, net, given)
-    if lasting := guesses.lasting(graph, [({**given, **found}, error) for found, error in tried]):
+        return net, assumed, guesses.is_told(graph, steps, assumed, net, given)
+    if lasting := guesses.lasting(graph, [({**given, **assumed}, error) for assumed, error in tried]):
         raise SpecError(lasting)
     for problem in tried[0][1].problems if tried else ():
         text = f"with assumed shapes of its missing data: {problem.message}; say the right one: {offered(graph, steps)}"
@@ -197,8 +197,8 @@ def has_source(step: Step) -> bool:
     fields = step.layer.message.ListFields()
     if any(field.name == "dataset_param" for field, _ in fields):
         return True
-    found = [value for field, value in fields if field.name.endswith("data_param")]
-    return bool(found) and all(getattr(value, "source", True) for value in found)
+    params = [value for field, value in fields if field.name.endswith("data_param")]
+    return bool(params) and all(getattr(value, "source", True) for value in params)
 
 
 def source_of(step: Step) -> str:

@@ -31,24 +31,24 @@ def check_net(
         report.problems.append(Problem("the net has no layers", document.at(*path)))
         return
     report.stages = list(dict.fromkeys((*report.stages, *stages_of(root))))
-    found: dict[State, list[Problem]] = {}
+    per_state: dict[State, list[Problem]] = {}
     for phase in phases_of(root):
-        check_state(document, report, wanted, path, message, (phase, ()), found)
-    if found and not all(state[0] in report.phases for state in found):
+        check_state(document, report, wanted, path, message, (phase, ()), per_state)
+    if per_state and not all(state[0] in report.phases for state in per_state):
         for stage in stages_of(root):
             for phase in PHASES:
-                check_state(document, report, wanted, path, message, (phase, (stage,)), found)
-        check_combinations(document, report, wanted, path, message, found)
+                check_state(document, report, wanted, path, message, (phase, (stage,)), per_state)
+        check_combinations(document, report, wanted, path, message, per_state)
     asked: dict[State, list[Problem]] = {}
     for state in wanted.states:
         if " ".join((state[0], *state[1])) not in report.phases:
             check_state(document, report, wanted, path, message, state, asked)
     report.problems += dict.fromkeys(problem for problems in asked.values() for problem in problems)
     tops = {top for layer in root.layer for top in layer.top}
-    partial = {state: all(made_elsewhere(p, tops) for p in problems) for state, problems in found.items()}
+    partial = {state: all(made_elsewhere(p, tops) for p in problems) for state, problems in per_state.items()}
     whole = bool(report.phases) or not all(partial.values())
-    alone = bool(report.phases) and bool(found)
-    for state, problems in found.items():
+    alone = bool(report.phases) and bool(per_state)
+    for state, problems in per_state.items():
         if partial[state] and whole:
             text = f"is not for {in_words(state)}, where {problems[0].message}"
             report.warnings.append(Problem(text, problems[0].position))
@@ -57,10 +57,10 @@ def check_net(
         for problem in problems:
             # What only this state lacks matters less than what is wrong with the net.
             elsewhere = made_elsewhere(problem, tops) and any(
-                problem not in other for other in found.values()
+                problem not in other for other in per_state.values()
             )
             if str(problem) not in known and not (whole and elsewhere):
-                here = alone and not any(problem in other for key, other in found.items() if key != state)
+                here = alone and not any(problem in other for key, other in per_state.items() if key != state)
                 text = f"in {in_words(state)}: {problem.message}" if here else problem.message
                 report.problems.append(Problem(text, problem.position))
 
@@ -81,7 +81,7 @@ def check_combinations(
     wanted: Wanted,
     path: tuple[str | int, ...],
     message: Any,
-    found: dict[State, list[Problem]],
+    per_state: dict[State, list[Problem]],
 ) -> None:
     """For each phase that has no state yet in which it is whole: the smallest set of stages that makes it so."""
     names = stages_of(document.message if message is None else message)
@@ -91,7 +91,7 @@ def check_combinations(
         if any(key.split()[0] == phase for key in report.phases) or len(names) < 2:
             continue
         for chosen in (sets or [tuple(names)])[:COMBINATIONS]:
-            tried = {state: problems for state, problems in found.items() if state[0] == phase}
+            tried = {state: problems for state, problems in per_state.items() if state[0] == phase}
             check_state(document, report, wanted, path, message, (phase, chosen), tried)
             if " ".join((phase, *chosen)) in report.phases:
                 break
@@ -109,14 +109,14 @@ def check_state(
     path: tuple[str | int, ...],
     message: Any,
     state: State,
-    found: dict[State, list[Problem]],
+    per_state: dict[State, list[Problem]],
 ) -> None:
-    """Compile and shape the net in one state; its problems go to `found`."""
+    """Compile and shape the net in one state; its problems go to `per_state`."""
     phase, names = state
     try:
         net_spec = spec.net(document, phase, names, path=path, message=message)
         if names and any(net_spec.layers == spec.net(document, *seen, path=path, message=message).layers
-                         for seen in found):  # fmt: skip
+                         for seen in per_state):  # fmt: skip
             return
         if net_spec.layers:
             if wanted.weights is not None:
@@ -125,15 +125,15 @@ def check_state(
                 root.dialect = root.dialect or common_dialect(net_spec)
             net_spec, absent = with_stand_ins(net_spec, report)
             if absent:
-                found[state] = absent
+                per_state[state] = absent
             key = " ".join((phase, *names))
             graph = compile(net_spec)
             report.phases[key] = check_phase(graph, report, wanted, {problem.position for problem in absent})
     except NetspecError as error:
-        found[state] = found.get(state, []) + problems_of(error)
+        per_state[state] = per_state.get(state, []) + problems_of(error)
 
 
 def made_elsewhere(problem: Problem, tops: Collection[str]) -> bool:
     """Whether it is that a bottom is missing which layers of another phase make: the file is for that phase alone."""
-    found = re.search("bottom '(.*)' is made by no earlier layer", problem.message)
-    return found is not None and found[1] in tops
+    match = re.search("bottom '(.*)' is made by no earlier layer", problem.message)
+    return match is not None and match[1] in tops

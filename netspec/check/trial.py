@@ -48,14 +48,14 @@ def small(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     net = build(graph, device="meta", input_shapes=shapes)
     own = {graph.name(slot): net.shapes[slot] for slot in graph.inputs}
     few = {name: (min(BATCH, shape[0]), *shape[1:]) if shape else shape for name, shape in own.items()}
-    if few != own and (found := shaped_with(graph, few)) is not None:
-        own, net = few, found
+    if few != own and (smaller := shaped_with(graph, few)) is not None:
+        own, net = few, smaller
     while total(net) > VALUES:
         half = {name: halved(shape) for name, shape in own.items()}
-        found = shaped_with(graph, half) if half != own else None
-        if found is None:
+        smaller = shaped_with(graph, half) if half != own else None
+        if smaller is None:
             break
-        own, net = half, found
+        own, net = half, smaller
     return own
 
 

@@ -30,9 +30,9 @@ def again(files: Iterable[Path], pause: float = PAUSE) -> Iterator[None]:
 
 def watched(files: Iterable[Path]) -> list[Path]:
     """The files, and the nets that solvers among them name."""
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for file in files:
-        found[file] = None
+        paths[file] = None
         try:
             document = schema.read(file, unknown="keep")
         except (NetspecError, OSError):
@@ -40,18 +40,18 @@ def watched(files: Iterable[Path]) -> list[Path]:
         for field, value in document.message.ListFields():
             if document.kind == "solver" and field.name in NAMES:
                 for name in [value] if isinstance(value, str) else value:
-                    found[find_file(name, str(file)) or Path(name)] = None
-    return list(found)
+                    paths[find_file(name, str(file)) or Path(name)] = None
+    return list(paths)
 
 
 def state(paths: Iterable[Path]) -> State:
     """When each file was written last, and how large it is; None where it is not there."""
-    found: State = {}
+    facts_of: State = {}
     for path in paths:
         try:
             facts = path.stat()
         except OSError:
-            found[path] = None
+            facts_of[path] = None
         else:
-            found[path] = (facts.st_mtime_ns, facts.st_size)
-    return found
+            facts_of[path] = (facts.st_mtime_ns, facts.st_size)
+    return facts_of

@@ -79,12 +79,12 @@ def completion(
 
 
 def _like(seen: Floats, values: Any, name: str) -> Floats:
-    found = images(values)
-    if found.shape != seen.shape:
+    shaped = images(values)
+    if shaped.shape != seen.shape:
         raise DrawError(
-            f"{name} must have the shape of the observed images, {seen.shape}; found {found.shape}"
+            f"{name} must have the shape of the observed images, {seen.shape}; found {shaped.shape}"
         )
-    return found
+    return shaped
 
 
 def _samples(seen: Floats, samples: Any) -> list[Floats]:

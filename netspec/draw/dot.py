@@ -92,9 +92,9 @@ def _label(box: Box) -> str:
     )
 
 
-def _html(found: list[Line], align: str = "CENTER") -> str:
+def _html(written: list[Line], align: str = "CENTER") -> str:
     texts = []
-    for line in found:
+    for line in written:
         text = f"<B>{_text(line.text)}</B>" if line.bold else _text(line.text)
         texts.append(f'<FONT POINT-SIZE="{line.size:g}" COLOR="{line.colour}">{text}</FONT>')
     return f'<BR ALIGN="{align}"/>'.join(texts) + ('<BR ALIGN="LEFT"/>' if align == "LEFT" else "")

@@ -77,16 +77,16 @@ def options(layer: LayerSpec) -> list[str]:
     """The options of a layer as written in its file, short: ["num_output 20", "kernel 5", "stride 2"]."""
     kind = registry.get(layer.type)
     own = kind.param_field if kind is not None else None
-    found: list[tuple[str, str, bool]] = []
+    written: list[tuple[str, str, bool]] = []
     for field, value in layer.message.ListFields():
         if field.name.endswith("_param") and field.message_type is not None and not hasattr(value, "append"):
-            found += _fields(value, field.name)
+            written += _fields(value, field.name)
     if own is not None and own in _ALWAYS and not layer.message.HasField(own):
-        found += _fields(getattr(layer.message, own), own)
-    found.sort(key=lambda pair: _FIRST.index(pair[0]) if pair[0] in _FIRST else len(_FIRST))
-    if len(found) > _MOST - 2:  # too many to be read: those that only repeat the default go first
-        found = [(key, text, default) for key, text, default in found if key in _FIRST or not default]
-    texts = [text for _, text, _ in found]
+        written += _fields(getattr(layer.message, own), own)
+    written.sort(key=lambda pair: _FIRST.index(pair[0]) if pair[0] in _FIRST else len(_FIRST))
+    if len(written) > _MOST - 2:  # too many to be read: those that only repeat the default go first
+        written = [(key, text, default) for key, text, default in written if key in _FIRST or not default]
+    texts = [text for _, text, _ in written]
     return texts if len(texts) <= _MOST else [*texts[:_MOST], f"+ {len(texts) - _MOST} more"]
 
 

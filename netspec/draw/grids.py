@@ -105,10 +105,10 @@ def scene_of(panels: Panels, cell: float | None = None, page: tuple[float, float
 
 
 def _bitmap_size(cells: list[list[Bitmap | None]]) -> tuple[int, int]:
-    found = {cell.shape[:2] for row in cells for cell in row if cell is not None}
-    if len(found) != 1:
-        raise DrawError(f"the panels of one page must have one size; found {sorted(found) or 'none'}")
-    h, w = found.pop()
+    sizes = {cell.shape[:2] for row in cells for cell in row if cell is not None}
+    if len(sizes) != 1:
+        raise DrawError(f"the panels of one page must have one size; found {sorted(sizes) or 'none'}")
+    h, w = sizes.pop()
     return int(h), int(w)
 
 

@@ -165,20 +165,20 @@ class _Stack:
         )
         below = _children(parents, children, there)
         crowd = there[0] * there[1] > CROWD and len(below) > 1
-        found: list[Item] = []
+        drawn: list[Item] = []
         for (i, j), cells in below.items():
             start = self.place(k, (j + 0.5) / parents[1], (i + 0.5) / parents[0])
             if crowd:
                 v0, v1 = min(a for a, _ in cells) / children[0], (max(a for a, _ in cells) + 1) / children[0]
                 u0, u1 = min(b for _, b in cells) / children[1], (max(b for _, b in cells) + 1) / children[1]
                 corners = ((u0, v0), (u1, v0), (u1, v1), (u0, v1), (u0, v0))
-                found.append(_straight([self.place(k + 1, u, v) for u, v in corners], _LINK, 0.5))
-                found.append(_straight([start, self.place(k + 1, (u0 + u1) / 2, v0)], _LINK, 0.5))
+                drawn.append(_straight([self.place(k + 1, u, v) for u, v in corners], _LINK, 0.5))
+                drawn.append(_straight([start, self.place(k + 1, (u0 + u1) / 2, v0)], _LINK, 0.5))
                 continue
             for a, b in cells:
                 end = self.place(k + 1, (b + 0.5) / children[1], (a + 0.42) / children[0])
-                found.append(_straight([start, end], _LINK, 0.6))
-        return found
+                drawn.append(_straight([start, end], _LINK, 0.6))
+        return drawn
 
 
 def _children(
@@ -188,7 +188,7 @@ def _children(
 
     Both levels by their extents; there: the children that there are, default all.
     """
-    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    cells: dict[tuple[int, int], list[tuple[int, int]]] = {}
     rows, columns = there or children
     for i in range(rows):
         for j in range(columns):
@@ -196,8 +196,8 @@ def _children(
                 int((i + 0.5) / children[0] * parents[0]),
                 int((j + 0.5) / children[1] * parents[1]),
             )
-            found.setdefault(place, []).append((i, j))
-    return found
+            cells.setdefault(place, []).append((i, j))
+    return cells
 
 
 def _straight(points: Sequence[Point], colour: str, thick: float) -> Curve:

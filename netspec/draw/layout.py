@@ -119,9 +119,9 @@ def _order(items: list[Item], sweeps: int) -> list[list[int]]:
         down = sweep % 2 == 0
         for row in rows if down else reversed(rows):
             _sort_row(items, rows, row, down)
-        found = _crossings(items, rows)
-        if found < fewest:
-            best, fewest = [list(row) for row in rows], found
+        count = _crossings(items, rows)
+        if count < fewest:
+            best, fewest = [list(row) for row in rows], count
     return best
 
 

@@ -221,7 +221,7 @@ def _shared(layers: Sequence[LayerSpec]) -> dict[str, list[int]]:
         for param in layer.message.param:
             if param.name:
                 users.setdefault(param.name, []).append(i)
-    return {name: found for name, found in users.items() if len(found) > 1}
+    return {name: numbers for name, numbers in users.items() if len(numbers) > 1}
 
 
 @dataclass(frozen=True)
@@ -244,22 +244,22 @@ def lines(part: Part) -> list[Line]:
     marks = [mark for mark in part.marks if mark != "in place"]
     name = part.name or "(no name)"
     if part.in_place and len(name) + len(kind) < WRAP:
-        found = [Line(f"{name} · {kind}", 10.0)]
+        block = [Line(f"{name} · {kind}", 10.0)]
     else:
-        found = [Line(text, 10.0 if part.in_place else 11.5, True) for text in wrap(name, WRAP)]
-        found += [Line(text, 10.0) for text in wrap(kind, WRAP) if kind != name]
-    found += [Line(text, 9.0, False, "#444444") for text in listed(part.options)]
-    found += [Line(text, 9.0, False, "#8c1515") for text in listed(marks)]
-    return found
+        block = [Line(text, 10.0 if part.in_place else 11.5, True) for text in wrap(name, WRAP)]
+        block += [Line(text, 10.0) for text in wrap(kind, WRAP) if kind != name]
+    block += [Line(text, 9.0, False, "#444444") for text in listed(part.options)]
+    block += [Line(text, 9.0, False, "#8c1515") for text in listed(marks)]
+    return block
 
 
 def listed(words: Sequence[str]) -> list[str]:
     """Words joined by commas into lines of at most WRAP characters, a word longer than that broken."""
-    found: list[str] = []
+    block: list[str] = []
     for i, word in enumerate(words):
         word += "," if i < len(words) - 1 else ""
-        if found and len(found[-1]) + 1 + len(word) <= WRAP:
-            found[-1] += " " + word
+        if block and len(block[-1]) + 1 + len(word) <= WRAP:
+            block[-1] += " " + word
         else:
-            found += wrap(word, WRAP)
-    return found
+            block += wrap(word, WRAP)
+    return block

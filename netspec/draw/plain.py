@@ -82,9 +82,9 @@ def _size(box: Box) -> tuple[float, float]:
     return inner + 2 * PAD + (16 if len(blocks) > 1 else 0), height
 
 
-def _block_size(found: list[Line]) -> tuple[float, float]:
-    return max(width(line.text, line.size, line.bold) for line in found), sum(
-        LEADING * line.size for line in found
+def _block_size(block: list[Line]) -> tuple[float, float]:
+    return max(width(line.text, line.size, line.bold) for line in block), sum(
+        LEADING * line.size for line in block
     )
 
 
@@ -100,11 +100,11 @@ def _box(box: Box, x: float, y: float, w: float) -> list[Item]:
     ]
     y += PAD
     for i, part in enumerate(box.parts):
-        found = lines(part)
-        height = _block_size(found)[1]
+        block = lines(part)
+        height = _block_size(block)[1]
         if i:
             items.append(Rect(x + 5, y - 2, w - 10, height + 4, COLOURS[part.family], "#777777", 5.0, 0.8))
-        for line in found:
+        for line in block:
             items.append(
                 Text(middle, y + LEADING * line.size / 2, line.text, line.size, line.bold, line.colour)
             )
@@ -206,7 +206,7 @@ class _Frame:
     def shared(self, picture: Picture) -> list[Item]:
         """Dashed lines between boxes that use the same weights, under all else; bowed where they go far."""
         place = {node.box: i for i, node in enumerate(self.nodes) if node.box is not None}
-        found: list[Item] = []
+        curves: list[Item] = []
         for a, b, _ in picture.shared:
             (ax, ay), (bx, by) = (self.centre(place[i]) for i in (a, b))
             if self.layout.items[place[a]].rank == self.layout.items[place[b]].rank:
@@ -214,8 +214,8 @@ class _Frame:
             else:
                 bow = 0.3 * abs(by - ay), 0.3 * abs(bx - ax)
                 piece = ((ax + bow[0], ay - bow[1]), (bx + bow[0], by - bow[1]), (bx, by))
-            found.append(Curve((ax, ay), (piece,), "#8c1515", 1.2, dashed=True, arrow=False))
-        return found
+            curves.append(Curve((ax, ay), (piece,), "#8c1515", 1.2, dashed=True, arrow=False))
+        return curves
 
     def centre(self, i: int) -> Point:
         x, y = self.corner(i)

@@ -57,22 +57,22 @@ def read_metrics(path: str | Path) -> Metrics:
         lines = read_regular(path).split(b"\n")
     except (OSError, DataError) as error:
         raise DrawError(f"{path}: cannot be read: {error}") from error
-    found = Metrics()
+    metrics = Metrics()
     for line in lines:
         if not line.strip():
             continue
         try:
-            _add(found, json.loads(line))
+            _add(metrics, json.loads(line))
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-            found.damaged += 1
-    if not (found.loss or found.lr or found.outputs or found.tests):
+            metrics.damaged += 1
+    if not (metrics.loss or metrics.lr or metrics.outputs or metrics.tests):
         raise DrawError(f"{path}: holds no metrics")
-    return found
+    return metrics
 
 
-def _add(found: Metrics, record: dict[str, Any]) -> None:
+def _add(metrics: Metrics, record: dict[str, Any]) -> None:
     t = int(record["iteration"])
-    for key, series in (("loss", found.loss), ("lr", found.lr)):
+    for key, series in (("loss", metrics.loss), ("lr", metrics.lr)):
         if key in record:
             series[t] = _number(record[key])
     outputs = record.get("outputs") or {}
@@ -81,11 +81,11 @@ def _add(found: Metrics, record: dict[str, Any]) -> None:
         tests, outputs = [(int(record.get("net", 0)), outputs)], {}
     for name, value in outputs.items():
         if not isinstance(value, list):
-            found.outputs.setdefault(name, {})[t] = _number(value)
+            metrics.outputs.setdefault(name, {})[t] = _number(value)
     for k, results in tests:
         for name, value in results.items():
             if not isinstance(value, list):
-                found.tests.setdefault((k, name), {})[t] = _number(value)
+                metrics.tests.setdefault((k, name), {})[t] = _number(value)
 
 
 def _number(value: Any) -> float:
@@ -104,10 +104,10 @@ def smooth(values: npt.NDArray[np.float64], span: float) -> npt.NDArray[np.float
     if not good.any():
         return np.full(len(values), np.nan)
     first = int(good.argmax())
-    found = np.full(len(values), np.nan)
-    found[first:] = _means(np.where(good, values, 0.0)[first:], good[first:].astype(float), keep)
-    found[:first] = found[first]
-    return found
+    means = np.full(len(values), np.nan)
+    means[first:] = _means(np.where(good, values, 0.0)[first:], good[first:].astype(float), keep)
+    means[:first] = means[first]
+    return means
 
 
 def _means(
@@ -143,37 +143,37 @@ class Panel:
 MOST_PANELS = 8
 
 
-def panels(found: Metrics) -> list[Panel]:
+def panels(metrics: Metrics) -> list[Panel]:
     """Loss, a panel for each further output (their scales differ), accuracies together, learning rate."""
-    tests = found.named_tests()
-    names = list(dict.fromkeys([*found.outputs, *(name for _, name in found.tests)]))
+    tests = metrics.named_tests()
+    names = list(dict.fromkeys([*metrics.outputs, *(name for _, name in metrics.tests)]))
     plain = [name for name in names if not _is_accuracy(name)]
     made = []
-    if found.loss or len(plain) == 1:
+    if metrics.loss or len(plain) == 1:
         own = {
             name: series
-            for (_, n), (name, series) in _paired(found, tests)
+            for (_, n), (name, series) in _paired(metrics, tests)
             if len(plain) == 1 and n == plain[0]
         }
         label = "loss" if len(plain) < 2 else "total loss"
-        made.append(Panel(label, {label: found.loss} if found.loss else {}, own))
+        made.append(Panel(label, {label: metrics.loss} if metrics.loss else {}, own))
     for name in plain if len(plain) > 1 else []:
-        trained = {name: found.outputs[name]} if name in found.outputs else {}
+        trained = {name: metrics.outputs[name]} if name in metrics.outputs else {}
         made.append(
-            Panel(name, trained, {label: s for (_, n), (label, s) in _paired(found, tests) if n == name})
+            Panel(name, trained, {label: s for (_, n), (label, s) in _paired(metrics, tests) if n == name})
         )
-    right = {name: series for name, series in found.outputs.items() if _is_accuracy(name)}
-    tested = {label: series for (_, name), (label, series) in _paired(found, tests) if _is_accuracy(name)}
+    right = {name: series for name, series in metrics.outputs.items() if _is_accuracy(name)}
+    tested = {label: series for (_, name), (label, series) in _paired(metrics, tests) if _is_accuracy(name)}
     if right or tested:
         made.append(Panel("accuracy", right, tested))
-    if found.lr:
-        made.append(Panel("learning rate", {"learning rate": found.lr}, {}, 1.4))
+    if metrics.lr:
+        made.append(Panel("learning rate", {"learning rate": metrics.lr}, {}, 1.4))
     return made[: MOST_PANELS - 2] + made[-2:] if len(made) > MOST_PANELS else made
 
 
-def _paired(found: Metrics, tests: dict[str, Series]) -> zip[tuple[tuple[int, str], tuple[str, Series]]]:
+def _paired(metrics: Metrics, tests: dict[str, Series]) -> zip[tuple[tuple[int, str], tuple[str, Series]]]:
     """((net, output), (shown name, series)) of each test result."""
-    return zip(found.tests, tests.items(), strict=True)
+    return zip(metrics.tests, tests.items(), strict=True)
 
 
 def curves(

@@ -172,8 +172,8 @@ def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | 
     names: Iterable[str] = by_lower
     if len(by_lower) > MOST_CANDIDATES:
         names = heapq.nlargest(MOST_CANDIDATES, by_lower, key=lambda other: shared_ends(lower, other))
-    found = difflib.get_close_matches(lower, names, n=1, cutoff=cutoff)
-    return by_lower[found[0]] if found else None
+    matches = difflib.get_close_matches(lower, names, n=1, cutoff=cutoff)
+    return by_lower[matches[0]] if matches else None
 
 
 def shared_ends(a: str, b: str) -> int:
@@ -202,7 +202,7 @@ def no_such_file(path: object, more: Iterable[str] = (), what: str = "file") -> 
 
 def did_you_mean(name: str, candidates: Iterable[str], more: str = "") -> str:
     """`"; did you mean 'conv1'?"`, or the empty string when no candidate is close; `more` as a sentence behind it."""
-    found = nearest(name, candidates)
-    if not found:
+    candidate = nearest(name, candidates)
+    if not candidate:
         return f"; {more}" if more else ""
-    return f"; did you mean {found!r}?" + (f" {more[0].upper()}{more[1:]}" if more else "")
+    return f"; did you mean {candidate!r}?" + (f" {more[0].upper()}{more[1:]}" if more else "")

@@ -269,8 +269,8 @@ class _Call(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, layer: Python, count: int, *given: Tensor) -> tuple[Tensor, ...]:
-        found = layer.compute(given[:count], given[count:])
-        tops = tuple(torch.from_numpy(np.array(data)).to(layer.anchor) for data in found)
+        arrays = layer.compute(given[:count], given[count:])
+        tops = tuple(torch.from_numpy(np.array(data)).to(layer.anchor) for data in arrays)
         ctx.layer, ctx.count = layer, count
         ctx.save_for_backward(*given, *tops)
         return tops
@@ -280,10 +280,10 @@ class _Call(torch.autograd.Function):
         layer, count = ctx.layer, ctx.count
         wanted = ctx.needs_input_grad[2:]
         given, tops = ctx.saved_tensors[: len(wanted)], ctx.saved_tensors[len(wanted) :]
-        found = layer.gradients(given[:count], given[count:], tops, diffs, wanted[:count])
+        arrays = layer.gradients(given[:count], given[count:], tops, diffs, wanted[:count])
         gradients = (
             torch.from_numpy(diff).to(value) if needed else None
-            for diff, value, needed in zip(found, given, wanted, strict=True)
+            for diff, value, needed in zip(arrays, given, wanted, strict=True)
         )
         return (None, None, *gradients)
 

@@ -24,8 +24,8 @@ def choose_device(solver: Any, device: str | torch.device | None) -> torch.devic
             raise NetspecError(f"device {device}: netspec does not compute there; give cpu, cuda or cuda:N")
         there = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if chosen.type == "cuda" and (chosen.index or 0) >= there:
-            found = f"only {there}" if there else "no CUDA device"
-            raise NetspecError(f"device {device}: there is {found} here")
+            count = f"only {there}" if there else "no CUDA device"
+            raise NetspecError(f"device {device}: there is {count} here")
         return chosen
     if solver.solver_mode == solver.GPU and torch.cuda.is_available():
         return torch.device("cuda", solver.device_id if solver.device_id < torch.cuda.device_count() else 0)

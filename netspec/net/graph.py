@@ -62,8 +62,8 @@ class Graph:
 
     def find(self, name: str) -> int | None:
         """The last slot of the blob called `name`."""
-        found = [i for i, slot in enumerate(self.slots) if slot.name == name]
-        return found[-1] if found else None
+        numbers = [i for i, slot in enumerate(self.slots) if slot.name == name]
+        return numbers[-1] if numbers else None
 
 
 def compile(spec: NetSpec) -> Graph:
@@ -168,8 +168,8 @@ class _Wiring:
         for word, arity, names in (("bottom", kind.bottoms, layer.bottoms), ("top", kind.tops, layer.tops)):
             if not arity.allows(len(names)):
                 plural = "" if arity.least == arity.most == 1 else "s"
-                found = f"{len(names)}: {', '.join(names)}" if names else "none"
-                self.problem(layer, f"takes {arity} {word}{plural}, found {found}", word, 0)
+                seen = f"{len(names)}: {', '.join(names)}" if names else "none"
+                self.problem(layer, f"takes {arity} {word}{plural}, found {seen}", word, 0)
         if kind.paired and len(layer.bottoms) != len(layer.tops):
             self.problem(
                 layer,

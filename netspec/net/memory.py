@@ -52,7 +52,7 @@ def cgroup_bytes(mounted: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
     File pages that the kernel drops when memory is wanted count as free. Both versions of control groups are read;
     in a container the path in `own` may be the host's: folders that are not there are passed over.
     """
-    found: list[int] = []
+    free: list[int] = []
     for line in own.read_text().splitlines() if own.is_file() else ():
         number, controllers, path = line.split(":", 2)
         first = "memory" in controllers.split(",")
@@ -67,8 +67,8 @@ def cgroup_bytes(mounted: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
                 numbers_in(folder / names[2]),
             )
             if limit is not None and used is not None:
-                found.append(max(0, limit - used + sum(pages.get(name, 0) for name in names[3:])))
-    return found
+                free.append(max(0, limit - used + sum(pages.get(name, 0) for name in names[3:])))
+    return free
 
 
 FIRST_VERSION = (

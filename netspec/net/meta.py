@@ -44,7 +44,7 @@ def guarded() -> tuple[FunctionType, ...]:
     tables = torch._decomp.global_decomposition_table.values()
     waiting = [one for table in tables for one in table.values() if isinstance(one, FunctionType)]
     seen: set[int] = set()
-    found: list[FunctionType] = []
+    functions: list[FunctionType] = []
     while waiting:
         one = waiting.pop()
         if id(one) in seen:
@@ -52,9 +52,9 @@ def guarded() -> tuple[FunctionType, ...]:
         seen.add(id(one))
         inner = [content for cell in one.__closure__ or () if (content := contents(cell)) is not None]
         if one.__code__.co_filename.endswith("torch/_compile.py"):
-            found += inner
+            functions += inner
         waiting += inner
-    return tuple(found)
+    return tuple(functions)
 
 
 def contents(cell: CellType) -> FunctionType | None:

@@ -216,8 +216,8 @@ class Net(nn.Module):
 
     def noted(self) -> dict[str, Any]:
         """What the layers read in `look`, by "<step>/<attribute>", in values that JSON can hold."""
-        found = ((i, layer, name) for i, layer in enumerate(self.made) for name in layer.looks_for)
-        return {f"{i}/{name}": getattr(layer, name) for i, layer, name in found}
+        places = ((i, layer, name) for i, layer in enumerate(self.made) for name in layer.looks_for)
+        return {f"{i}/{name}": getattr(layer, name) for i, layer, name in places}
 
     def recall(self, noted: Mapping[str, Any]) -> None:
         """Give the layers what `noted` returned; it holds until they look again."""

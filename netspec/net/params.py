@@ -37,11 +37,11 @@ class Param:
 def numbered(graph: Graph) -> list[tuple[str, int]]:
     """(layer name, number) per step. The number tells layers of one name apart: 1 for the first, 2 for the second."""
     seen: Counter[str] = Counter()
-    found = []
+    pairs = []
     for step in graph.steps:
         seen[step.layer.name] += 1
-        found.append((step.layer.name, seen[step.layer.name]))
-    return found
+        pairs.append((step.layer.name, seen[step.layer.name]))
+    return pairs
 
 
 def share_by_name(

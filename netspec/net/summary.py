@@ -64,10 +64,10 @@ def rows(net: Net) -> list[Row]:
     """A Row for each layer of a net, in order; a net built on the meta device will do."""
     fields: dict[int, Field | None] = {}
     owned = {place: param for param in net.params for place in param.users[:1]}
-    found = []
+    lines = []
     for i, (step, layer) in enumerate(zip(net.graph.steps, net.made, strict=True)):
         if not all(net.is_known(slot) for slot in (*step.reads, *step.writes)):
-            found.append(Row(step.layer.name, step.layer.type, (), (), 0, 0, None, 0, None, known=False))
+            lines.append(Row(step.layer.name, step.layer.type, (), (), 0, 0, None, 0, None, known=False))
             continue
         bottoms = tuple(net.shapes[slot] for slot in step.reads)
         tops = tuple(net.shapes[slot] for slot in step.writes)
@@ -75,26 +75,26 @@ def rows(net: Net) -> list[Row]:
         used = sum(blob.numel() for blob in layer.blobs)
         seen = field_of(step, layer, bottoms, tops, [fields.get(slot) for slot in step.reads])
         fields.update(dict.fromkeys(step.writes, seen))
-        found.append(
+        lines.append(
             Row(
                 step.layer.name, step.layer.type, bottoms, tops, own, used - own,
                 layer.multiply_adds(bottoms, tops), _top_bytes(net.graph, step, net.shapes), seen,
             )
         )  # fmt: skip
-    return found
+    return lines
 
 
-def total(net: Net, found: Sequence[Row]) -> Total:
+def total(net: Net, lines: Sequence[Row]) -> Total:
     """The sums of a net's rows."""
     inputs = [net.shapes[slot] for slot in net.graph.inputs if net.is_known(slot)]
     return Total(
         sum(param.value.numel() for param in net.params),
         sum(param.value.numel() for param in net.params if param.value.requires_grad and param.lr_mult != 0),
-        sum(row.multiply_adds or 0 for row in found),
-        sum(row.multiply_adds is None for row in found),
-        sum(row.activation_bytes for row in found),
+        sum(row.multiply_adds or 0 for row in lines),
+        sum(row.multiply_adds is None for row in lines),
+        sum(row.activation_bytes for row in lines),
         inputs[0][0] if inputs and inputs[0] else 1,
-        sum(not row.known for row in found),
+        sum(not row.known for row in lines),
     )
 
 
@@ -142,15 +142,15 @@ def table(net: Net) -> Table:
     from rich.markup import escape
     from rich.table import Table as RichTable
 
-    found = rows(net)
-    sums = total(net, found)
-    title = f"{escape(net.graph.spec.name or 'net')}, {net.graph.spec.phase}, {len(found)} layers"
+    lines = rows(net)
+    sums = total(net, lines)
+    title = f"{escape(net.graph.spec.name or 'net')}, {net.graph.spec.phase}, {len(lines)} layers"
     made = RichTable(title=title, caption="\n".join(remarks(sums)), caption_justify="left")
     for i, name in enumerate(COLUMNS):
         made.add_column(
             name, justify="left" if i < 3 else "right", overflow="fold", min_width=6 if i < 3 else 4
         )
-    for row in found:
+    for row in lines:
         made.add_row(*map(escape, cells(row)))
     made.add_section()
     made.add_row(*total_cells(sums))
@@ -219,13 +219,13 @@ def as_html(net: Net) -> str:
     """The table as HTML, for notebooks."""
     from html import escape
 
-    found = rows(net)
-    sums = total(net, found)
+    lines = rows(net)
+    sums = total(net, lines)
     name = escape(net.graph.spec.name or "net")
     head = "".join(f"<th>{escape(column)}</th>" for column in COLUMNS)
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells(row)) + "</tr>" for row in found
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells(row)) + "</tr>" for row in lines
     )
     notes = "<br>".join(escape(remark) for remark in remarks(sums))
-    caption = f"<caption>{name}, {escape(net.graph.spec.phase)}, {len(found)} layers</caption>"
+    caption = f"<caption>{name}, {escape(net.graph.spec.phase)}, {len(lines)} layers</caption>"
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{notes}</p>"

@@ -53,8 +53,8 @@ def undo(net: Net, step: Any, layer: Layer, values: dict[int, Tensor], rows: int
         return
     shapes = [(rows, *net.shapes[slot][1:]) for slot in step.reads]
     bottoms = [values.get(slot) for slot in step.reads]
-    found = layer.inverse([values[slot] for slot in step.writes[: layer.undone_by]], bottoms, shapes)
-    for slot, value in zip(step.reads, found or (), strict=False):
+    inverted = layer.inverse([values[slot] for slot in step.writes[: layer.undone_by]], bottoms, shapes)
+    for slot, value in zip(step.reads, inverted or (), strict=False):
         values.setdefault(slot, value)
 
 
@@ -117,11 +117,11 @@ def inpaint(flow: Flow, x: Tensor, steps: int = STEPS) -> Tensor:
     2014, section 5.2). No value is clipped. A net's own noise is drawn anew in each step.
     """
     missing = x.isnan()
-    found = torch.where(missing, torch.rand_like(x), x)
+    image = torch.where(missing, torch.rand_like(x), x)
     for step in range(steps):
         with torch.enable_grad():
-            leaf = found.detach().requires_grad_()
+            leaf = image.detach().requires_grad_()
             (slope,) = torch.autograd.grad(log_likelihood(flow, leaf).sum() / SHARE, leaf)
         rate = 1 / (0.1 * step + 10)
-        found = torch.where(missing, found.detach() + rate * (slope + torch.randn_like(x)), x)
-    return found
+        image = torch.where(missing, image.detach() + rate * (slope + torch.randn_like(x)), x)
+    return image

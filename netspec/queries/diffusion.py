@@ -96,8 +96,8 @@ def complete(diffusion: Diffusion, x: Tensor, renoised: bool = False) -> Tensor:
             noisy = torch.where(absent, noisy, at_step(known, left[t]) if renoised else known)
             mean, variance = diffusion.back(noisy, t)
             noisy = mean + variance.sqrt() * torch.randn_like(mean)
-        found = diffusion.leave(torch.where(absent, noisy, known.nan_to_num()))
-    return torch.where(missing, found.reshape(x.shape), x)
+        image = diffusion.leave(torch.where(absent, noisy, known.nan_to_num()))
+    return torch.where(missing, image.reshape(x.shape), x)
 
 
 def at_step(x: Tensor, left: Tensor) -> Tensor:

@@ -27,12 +27,12 @@ def contributions(tree: Tree, x: Tensor, y: Tensor, size: int = 1) -> Tensor:
     """
     height, width = x.shape[2:]
     whole = log_posterior(tree, x).gather(1, y.view(-1, 1)).squeeze(1)
-    found = []
+    falls = []
     for rows, columns in patches(height, width, size):
         without = x.clone()
         without[:, :, rows, columns] = torch.nan
-        found.append(whole - log_posterior(tree, without).gather(1, y.view(-1, 1)).squeeze(1))
-    return torch.stack(found, 1).view(len(x), -(-height // size), -(-width // size))
+        falls.append(whole - log_posterior(tree, without).gather(1, y.view(-1, 1)).squeeze(1))
+    return torch.stack(falls, 1).view(len(x), -(-height // size), -(-width // size))
 
 
 def information_gain(
@@ -48,12 +48,12 @@ def information_gain(
     height, width = x.shape[2:]
     before = log_posterior(tree, x)
     filled = torch.cat([complete(tree, x, None, generator) for _ in range(draws)])
-    found = []
+    gains = []
     for rows, columns in patches(height, width, size):
         seen = x.repeat(draws, 1, 1, 1)
         seen[:, :, rows, columns] = filled[:, :, rows, columns]
         after = log_posterior(tree, seen)
         gain = (after.exp() * (after - before.repeat(draws, 1))).sum(1).view(draws, -1).mean(0)
         open_ = x[:, :, rows, columns].isnan().flatten(1).any(1)
-        found.append(torch.where(open_, gain.clamp_min(0), torch.nan))
-    return torch.stack(found, 1).view(len(x), -(-height // size), -(-width // size))
+        gains.append(torch.where(open_, gain.clamp_min(0), torch.nan))
+    return torch.stack(gains, 1).view(len(x), -(-height // size), -(-width // size))

@@ -90,20 +90,20 @@ class Latent:
         """The net's inputs for x: masks say what of x is there, another input of x's shape is x with `fill` in its
         holes (what a denoising net sees), everything else is 0.
         """
-        found = []
+        values = []
         for i, slot in enumerate(self.net.graph.inputs):
             shape = (len(x), *self.net.shapes[slot][1:])
             if i == self.place:
-                found.append(x.reshape(shape))
+                values.append(x.reshape(shape))
             elif self.is_mask(slot):
                 seen = ~x.reshape(len(x), *self.shape).isnan()
                 whole = shape[1:] == self.shape
-                found.append((seen if whole else seen.all(1, keepdim=True)).to(x.dtype))
+                values.append((seen if whole else seen.all(1, keepdim=True)).to(x.dtype))
             elif shape[1:] == self.shape:
-                found.append(torch.where(x.isnan(), self.fill, x).reshape(shape))
+                values.append(torch.where(x.isnan(), self.fill, x).reshape(shape))
             else:
-                found.append(x.new_zeros(shape))
-        return found
+                values.append(x.new_zeros(shape))
+        return values
 
     def weigh(self, x: Tensor, count: int, z: Tensor | None = None) -> Weighed:
         """`count` draws of q(z | x) for each row, or the given z (count n, ...), with their densities."""

@@ -41,15 +41,15 @@ def posteriors(tree: Tree, x: Tensor, y: Tensor | None) -> list[Tensor]:
 
     with torch.enable_grad():  # torch.func.grad would import torch's compiler
         total, top = score(zeros)
-        found = torch.autograd.grad(total, zeros)
+        gradients = torch.autograd.grad(total, zeros)
     refuse_impossible(top.detach(), y)
-    return list(found)
+    return list(gradients)
 
 
 def entropy(probabilities: Tensor) -> Tensor:
     """Entropy in nats of distributions along axis 1: (B, M, h, w) -> (B, h, w)."""
-    found: Tensor = torch.special.entr(probabilities).sum(1)
-    return found
+    nats: Tensor = torch.special.entr(probabilities).sum(1)
+    return nats
 
 
 def expected_completion(tree: Tree, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -73,12 +73,12 @@ def level_probabilities(tree: Tree, x: Tensor, y: Tensor | None = None) -> tuple
     is continuous, values are NaN and probabilities 0. NetspecError when no pixel has levels.
     """
     asked, ready = tree.ready(x)
-    found = asked.leaf.level_image(posteriors(asked, ready, y)[0])
-    if found is None:
+    levels = asked.leaf.level_image(posteriors(asked, ready, y)[0])
+    if levels is None:
         raise NetspecError(
             f"{tree.leaf.spec} has continuous values: no list of them; ask for expected_completion"
         )
-    values, probabilities = found
+    values, probabilities = levels
     missing = ready.isnan().unsqueeze(4)
     apart = (ready.unsqueeze(4) - values).abs().nan_to_num(nan=torch.inf)
     own = torch.nn.functional.one_hot(apart.argmin(4), values.shape[3]).to(probabilities)

@@ -39,8 +39,8 @@ class Tree:
 
     def __init__(self, net: Net):
         self.net = net
-        found, self.pixels = chain(net)
-        steps, layers = [net.graph.steps[i] for i in found], [net.made[i] for i in found]
+        numbers, self.pixels = chain(net)
+        steps, layers = [net.graph.steps[i] for i in numbers], [net.made[i] for i in numbers]
         problems = [problem for layer in layers if (problem := _problem(layer)) is not None]
         problems += _top_problems(net, steps[-1])
         problems += [
@@ -135,7 +135,7 @@ class Tree:
         Raises NetspecError for a layer that the tree does not have, for a position or a state that the layer does not
         have, and for two states of one position.
         """
-        found: dict[int, Tensor] = {}
+        conditions: dict[int, Tensor] = {}
         for name, row, column, state in places:
             if name not in self.names:
                 raise NetspecError(f"no layer {name!r} in the latent tree{did_you_mean(name, self.names)}")
@@ -146,13 +146,13 @@ class Tree:
                     f"{name} has no state {state} at {row},{column}: it has states 0 to {states - 1} at "
                     f"rows 0 to {height - 1} and columns 0 to {width - 1}"
                 )
-            known = found.setdefault(i, torch.full((height, width), -1))
+            known = conditions.setdefault(i, torch.full((height, width), -1))
             if int(known[row, column]) not in (-1, state):
                 raise NetspecError(
                     f"{name} cannot have two states at {row},{column}: {known[row, column]}, {state}"
                 )
             known[row, column] = state
-        return found
+        return conditions
 
     def up_max(self, x: Tensor) -> list[Tensor]:
         """As `up`, with every sum over states and every missing pixel replaced by its maximum."""

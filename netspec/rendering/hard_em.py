@@ -63,9 +63,9 @@ class HardEM:
         kept = list(batches)
         per_batch = max(1, self.param.patches // max(1, len(kept)))
         for number, level in enumerate(self.model.levels):
-            found = [self.patches(level, self.model.up(x)[0][number], per_batch) for x, _ in kept]
+            patches = [self.patches(level, self.model.up(x)[0][number], per_batch) for x, _ in kept]
             centres = spherical_k_means(
-                torch.cat(found), level.weight.shape[0], self.param.rounds, self.generator
+                torch.cat(patches), level.weight.shape[0], self.param.rounds, self.generator
             )
             self.set_filters(level, centres.view(level.weight.shape))
         classes = ClassMeans(self.model)
@@ -78,9 +78,9 @@ class HardEM:
         """About `count` random patches of the level's size, flat; faint ones are left out."""
         cells = unfold(below, tuple(level.weight.shape[2:])).transpose(1, 2).flatten(0, 1)
         chosen = torch.randint(len(cells), (4 * count,), generator=self.generator)
-        found = cells[chosen]
-        norms = found.norm(dim=1)
-        return found[norms > FAINT * norms[norms > 0].mean()][:count]
+        cells_chosen = cells[chosen]
+        norms = cells_chosen.norm(dim=1)
+        return cells_chosen[norms > FAINT * norms[norms > 0].mean()][:count]
 
     @torch.no_grad()
     def step(self, batches: Iterable[Batch]) -> Report:
@@ -111,8 +111,8 @@ class HardEM:
         after = [gram.objective(filters) / gram.square for gram, filters in zip(grams, solved, strict=True)]
         variance = grams[0].objective(solved[0]) / grams[0].count
         reseeded = 0
-        for level, gram, new, patches, found in zip(levels, grams, solved, worst, scales, strict=True):
-            filters = new * float(torch.cat(found).mean())
+        for level, gram, new, patches, level_scales in zip(levels, grams, solved, worst, scales, strict=True):
+            filters = new * float(torch.cat(level_scales).mean())
             reseeded += self.reseed(filters, gram, patches)
             self.set_filters(level, filters)
         self.set_classes(classes)
@@ -149,8 +149,8 @@ class HardEM:
     @torch.no_grad()
     def error(self, batches: Iterable[Batch]) -> float:
         """The reconstruction error alone."""
-        found = [relative_error(self.model, x, c=known(labels)) for x, labels in batches]
-        return float(torch.cat(found).mean())
+        per_image = [relative_error(self.model, x, c=known(labels)) for x, labels in batches]
+        return float(torch.cat(per_image).mean())
 
     def remember(self, worst: list[tuple[float, Tensor]], level: Level, rest: Tensor) -> None:
         """Keep the patch with most of what was not rendered, of a batch's worst image."""

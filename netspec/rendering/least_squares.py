@@ -57,10 +57,10 @@ class Gram:
         cross = self._correlation(spectrum_NKF, target_NJF, side)
         rows, columns = (torch.arange(k) for k in self.kernel)
         down, right = (t.flatten() for t in torch.meshgrid(rows, columns, indexing="ij"))
-        found = auto[
+        pairs = auto[
             :, :, down[:, None] - down, right[:, None] - right
         ]  # (K, K, d, d'); negative shifts wrap
-        self.predictors += found.permute(0, 2, 1, 3).reshape(self.size, self.size)
+        self.predictors += pairs.permute(0, 2, 1, 3).reshape(self.size, self.size)
         self.targets += cross[:, :, down, right].permute(0, 2, 1).reshape(self.size, self.below)
 
     @staticmethod
@@ -68,8 +68,8 @@ class Gram:
         """sum over images and q of a[k, q] b[j, q + shift], (K, J, *side)."""
         left, right = a.flatten(2).permute(2, 1, 0).conj(), b.flatten(2).permute(2, 0, 1)
         product = (left @ right).permute(1, 2, 0).reshape(a.shape[1], b.shape[1], *a.shape[2:])
-        found: Tensor = torch.fft.irfft2(product, list(side))
-        return found.double().cpu()
+        sums: Tensor = torch.fft.irfft2(product, list(side))
+        return sums.double().cpu()
 
     @property
     def usage(self) -> Tensor:

@@ -125,7 +125,7 @@ class RenderingModel:
             self.levels.append(level)
         if slot is None:
             raise SpecError(f"{net.graph.spec.file}: no Convolution, so nothing that could render")
-        tops = [found for found in self._steps(InnerProduct) if not found[1].param.transpose]
+        tops = [pair for pair in self._steps(InnerProduct) if not pair[1].param.transpose]
         if len(tops) != 1:
             raise SpecError(
                 f"{net.graph.spec.file}: needs one InnerProduct for the classes, found {len(tops)}"
@@ -141,8 +141,8 @@ class RenderingModel:
         """The blob of a Scale by one number behind the last Deconvolution."""
         pairs = list(zip(self.net.graph.steps, self.net.made, strict=True))
         rendered = [step.writes[0] for step, _ in pairs if step.layer.type == "Deconvolution"]
-        found = self._reader(pairs, rendered[-1], ("Scale",)) if rendered else None
-        return found[1].blob(0) if found is not None and found[1].blob(0).dim() == 0 else None
+        reader = self._reader(pairs, rendered[-1], ("Scale",)) if rendered else None
+        return reader[1].blob(0) if reader is not None and reader[1].blob(0).dim() == 0 else None
 
     def _steps(self, kind: type[Found]) -> list[tuple[Step, Found]]:
         pairs = zip(self.net.graph.steps, self.net.made, strict=True)
@@ -151,8 +151,8 @@ class RenderingModel:
     def _refuse_gap(self, slot: int, step: Step, layer: Layer) -> None:
         """Whoever reads the messages of the level below (`slot`) must read them as they are."""
         pairs = list(zip(self.net.graph.steps, self.net.made, strict=True))
-        while slot != step.reads[0] and (found := self._reader(pairs, slot, HANDED_ON)) is not None:
-            slot = found[0].writes[0]
+        while slot != step.reads[0] and (reader := self._reader(pairs, slot, HANDED_ON)) is not None:
+            slot = reader[0].writes[0]
         if slot != step.reads[0]:
             graph, below = self.net.graph, self.levels[-1].conv.spec
             layer.fail(
@@ -173,9 +173,9 @@ class RenderingModel:
             layer.fail("a rendering level convolves with group 1", "convolution_param", "group")
         slot, after = step.writes[0], []
         pairs = list(zip(self.net.graph.steps, self.net.made, strict=True))
-        while (found := self._reader(pairs, slot, AFTER)) is not None:
-            after.append(found[1])
-            slot = found[0].writes[0]
+        while (reader := self._reader(pairs, slot, AFTER)) is not None:
+            after.append(reader[1])
+            slot = reader[0].writes[0]
         relu = self._reader(pairs, slot, ("ReLU",))
         if relu is None or relu[1].param.negative_slope != 0:
             layer.fail("a rendering level has a plain ReLU behind its convolution")
@@ -205,9 +205,9 @@ class RenderingModel:
         """([I^(0) = x, I^(1), ..., I^(L)], switches of levels 1..L)."""
         messages, switches = [x], []
         for level in self.levels:
-            message, found = level.up(messages[-1])
+            message, chosen = level.up(messages[-1])
             messages.append(message)
-            switches.append(found)
+            switches.append(chosen)
         return messages, switches
 
     def scores(self, top: Tensor) -> Tensor:
@@ -224,10 +224,10 @@ class RenderingModel:
 
     def down(self, z: Tensor, switches: Sequence[Switches], level: int | None = None) -> list[Tensor]:
         """[z^(0), ..., z^(level)]: z = z^(level) rendered level by level (default: from the top)."""
-        found = [z]
+        rendered = [z]
         for part, chosen in zip(reversed(self.levels[:level]), reversed(switches[:level]), strict=True):
-            found.append(part.down(found[-1], chosen))
-        return found[::-1]
+            rendered.append(part.down(rendered[-1], chosen))
+        return rendered[::-1]
 
     def infer(self, x: Tensor, c: Tensor | None = None) -> tuple[list[Tensor], list[Switches], list[Tensor]]:
         """The full E-step (messages, switches, templates z) with the winning class, or classes c (N,)."""

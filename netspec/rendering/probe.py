@@ -50,7 +50,7 @@ def probe(
     Features are a level's messages, averaged down to cells x cells a channel and standardised; a ridge
     regression (one-hot for classes) is fitted on the first half of the images.
     """
-    found: dict[str, list[float]] = {name: [] for name in ("class", *NUISANCES)}
+    measures: dict[str, list[float]] = {name: [] for name in ("class", *NUISANCES)}
     half = len(labels) // 2
     targets = torch.cat((one_hot(labels.long()).to(given.x.dtype), given.nuisances), 1).double()
     for message in model.up(given.x)[0]:
@@ -58,12 +58,12 @@ def probe(
         fitted = regress(pooled.flatten(1).double(), targets, half, ridge)
         classes = targets.shape[1] - len(NUISANCES)
         hit = fitted[:, :classes].argmax(1) == labels[half:].long()
-        found["class"].append(float(hit.double().mean()))
+        measures["class"].append(float(hit.double().mean()))
         for i, name in enumerate(NUISANCES, classes):
             rest = (targets[half:, i] - fitted[:, i]).square().sum()
             spread = (targets[half:, i] - targets[half:, i].mean()).square().sum()
-            found[name].append(float(1 - rest / spread))
-    return found
+            measures[name].append(float(1 - rest / spread))
+    return measures
 
 
 def regress(features: Tensor, targets: Tensor, half: int, ridge: float) -> Tensor:

@@ -33,28 +33,28 @@ class Frequencies:
 @torch.no_grad()
 def frequencies(model: RenderingModel, batches: Iterable[Tensor]) -> Frequencies:
     """Shares over all images of the batches (N, C, H, W)."""
-    total, found = 0, Frequencies()
+    total, shares = 0, Frequencies()
     for x in batches:
         messages, switches = model.up(x)
         c = model.scores(messages[-1])
         sums = [(s.a.sum(0), won_places(s)) for s in switches]
         tally = torch.bincount(c.argmax(1), minlength=c.shape[1]).to(x.dtype)
         if not total:
-            found.on, found.won, found.classes = [a for a, _ in sums], [t for _, t in sums], tally
+            shares.on, shares.won, shares.classes = [a for a, _ in sums], [t for _, t in sums], tally
         else:
-            found.on = [old + a for old, (a, _) in zip(found.on, sums, strict=True)]
-            found.won = [
+            shares.on = [old + a for old, (a, _) in zip(shares.on, sums, strict=True)]
+            shares.won = [
                 old if old is None or t is None else old + t
-                for old, (_, t) in zip(found.won, sums, strict=True)
+                for old, (_, t) in zip(shares.won, sums, strict=True)
             ]
-            found.classes = tally if found.classes is None else found.classes + tally
+            shares.classes = tally if shares.classes is None else shares.classes + tally
         total += len(x)
     if not total:
         raise ValueError("no images to count switches of")
-    found.on = [a / total for a in found.on]
-    found.won = [None if t is None else t / total for t in found.won]
-    found.classes = None if found.classes is None else found.classes / total
-    return found
+    shares.on = [a / total for a in shares.on]
+    shares.won = [None if t is None else t / total for t in shares.won]
+    shares.classes = None if shares.classes is None else shares.classes / total
+    return shares
 
 
 def won_places(switches: Switches) -> Tensor | None:

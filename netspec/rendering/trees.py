@@ -186,8 +186,8 @@ class ClassTrees:
 
     def scores(self, x: Tensor) -> Tensor:
         """<mu, x> - |mu|^2 / 2 of the leaf that each class's tree finds, (N, classes)."""
-        found = []
+        per_class = []
         for tree in self.trees:
             leaf = tree.templates[-1][tree.route(x)]
-            found.append((leaf * x).sum(1) - leaf.square().sum(1) / 2)
-        return torch.stack(found, 1)
+            per_class.append((leaf * x).sum(1) - leaf.square().sum(1) / 2)
+        return torch.stack(per_class, 1)

@@ -48,11 +48,11 @@ def enum(name: str) -> Any:
 
 def is_repeated(field: Any) -> bool:
     """Whether a field descriptor is repeated; `label` went away in newer protobuf, `is_repeated` in older."""
-    found = getattr(field, "is_repeated", None)
-    return bool(field.label == field.LABEL_REPEATED) if found is None else bool(found)
+    answer = getattr(field, "is_repeated", None)
+    return bool(field.label == field.LABEL_REPEATED) if answer is None else bool(answer)
 
 
 def is_required(field: Any) -> bool:
     """Whether a field descriptor is proto2 `required`."""
-    found = getattr(field, "is_required", None)
-    return bool(field.label == field.LABEL_REQUIRED) if found is None else bool(found)
+    answer = getattr(field, "is_required", None)
+    return bool(field.label == field.LABEL_REQUIRED) if answer is None else bool(answer)

@@ -65,26 +65,26 @@ def spans(data: bytes, start: int, end: int) -> Iterator[Span]:
 @cache
 def _string_fields(name: str) -> dict[int, str | None]:
     """Number -> name of the message that a field holds, None for a string; other fields are left out."""
-    found: dict[int, str | None] = {}
+    held: dict[int, str | None] = {}
     for field in descriptor(name).fields:
         if field.type == field.TYPE_STRING:
-            found[field.number] = None
+            held[field.number] = None
         elif field.message_type is not None and _string_fields(field.message_type.name):
-            found[field.number] = field.message_type.name
-    return found
+            held[field.number] = field.message_type.name
+    return held
 
 
 def bad_strings(data: bytes, message: Any, file: str) -> list[tuple[int, int]]:
     """Where strings stand that are not UTF-8: Caffe writes names as they are, Python refuses to read them."""
-    found: list[tuple[int, int]] = []
+    places: list[tuple[int, int]] = []
     try:
-        _search_strings(data, message.name, 0, len(data), found)
+        _search_strings(data, message.name, 0, len(data), places)
     except IndexError as problem:
         raise SnapshotError(f"{file}: truncated or damaged: {problem}") from None
-    return found
+    return places
 
 
-def _search_strings(data: bytes, name: str, start: int, end: int, found: list[tuple[int, int]]) -> None:
+def _search_strings(data: bytes, name: str, start: int, end: int, places: list[tuple[int, int]]) -> None:
     fields = _string_fields(name)
     if not fields:
         return
@@ -93,9 +93,9 @@ def _search_strings(data: bytes, name: str, start: int, end: int, found: list[tu
             continue
         below = fields[span.number]
         if below is not None:
-            _search_strings(data, below, span.start, span.end, found)
+            _search_strings(data, below, span.start, span.end, places)
         elif not _is_utf8(data[span.start : span.end]):
-            found.append((span.start, span.end))
+            places.append((span.start, span.end))
 
 
 def _is_utf8(raw: bytes) -> bool:

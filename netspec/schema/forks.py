@@ -187,13 +187,13 @@ OLD_NAMES = {
 def dialects(net: Any, unknown: Iterable[UnknownField]) -> list[str]:
     """The forks that a net was written for, as far as its layers and fields tell; BVLC's where they do not."""
     types = {layer.type for layer in net.layer}
-    found = [fork for fork, names in TYPES.items() if types.intersection(names)]
+    forks = [fork for fork, names in TYPES.items() if types.intersection(names)]
     for layer in net.layer:
         if layer.type == "BN":
             fields = {field.name for field, _ in layer.bn_param.ListFields()}
             owners = [owner for owner, names in BN_OWNERS.items() if fields.intersection(names)]
-            found += owners[:1] or [net.dialect or "PSPNet"]
+            forks += owners[:1] or [net.dialect or "PSPNet"]
         elif layer.type == "Upsample":
-            found.append("SegNet" if len(layer.bottom) == 2 else "YOLO")
-    found += [fork.removesuffix("'s Caffe") for field in unknown if (fork := whose(field))]
-    return list(dict.fromkeys(found)) or ["BVLC"]
+            forks.append("SegNet" if len(layer.bottom) == 2 else "YOLO")
+    forks += [fork.removesuffix("'s Caffe") for field in unknown if (fork := whose(field))]
+    return list(dict.fromkeys(forks)) or ["BVLC"]

@@ -78,8 +78,8 @@ def format_text(text: str, file: str = "<text>") -> str:
     Raises SpecError where brackets, names and values do not follow one another as they must. What a field is called
     and what its value means is not looked at: `netspec check` does that.
     """
-    found = Reader(text, file).block("", 0)
-    made = "".join(f"{line}\n" for line in lines_of(found.entries, ""))
+    block = Reader(text, file).block("", 0)
+    made = "".join(f"{line}\n" for line in lines_of(block.entries, ""))
     if substance(made) != substance(text):  # a guard: no such text is known
         raise SpecError(f"{file}: formatting would change what it says; it is left as it is")
     return made
@@ -87,29 +87,29 @@ def format_text(text: str, file: str = "<text>") -> str:
 
 def substance(text: str) -> tuple[list[str], list[str]]:
     """What formatting keeps: the tokens, without separators, with one kind of bracket and quote; and the comments."""
-    found = lexemes(text)
+    parts = lexemes(text)
     words = [
-        word.text for word in found if word.kind not in (COMMENT, END) and not word.symbol(":", ";", ",")
+        word.text for word in parts if word.kind not in (COMMENT, END) and not word.symbol(":", ";", ",")
     ]
     same = {"<": "{", ">": "}"}
     return (
         [quoted(word) if word[0] in "\"'" else same.get(word, word) for word in words],
-        [word.text for word in found if word.kind == COMMENT],
+        [word.text for word in parts if word.kind == COMMENT],
     )
 
 
 def lexemes(text: str) -> list[Lexeme]:
     """The tokens and comments of a text in order; the last is its end."""
     tokens, lines = Tokens(text), line_starts(text)
-    found: list[Lexeme] = []
+    parts: list[Lexeme] = []
     last = 0
     while True:
         token = tokens.current
         for start, shown in comments(text, last, token.offset):
-            found.append(Lexeme(COMMENT, shown, position("", lines, start).line, start))
-        found.append(Lexeme(token.kind, token.text, position("", lines, token.offset).line, token.offset))
+            parts.append(Lexeme(COMMENT, shown, position("", lines, start).line, start))
+        parts.append(Lexeme(token.kind, token.text, position("", lines, token.offset).line, token.offset))
         if token.kind == END:
-            return found
+            return parts
         last = token.offset + len(token.text)
         tokens.next()
 
@@ -163,8 +163,8 @@ class Reader:
             tokens = Tokens(self.text, word.offset)
             text = tokens.complaint(tokens.current)
         else:
-            found = "the end of the file" if word.kind == END else repr(word.text[:60])
-            text = f"expected {expected}, found {found}"
+            seen = "the end of the file" if word.kind == END else repr(word.text[:60])
+            text = f"expected {expected}, found {seen}"
         return SpecError(text, position(self.file, line_starts(self.text), word.offset))
 
     def block(self, bracket: str, depth: int) -> Block:

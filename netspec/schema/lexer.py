@@ -74,8 +74,8 @@ class Tokens:
             return "unexpected '/'; a comment begins with '#'"
         if token.text.isdigit() or token.text == ".":
             word = _WORD.match(rest)
-            found = (word.group() if word else token.text)[:60]
-            return f"{found!r} is not a number; a space may be missing after it"
+            number = (word.group() if word else token.text)[:60]
+            return f"{number!r} is not a number; a space may be missing after it"
         if token.text in "$%":
             return f"unexpected character {token.text!r}: is this a template whose places are not filled in?"
         if token.text < " " or token.text == "\x7f":

@@ -25,9 +25,9 @@ def describe(message_name: str, field_name: str | None = None) -> str:
     message = descriptor(message_name)
     if field_name is None:
         return _manual().get(message_name, "")
-    found = _manual().get(f"{message_name}.{field_name}")
-    if found is not None or "." in field_name:
-        return found or ""
+    text = _manual().get(f"{message_name}.{field_name}")
+    if text is not None or "." in field_name:
+        return text or ""
     below = message.fields_by_name[field_name].message_type
     if message_name == "V1LayerParameter":
         return describe("LayerParameter", field_name)

@@ -62,7 +62,7 @@ class Parser:
         problems = [(offset, self._problem(offset, text, layer)) for offset, text, layer in self.problems]
         if not self.keep_unknown:
             problems += [
-                (entry[0], found.problem) for entry, found in zip(self.unknown, unknown, strict=True)
+                (entry[0], field.problem) for entry, field in zip(self.unknown, unknown, strict=True)
             ]
         if problems:
             raise SpecError([problem for _, problem in sorted(problems, key=lambda pair: pair[0])])
@@ -81,20 +81,20 @@ class Parser:
         name = layer_name(layer)
         return "layer" + (f" {name!r}" if name else "") + (f" ({kind})" if kind else "") + f": {text}"
 
-    def _unknown_field(self, offset: int, layer: Frame | None, found: dict[str, Any]) -> UnknownField:
-        text = self._with_layer(found.pop("complaint"), layer)
+    def _unknown_field(self, offset: int, layer: Frame | None, details: dict[str, Any]) -> UnknownField:
+        text = self._with_layer(details.pop("complaint"), layer)
         name = layer_name(layer) if layer else None
         kind = layer_type(layer) if layer else None
         place = self._position(offset)
-        return UnknownField(position=place, layer=name, layer_type=kind, text=text, **found)
+        return UnknownField(position=place, layer=name, layer_type=kind, text=text, **details)
 
     def _note(self, text: str, offset: int) -> None:
         self.problems.append((offset, text, self.stack[-1].layer))
         if len(self.problems) == MAX_PROBLEMS:
             raise self._stop("too many mistakes; is this a prototxt file?", offset)
 
-    def _note_unknown(self, offset: int, layer: Frame | None, found: dict[str, Any]) -> None:
-        self.unknown.append((offset, layer, found))
+    def _note_unknown(self, offset: int, layer: Frame | None, details: dict[str, Any]) -> None:
+        self.unknown.append((offset, layer, details))
         if len(self.unknown) == MAX_UNKNOWN:
             raise self._stop("too many unknown fields; is this a file of Caffe?", offset)
 
@@ -132,8 +132,8 @@ class Parser:
     def _unexpected(self, token: Token, expected: str) -> _Stop:
         if token.kind == BAD:
             return self._stop(self.tokens.complaint(token), token.offset)
-        found = "the end of the file" if token.kind == END else repr(token.text[:60])
-        return self._stop(f"expected {expected}, found {found}", token.offset)
+        seen = "the end of the file" if token.kind == END else repr(token.text[:60])
+        return self._stop(f"expected {expected}, found {seen}", token.offset)
 
     def _field(self, name: Token) -> None:
         frame = self.stack[-1]
@@ -166,9 +166,9 @@ class Parser:
         if (owner, field.name) not in LISTS_ELSEWHERE:
             self._note(text, name.offset)
             return
-        found = {"path": path_of(self.stack, field.name), "name": field.name, "owner": owner}
-        found |= {"complaint": f"{text}, as multi-GPU forks do", "nearest": None, "value": None}
-        self._note_unknown(name.offset, frame.layer, found)
+        details = {"path": path_of(self.stack, field.name), "name": field.name, "owner": owner}
+        details |= {"complaint": f"{text}, as multi-GPU forks do", "nearest": None, "value": None}
+        self._note_unknown(name.offset, frame.layer, details)
 
     def _separator(self) -> None:
         if not self.tokens.take(";"):
@@ -310,9 +310,14 @@ class Parser:
             self._note(text, raw.offset)
             return
         owner = frame.message.DESCRIPTOR.name
-        found = {"path": path_of(self.stack, field.name), "name": raw.text, "owner": owner, "complaint": text}
-        found |= {"nearest": problem.nearest, "value": str(raw), "is_value": True}
-        self._note_unknown(raw.offset, frame.layer, found)
+        details = {
+            "path": path_of(self.stack, field.name),
+            "name": raw.text,
+            "owner": owner,
+            "complaint": text,
+        }
+        details |= {"nearest": problem.nearest, "value": str(raw), "is_value": True}
+        self._note_unknown(raw.offset, frame.layer, details)
 
     def _unknown_name(self, frame: Frame, info: MessageInfo, name: Token) -> None:
         near = nearest_field(info, name.text) if len(self.unknown) < MAX_PROBLEMS else None
@@ -330,10 +335,10 @@ class Parser:
             text += f"; it belongs {home}"
         elif near:
             text += f"; did you mean '{near}'?"
-        found = {
+        details = {
             "path": path_of(self.stack, name.text),
             "name": name.text,
             "owner": info.name,
             "complaint": text,
         }
-        self._note_unknown(name.offset, frame.layer, found | {"nearest": near, "value": None})
+        self._note_unknown(name.offset, frame.layer, details | {"nearest": near, "value": None})

@@ -75,20 +75,20 @@ JINJA = re.compile(r"\{\{|\{%")
 
 def refuse_template(text: str, file: str) -> None:
     """SpecError that says so, in place of what else is wrong, where a text that cannot be read is a template."""
-    if (found := JINJA.search(text)) is None:
+    if (marker := JINJA.search(text)) is None:
         return
-    before = text[: found.start()]
-    place = Position(file, before.count("\n") + 1, found.start() - (before.rfind("\n") + 1) + 1)
-    message = f"unexpected character {found.group()!r}: this is a template (Jinja2) whose places are not filled in; "
+    before = text[: marker.start()]
+    place = Position(file, before.count("\n") + 1, marker.start() - (before.rfind("\n") + 1) + 1)
+    message = f"unexpected character {marker.group()!r}: this is a template (Jinja2) whose places are not filled in; "
     raise SpecError(message + f"netspec render {file} name=value fills them in", place)
 
 
 def _unknown_v1_types(document: Document) -> dict[int, str]:
     """Types as written of the V1 layers whose type is not in the schema, by index of the layer."""
     types = {}
-    for found in document.unknown:
-        if found.is_value and len(found.path) == 3 and found.path[0] == "layers" and found.path[2] == "type":
-            types[int(found.path[1])] = found.name
+    for field in document.unknown:
+        if field.is_value and len(field.path) == 3 and field.path[0] == "layers" and field.path[2] == "type":
+            types[int(field.path[1])] = field.name
     return types
 
 

@@ -39,7 +39,7 @@ def nets() -> list[Shipped]:
     """All nets that are shipped, by name."""
     files = sorted(folder().glob(f"*{SUFFIX}"))
     names = {file.stem for file in files if not file.stem.endswith("_solver")}
-    found = []
+    entries = []
     for file in files:
         if file.stem not in names:
             continue
@@ -48,8 +48,8 @@ def nets() -> list[Shipped]:
         ]
         own = f"{file.stem}_solver"
         solvers.sort(key=lambda solver: (solver != own, solver))
-        found.append(Shipped(file.stem, file, about(file), tuple(solvers)))
-    return found
+        entries.append(Shipped(file.stem, file, about(file), tuple(solvers)))
+    return entries
 
 
 def owner(solver: Path) -> str:

@@ -180,8 +180,8 @@ def explained(problem: BaseException) -> str:
 def unnamed(problem: BaseException) -> str:
     """The name that has no value, where that is the mistake."""
     text = str(problem)
-    found = isinstance(problem, UndefinedError) and text.endswith(" is undefined") and "'" in text
-    return text.split("'")[1] if found else ""
+    undefined = isinstance(problem, UndefinedError) and text.endswith(" is undefined") and "'" in text
+    return text.split("'")[1] if undefined else ""
 
 
 def place(problem: BaseException, made: Mapping[str, Any]) -> tuple[int, str]:

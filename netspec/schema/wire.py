@@ -170,11 +170,11 @@ def _movable(data: bytes, span: Span) -> bool:
 
 
 def _type_of(data: bytes, fields: list[Span]) -> str:
-    found = ""
+    name = ""
     for span in fields:
         if span.number == _LAYER_TYPE and span.wire == BYTES:
-            found = data[span.start : min(span.end, span.start + 100)].decode("utf-8", "replace")
-    return found
+            name = data[span.start : min(span.end, span.start + 100)].decode("utf-8", "replace")
+    return name
 
 
 def _layer_changes(data: bytes, fields: list[Span]) -> Iterator[Change]:

@@ -99,11 +99,11 @@ def responses(schema: Json, *errors: str, kind: str = "application/json") -> Jso
         "415": "The content-encoding is not read.",
         "503": "Too many requests wait; ask again later.",
     }
-    found: Json = {"200": {"description": "OK", "content": {kind: {"schema": schema}}}}
+    answers: Json = {"200": {"description": "OK", "content": {kind: {"schema": schema}}}}
     for code in errors:
         content = {"application/json": {"schema": ref("error_response")}}
-        found[code] = {"description": texts[code], "content": content}
-    return found
+        answers[code] = {"description": texts[code], "content": content}
+    return answers
 
 
 def operation(name: str, summary: str, answers: Json, **more: Any) -> Json:
@@ -142,9 +142,9 @@ def model_paths() -> Json:
     for version, word in (("", ""), ("/versions/{version}", "_version")):
         at = "/v2/models/{model}" + version
         path_parameters = [parameter("model"), *([parameter("version")] if version else [])]
-        found = ref("metadata_model_response")
+        metadata = ref("metadata_model_response")
         get = operation(
-            f"model{word}_metadata", "Tensors that a model takes and gives.", responses(found, "404")
+            f"model{word}_metadata", "Tensors that a model takes and gives.", responses(metadata, "404")
         )
         ready = responses(ref("ready_model_response"), "404")
         paths[at] = {"parameters": path_parameters, "get": get}

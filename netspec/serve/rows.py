@@ -58,41 +58,41 @@ class TableSubject(ModelSubject):
 
     def values_of(self, x: Tensor) -> Array:
         rows = x[:, 0, 0].detach().cpu().numpy().astype(np.float64)
-        found = np.empty((len(rows), self.shape[0]))
+        columns = np.empty((len(rows), self.shape[0]))
         for i, (column, span) in enumerate(self.layout.spans()):
             cells = rows[:, span]
             if column.kind == CATEGORY:
                 unknown = np.isnan(cells).any(1)
                 number = np.nan_to_num(cells).argmax(1) if self.layout.one_hot else np.rint(cells[:, 0])
                 known = np.clip(number, 0, len(column.values) - 1)  # a Gaussian leaf draws beyond them
-                found[:, i] = np.where(unknown, np.nan, known)
+                columns[:, i] = np.where(unknown, np.nan, known)
             else:
                 scale, shift = (column.deviation, column.mean) if self.layout.standardise else (1.0, 0.0)
-                found[:, i] = cells[:, 0] * scale + shift
-        return found.astype(np.float32)
+                columns[:, i] = cells[:, 0] * scale + shift
+        return columns.astype(np.float32)
 
     def deviations_of(self, deviation: Tensor) -> Array:
         rows = as_array(deviation)[:, 0, 0]
-        found = np.full((len(rows), self.shape[0]), np.nan, np.float32)
+        columns = np.full((len(rows), self.shape[0]), np.nan, np.float32)
         for i, (column, span) in enumerate(self.layout.spans()):
             if column.kind != CATEGORY:
                 scale = column.deviation if self.layout.standardise else 1.0
-                found[:, i] = rows[:, span.start] * scale
-        return found
+                columns[:, i] = rows[:, span.start] * scale
+        return columns
 
     def guess(self, x: Tensor, y: Tensor | None, mean: Tensor) -> Tensor:
         return self.table._fill(x, y, "expected", 0)
 
     def log_likelihood(self, x: Tensor, scores: Tensor) -> Tensor:
         """A density in the units of the table's columns."""
-        found = super().log_likelihood(x, scores)
+        density = super().log_likelihood(x, scores)
         if not self.layout.standardise:
-            return found
+            return density
         seen = ~x[:, 0, 0].isnan()
         for column, span in self.layout.spans():
             if column.kind != CATEGORY:
-                found = found - seen[:, span.start] * log(column.deviation)
-        return found
+                density = density - seen[:, span.start] * log(column.deviation)
+        return density
 
     @cached_property
     def examples(self) -> tuple[Array, list[int | None]]:

@@ -188,19 +188,21 @@ class ModelSubject(Subject):
     # Answering
 
     def answer(self, asks: Sequence[Ask]) -> list[dict[str, Array]]:
-        found: list[dict[str, Array]] = [{} for _ in asks]
-        self._each(asks, found, {"posterior", "log_likelihood", "scores"}, self._scores)
-        self._each(asks, found, {"expected", "deviation"}, self._expected)
+        answers: list[dict[str, Array]] = [{} for _ in asks]
+        self._each(asks, answers, {"posterior", "log_likelihood", "scores"}, self._scores)
+        self._each(asks, answers, {"expected", "deviation"}, self._expected)
         seeded = [i for i, ask in enumerate(asks) if ask.seed is not None]
         for chosen in ([i for i in range(len(asks)) if i not in seeded], *([i] for i in seeded)):
-            part = [found[i] for i in chosen]
+            part = [answers[i] for i in chosen]
             self._each([asks[i] for i in chosen], part, {"sample"}, self._sample)
-        return [{name: values[name] for name in ask.outputs} for ask, values in zip(asks, found, strict=True)]
+        return [
+            {name: values[name] for name in ask.outputs} for ask, values in zip(asks, answers, strict=True)
+        ]
 
     def _each(
         self,
         asks: Sequence[Ask],
-        found: Sequence[dict[str, Array]],
+        answers: Sequence[dict[str, Array]],
         names: set[str],
         query: Callable[[Sequence[Ask]], dict[str, Array]],
     ) -> None:
@@ -215,17 +217,17 @@ class ModelSubject(Subject):
             begin = 0
             for i in chosen:
                 end = begin + len(asks[i].x)
-                found[i].update({name: value[begin:end] for name, value in values.items()})
+                answers[i].update({name: value[begin:end] for name, value in values.items()})
                 begin = end
 
     def _scores(self, asks: Sequence[Ask]) -> dict[str, Array]:
         x = torch.cat([ask.x for ask in asks])
         scores = self.model.class_log_likelihood(x) if self.model.generative else self.model.scores(x)
         posterior = self.model.posterior(x) if self.model.joint else scores.softmax(1)
-        found = {"scores": scores, "posterior": posterior}
+        values = {"scores": scores, "posterior": posterior}
         if self.model.generative:
-            found["log_likelihood"] = self.log_likelihood(x, scores)
-        return {name: as_array(value) for name, value in found.items()}
+            values["log_likelihood"] = self.log_likelihood(x, scores)
+        return {name: as_array(value) for name, value in values.items()}
 
     def log_likelihood(self, x: Tensor, scores: Tensor) -> Tensor:
         """log p(what is seen) (N,), nats, of the net's input."""

@@ -125,7 +125,7 @@ class EMSolver(Solver):
 def learners(net: Net) -> list[TreeLayer]:
     """The layers that have a blob to learn, in net order; SpecError for one that cannot learn by counts."""
     problems: list[Problem] = []
-    found: dict[int, TreeLayer] = {}
+    layers: dict[int, TreeLayer] = {}
     for param in net.params:
         if param.lr_mult == 0 or not param.value.requires_grad:
             continue
@@ -141,10 +141,10 @@ def learners(net: Net) -> list[TreeLayer]:
         elif problem := layer.tree_problem():
             problems.append(problem)
         else:
-            found[places[0]] = layer
+            layers[places[0]] = layer
     if problems:
         raise SpecError(problems)
-    return [found[i] for i in sorted(found)]
+    return [layers[i] for i in sorted(layers)]
 
 
 def solver_of(kind: str) -> type[Solver]:

@@ -59,16 +59,16 @@ class LearningRate:
         if name in ("step", "stepearly") and message.stepsize <= 0:
             yield f"lr_policy {name!r} needs stepsize > 0, found {message.stepsize}", "stepsize"
         if name == "multifixed" and not 0 < len(message.stagelr) == len(message.stageiter):
-            found = f"{len(message.stagelr)} stagelr values for {len(message.stageiter)} stageiter entries"
-            yield f"lr_policy 'multifixed' needs a rate for each stage, found {found}", "stagelr"
+            counts = f"{len(message.stagelr)} stagelr values for {len(message.stageiter)} stageiter entries"
+            yield f"lr_policy 'multifixed' needs a rate for each stage, found {counts}", "stagelr"
         if name in ("poly", "cosine") and message.max_iter <= 0:
             yield f"lr_policy {name!r} needs max_iter > 0, found {message.max_iter}", "max_iter"
         if name in ("poly", "cosine") and message.min_lr > message.base_lr:
             yield f"min_lr {message.min_lr:g} is above base_lr {message.base_lr:g}", "min_lr"
         if name == "plateau" and (not message.plateau_winsize or min(message.plateau_winsize) <= 0):
-            found = ", ".join(map(str, message.plateau_winsize)) or "none"
+            sizes = ", ".join(map(str, message.plateau_winsize)) or "none"
             yield (
-                f"lr_policy 'plateau' needs plateau_winsize > 0, one per drop, found {found}",
+                f"lr_policy 'plateau' needs plateau_winsize > 0, one per drop, found {sizes}",
                 "plateau_winsize",
             )
         if message.warmup_iter and message.rampup_interval:
@@ -77,13 +77,13 @@ class LearningRate:
             if getattr(message, field) < 0:
                 yield f"{field} must be at least 0, found {getattr(message, field):g}", field
         if message.step_lr and len(message.step_lr) != len(message.stepvalue):
-            found = f"{len(message.step_lr)} step_lr values for {len(message.stepvalue)} stepvalue entries"
-            yield found, "step_lr", 0
+            text = f"{len(message.step_lr)} step_lr values for {len(message.stepvalue)} stepvalue entries"
+            yield text, "step_lr", 0
             return
         for i, name in enumerate(message.step_policy[: len(message.step_lr)]):
             if name == "linear" and message.stepvalue[i] <= (message.stepvalue[i - 1] if i else 0):
-                found = f"step_policy 'linear' needs a rising stepvalue, found {message.stepvalue[i]}"
-                yield found, "stepvalue", i
+                text = f"step_policy 'linear' needs a rising stepvalue, found {message.stepvalue[i]}"
+                yield text, "stepvalue", i
 
     def next(self, iteration: int) -> float:
         """The rate of `iteration`; ask in order (multistep takes at most one step in an iteration)."""

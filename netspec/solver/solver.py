@@ -88,8 +88,8 @@ class Solver:
         else:
             yield from ((text, field) for field, text in rules[m.type](m).problems())
         if m.regularization_type not in terms:
-            found = f"unknown regularization_type {m.regularization_type!r}"
-            yield found + did_you_mean(m.regularization_type, terms), "regularization_type"
+            text = f"unknown regularization_type {m.regularization_type!r}"
+            yield text + did_you_mean(m.regularization_type, terms), "regularization_type"
         if m.ap_version not in VERSIONS:
             yield f"unknown ap_version {m.ap_version!r}{did_you_mean(m.ap_version, VERSIONS)}", "ap_version"
         if m.iter_size < 1:
@@ -97,12 +97,12 @@ class Solver:
         stages = m.on_off_stage_name
         for param in self.params:
             if stages and param.on_off_stage and param.on_off_stage not in stages:
-                found = f"{param.name}: on_off_stage {param.on_off_stage!r} is no stage of the solver"
-                yield found + did_you_mean(param.on_off_stage, stages), "on_off_stage_name"
+                text = f"{param.name}: on_off_stage {param.on_off_stage!r} is no stage of the solver"
+                yield text + did_you_mean(param.on_off_stage, stages), "on_off_stage_name"
             for name in param.regularization_types:
                 if name not in terms:
-                    found = f"parameter {param.name}: unknown regularization_type {name!r}"
-                    yield (found + did_you_mean(name, terms),)
+                    text = f"parameter {param.name}: unknown regularization_type {name!r}"
+                    yield (text + did_you_mean(name, terms),)
 
     def compile(self) -> None:
         """From now on run the update as one compiled function."""
@@ -252,8 +252,8 @@ class Solver:
                     f"{source}: {key} has shape {tuple(theirs.shape)}, the net's is {tuple(mine.shape)}"
                 )
             if isinstance(mine, Tensor) != isinstance(theirs, Tensor):
-                found = type(theirs).__name__
-                raise SnapshotError(f"{source}: {key} is {found}, expected {type(mine).__name__}")
+                kind = type(theirs).__name__
+                raise SnapshotError(f"{source}: {key} is {kind}, expected {type(mine).__name__}")
         for key, mine in ours.items():
             theirs = state[key]
             if isinstance(mine, Tensor) and isinstance(theirs, Tensor):

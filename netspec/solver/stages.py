@@ -17,8 +17,8 @@ class Stages:
         self.index = self.iteration = 0
         place = at("on_off_stage_iter") if at else None
         if len(self.names) != len(self.lengths):
-            found = f"{len(self.lengths)} on_off_stage_iter values for {len(self.names)} names"
-            raise SpecError(found, place)
+            text = f"{len(self.lengths)} on_off_stage_iter values for {len(self.names)} names"
+            raise SpecError(text, place)
         if self.names and not any(self.lengths):
             raise SpecError("every on_off_stage_iter is 0, so no stage can begin", place)
         self._skip_empty()

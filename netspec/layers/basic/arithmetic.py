@@ -76,8 +76,8 @@ class Eltwise(Layer):
         rest = tops[0]
         for bottom, coefficient in zip(bottoms, self.coefficients, strict=True):
             rest = rest if bottom is None else rest - coefficient * bottom
-        found = rest / self.coefficients[unknown[0]]
-        return tuple(found if bottom is None else bottom for bottom in bottoms)
+        remainder = rest / self.coefficients[unknown[0]]
+        return tuple(remainder if bottom is None else bottom for bottom in bottoms)
 
     def tree_value(self, index: int, below: Sequence[Value]) -> Value | None:
         """Of a sum: one chain or other blob, plus common terms and constants. Of a product: times ones."""
@@ -182,18 +182,18 @@ class ArgMax(Layer):
             values, indices = self.largest(x, self.along)
             return values if p.out_max_val else indices
         values, indices = self.largest(x.reshape(x.shape[0], -1), 1)
-        found = torch.stack((indices, values), 1) if p.out_max_val else indices.unsqueeze(1)
-        return found.reshape(*found.shape, *(1,) * (x.dim() - 3))
+        top = torch.stack((indices, values), 1) if p.out_max_val else indices.unsqueeze(1)
+        return top.reshape(*top.shape, *(1,) * (x.dim() - 3))
 
     def largest(self, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         """The top_k values along the axis and their indices, as x's type; ties by the larger index."""
         backwards, k = x.flip(axis), self.param.top_k
         if k == 1:
-            values, found = backwards.max(axis, keepdim=True)
+            values, places = backwards.max(axis, keepdim=True)
         else:
-            values, found = backwards.sort(dim=axis, descending=True, stable=True)
-            values, found = values.narrow(axis, 0, k), found.narrow(axis, 0, k)
-        return values, (x.shape[axis] - 1 - found).to(x.dtype)
+            values, places = backwards.sort(dim=axis, descending=True, stable=True)
+            values, places = values.narrow(axis, 0, k), places.narrow(axis, 0, k)
+        return values, (x.shape[axis] - 1 - places).to(x.dtype)
 
 
 @register("BatchReindex")

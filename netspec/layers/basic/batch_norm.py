@@ -197,12 +197,12 @@ class BN(Layer):
 
     def read_kind(self) -> int:
         p = self.param
-        found = {kind: [f for f in fields if p.HasField(f)] for kind, fields in BN_FIELDS.items()}
-        if found[EARLY]:  # its data-parallel version has PSPNet's names for the fillers
-            found[LATE] = [name for name in found[LATE] if name not in FILLERS]
-        kinds = [kind for kind, fields in found.items() if fields]
+        written = {kind: [f for f in fields if p.HasField(f)] for kind, fields in BN_FIELDS.items()}
+        if written[EARLY]:  # its data-parallel version has PSPNet's names for the fillers
+            written[LATE] = [name for name in written[LATE] if name not in FILLERS]
+        kinds = [kind for kind, fields in written.items() if fields]
         if len(kinds) > 1:
-            one, other = found[kinds[0]][0], found[kinds[1]][0]
+            one, other = written[kinds[0]][0], written[kinds[1]][0]
             self.fail(f"{one} and {other} belong to different layers called BN", other)
         if kinds:
             return kinds[0]

@@ -128,8 +128,8 @@ def largest_places(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, ceil: bool)
     """torch's max_pool2d with indices; both kernels take the first of ties."""
     if turns(x):
         turned: Any = ChannelsLastMax
-        found: tuple[Tensor, Tensor] = turned.apply(x, kernel, stride, pad, ceil, True)
-        return found
+        pooled: tuple[Tensor, Tensor] = turned.apply(x, kernel, stride, pad, ceil, True)
+        return pooled
     return functional.max_pool2d(x, kernel, stride, pad, ceil_mode=ceil, return_indices=True)
 
 

@@ -297,9 +297,9 @@ class Resample(Resize):
         scale = factor if antialias else 1.0
         radius = 2 if factor < 1 else ceil(reach * scale)
         window = range(max(middle - radius, 0), min(middle + radius + 1, size))
-        found = {i: w for i in window if (w := weight((centre - i) / scale))}
-        total = sum(found.values())
-        return {i: w / total for i, w in found.items()} if total else {}
+        weights = {i: w for i in window if (w := weight((centre - i) / scale))}
+        total = sum(weights.values())
+        return {i: w / total for i, w in weights.items()} if total else {}
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return self.sums(bottoms[0])

@@ -85,13 +85,13 @@ class SegAccuracy(Layer):
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         number = bottoms[0].shape[1]
-        found = number - 1 - bottoms[0].detach().flip(1).argmax(1).flatten()
+        guess = number - 1 - bottoms[0].detach().flip(1).argmax(1).flatten()
         label, valid = classes(bottoms[1].flatten())
         valid = valid & (label >= 0) & (label < number)
         for ignored in self.ignore:
             valid = valid & (label != ignored)
         counts = bottoms[0].new_zeros(number * number)
-        place = torch.where(valid, label * number + found, 0)
+        place = torch.where(valid, label * number + guess, 0)
         counts = counts.scatter_add(0, place, valid.to(counts.dtype)).reshape(number, number)
         if not self.param.reset:
             counts = counts + self.get_buffer("counts")

@@ -90,5 +90,5 @@ class Detections:
 
     def mean(self) -> float:
         """Mean over all labels; 0 when there are none."""
-        found = self.by_label()
-        return sum(found.values()) / len(found) if found else 0.0
+        precisions = self.by_label()
+        return sum(precisions.values()) / len(precisions) if precisions else 0.0

@@ -63,13 +63,13 @@ class InfogainLoss(Layer):
         self.normalized = Normalization("BATCH_SIZE") if self.strict else normalization(self, "VALID")
         number = scores[self.class_axis]
         if len(shapes) == 3:
-            found = shapes[2]
+            shape = shapes[2]
         else:
             gains = self.read_gains()
-            found = tuple(gains.shape)
-        if prod(found) != number * number:
+            shape = tuple(gains.shape)
+        if prod(shape) != number * number:
             self.fail(
-                f"needs gains of {number} x {number} classes, found shape {found}", "infogain_loss_param"
+                f"needs gains of {number} x {number} classes, found shape {shape}", "infogain_loss_param"
             )
         if len(shapes) == 2:
             self.register_buffer("gains", gains.reshape(number, number))

@@ -159,18 +159,18 @@ class LatentTree(Inner):
 
     def levels(self, x_PBK: Tensor, b_PKK: Tensor, best: bool) -> list[Tensor]:
         """Activations (n, B, K) of each depth, the root first, with all that lies below counted in."""
-        s, found = self.structure, []
+        s, activations = self.structure, []
         below: Tensor | None = None
         for depth in s.depths():
             v = x_PBK[s.span(depth)] if below is None else x_PBK[s.span(depth)] + below
-            found.append(v)
+            activations.append(v)
             b = b_PKK[s.span(depth)]
             message = max_plus(v, torch.log_softmax(b, 2)) if best else product(v, b, True)
             index = torch.tensor(s.parents(depth), device=v.device)
             count = s.bounds[depth] - s.bounds[depth - 1]
             below = v.new_zeros(count, *v.shape[1:]).index_add(0, index, message)
-        found.append(x_PBK[s.span(0)] if below is None else x_PBK[s.span(0)] + below)
-        return found[::-1]
+        activations.append(x_PBK[s.span(0)] if below is None else x_PBK[s.span(0)] + below)
+        return activations[::-1]
 
     # In a latent tree: the root's state chooses its children's states, and so on downwards
 
@@ -187,12 +187,12 @@ class LatentTree(Inner):
     def downward(self, states: Tensor, below: Tensor, choose: Choose, best: bool = False) -> Tensor:
         s, rows_PKK = self.structure, self.rows()
         levels = self.levels(self.ordered(below), self.blob(1).squeeze(1)[s.order], best)
-        found = [states.flatten().unsqueeze(0)]
+        drawn = [states.flatten().unsqueeze(0)]
         for depth in range(1, len(s.bounds) - 1):
-            parent_nB = found[-1][s.parents(depth)]
+            parent_nB = drawn[-1][s.parents(depth)]
             own = torch.arange(len(parent_nB), device=parent_nB.device).unsqueeze(1)
-            found.append(choose(rows_PKK[s.span(depth)][own, parent_nB] + levels[depth]))
-        by_position = torch.cat(found)[s.back]
+            drawn.append(choose(rows_PKK[s.span(depth)][own, parent_nB] + levels[depth]))
+        by_position = torch.cat(drawn)[s.back]
         return by_position.t().view(-1, *self.grid)
 
     # Expectation maximisation

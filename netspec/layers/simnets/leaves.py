@@ -247,11 +247,11 @@ class Leaves(Leaf):
 
     def each(self, ask: Callable[[Distribution, Sequence[Tensor]], Tensor]) -> Tensor:
         """`ask(distribution, its blobs in double precision)` (P, M, K) of every position."""
-        found = []
+        answers = []
         for group in self.groups:
             one = ask(group.distribution, [blob.detach().double() for blob in self.of(group)])
-            found.append(one.expand(len(group.columns), *one.shape[1:]))
-        return self.ordered(found)
+            answers.append(one.expand(len(group.columns), *one.shape[1:]))
+        return self.ordered(answers)
 
     def upward_max(self, x: Tensor) -> Tensor:
         x_PBK = self.patches(x)
@@ -303,8 +303,8 @@ class Leaves(Leaf):
         if not largest:
             return None
         q_PBM = weights.double().flatten(2).permute(2, 0, 1)
-        found = [self.level_rows(group, q_PBM[group.columns], largest) for group in self.groups]
-        values, masses = (self.ordered([pair[i] for pair in found]) for i in (0, 1))  # P 1 K L, P B K L
+        per_group = [self.level_rows(group, q_PBM[group.columns], largest) for group in self.groups]
+        values, masses = (self.ordered([pair[i] for pair in per_group]) for i in (0, 1))  # P 1 K L, P B K L
         pictures = [
             torch.stack([self.image(one[..., level]) for level in range(largest)], -1)
             for one in (values, masses)
@@ -318,11 +318,13 @@ class Leaves(Leaf):
             none = q_PBM.new_zeros(positions, q_PBM.shape[1], self.values, largest)
             return torch.full_like(none[:, :1], float("nan")), none
         table_PMKL = d.table([blob.detach().double() for blob in self.of(group)]).exp()
-        found = torch.einsum("pbm,pmkl->pbkl", q_PBM, table_PMKL.expand(positions, *table_PMKL.shape[1:]))
+        probabilities = torch.einsum(
+            "pbm,pmkl->pbkl", q_PBM, table_PMKL.expand(positions, *table_PMKL.shape[1:])
+        )
         more = (0, largest - d.levels)
         level = d.value(torch.arange(d.levels, device=q_PBM.device, dtype=q_PBM.dtype))
         level = torch.nn.functional.pad(level, more, value=float("nan"))
-        return level.expand(positions, 1, self.values, largest), torch.nn.functional.pad(found, more)
+        return level.expand(positions, 1, self.values, largest), torch.nn.functional.pad(probabilities, more)
 
     # Expectation maximisation
 

@@ -59,8 +59,8 @@ class BboxAccuracy(Layer):
         middle = before[:, :2] + before[:, 2:] * (0.5 + code[:, :2])
         after = torch.cat((middle - size / 2, size), 1)
         counts = (label > 0) & (objects[:, 5] <= KNOWN)
-        found = [mean(torch.where(counts, shared(box, truth), 0.0), counts) for box in (after, before)]
-        return tuple(value.view(1, 1, 1, 1) for value in found[: len(self.spec.tops)])
+        overlaps = [mean(torch.where(counts, shared(box, truth), 0.0), counts) for box in (after, before)]
+        return tuple(value.view(1, 1, 1, 1) for value in overlaps[: len(self.spec.tops)])
 
 
 @register("ProposalTarget")
@@ -185,7 +185,7 @@ class ProposalTarget(Layer):
         wide = rows.new_zeros(len(rows), self.width)
         targets = wide.scatter(1, place, code)
         inner = wide.scatter(1, place, good[:, None].to(rows).expand(-1, 4))
-        found = (
+        tops = (
             rows,
             label[:, None],
             targets,
@@ -194,7 +194,7 @@ class ProposalTarget(Layer):
             objects_K5,
             self.weights(there, best)[:, None],
         )
-        return found[: len(self.spec.tops)]
+        return tops[: len(self.spec.tops)]
 
     def weights(self, there: Tensor, best: Tensor) -> Tensor:
         """What each region's class counts: objects and background as fg_fraction says."""
@@ -349,10 +349,10 @@ class FrcnnOutput(Layer):
             kept = suppress(box.detach().cpu().numpy(), p.iou_thr, pixels=True)
             score = probability[mine, k][kept, None]
             rows.append(torch.cat((score * 0, box[kept], torch.full_like(score, k), score), 1))
-        found = torch.cat(rows) if rows else probability.new_zeros(0, 7)
-        if p.max_det_num and len(found) > p.max_det_num:
-            best = found[:, 6].argsort(descending=True, stable=True)[: p.max_det_num]
-            found = found[best.sort().values]
-        first = found.new_full((1, 7), -1.0)
+        detections = torch.cat(rows) if rows else probability.new_zeros(0, 7)
+        if p.max_det_num and len(detections) > p.max_det_num:
+            best = detections[:, 6].argsort(descending=True, stable=True)[: p.max_det_num]
+            detections = detections[best.sort().values]
+        first = detections.new_full((1, 7), -1.0)
         first[0, 0] = 0
-        return torch.cat((first, found))
+        return torch.cat((first, detections))

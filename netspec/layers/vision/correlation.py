@@ -65,13 +65,13 @@ class Correlation(Layer):
         a = a[:, :, up : up + self.rows : stride, left : left + self.columns : stride].unsqueeze(3)
         first = left + outside + columns.start * step
         span = self.columns + (len(columns) - 1) * step
-        found = []
+        sums = []
         for row in rows:
             top = up + row * step
             strip = b[:, :, top : top + self.rows : stride, first : first + span]
             strip = strip.unfold(3, self.columns, step)[..., ::stride]  # N, C, rows, displacements, columns
-            found.append(self.compared(a, strip).mean(1).transpose(1, 2))
-        y = torch.cat(found, 1)
+            sums.append(self.compared(a, strip).mean(1).transpose(1, 2))
+        y = torch.cat(sums, 1)
         return y if self.kernel == 1 else F.avg_pool2d(y, self.kernel, self.stride)
 
     def compared(self, a: Tensor, b: Tensor) -> Tensor:

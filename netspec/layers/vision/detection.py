@@ -81,10 +81,10 @@ class PriorBox(Layer):
                 if all(abs(value - known) >= 1e-6 for known in ratios):
                     ratios.append(value)
         side = p.min_size[i]
-        found = [(side, side)]
+        sizes = [(side, side)]
         if p.max_size:
-            found.append((sqrt(side * p.max_size[i]),) * 2)
-        return found + [(side * sqrt(ratio), side / sqrt(ratio)) for ratio in ratios[1:]]
+            sizes.append((sqrt(side * p.max_size[i]),) * 2)
+        return sizes + [(side * sqrt(ratio), side / sqrt(ratio)) for ratio in ratios[1:]]
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         features, image = bottoms
@@ -213,19 +213,19 @@ class DetectionOutput(Layer):
     def image_rows(self, n: int, boxes_LP4: Tensor, scores_CP: Tensor) -> list[Tensor]:
         """The rows of image n, a tensor for each class that has any."""
         p = self.param
-        found: dict[int, Tensor] = {}
+        kept: dict[int, Tensor] = {}
         for label in range(p.num_classes):
             if label != p.background_label_id:
                 boxes_P4 = boxes_LP4[0 if self.locations == 1 else label]
-                found[label] = self.class_indices(boxes_P4, scores_CP[label])
-        if 0 <= p.keep_top_k < sum(map(len, found.values())):
-            every = torch.cat([scores_CP[label][index] for label, index in found.items()])
+                kept[label] = self.class_indices(boxes_P4, scores_CP[label])
+        if 0 <= p.keep_top_k < sum(map(len, kept.values())):
+            every = torch.cat([scores_CP[label][index] for label, index in kept.items()])
             best = torch.zeros(len(every), dtype=torch.bool)
             best[every.argsort(descending=True, stable=True)[: p.keep_top_k]] = True
-            parts = torch.split(best, [len(index) for index in found.values()])
-            found = {label: index[part] for (label, index), part in zip(found.items(), parts, strict=True)}
+            parts = torch.split(best, [len(index) for index in kept.values()])
+            kept = {label: index[part] for (label, index), part in zip(kept.items(), parts, strict=True)}
         rows = []
-        for label, index in found.items():
+        for label, index in kept.items():
             if len(index):
                 head = torch.tensor([n, label], dtype=boxes_LP4.dtype).expand(len(index), 2)
                 boxes = boxes_LP4[0 if self.locations == 1 else label][index]

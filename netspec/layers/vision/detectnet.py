@@ -227,8 +227,8 @@ def rotated(x: Tensor, boxes: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
     last = x.new_tensor([width - 1, height - 1])
     inside = ((source >= 0) & (source <= last)).all(-1)
     grid = 2 * source / last.clamp(min=1) - 1
-    found = functional.grid_sample(x[None], grid[None], align_corners=True)[0]
-    out = torch.where(inside, found, BLACK)
+    pixels = functional.grid_sample(x[None], grid[None], align_corners=True)[0]
+    out = torch.where(inside, pixels, BLACK)
     centre = (boxes[:, :2] + boxes[:, 2:4] / 2 - middle) @ turn.t() + there
     return out, torch.cat((centre - boxes[:, 2:4] / 2, boxes[:, 2:]), 1)
 

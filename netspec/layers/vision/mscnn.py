@@ -79,10 +79,10 @@ class Decoder(Layer):
             bottoms[0].new_empty((max(images * most, 1), width)) for width in (5, 6)[: len(self.spec.tops)]
         )
 
-    def regions(self, found: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
+    def regions(self, candidates: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
         """The tops: from boxes (R, 4) and scores (R,) of each image, in any order."""
         p, rows = self.param, []
-        for n, (boxes_R4, score_R) in enumerate(found):
+        for n, (boxes_R4, score_R) in enumerate(candidates):
             sides = boxes_R4[:, 2:] - boxes_R4[:, :2] + self.extra
             good = (score_R >= p.fg_thr) & (sides >= p.min_size).all(1)
             boxes_R4, score_R = boxes_R4[good], score_R[good]

@@ -325,7 +325,7 @@ class MapAccuracy(MapLayer):
         later = torch.arange(p.cls_num, device=scores.device).view(1, -1, 1, 1) > label.unsqueeze(1)
         better = ((scores > own) | ((scores == own) & later)).sum(1)
         right = (better < top_k) & asked
-        found = [mean(right, asked), mean(right & (label != 0), asked & (label != 0))]
+        shares = [mean(right, asked), mean(right & (label != 0), asked & (label != 0))]
         field = self.fields(len(scores), scores)
         code = self.decoded(boxes)
         size = code[:, 2:].exp() * field
@@ -334,7 +334,7 @@ class MapAccuracy(MapLayer):
         value = shared(torch.cat((place, size), 1).permute(0, 2, 3, 1), truth.permute(0, 2, 3, 1))
         there = counts & (raw != 0)
         mean_overlap = mean(torch.where(there, value, 0.0), there)
-        return (torch.stack(found).view(1, 1, 1, 2), mean_overlap.view(1, 1, 1, 1))[: len(self.spec.tops)]
+        return (torch.stack(shares).view(1, 1, 1, 2), mean_overlap.view(1, 1, 1, 1))[: len(self.spec.tops)]
 
     def decoded(self, boxes: Tensor) -> Tensor:
         """Codes without their statistics, within the limits."""

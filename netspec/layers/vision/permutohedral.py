@@ -44,8 +44,8 @@ class Lattice:
         for below, above in self.beside:
             around = lattice[below.to(place.device)] + lattice[above.to(place.device)]
             lattice = torch.cat((lattice[:-1] + 0.5 * around, lattice[-1:]))
-        found: Tensor = self.share * (weight.unsqueeze(2) * lattice[place]).sum(1)
-        return found
+        sums: Tensor = self.share * (weight.unsqueeze(2) * lattice[place]).sum(1)
+        return sums
 
 
 def enclosing(features_ND: Features) -> tuple[Whole, Whole, Features]:

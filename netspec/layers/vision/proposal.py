@@ -94,11 +94,11 @@ class Proposal(Layer):
         scores_NR = scores[:, scores.shape[1] // 2 :].permute(0, 2, 3, 1).flatten(1)
         moves_NHWA4 = moves.permute(0, 2, 3, 1).reshape(images, rows, columns, -1, 4)
         boxes_NR4 = moved(boxes_HWA4, moves_NHWA4).reshape(images, -1, 4)
-        found = [
+        pairs = [
             self.image_regions(n, boxes_NR4[n], scores_NR[n], sizes.reshape(images, -1)[n, :4])
             for n in range(images)
         ]
-        regions, kept = torch.cat([pair[0] for pair in found]), torch.cat([pair[1] for pair in found])
+        regions, kept = torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
         return (regions, kept.unsqueeze(1))[: len(self.spec.tops)]
 
     def image_regions(

@@ -41,12 +41,12 @@ DEVIATIONS = (0.1, 0.1, 0.2, 0.2)
 def settings(spec: LayerSpec) -> dict[str, Any]:
     """The `param_str` of a Python layer, read as YAML; {} where it is none."""
     try:
-        found = yaml.safe_load(spec.message.python_param.param_str or "{}")
+        fields = yaml.safe_load(spec.message.python_param.param_str or "{}")
     except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none, a text without end
         return {}
-    if isinstance(found, str):  # such as 'feat_stride': 16 without a space
+    if isinstance(fields, str):  # such as 'feat_stride': 16 without a space
         return {}
-    return found if isinstance(found, dict) else {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def number(spec: LayerSpec, name: str, default: float) -> float:

@@ -122,8 +122,8 @@ def largest_places(x: Tensor, image: Tensor, down: Span, right: Span) -> Tensor:
     cells = (image, *down, *right)
     if torch.compiler.is_exporting():  # a program that is written for others lacks the operator
         return places_by_tables(x, *cells)
-    found: Tensor = searched_places(x, *cells)
-    return found
+    places: Tensor = searched_places(x, *cells)
+    return places
 
 
 @torch.library.custom_op("netspec::roi_places", mutates_args=())
@@ -152,7 +152,7 @@ def places_by_search(
 ) -> Tensor:
     """`largest_places` by looking at every pixel of every cell: no more memory than the largest cell has."""
     channels, width = x.shape[1], x.shape[3]
-    found = image.new_zeros((*top.shape, left.shape[1], channels))
+    places = image.new_zeros((*top.shape, left.shape[1], channels))
     rows = torch.stack((top, bottom), 2).tolist()
     columns = torch.stack((left, right), 2).tolist()
     for r, n in enumerate(image.tolist()):
@@ -161,8 +161,8 @@ def places_by_search(
                 if h < below and w < beyond:
                     first = x[n, :, h:below, w:beyond].reshape(channels, -1).max(1).indices
                     side = beyond - w
-                    found[r, i, j] = (h + first // side) * width + w + first % side
-    return found
+                    places[r, i, j] = (h + first // side) * width + w + first % side
+    return places
 
 
 def places_by_tables(
@@ -178,13 +178,13 @@ def places_by_tables(
     values, places = window_tables(x, levels)
     i, j = power_below(bottom - top, levels[0]), power_below(right - left, levels[1])
     table = i[:, :, None] * levels[1] + j[:, None, :]
-    found = []
+    corners = []
     for h in (top, (bottom - 2**i).clamp(min=0)):
         for w in (left, (right - 2**j).clamp(min=0)):
             cell = h.clamp(max=height - 1)[:, :, None] * width + w.clamp(max=width - 1)[:, None, :]
             row = (table * x.shape[0] + image[:, None, None]) * height * width + cell
-            found.append((values[row], places[row]))
-    return reduce(better, found)[1].long()
+            corners.append((values[row], places[row]))
+    return reduce(better, corners)[1].long()
 
 
 def table_levels(x: Tensor) -> tuple[int, int]:

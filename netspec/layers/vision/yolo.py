@@ -77,11 +77,11 @@ class YoloOutput(Layer):
         confidence = confidence_PC[box, label]
         order = confidence.argsort(descending=True, stable=True)
         box, label, confidence = box[order], label[order], confidence[order]
-        found = boxes_P4[box].numpy()
+        boxes = boxes_P4[box].numpy()
         # A box goes that overlaps a better one, of any class, by the threshold or more.
-        least = np.nextafter(found.dtype.type(self.param.nms_threshold), found.dtype.type(-1))
-        kept = suppress(found, float(least))
-        return [[float(n), float(label[i] + 1), float(confidence[i]), *found[i].tolist()] for i in kept]
+        least = np.nextafter(boxes.dtype.type(self.param.nms_threshold), boxes.dtype.type(-1))
+        kept = suppress(boxes, float(least))
+        return [[float(n), float(label[i] + 1), float(confidence[i]), *boxes[i].tolist()] for i in kept]
 
 
 @register("YoloDetectionOutput")

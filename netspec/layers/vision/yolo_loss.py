@@ -134,19 +134,19 @@ def objects(labels: Tensor, images: int) -> list[list[list[float]]]:
     """(class from 0, x, y, width, height) of the objects of each image, from rows of AnnotatedData, classes from 1, or
     of (N, 5 G) numbers, up to a row of zeros.
     """
-    found: list[list[list[float]]] = [[] for _ in range(images)]
+    per_image: list[list[list[float]]] = [[] for _ in range(images)]
     if labels.dim() == 4 and labels.shape[:2] == (1, 1) and labels.shape[3] == ANNOTATED:
         for row in labels.reshape(-1, ANNOTATED).tolist():
             x1, y1, x2, y2 = row[3:7]
             if 0 <= row[0] < images:
-                found[int(row[0])].append([row[1] - 1, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
-        return found
-    for mine, rows in zip(found, labels.reshape(images, -1, ROW).tolist(), strict=True):
+                per_image[int(row[0])].append([row[1] - 1, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+        return per_image
+    for mine, rows in zip(per_image, labels.reshape(images, -1, ROW).tolist(), strict=True):
         for row in rows:
             if not row[1] or not row[3]:
                 break
             mine.append(row)
-    return found
+    return per_image
 
 
 class AnchorLoss(Layer):
@@ -225,7 +225,7 @@ class RegionLoss(AnchorLoss):
         p, side, images = self.param, bottoms[0].shape[3], bottoms[0].shape[0]
         x = self.cells(bottoms[0])
         with torch.no_grad():
-            shift, size, found, share = (
+            shift, size, confidence, share = (
                 x[..., :2].sigmoid(),
                 x[..., 2:4],
                 x[..., 4].sigmoid(),
@@ -236,8 +236,8 @@ class RegionLoss(AnchorLoss):
                 ((corners(side, x) + shift) / side, size.exp() * anchor_B2[:, None] / side), -1
             )  # N, B, L, 4
             off = torch.zeros_like(x)
-            slope = found * (1 - found)
-            off[..., 4] = p.noobject_scale * found * slope
+            slope = confidence * (1 - confidence)
+            off[..., 4] = p.noobject_scale * confidence * slope
             for n, rows in enumerate(objects(bottoms[1].detach(), images)):
                 if rows:
                     all_G4 = x.new_tensor([row[1:] for row in rows])
@@ -254,7 +254,7 @@ class RegionLoss(AnchorLoss):
                     off[n, k, cell, :2] = p.coord_scale * move * shift[n, k, cell] * (1 - shift[n, k, cell])
                     off[n, k, cell, 2:4] = p.coord_scale * grow
                     aim = overlap(box[n, k, cell], truth) if p.rescore else 1.0
-                    off[n, k, cell, 4] = p.object_scale * (found[n, k, cell] - aim) * slope[n, k, cell]
+                    off[n, k, cell, 4] = p.object_scale * (confidence[n, k, cell] - aim) * slope[n, k, cell]
                     off[n, k, cell, 5:] = p.class_scale * share[n, k, cell]
                     off[n, k, cell, 5 + self.class_of(row)] -= p.class_scale
         return self.loss(x, off, off.square().sum())
@@ -376,13 +376,13 @@ class EvalDetection(Layer):
     def forward(self, *bottoms: Tensor) -> Tensor:
         p, n = self.param, bottoms[0].shape[0]
         second = bool(p.biases)
-        boxes, shares, found = (self.second if second else self.first)(bottoms[0].detach())
+        boxes, shares, confidence = (self.second if second else self.first)(bottoms[0].detach())
         if second:
             known = [[[*row, 0.0] for row in mine] for mine in objects(bottoms[1], n)]
         else:
             known = self.first_objects(bottoms[1])
         probability, label = shares.max(-1)
-        score = {p.OBJ: found, p.PROB: probability}.get(p.score_type, found * probability)
+        score = {p.OBJ: confidence, p.PROB: probability}.get(p.score_type, confidence * probability)
         top = bottoms[0].new_zeros((n, self.width()))
         for image in range(n):
             self.judge(top[image], boxes[image], label[image].tolist(), score[image], known[image])
@@ -421,12 +421,12 @@ class EvalDetection(Layer):
 
     def first_objects(self, labels: Tensor) -> list[list[list[float]]]:
         """(class, x, y, width, height, difficult) of the objects of each image."""
-        cells, found = int(self.param.side) ** 2, []
+        cells, per_image = int(self.param.side) ** 2, []
         for row in labels.reshape(labels.shape[0], -1):
             boxes = row[3 * cells :].reshape(cells, 4).tolist()
             difficult, there, classes = row[: 3 * cells].reshape(3, cells).tolist()
-            found.append([[classes[i], *boxes[i], difficult[i]] for i in range(cells) if there[i] > 0])
-        return found
+            per_image.append([[classes[i], *boxes[i], difficult[i]] for i in range(cells) if there[i] > 0])
+        return per_image
 
     def judge(
         self, top: Tensor, boxes: Tensor, label: list[int], score: Tensor, known: list[list[float]]
