@@ -96,3 +96,16 @@ def test_generated_files_are_current(tool: str) -> None:
     command = [sys.executable, "-m", f"tools.generate.{tool}", "--check"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
+
+
+EMPTY_NAMES = {"found"}
+"""Names of variables that say nothing of what they hold."""
+
+
+def test_variables_say_what_they_hold() -> None:
+    for path in (ROOT / "netspec").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = {ast.Name: "id", ast.arg: "arg", ast.Attribute: "attr"}.get(type(node))
+            if name is not None and getattr(node, name) in EMPTY_NAMES:
+                line = f"{path.relative_to(ROOT)}:{node.lineno}"  # type: ignore[attr-defined]
+                raise AssertionError(f"{line}: {getattr(node, name)!r}: say what it is")

@@ -61,32 +61,32 @@ def inches(page: str) -> tuple[float, float] | None:
         return None
     width, _, height = page.partition("x")
     try:
-        found = float(width), float(height)
+        sides = float(width), float(height)
     except ValueError:
         raise typer.BadParameter(f"{page!r} is no WxH, such as 8.3x11.7") from None
-    if not all(0.5 <= side <= 100 for side in found):
+    if not all(0.5 <= side <= 100 for side in sides):
         raise typer.BadParameter(f"{page!r}: the sides of a page are 0.5 to 100 inches")
-    return found
+    return sides
 
 
 def bounds(robust: str) -> tuple[int, float]:
     """NxC as (N, C)."""
     deleted, _, bound = robust.partition("x")
     try:
-        found = int(deleted), float(bound)
+        pair = int(deleted), float(bound)
     except ValueError:
         raise typer.BadParameter(f"{robust!r} is no NxC, such as 5x0.1") from None
-    if found[0] < 0 or not 0 < found[1] < float("inf"):
+    if pair[0] < 0 or not 0 < pair[1] < float("inf"):
         raise typer.BadParameter(f"{robust!r}: N is at least 0, and C above 0")
-    return found
+    return pair
 
 
 def place(given: str) -> tuple[str, int, int, int]:
     """LAYER:ROW,COLUMN=STATE as (layer, row, column, state)."""
-    found = re.fullmatch(r"(.+):(\d+),(\d+)=(\d+)", given)
-    if not found:
+    match = re.fullmatch(r"(.+):(\d+),(\d+)=(\d+)", given)
+    if not match:
         raise typer.BadParameter(f"{given!r} is no LAYER:ROW,COLUMN=STATE, such as sum3:0,1=17")
-    layer, row, column, state = found.groups()
+    layer, row, column, state = match.groups()
     return layer, int(row), int(column), int(state)
 
 

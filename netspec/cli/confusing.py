@@ -14,10 +14,10 @@ def show_confusion(
     """Print the confusion of each test net, and draw it and the hardest examples into the folder `out`."""
     from netspec.run.confusion import confusion, draw_confusion, draw_hardest
 
-    found = confusion(file, weights, seed=seed, **how)
+    confusions = confusion(file, weights, seed=seed, **how)
     out.mkdir(parents=True, exist_ok=True)
-    for i, one in enumerate(found):
-        ending = f"_{i}" if len(found) > 1 else ""
+    for i, one in enumerate(confusions):
+        ending = f"_{i}" if len(confusions) > 1 else ""
         drawn = [draw_confusion(one, out / f"confusion{ending}.svg")]
         if one.hardest and one.hardest[0].picture is not None:
             drawn.append(draw_hardest(one, out / f"hardest{ending}.png"))

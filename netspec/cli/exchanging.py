@@ -55,7 +55,7 @@ def convert(
     consent_to(allow_python)
     named = [text for text in shape or () if "=" in text]
     shapes = [list(shapes_of([f"input={text}"])["input"]) for text in shape or () if text not in named]
-    found = write(
+    report = write(
         source,
         target,
         net=net,
@@ -65,9 +65,9 @@ def convert(
         dynamic_batch=dynamic_batch,
         fork=fork,
     )
-    print(found)
+    print(report)
     print(target)
-    if found.departs is not None:
+    if report.departs is not None:
         raise typer.Exit(1)
 
 

@@ -141,10 +141,10 @@ def show(plan: Any, jobs: int, timing: bool, as_json: bool) -> None:
     if is_adaptive(plan):
         print("\n".join(adaptive_lines(plan)))
         return
-    found = list(previews(plan, timing))
-    for line in [json.dumps(one.as_json()) for one in found] if as_json else lines(plan, found, jobs, timing):
+    runs = list(previews(plan, timing))
+    for line in [json.dumps(one.as_json()) for one in runs] if as_json else lines(plan, runs, jobs, timing):
         print(line)
-    if any(one.error for one in found):
+    if any(one.error for one in runs):
         raise typer.Exit(1)
 
 
@@ -171,7 +171,7 @@ def range_test(
     """Train a little while the learning rate rises; propose a rate to begin with."""
     from netspec.run.lr_range import draw_range, lr_range
 
-    found = lr_range(
+    curve = lr_range(
         file,
         low=low,
         high=high,
@@ -182,18 +182,18 @@ def range_test(
         seed=seed,
         progress=not as_json,
     )
-    draw_range(found, out)
+    draw_range(curve, out)
     if as_json:
         print(
             json.dumps(
                 {
-                    "proposal": found.proposal,
-                    "lowest": found.lowest,
-                    "rates": found.rates,
-                    "losses": found.losses,
+                    "proposal": curve.proposal,
+                    "lowest": curve.lowest,
+                    "rates": curve.rates,
+                    "losses": curve.losses,
                 }
             )
         )
         return
-    print(f"loss lowest at {found.lowest:.3g}, falls fastest at {found.steepest:.3g}; curve: {out}")
-    print(f"proposal: base_lr: {found.proposal:.2g}")
+    print(f"loss lowest at {curve.lowest:.3g}, falls fastest at {curve.steepest:.3g}; curve: {out}")
+    print(f"proposal: base_lr: {curve.proposal:.2g}")

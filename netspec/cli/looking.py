@@ -27,8 +27,8 @@ def summary(
     from netspec.check import shaped_net
     from netspec.net.summary import table
 
-    found = table(shaped_net(file, phase, stage or (), level, shapes_of(shape)))
-    Console(width=None if sys.stdout.isatty() else 160).print(found)
+    layers = table(shaped_net(file, phase, stage or (), level, shapes_of(shape)))
+    Console(width=None if sys.stdout.isatty() else 160).print(layers)
 
 
 @app.command()

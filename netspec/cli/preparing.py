@@ -154,7 +154,7 @@ def mean(
     from netspec.data.writing.convert import from_any, mean_image
 
     skipped: list[str] = []
-    found = mean_image(
+    average = mean_image(
         from_any(
             source,
             split=split,
@@ -164,10 +164,10 @@ def mean(
             skip=skipping(skipped),
         )
     )
-    for value in found.mean((1, 2), dtype=float):
+    for value in average.mean((1, 2), dtype=float):
         print(f"mean_value: {value:.6g}")
     if target is not None:
-        write_blob(target, found)
+        write_blob(target, average)
         print(target)
 
 

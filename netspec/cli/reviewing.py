@@ -40,9 +40,9 @@ def runs(
 
     with Index(folder, rebuild) as index:
         if sql:
-            columns, found = index.ask(sql)
+            columns, rows = index.ask(sql)
             columns = unique(columns)
-            shown = Listing([dict(zip(columns, row, strict=True)) for row in found], columns)
+            shown = Listing([dict(zip(columns, row, strict=True)) for row in rows], columns)
         else:
             shown = listing(index, filters or (), sort)
     if as_json:
@@ -99,13 +99,13 @@ def compare(
         return
     from netspec.experiments.comparing import compare_runs
 
-    found = compare_runs(
+    comparison = compare_runs(
         paths, output=output, test=test, device=device, progress=lambda text: print(text, file=sys.stderr)
     )
     if as_json:
-        print(json.dumps(found.as_json(), indent=2))
+        print(json.dumps(comparison.as_json(), indent=2))
     else:
-        print("\n".join(found.lines(diff)))
+        print("\n".join(comparison.lines(diff)))
 
 
 def compare_blobs(
@@ -116,9 +116,9 @@ def compare_blobs(
 
     if len(paths) != 2:
         raise typer.BadParameter("blob by blob, two models are compared")
-    found = compare_files(paths[0], paths[1], weights_a, weights_b, tolerance)
-    print(found)
-    if not found.equal:
+    comparison = compare_files(paths[0], paths[1], weights_a, weights_b, tolerance)
+    print(comparison)
+    if not comparison.equal:
         raise typer.Exit(1)
 
 

@@ -127,7 +127,7 @@ def evaluate_nets(
         how = {"iterations": iterations, "stages": stage or (), "device": device, "hardest": hardest}
         show_confusion(file, weights, how, 1 if seed is None else seed, out, as_json)
         return
-    found = evaluate(
+    averages = evaluate(
         file,
         weights,
         iterations=iterations,
@@ -135,7 +135,7 @@ def evaluate_nets(
         device=device,
         seed=1 if seed is None else seed,
     )
-    for i, outputs in enumerate(found):
+    for i, outputs in enumerate(averages):
         numbers = ", ".join(f"{name} {value}" for name, value in outputs.items())
         print(json.dumps({"net": i, **outputs}) if as_json else f"test net {i}: {numbers}")
 

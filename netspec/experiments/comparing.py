@@ -38,11 +38,13 @@ class Group:
         """The last value of an output by the run's seed ("run 0" and so on where it has none); of runs of one seed the
         mean.
         """
-        found: dict[int | str, list[float]] = {}
+        values_of_seed: dict[int | str, list[float]] = {}
         for i, run in enumerate(self.runs):
             if output in run.last:
-                found.setdefault(f"run {i}" if run.seed is None else run.seed, []).append(run.last[output])
-        return {seed: sum(values) / len(values) for seed, values in found.items()}
+                values_of_seed.setdefault(f"run {i}" if run.seed is None else run.seed, []).append(
+                    run.last[output]
+                )
+        return {seed: sum(values) / len(values) for seed, values in values_of_seed.items()}
 
     def repeated(self) -> list[str]:
         """A note for each seed of several runs."""
@@ -210,7 +212,7 @@ def grouped(paths: Sequence[str | Path]) -> list[Group]:
     groups: dict[str, list[RunFolder]] = {}
     for run in runs_in(paths):
         groups.setdefault(key_of(run), []).append(run)
-    found: list[Group] = []
+    named: list[Group] = []
     taken: set[str] = set()
     for runs in groups.values():
         name = runs[0].name
@@ -221,8 +223,8 @@ def grouped(paths: Sequence[str | Path]) -> list[Group]:
             parent = runs[0].path.resolve().parent.name
             name = f"{parent}/{name}" if not name.startswith(f"{parent}/") else f"{name}'"
         taken.add(name)
-        found.append(Group(name, sorted(runs, key=lambda run: (run.seed is None, run.seed or 0))))
-    return found
+        named.append(Group(name, sorted(runs, key=lambda run: (run.seed is None, run.seed or 0))))
+    return named
 
 
 def key_of(run: RunFolder) -> str:
@@ -249,14 +251,14 @@ def outputs_of(groups: Sequence[Group], wanted: str) -> list[str]:
 
 def pairs_of(group: Group, first: Group, outputs: Sequence[str]) -> dict[str, Paired]:
     """group - first over the seeds of both."""
-    found = {}
+    pairs = {}
     for output in outputs:
         a, b = group.by_seed(output), first.by_seed(output)
         if both := sorted((seed for seed in a if seed in b), key=str):
-            found[output] = paired([a[seed] for seed in both], [b[seed] for seed in both])
+            pairs[output] = paired([a[seed] for seed in both], [b[seed] for seed in both])
         elif len(a) == len(b) == 1:
-            found[output] = paired(list(a.values()), list(b.values()))
-    return found
+            pairs[output] = paired(list(a.values()), list(b.values()))
+    return pairs
 
 
 def by_predictions(
@@ -303,11 +305,11 @@ def predicted(run: RunFolder, device: str | None) -> tuple[Any, Any] | str:
 
 def difference(a: RunFolder, b: RunFolder) -> list[str]:
     """What differs in the resolved files of two runs, as `diff -u` shows it with a line around."""
-    found: list[str] = []
+    lines: list[str] = []
     names = sorted(
         {path.name for run in (a, b) for path in run.path.glob("*.prototxt")} - {"rendered.prototxt"}
     )
     for name in names:
         old, new = (run.text(name).splitlines() for run in (a, b))
-        found += difflib.unified_diff(old, new, f"{a.name}/{name}", f"{b.name}/{name}", n=1, lineterm="")
-    return found
+        lines += difflib.unified_diff(old, new, f"{a.name}/{name}", f"{b.name}/{name}", n=1, lineterm="")
+    return lines

@@ -40,12 +40,12 @@ def joined(series: Sequence[Points], most: int = MOST) -> dict[str, Any]:
 
 def extremes(points: Points, first: int, step: float, stretches: int) -> list[float | None]:
     """Of each stretch the least and the largest value, in the order of their places."""
-    found: list[list[tuple[int, float]]] = [[] for _ in range(stretches)]
+    per_stretch: list[list[tuple[int, float]]] = [[] for _ in range(stretches)]
     for x, y in points:
         if y is not None:
-            found[min(stretches - 1, int((x - first) / step))].append((x, y))
+            per_stretch[min(stretches - 1, int((x - first) / step))].append((x, y))
     row: list[float | None] = []
-    for inside in found:
+    for inside in per_stretch:
         if not inside:
             row += [None, None]
             continue

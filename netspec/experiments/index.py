@@ -190,10 +190,10 @@ def is_earlier(file: Path) -> bool:
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as base:
             (version,) = base.execute("pragma user_version").fetchone()
-            found = base.execute("select name from sqlite_master where type in ('table', 'view')").fetchall()
+            tables = base.execute("select name from sqlite_master where type in ('table', 'view')").fetchall()
     except sqlite3.Error:
         return False
-    return version == 1 and {name for (name,) in found} == {"runs", "last", *CHILDREN}
+    return version == 1 and {name for (name,) in tables} == {"runs", "last", *CHILDREN}
 
 
 ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
@@ -208,14 +208,14 @@ def reading(action: int, *about: str | None) -> int:
 
 def stamp_of(folder: Path) -> str:
     """What tells that a run has changed: sizes and times of its files."""
-    found = []
+    signs = []
     for name in (*SIGNS, "solver.prototxt", "snapshots"):
         try:
             facts = (folder / name).stat()
         except OSError:
             continue
-        found.append(f"{name} {facts.st_size} {facts.st_mtime_ns}")
-    return "; ".join(found)
+        signs.append(f"{name} {facts.st_size} {facts.st_mtime_ns}")
+    return "; ".join(signs)
 
 
 def settings_of(run: RunFolder) -> Iterator[Sequence[Any]]:

@@ -38,16 +38,16 @@ def net_of(
     its data is not here, `tell` is told why there are none.
     """
     net = shaped_net(run.path)
-    found = graph_of(net)
+    graph = graph_of(net)
     if weights:
         try:
             for name, blobs in histograms(run).items():
-                for node in found["nodes"]:
+                for node in graph["nodes"]:
                     if node["name"] == name:
                         node |= blobs
         except (NetspecError, OSError) as error:
             tell(f"no histograms: {error}")
-    return found
+    return graph
 
 
 def graph_of(net: Net) -> dict[str, Any]:
@@ -110,17 +110,17 @@ def histograms(run: RunFolder) -> dict[str, dict[str, Any]]:
     if not kept and not best.is_file():
         raise NetspecError(f"{run.path}: keeps no weights")
     wanted = tests_of(run.path, None if kept else best, (), "cpu")
-    found: dict[str, dict[str, Any]] = {}
+    per_layer: dict[str, dict[str, Any]] = {}
     with fed(wanted.nets[0][0], wanted, 1) as (net, feeder), torch.no_grad():
         slots = net.slots(*feeder.next())
         for step, layer in zip(net.graph.steps, net.made, strict=True):
-            entry = found.setdefault(step.layer.name, {})
+            entry = per_layer.setdefault(step.layer.name, {})
             if blobs := [one for blob in layer.blobs if (one := histogram(blob))]:
                 entry["blobs"] = blobs
             tops = [one for slot in step.writes if slot in slots and (one := histogram(slots[slot]))]
             if tops:
                 entry["values"] = tops
-    return found
+    return per_layer
 
 
 def histogram(values: Tensor) -> dict[str, Any] | None:

@@ -172,8 +172,8 @@ def complete(result: Result, job: Job) -> None:
                 aim.take(value, line["iteration"])
     result.outputs = result.outputs or [last[net] for net in sorted(last)]
     if aim.net < len(result.outputs):
-        found = value_of(result.outputs[aim.net], aim.output)
-        result.value = None if found != found else found
+        last_value = value_of(result.outputs[aim.net], aim.output)
+        result.value = None if last_value != last_value else last_value
     if aim.at >= 0:
         result.best = {"value": aim.best, "iteration": aim.at}
 

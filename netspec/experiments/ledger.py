@@ -58,25 +58,25 @@ class Result:
 
 def read_result(folder: Path) -> Result | None:
     """The result of a run; None where it has none. Raises NetspecError for one that cannot be read."""
-    found = read_json(folder / RESULT)
-    if found is None:
+    fields = read_json(folder / RESULT)
+    if fields is None:
         return None
     try:
-        return Result(**found)
+        return Result(**fields)
     except TypeError as error:
         raise NetspecError(f"{folder / RESULT}: cannot be read: {error}") from None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(read_regular(path))
+        value = json.loads(read_regular(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise NetspecError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise NetspecError(f"{path}: cannot be read: holds no mapping")
-    return found
+    return value
 
 
 def write_point(folder: Path, point: Mapping[str, Any], text: str | None) -> None:

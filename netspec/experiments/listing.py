@@ -47,8 +47,8 @@ def listing(index: Index, filters: Sequence[str] = (), sort: str = "") -> Listin
     Names are columns of `runs`, outputs of the last test, values of plans, and fields of solvers and nets. sort: one
     of these, with - before it the largest first. Raises NetspecError for a name that no run has.
     """
-    names, found = index.ask("select * from runs order by path")
-    rows = [dict(zip(names, row, strict=True)) for row in found]
+    names, stored = index.ask("select * from runs order by path")
+    rows = [dict(zip(names, row, strict=True)) for row in stored]
     by_id = {row["id"]: row for row in rows}
     outputs: dict[str, None] = {}
     values: dict[str, set[str]] = {}
@@ -97,26 +97,26 @@ def listing(index: Index, filters: Sequence[str] = (), sort: str = "") -> Listin
 
 def unique(names: Sequence[str]) -> list[str]:
     """Names of columns, those that are there already counted: x, x:2."""
-    found: list[str] = []
+    taken: list[str] = []
     for name in names:
         counted, n = name, 1
-        while counted in found:
+        while counted in taken:
             n += 1
             counted = f"{name}:{n}"
-        found.append(counted)
-    return found
+        taken.append(counted)
+    return taken
 
 
-def passes(found: Any, sign: str, value: str) -> bool:
+def passes(held: Any, sign: str, value: str) -> bool:
     """Whether a value meets a condition; one that is not there meets none but !=."""
-    if found is None:
+    if held is None:
         return sign == "!="
     if sign == "~":
-        return value in str(found)
+        return value in str(held)
     try:
-        return COMPARISONS[sign](float(found), float(value))
+        return COMPARISONS[sign](float(held), float(value))
     except (TypeError, ValueError):
-        return COMPARISONS[sign](str(found), value)
+        return COMPARISONS[sign](str(held), value)
 
 
 def orderable(value: Any) -> tuple[int, Any]:

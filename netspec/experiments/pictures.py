@@ -76,19 +76,19 @@ def arrange_pictures(
     """
     if not 0 <= test < 1:
         raise DataError(f"--test {test:g}: a share is 0 or more, and less than 1")
-    found = open_pictures(source)
-    own = found.shape
+    pictures = open_pictures(source)
+    own = pictures.shape
     shape = (own[0], *(size or smaller(own[1], own[2])))
-    numbers = found.labels[~np.isnan(found.labels)]
-    names = found.class_names or tuple(str(i) for i in range(int(numbers.max(initial=-1)) + 1))
+    numbers = pictures.labels[~np.isnan(pictures.labels)]
+    names = pictures.class_names or tuple(str(i) for i in range(int(numbers.max(initial=-1)) + 1))
     p = schema.PicturesParameter(
         source=source, new_height=shape[1], new_width=shape[2], is_color=shape[0] == 3, class_name=names
     )
     net = out or Path(f"{Path(source).resolve().name.split('.')[0]}.prototxt")
-    told = Begun(net, solver_of(net), source, len(found), shape, names, list(found.notes))
+    told = Begun(net, solver_of(net), source, len(pictures), shape, names, list(pictures.notes))
     if shape != own:
         told.notes.append(f"{source}: pictures of {own[1]}x{own[2]} are resized to {shape[1]}x{shape[2]}")
-    held = len(Split(TEST, test=test).rows(len(found), found.labels)) if test else 0
+    held = len(Split(TEST, test=test).rows(len(pictures), pictures.labels)) if test else 0
     write_both(
         net, told.solver, "pictures", template_values(told, p, test, held) | checked(settings or {}, VALUES)
     )

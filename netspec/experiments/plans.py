@@ -132,8 +132,10 @@ class Plan:
     @property
     def search(self) -> str:
         """How its points are found: that of its first stage where it is adaptive, else "grid"."""
-        found = [group.search for stage in self.stages for group in stage.groups if group.search in ADAPTIVE]
-        return found[0] if found else "grid"
+        searches = [
+            group.search for stage in self.stages for group in stage.groups if group.search in ADAPTIVE
+        ]
+        return searches[0] if searches else "grid"
 
 
 def read_plan(
@@ -343,10 +345,10 @@ class Reader:
         return str(value)
 
     def number(self, value: Any, *path: str | int, least: int = 0) -> int:
-        found = whole(value)
-        if found is None or found < least:
+        count = whole(value)
+        if count is None or count < least:
             raise self.fail(f"{path[-1]} is a whole number of at least {least}, found {value!r}", *path)
-        return found
+        return count
 
     def points(self, value: Any, key: str = "points") -> int | None:
         return None if value is None else self.number(value, key, least=1)

@@ -49,38 +49,38 @@ def previews(plan: Plan, timing: bool = True) -> Iterator[Preview]:
     """Each run of the plan, its file read and a step of it timed."""
     watch = Stopwatch()
     for run in runs_of(plan):
-        found = Preview(run.id, dict(run.values), after=run.parent.id if run.parent else "")
+        preview = Preview(run.id, dict(run.values), after=run.parent.id if run.parent else "")
         try:
             made = loaded(run, plan)
-            found.iterations = made.solver.max_iter if run.stage.task == "train" else 0
-            found.weights, missing = pattern_of(run, plan)
+            preview.iterations = made.solver.max_iter if run.stage.task == "train" else 0
+            preview.weights, missing = pattern_of(run, plan)
             if missing:
-                found.notes.append(f"{found.weights} is not there yet")
+                preview.notes.append(f"{preview.weights} is not there yet")
             step = watch.step(made) if timing else None
             if step is not None:
-                found.step, found.seconds = step.train, seconds(made, step, run.stage.task)
+                preview.step, preview.seconds = step.train, seconds(made, step, run.stage.task)
         except NetspecError as error:
-            found.error = str(error).splitlines()[0]
-        yield found
+            preview.error = str(error).splitlines()[0]
+        yield preview
 
 
-def lines(plan: Plan, found: list[Preview], jobs: int, timing: bool = True) -> Iterator[str]:
+def lines(plan: Plan, runs: list[Preview], jobs: int, timing: bool = True) -> Iterator[str]:
     """The previews as text: a line per run, then the sum."""
     names = differing(runs_of(plan))
-    for one in found:
+    for one in runs:
         parts = [one.run, *(f"{name}={one.values[name]}" for name in names if name in one.values)]
         parts += [f"{one.iterations} iterations"] if one.iterations else []
         parts += [f"{one.step * 1000:.3g} ms a step, about {clock(one.seconds or 0)}"] if one.step else []
         parts += [f"after {one.after}"] if one.after else []
         parts += one.notes
         yield "  ".join(parts) + (f"  error: {one.error}" if one.error else "")
-    total = sum(one.seconds or 0 for one in found)
-    unknown = sum(one.seconds is None for one in found) if timing else 0
+    total = sum(one.seconds or 0 for one in runs)
+    unknown = sum(one.seconds is None for one in runs) if timing else 0
     cost = (
         f", about {clock(total)} of one process, {clock(total / jobs)} with {jobs} at a time" if total else ""
     )
     lack = f"; what {unknown} of them cost cannot be told, as their data is not here" if unknown else ""
-    yield f"{len(found)} runs in {plan.folder}{cost}{lack}"
+    yield f"{len(runs)} runs in {plan.folder}{cost}{lack}"
 
 
 def adaptive_lines(plan: Plan) -> Iterator[str]:

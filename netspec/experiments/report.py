@@ -187,9 +187,9 @@ def settings_shown(runs: Sequence[RunFolder], note: Tell) -> tuple[list[str], li
     """The settings that differ, those of plans and --set alone where there are such."""
     if len(runs) == 1:
         return [], []
-    found = differing(runs)
+    settings = differing(runs)
     own = {name for run in runs for name in run.values}
-    chosen = {name: row for name, row in found.items() if name in own} or found
+    chosen = {name: row for name, row in settings.items() if name in own} or settings
     chosen = {name: row for name, row in chosen.items() if name not in ("random_seed", "snapshot_prefix")}
     if len(chosen) > MOST_SETTINGS:
         note(f"{len(chosen)} settings differ; the first {MOST_SETTINGS} are shown")
@@ -204,7 +204,7 @@ def curves_of(runs: Sequence[RunFolder], outputs: Sequence[str]) -> list[dict[st
     def trained(run: RunFolder, name: str) -> Points:
         return [(line["iteration"], line.get(name)) for line in run.train if name in line]
 
-    found = []
+    curves = []
     for name, label in (
         ("loss", "training loss"),
         ("gradient_norm", "gradient norm"),
@@ -212,7 +212,7 @@ def curves_of(runs: Sequence[RunFolder], outputs: Sequence[str]) -> list[dict[st
     ):
         series = [trained(run, name) for run in runs]
         if any(series):
-            found.append({"name": label, "kind": "train", **joined(series, most)})
+            curves.append({"name": label, "kind": "train", **joined(series, most)})
     by_test: list[dict[str, list[tuple[int, float]]]] = []
     for run in runs:
         lines: dict[str, list[tuple[int, float]]] = {}
@@ -221,14 +221,14 @@ def curves_of(runs: Sequence[RunFolder], outputs: Sequence[str]) -> list[dict[st
                 lines.setdefault(name, []).append((line["iteration"], value))
         by_test.append(lines)
     for name in outputs:
-        found.append(
+        curves.append(
             {
                 "name": f"test {name}",
                 "kind": "test",
                 **joined([lines.get(name, []) for lines in by_test], most),
             }
         )
-    return found
+    return curves
 
 
 def importance(
@@ -284,10 +284,10 @@ def importance(
 
 def as_number(value: str | None) -> float | None:
     try:
-        found = float(value) if value is not None else None
+        parsed = float(value) if value is not None else None
     except ValueError:
         return None
-    return found if found is not None and math.isfinite(found) else None
+    return parsed if parsed is not None and math.isfinite(parsed) else None
 
 
 def detail(run: RunFolder, name: str, test: bool, note: Tell) -> dict[str, Any]:
@@ -311,26 +311,26 @@ def detail(run: RunFolder, name: str, test: bool, note: Tell) -> dict[str, Any]:
             facts.append([label, f"{what} {str(one.get('sha256', ''))[:16]}".strip()])
     noted = run.facts.get("notes")
     told = [str(one)[:MOST_TEXT] for one in noted] if isinstance(noted, list) else []
-    found: dict[str, Any] = {"name": name, "facts": facts, "notes": told}
+    shown: dict[str, Any] = {"name": name, "facts": facts, "notes": told}
     specs = sorted(run.path.glob("*.prototxt"))
     if foreign := [path.name for path in specs if not is_own(path, MOST_FILE)]:
         note(f"no graph: {', '.join(foreign)}: links out of the run's folder, or too large")
     else:
-        net_shown(run, test, note, found)
-    found["pictures"] = pictures(run.path)
+        net_shown(run, test, note, shown)
+    shown["pictures"] = pictures(run.path)
     texts = [path for path in specs if path.name not in foreign]
-    found["files"] = [[path.name, run.text(path.name)] for path in texts[:MOST_FILES]]
-    return found
+    shown["files"] = [[path.name, run.text(path.name)] for path in texts[:MOST_FILES]]
+    return shown
 
 
-def net_shown(run: RunFolder, test: bool, note: Tell, found: dict[str, Any]) -> None:
+def net_shown(run: RunFolder, test: bool, note: Tell, shown: dict[str, Any]) -> None:
     """Take in the net, and with `test` the confusion matrices."""
     try:
-        found["net"] = net_of(run, test, note)
+        shown["net"] = net_of(run, test, note)
     except (NetspecError, OSError) as error:
         note(f"no graph: {error}")
     if test:
-        found["confusion"] = matrices(run, note)
+        shown["confusion"] = matrices(run, note)
 
 
 def matrices(run: RunFolder, note: Tell) -> list[dict[str, Any]]:
@@ -339,27 +339,27 @@ def matrices(run: RunFolder, note: Tell) -> list[dict[str, Any]]:
     if not states(run.path) and not best.is_file():
         return []
     try:
-        found = confusion(run.path, None if states(run.path) else best)
+        confusions = confusion(run.path, None if states(run.path) else best)
     except (NetspecError, OSError) as error:
         note(f"no confusion matrix: {error}")
         return []
-    return [{"counts": one.counts.tolist(), "accuracy": one.accuracy} for one in found]
+    return [{"counts": one.counts.tolist(), "accuracy": one.accuracy} for one in confusions]
 
 
 def pictures(folder: Path) -> list[dict[str, str]]:
     """The folder's PNG pictures: samples, completions, and whatever else lies there."""
-    found = []
+    images = []
     for path in sorted(folder.glob("*.png")):
         data = content(path, MOST_PICTURE) if path.name not in OWN else None
         if data and data.startswith(b"\x89PNG"):
-            found.append({"name": path.stem.replace("_", " "), "data": base64.b64encode(data).decode()})
-    return found
+            images.append({"name": path.stem.replace("_", " "), "data": base64.b64encode(data).decode()})
+    return images
 
 
 def missing_tables(runs: Sequence[RunFolder], paths: Sequence[str | Path]) -> list[dict[str, Any]]:
     """The tables that `netspec missing -o FILE.json` wrote into a run's folder, or into one that is given."""
     folders = dict.fromkeys([*(Path(path) for path in paths), *(run.path for run in runs)])
-    found = []
+    tables = []
     for folder in folders:
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
             data = mapping(path) if path.name not in ("run.json", "result.json", "point.json") else {}
@@ -377,5 +377,5 @@ def missing_tables(runs: Sequence[RunFolder], paths: Sequence[str | Path]) -> li
                 }
             except (DataError, KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError):
                 continue  # a table of something else
-            found.append({"name": path.stem.replace("_", " "), "kinds": kinds, "cells": cells})
-    return found
+            tables.append({"name": path.stem.replace("_", " "), "kinds": kinds, "cells": cells})
+    return tables

@@ -78,10 +78,10 @@ class RunFolder:
     @cached_property
     def last(self) -> dict[str, float]:
         """The outputs of each test net in its last test, by name; of nets behind the first, `1:accuracy`."""
-        found: dict[str, float] = {}
+        outputs: dict[str, float] = {}
         for line in self.tests:
-            found |= outputs_of(line)
-        return found
+            outputs |= outputs_of(line)
+        return outputs
 
     def series(self, output: str) -> list[tuple[int, float]]:
         """(iteration, value) of an output, named as in `last`."""
@@ -106,8 +106,8 @@ class RunFolder:
     @cached_property
     def settings(self) -> dict[str, str]:
         """Every field that the solver and its net have, as behind --set: base_lr, conv1.convolution_param.pad."""
-        found = {name: value for name, value in flat(self.solver).items() if name.split("[")[0] not in NAMES}
-        return found | flat_net(self.net)
+        fields = {name: value for name, value in flat(self.solver).items() if name.split("[")[0] not in NAMES}
+        return fields | flat_net(self.net)
 
     @property
     def aim(self) -> tuple[str, bool] | None:
@@ -129,28 +129,28 @@ class RunFolder:
     @property
     def made(self) -> dict[str, str]:
         """The settings that were made behind --set."""
-        found = self.facts.get("settings", self.point.get("settings"))
-        return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+        settings = self.facts.get("settings", self.point.get("settings"))
+        return {str(k): str(v) for k, v in settings.items()} if isinstance(settings, dict) else {}
 
     @property
     def seed(self) -> int | None:
-        for found in (self.facts.get("seed"), self.result.get("seed"), self.point.get("seed")):
-            if isinstance(found, int):
-                return found
+        for value in (self.facts.get("seed"), self.result.get("seed"), self.point.get("seed")):
+            if isinstance(value, int):
+                return value
         return None
 
     @property
     def iteration(self) -> int:
         """How far it came."""
-        found = [line["iteration"] for line in self.lines]
-        found += [iteration_of(path) for path in states(self.path)]
-        return max([*found, number(self.result.get("iteration")) or 0], default=0)
+        iterations = [line["iteration"] for line in self.lines]
+        iterations += [iteration_of(path) for path in states(self.path)]
+        return max([*iterations, number(self.result.get("iteration")) or 0], default=0)
 
     @property
     def seconds(self) -> float:
         """Of training."""
-        found = [line["seconds"] for line in self.lines if line.get("seconds") is not None]
-        return max([*found, number(self.result.get("seconds")) or 0.0], default=0.0)
+        times = [line["seconds"] for line in self.lines if line.get("seconds") is not None]
+        return max([*times, number(self.result.get("seconds")) or 0.0], default=0.0)
 
     @property
     def status(self) -> str:
@@ -204,27 +204,27 @@ def is_run(path: str | Path) -> bool:
 
 def runs_in(paths: Sequence[str | Path]) -> list[RunFolder]:
     """The runs that paths mean: run folders, and folders of them. Raises NetspecError where one means none."""
-    found: dict[Path, RunFolder] = {}
+    runs: dict[Path, RunFolder] = {}
     for path in paths:
         if not Path(path).is_dir():
             raise NetspecError(f"{path}: no such run folder, nor a folder of runs")
         own = list(find_runs(path))
         if not own:
             raise NetspecError(f"{path}: holds no run ({', '.join(SIGNS)})")
-        found |= {run.path.resolve(): run for run in own if run.path.resolve() not in found}
-    return list(found.values())
+        runs |= {run.path.resolve(): run for run in own if run.path.resolve() not in runs}
+    return list(runs.values())
 
 
 def outputs_of(line: Mapping[str, Any]) -> dict[str, float]:
     """The outputs of a test that are numbers; of a test net behind the first led by its number."""
     lead = f"{line['net']}:" if line["net"] else ""
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, value in line["outputs"].items():
         if isinstance(value, list):
-            found |= {f"{lead}{name}[{i}]": float(v) for i, v in enumerate(value) if v is not None}
+            values |= {f"{lead}{name}[{i}]": float(v) for i, v in enumerate(value) if v is not None}
         elif value is not None:
-            found[f"{lead}{name}"] = float(value)
-    return found
+            values[f"{lead}{name}"] = float(value)
+    return values
 
 
 def is_own(path: Path, most: int) -> bool:
@@ -246,10 +246,10 @@ def content(path: Path, most: int = MOST_CONTENT) -> bytes | None:
 def mapping(path: Path) -> dict[str, Any]:
     """A JSON object; an empty one where there is none."""
     try:
-        found = cleaned(json.loads(content(path) or b"{}"))
+        value = cleaned(json.loads(content(path) or b"{}"))
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def cleaned(value: Any) -> Any:
@@ -276,21 +276,21 @@ def number(value: Any) -> Any:
 
 def flat(message: Any, lead: str = "") -> dict[str, str]:
     """The fields that a message has, by their paths below it: param[0].lr_mult."""
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for field, value in message.ListFields():
         values = list(value) if is_repeated(field) else [value]
         if field.message_type is not None:
             for i, inner in enumerate(values):
                 index = f"[{i}]" if is_repeated(field) else ""
-                found |= flat(inner, f"{lead}{field.name}{index}.") or {f"{lead}{field.name}{index}": "{}"}
+                fields |= flat(inner, f"{lead}{field.name}{index}.") or {f"{lead}{field.name}{index}": "{}"}
         else:
-            found[lead + field.name] = ",".join(word(field, one) for one in values)
-    return found
+            fields[lead + field.name] = ",".join(word(field, one) for one in values)
+    return fields
 
 
 def flat_net(net: Any) -> dict[str, str]:
     """The fields of a net's layers, led by their names; of layers of one name, the phase tells which."""
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     seen: set[str] = set()
     for layer in net.layer:
         lead = layer.name
@@ -299,8 +299,8 @@ def flat_net(net: Any) -> dict[str, str]:
             phases = [names[rule.phase].name for rule in layer.include if rule.HasField("phase")]
             lead = f"{layer.name} ({' '.join(phases) or 'again'})"
         seen.add(lead)
-        found |= {name: value for name, value in flat(layer, f"{lead}.").items() if name != f"{lead}.name"}
-    return found
+        fields |= {name: value for name, value in flat(layer, f"{lead}.").items() if name != f"{lead}.name"}
+    return fields
 
 
 def word(field: Any, value: Any) -> str:
@@ -319,14 +319,14 @@ def differing(runs: Sequence[RunFolder]) -> dict[str, list[str | None]]:
 
     The plan's values (or what was behind --set) come first, then the fields of solvers and nets.
     """
-    found: dict[str, list[str | None]] = {}
+    rows: dict[str, list[str | None]] = {}
     shown = [{name: settable_text(value) for name, value in run.values.items()} for run in runs]
     for listed in (shown, [run.settings for run in runs]):
         for name in dict.fromkeys(name for one in listed for name in one):
             row = [one.get(name) for one in listed]
-            if any(value != row[0] for value in row) and name not in found:
-                found[name] = row
-    return found
+            if any(value != row[0] for value in row) and name not in rows:
+                rows[name] = row
+    return rows
 
 
 def settable_text(value: Any) -> str:

@@ -97,8 +97,10 @@ class Paired:
     distribution, and is never below 2 / 2^pairs."""
 
     def as_json(self) -> dict[str, Any]:
-        found = {name: getattr(self, name) for name in ("count", "difference", "low", "high", "p", "p_signs")}
-        return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in found.items()}
+        fields = {
+            name: getattr(self, name) for name in ("count", "difference", "low", "high", "p", "p_signs")
+        }
+        return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in fields.items()}
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Paired:

@@ -41,8 +41,8 @@ def row(plan: Plan, run: PlannedRun, result: Result) -> dict[str, Any]:
     facts = read_json(folder / "run.json") or {}
     lines = Metrics(folder / METRICS).read()
     shown = [line for line in lines if line["kind"] == "train"]
-    found: dict[str, Any] = {f"hyper__{name}": value for name, value in run.values.items()}
-    found |= {
+    cells: dict[str, Any] = {f"hyper__{name}": value for name, value in run.values.items()}
+    cells |= {
         "run_id": "_".join(map(str, run.indices)) if plan.original else run.id,
         "seed": result.seed,
         "computer_name": platform.node(),
@@ -57,8 +57,8 @@ def row(plan: Plan, run: PlannedRun, result: Result) -> dict[str, Any]:
     }
     for net, outputs in enumerate(result.outputs):
         for i, (name, value) in enumerate(outputs.items()):
-            found[f"test_results{net}_{i}_{name}"] = value
-    return found | of_tests(plan, run, lines)
+            cells[f"test_results{net}_{i}_{name}"] = value
+    return cells | of_tests(plan, run, lines)
 
 
 def of_tests(plan: Plan, run: PlannedRun, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -71,5 +71,5 @@ def of_tests(plan: Plan, run: PlannedRun, lines: Sequence[Mapping[str, Any]]) ->
         if aim.better(value):
             aim.take(value, line["iteration"])
     recent = values[1:][-run.stage.stop.window :]
-    found: dict[str, Any] = {} if aim.at < 0 else {f"best_{metric.output}": aim.best}
-    return found | ({"moving_avg": sum(recent) / len(recent)} if recent else {})
+    cells: dict[str, Any] = {} if aim.at < 0 else {f"best_{metric.output}": aim.best}
+    return cells | ({"moving_avg": sum(recent) / len(recent)} if recent else {})

@@ -57,8 +57,8 @@ def parse_value(text: str, what: str = "") -> Any:
 
 def read_values(path: Path) -> dict[str, Any]:
     """The mapping that a YAML or JSON file holds; `#` begins a comment in both. Raises SpecError with the place."""
-    found = read_mapping(path, load_text(path))
-    return {str(name): value for name, value in found.items()}
+    values = read_mapping(path, load_text(path))
+    return {str(name): value for name, value in values.items()}
 
 
 def read_mapping(path: Path, text: str) -> dict[Any, Any]:
@@ -67,14 +67,14 @@ def read_mapping(path: Path, text: str) -> dict[Any, Any]:
     if text.lstrip().startswith("{") or path.suffix == ".json":
         return read_json(path, text)
     try:
-        found = yaml.load(text, Loader)
+        value = yaml.load(text, Loader)
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         place = Position(str(path), mark.line + 1, mark.column + 1) if mark else Position(str(path), 1)
         raise SpecError(reason(problem), place) from None
     except RecursionError:
         raise SpecError("nests too deeply", Position(str(path), 1)) from None
-    return mapping(found, path)
+    return mapping(value, path)
 
 
 def read_json(path: Path, text: str) -> dict[Any, Any]:
@@ -83,12 +83,12 @@ def read_json(path: Path, text: str) -> dict[Any, Any]:
     if not any(line.strip() for line in lines) or not "".join(lines).lstrip().startswith(("{", "[")):
         raise SpecError("expected a mapping, in braces", Position(str(path), 1))
     try:
-        found = json.loads("\n".join(lines))
+        value = json.loads("\n".join(lines))
     except json.JSONDecodeError as problem:
         raise SpecError(problem.msg, Position(str(path), problem.lineno, problem.colno)) from None
     except RecursionError:
         raise SpecError("nests too deeply", Position(str(path), 1)) from None
-    return mapping(found, path)
+    return mapping(value, path)
 
 
 def without_comment(line: str) -> str:
@@ -106,10 +106,10 @@ def without_comment(line: str) -> str:
     return line
 
 
-def mapping(found: Any, path: Path) -> dict[Any, Any]:
-    if not isinstance(found, dict):
-        raise SpecError(f"expected a mapping of names, found {type(found).__name__}", Position(str(path), 1))
-    return found
+def mapping(value: Any, path: Path) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise SpecError(f"expected a mapping of names, found {type(value).__name__}", Position(str(path), 1))
+    return value
 
 
 def reason(problem: yaml.YAMLError) -> str:

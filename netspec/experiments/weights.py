@@ -34,9 +34,9 @@ def weights_of(run: PlannedRun, plan: Plan) -> Path | None:
     if run.stage.weights:
         text = pattern(run, plan)
         for base in (plan.folder, Path(plan.file).parent, Path()):
-            found = [Path(path) for path in glob.glob(os.path.normpath(base / text))]
-            if found:
-                return max(found, key=lambda path: (path.stat().st_mtime, str(path)))
+            paths = [Path(path) for path in glob.glob(os.path.normpath(base / text))]
+            if paths:
+                return max(paths, key=lambda path: (path.stat().st_mtime, str(path)))
         return None
     if run.parent is not None:
         folder = run.parent.folder(plan)

@@ -84,15 +84,15 @@ def read_blob(data: bytes, start: int, end: int, name: str) -> StoredBlob:
     shape = tuple(legacy.get(number, 0) for number in _LEGACY) if legacy else tuple(dims)
     if min(shape, default=1) < 0 or len(shape) > MOST_AXES:
         raise SnapshotError(f"{name}: has impossible sizes {shape[:MOST_AXES]}")
-    found, kind = (doubles, "<f8") if doubles else (singles, "<f4")
+    parts, kind = (doubles, "<f8") if doubles else (singles, "<f4")
     if raw:
         if raw_type not in _RAW_TYPES:
             raise SnapshotError(f"{name}: holds values of unknown type {raw_type}")
-        found, kind = raw, _RAW_TYPES[raw_type]
-    at = found[0].start if found else 0
-    if len(found) > 1:  # values that were not packed, each a field of its own
-        data, at = b"".join(data[span.start : span.end] for span in found), 0
-    length = sum(span.end - span.start for span in found)
+        parts, kind = raw, _RAW_TYPES[raw_type]
+    at = parts[0].start if parts else 0
+    if len(parts) > 1:  # values that were not packed, each a field of its own
+        data, at = b"".join(data[span.start : span.end] for span in parts), 0
+    length = sum(span.end - span.start for span in parts)
     return StoredBlob(shape, bool(legacy), np.dtype(kind), name, data, at, length)
 
 
@@ -132,17 +132,17 @@ def encode_varint(value: int) -> bytes:
 
 def _dims(data: bytes, span: Span, name: str) -> list[int]:
     """The sizes of a BlobShape."""
-    found: list[int] = []
+    sizes: list[int] = []
     for inner in spans(data, span.start, span.end):
         if inner.number != 1:
             continue
         at = inner.start
         while inner.wire in (VARINT, BYTES) and at < inner.end:
             size, at = varint(data, at, inner.end)
-            found.append(_signed(size))
-            if len(found) > MOST_AXES:
+            sizes.append(_signed(size))
+            if len(sizes) > MOST_AXES:
                 raise SnapshotError(f"{name}: has more than {MOST_AXES} axes")
-    return found
+    return sizes
 
 
 def _signed(value: int) -> int:

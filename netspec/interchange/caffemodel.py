@@ -174,12 +174,12 @@ def _v1_layer(data: bytes, layer: Span, file: str) -> StoredLayer:
     return StoredLayer(name, V0_TYPES.get(oldest, oldest) or kind, _blobs(data, blobs, name, file))
 
 
-def _blobs(data: bytes, found: list[Span], layer: str, file: str) -> tuple[StoredBlob, ...]:
-    if len(found) > MOST_BLOBS:
-        raise SnapshotError(f"{file}: layer {layer!r} has {len(found):,} blobs")
+def _blobs(data: bytes, encoded: list[Span], layer: str, file: str) -> tuple[StoredBlob, ...]:
+    if len(encoded) > MOST_BLOBS:
+        raise SnapshotError(f"{file}: layer {layer!r} has {len(encoded):,} blobs")
     return tuple(
         read_blob(data, span.start, span.end, f"{file}: layer {layer!r}, blob {j}")
-        for j, span in enumerate(found)
+        for j, span in enumerate(encoded)
     )
 
 

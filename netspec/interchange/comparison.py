@@ -136,8 +136,8 @@ def compare(
         raise NetspecError("one of the models compared must be a net")
     values = list(inputs) if inputs is not None else sample_inputs(net)
     feeds = dict(zip(net.input_names, values, strict=True))
-    found = [values_of(one, feeds) for one in (a, b)]
-    return report(found[0], found[1], (name_of(a), name_of(b)), tolerance)
+    blobs = [values_of(one, feeds) for one in (a, b)]
+    return report(blobs[0], blobs[1], (name_of(a), name_of(b)), tolerance)
 
 
 def report(
@@ -174,13 +174,13 @@ def values_of(model: Net | str | Path, feeds: Mapping[str, Tensor]) -> list[Valu
     with torch.no_grad():
         slots = model.slots(*(feeds[name] for name in model.input_names))
     later: dict[str, int] = {}
-    found = []
+    blobs = []
     for slot in sorted(set(slots) - set(model.graph.inputs), reverse=True):
         name = model.graph.name(slot)
         layer = model.graph.steps[model.graph.slots[slot].maker].layer
-        found.append(Value((name, later.get(name, 0)), layer.name, layer.type, slots[slot].cpu().numpy()))
+        blobs.append(Value((name, later.get(name, 0)), layer.name, layer.type, slots[slot].cpu().numpy()))
         later[name] = later.get(name, 0) + 1
-    return found[::-1]
+    return blobs[::-1]
 
 
 def sample_inputs(net: Net, seed: int = 0) -> list[Tensor]:
@@ -288,5 +288,5 @@ def compare_files(
         path if str(path).endswith(".onnx") else open_net(path, weights)
         for path, weights in ((a, weights_a), (b, weights_b))
     ]
-    found = compare(models[0], models[1], tolerance=tolerance)
-    return Report(found.rows, (str(a), str(b)), tolerance, found.unmatched)
+    compared = compare(models[0], models[1], tolerance=tolerance)
+    return Report(compared.rows, (str(a), str(b)), tolerance, compared.unmatched)

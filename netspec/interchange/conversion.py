@@ -174,8 +174,8 @@ def compare_weights(
     for name in (name for name in a if name in b):
         layer, _, _ = name.rpartition("/")
         ours, theirs = a[name].detach().cpu().numpy(), b[name].detach().cpu().numpy()
-        found = difference(ours, theirs)
-        rows.append(Row(layer, types.get(layer.partition("#")[0], ""), name, tuple(ours.shape), *found))
+        errors = difference(ours, theirs)
+        rows.append(Row(layer, types.get(layer.partition("#")[0], ""), name, tuple(ours.shape), *errors))
     unmatched = tuple(sorted(set(a) - set(b)))  # a shared blob stands in a file once for each of its layers
     return Report(tuple(rows), names, unmatched=unmatched)
 
@@ -243,12 +243,12 @@ def to_caffemodel(source: Path, path: Path, values: Mapping[str, Tensor]) -> Non
         raise SnapshotError(f"{source}: its note of the caffemodel is damaged: {error}") from None
     model = parse_caffemodel(skeleton, str(source))
     arrays: list[Array] = []
-    found: dict[str, int] = {}
+    seen: dict[str, int] = {}
     for layer in model.layers:
         if not layer.blobs:
             continue
-        found[layer.name] = found.get(layer.name, 0) + 1
-        stem = layer.name if found[layer.name] == 1 else f"{layer.name}#{found[layer.name]}"
+        seen[layer.name] = seen.get(layer.name, 0) + 1
+        stem = layer.name if seen[layer.name] == 1 else f"{layer.name}#{seen[layer.name]}"
         for j in range(len(layer.blobs)):
             if f"{stem}/{j}" not in values:
                 raise SnapshotError(f"{source}: has no blob {stem}/{j}")
@@ -284,12 +284,12 @@ def torch_to_caffe(source: str, path: Path, inputs: Sequence[Sequence[int]], for
     """A PyTorch module as caffemodel and prototxt (or through these as any other kind)."""
     if not inputs:
         raise NetspecError(f"{source}: give the shapes of its inputs")
-    found = from_torch(module_called(source), samples(inputs), source.rpartition(":")[2], fork=fork)
+    conversion = from_torch(module_called(source), samples(inputs), source.rpartition(":")[2], fork=fork)
     if path.suffix == ".caffemodel":
-        found.save(path)
+        conversion.save(path)
     else:
-        write_net(found.net(), path)
-    return found.report
+        write_net(conversion.net(), path)
+    return conversion.report
 
 
 def onnx_to_caffe(
@@ -304,12 +304,12 @@ def onnx_to_caffe(
 
     if inputs:
         raise NetspecError(f"{source}: give shapes with the names of its inputs: --shape NAME=N,C,H,W")
-    found = from_onnx(source, shapes, fork=fork)
+    conversion = from_onnx(source, shapes, fork=fork)
     if path.suffix == ".caffemodel":
-        found.save(path)
+        conversion.save(path)
     else:
-        write_net(found.net(), path)
-    return found.report
+        write_net(conversion.net(), path)
+    return conversion.report
 
 
 def samples(shapes: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -322,10 +322,10 @@ def module_called(name: str) -> nn.Module:
     """The module, or what a function without arguments gives, behind "package.module:name"."""
     home, _, attribute = name.rpartition(":")
     try:
-        found = getattr(importlib.import_module(home), attribute)
+        member = getattr(importlib.import_module(home), attribute)
     except (ImportError, AttributeError) as error:
         raise NetspecError(f"{name}: {error}") from error
-    made = found if isinstance(found, nn.Module) else found()
+    made = member if isinstance(member, nn.Module) else member()
     if not isinstance(made, nn.Module):
         raise SpecError(f"{name} is no PyTorch module and makes none, but {type(made).__name__}")
     return made

@@ -29,15 +29,15 @@ def told(net: NetSpec, *weights: Source) -> NetSpec:
     names = {layer.name for layer in net.layers if is_open(layer)}
     if not names:
         return net
-    found: dict[str, str] = {}
+    dialects: dict[str, str] = {}
     for source in weights:
         for name, shapes in blob_shapes(source).items():
             if name in names and (dialect := dialect_of(shapes)):
-                found.setdefault(name, dialect)
-    common = set(found.values())
+                dialects.setdefault(name, dialect)
+    common = set(dialects.values())
     rest = common.pop() if len(common) == 1 else ""
     layers = (
-        dataclasses.replace(layer, dialect=found.get(layer.name, rest)) if layer.name in names else layer
+        dataclasses.replace(layer, dialect=dialects.get(layer.name, rest)) if layer.name in names else layer
         for layer in net.layers
     )
     return dataclasses.replace(net, layers=tuple(layers))
@@ -45,8 +45,8 @@ def told(net: NetSpec, *weights: Source) -> NetSpec:
 
 def common_dialect(net: NetSpec) -> str:
     """The dialect that all layers of a net are of which need one; "" where they disagree, or none does."""
-    found = {layer.dialect for layer in net.layers if layer.type == "BN" and layer.dialect}
-    return found.pop() if len(found) == 1 else ""
+    dialects = {layer.dialect for layer in net.layers if layer.type == "BN" and layer.dialect}
+    return dialects.pop() if len(dialects) == 1 else ""
 
 
 def blob_shapes(source: Source) -> dict[str, list[Shape]]:
@@ -63,15 +63,15 @@ def blob_shapes(source: Source) -> dict[str, list[Shape]]:
             layers = hdf5.read_weights(path).items()
             return {name: [tuple(b.shape) for b in blobs.values()] for name, blobs in layers}
         source = parse_caffemodel(read_file(path), str(path))
-    found: dict[str, list[Shape]] = {}
+    shapes: dict[str, list[Shape]] = {}
     for layer in source.layers:
         if layer.blobs:
-            found.setdefault(layer.name, [tuple(blob.shape) for blob in layer.blobs])
-    return found
+            shapes.setdefault(layer.name, [tuple(blob.shape) for blob in layer.blobs])
+    return shapes
 
 
 def _grouped(blobs: Mapping[str, Tensor]) -> dict[str, list[Shape]]:
-    found: dict[str, list[Shape]] = {}
+    shapes: dict[str, list[Shape]] = {}
     for name in sorted(blobs):
-        found.setdefault(name.rpartition("/")[0], []).append(tuple(blobs[name].shape))
-    return found
+        shapes.setdefault(name.rpartition("/")[0], []).append(tuple(blobs[name].shape))
+    return shapes

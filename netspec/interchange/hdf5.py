@@ -113,13 +113,13 @@ def read_weights(source: str | Path | bytes, file: str = "") -> Layers:
     with opened(source, file) as held:
         if "data" not in entries(held, file):
             raise SnapshotError(f"{file}: is no weight file of Caffe: it has no group /data")
-        found: Layers = {}
-        _search(held["data"], "", file, limit, found, iter(range(MOST_ENTRIES)), 0)
-        return found
+        layers: Layers = {}
+        _search(held["data"], "", file, limit, layers, iter(range(MOST_ENTRIES)), 0)
+        return layers
 
 
 def _search(
-    group: Any, layer: str, file: str, limit: int, found: Layers, left: Iterator[int], depth: int
+    group: Any, layer: str, file: str, limit: int, layers: Layers, left: Iterator[int], depth: int
 ) -> None:
     """Put the blobs of a group under its layer; a name with a slash is a group in a group."""
     h5py = need("h5py")
@@ -137,9 +137,9 @@ def _search(
         else:
             raise SnapshotError(f"{file}: {group.name}/{name} is no number of a blob")
     if layer and (blobs or not groups):
-        found[layer] = dict(sorted(blobs.items()))
+        layers[layer] = dict(sorted(blobs.items()))
     for name, inner in groups:
-        _search(inner, f"{layer}/{name}" if layer else name, file, limit, found, left, depth + 1)
+        _search(inner, f"{layer}/{name}" if layer else name, file, limit, layers, left, depth + 1)
 
 
 def write_weights(path: str | Path, layers: Sequence[tuple[str, dict[int, Array]]]) -> None:

@@ -218,9 +218,9 @@ def export_onnx(
     net: Net, path: str | Path, *, opset: int = OPSET, dynamic_batch: bool = False, every: bool = False
 ) -> None:
     """Write the net as ONNX; see `to_onnx`."""
-    found = to_onnx(net, opset=opset, dynamic_batch=dynamic_batch, every=every)
+    program = to_onnx(net, opset=opset, dynamic_batch=dynamic_batch, every=every)
     with quiet():
-        found.save(str(path))
+        program.save(str(path))
 
 
 def translated(
@@ -237,7 +237,7 @@ def translated(
     """
     try:
         with torch.no_grad(), quiet():
-            found = torch.onnx.export(
+            onnx_program = torch.onnx.export(
                 program,
                 dynamo=True,
                 opset_version=opset,
@@ -256,8 +256,8 @@ def translated(
                 target = match[1] or f"{match[2]}.{match[3]}"
                 raise ExportError(blame(target)) from error
         raise ExportError(f"the net cannot be written as ONNX: {first_line(reasons[-1])}") from error
-    name_values(found.model.graph, input_names, output_names)  # type: ignore[union-attr]
-    return found
+    name_values(onnx_program.model.graph, input_names, output_names)  # type: ignore[union-attr]
+    return onnx_program
 
 
 def name_values(graph: Any, input_names: Sequence[str], output_names: Sequence[str]) -> None:
@@ -348,7 +348,7 @@ def table() -> dict[Callable[..., Any], Callable[..., Any]]:
     def hypot(x: Any, y: Any) -> Any:
         return op.Sqrt(op.Add(op.Mul(x, x), op.Mul(y, y)))
 
-    found: dict[Callable[..., Any], Callable[..., Any]] = {
+    translations: dict[Callable[..., Any], Callable[..., Any]] = {
         torch.ops.aten.hypot.default: hypot,
         torch.ops.prims.hypot.default: hypot,
         torch.ops.aten.lgamma.default: lgamma,
@@ -357,5 +357,5 @@ def table() -> dict[Callable[..., Any], Callable[..., Any]]:
         torch.ops.aten.sort.stable: sort_stable,
     }
     if hasattr(torch.ops.netspec, "with_pull"):
-        found[torch.ops.netspec.with_pull.default] = with_pull
-    return found
+        translations[torch.ops.netspec.with_pull.default] = with_pull
+    return translations

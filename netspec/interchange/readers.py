@@ -112,8 +112,8 @@ class DnnNet:
         names = [outputName] if isinstance(outputName, str) else list(outputName)
         wanted = [self._slot(name) for name in names]
         values = self._values()
-        found = tuple(values[slot].numpy().copy() for slot in wanted)
-        return found[0] if isinstance(outputName, str) else found
+        arrays = tuple(values[slot].numpy().copy() for slot in wanted)
+        return arrays[0] if isinstance(outputName, str) else arrays
 
     def getLayerNames(self) -> tuple[str, ...]:
         """Names of the layers that compute, in order."""
@@ -170,11 +170,11 @@ class DnnNet:
         for step in graph.steps:
             if step.layer.name == name and step.writes:
                 return step.writes[0]
-        found = graph.find(name)
-        if found is None:
+        number = graph.find(name)
+        if number is None:
             names = [*self.getLayerNames(), *(slot.name for slot in graph.slots)]
             raise NetspecError(f"the net has no layer {name!r}{did_you_mean(name, names)}")
-        return found
+        return number
 
     def _values(self) -> dict[int, Tensor]:
         missing = [name for name in self.net.input_names if name not in self._inputs]

@@ -49,12 +49,12 @@ def sum_of_sums(tensors: Mapping[str, Tensor], sums: Mapping[str, str], info: st
 
 def digest(tensors: Mapping[str, Tensor], info: str) -> str:
     """SHA-256 of everything a file holds, as files without `sums` have it: those written until December 2026."""
-    found = hashlib.sha256(info.encode())
+    sha = hashlib.sha256(info.encode())
     for name in sorted(tensors):
         value = tensors[name]
-        found.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
-    return found.hexdigest()
+        sha.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        sha.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+    return sha.hexdigest()
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:

@@ -118,8 +118,8 @@ def check_info(path: Path, info: Any) -> None:
 
 def states(folder: Path) -> list[Path]:
     """State files in a run folder or a folder of snapshots, newest iteration first."""
-    found = {*folder.glob(f"*{STATE}"), *folder.glob(f"snapshots/*{STATE}")}
-    return sorted(found, key=iteration_of, reverse=True)
+    files = {*folder.glob(f"*{STATE}"), *folder.glob(f"snapshots/*{STATE}")}
+    return sorted(files, key=iteration_of, reverse=True)
 
 
 def iteration_of(path: Path) -> int:

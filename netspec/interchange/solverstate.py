@@ -111,7 +111,7 @@ def to_state_dict(state: SolverState, solver: Solver) -> State:
             f"{state.file}: holds {len(state.history)} blobs of history, solver type {solver.message.type!r} "
             f"needs {len(slots)} for each of the net's {len(params)} parameters"
         )
-    found: State = {
+    entries: State = {
         "iteration": state.iteration,
         "current_step": state.current_step,
         "stage": state.stage,
@@ -130,10 +130,10 @@ def to_state_dict(state: SolverState, solver: Solver) -> State:
                     f"the parameter has {shape}"
                 )
             if id(param) in active:
-                found[f"history/{slot}/{param.name}"] = (
+                entries[f"history/{slot}/{param.name}"] = (
                     tensor(blob.array()).reshape(shape).to(param.value.dtype)
                 )
-    return found
+    return entries
 
 
 def restore(solver: Solver, path: str | Path) -> SolverState:
@@ -146,14 +146,14 @@ def restore(solver: Solver, path: str | Path) -> SolverState:
 def history_of(solver: Solver) -> list[Tensor]:
     """The history blobs of Caffe, in its order; what ours does not keep is as at the start."""
     state = solver.state_dict()
-    found = []
+    blobs = []
     for slot in solver.rule.slots:
         for param in solver.params:
             value = state.get(f"history/{slot}/{param.name}")
             if not isinstance(value, Tensor):
                 value = torch.full_like(param.value, solver.rule.start.get(slot, 0.0))
-            found.append(value.detach().cpu())
-    return found
+            blobs.append(value.detach().cpu())
+    return blobs
 
 
 def write_solverstate(solver: Solver, path: str | Path, learned_net: str | Path) -> None:

@@ -90,15 +90,15 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 def named(model: Caffemodel) -> dict[str, Tensor]:
     """The blobs of a caffemodel by name."""
-    found: dict[str, Tensor] = {}
+    blobs: dict[str, Tensor] = {}
     for layer in model.layers:
         stem, k = layer.name, 1
-        while layer.blobs and f"{stem}/0" in found:
+        while layer.blobs and f"{stem}/0" in blobs:
             k += 1
             stem = f"{layer.name}#{k}"
         for j, blob in enumerate(layer.blobs):
-            found[f"{stem}/{j}"] = tensor(today(layer.type, j, blob))
-    return found
+            blobs[f"{stem}/{j}"] = tensor(today(layer.type, j, blob))
+    return blobs
 
 
 def today(kind: str, j: int, blob: StoredBlob) -> Array:

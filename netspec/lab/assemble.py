@@ -59,26 +59,28 @@ def assemble(
             )
     names = distinct([short(one.name) for one in models])
     imputations = Imputations(next((one for one in models if one.generative), None), seed, models[0].device)
-    found: list[Method] = []
+    methods: list[Method] = []
     for name, one in zip(names, models, strict=True):
         if one.takes_missing:
-            found.append(Direct(one, name + SHIFTED if shifts else name, shifts))
+            methods.append(Direct(one, name + SHIFTED if shifts else name, shifts))
             continue
         for kind in dict.fromkeys(impute) or ("zero", "mean"):
-            found.append(Imputed(imputations.make(kind, one), one, f"{name}, {imputing.title(kind)}"))
+            methods.append(Imputed(imputations.make(kind, one), one, f"{name}, {imputing.title(kind)}"))
     if mixture:
         parts = {name: one for name, one in zip(names, models, strict=True) if one.generative}
         if len(parts) == 1:
             raise DataError(f"a mixture needs two generative runs; there is one, {next(iter(parts))}")
         mixed = Mixture(list(parts.values()), " + ".join(parts))
-        found.append(Direct(mixed, mixed.name + SHIFTED if shifts else mixed.name, shifts))
+        methods.append(Direct(mixed, mixed.name + SHIFTED if shifts else mixed.name, shifts))
     if neighbours:
         pixels, labels = models[0].images("whole_train")
-        found.append(Neighbours(pixels, labels, neighbours, device=models[0].device))
+        methods.append(Neighbours(pixels, labels, neighbours, device=models[0].device))
     for deleted, bound in dict.fromkeys(robust):
         pixels, labels = models[0].images("whole_train")
-        found.append(RobustLinear(pixels[:ROBUST], labels[:ROBUST], deleted, bound, device=models[0].device))
-    return found
+        methods.append(
+            RobustLinear(pixels[:ROBUST], labels[:ROBUST], deleted, bound, device=models[0].device)
+        )
+    return methods
 
 
 def short(name: str) -> str:

@@ -116,12 +116,12 @@ def learned(kind: str, training: Any, number: int, seed: int) -> Imputer:
 
 def own(text: str, classifier: Model) -> Imputer:
     """CLASS(training) of the user's module or file, imported with consent; NoConsent without, DataError otherwise."""
-    found = CLASS.fullmatch(text)
-    if found is None:
+    match = CLASS.fullmatch(text)
+    if match is None:
         raise DataError(f"no imputation is called {text!r}")
     if not consent.given():
         raise consent.NoConsent(f"imputation {text!r} runs Python of yours; {consent.REMEDY}")
-    module, name = found["module"], found["name"]
+    module, name = match["module"], match["name"]
     try:
         kind = getattr(imported(module), name)
         made: Imputer = kind(classifier.images("train")[0])
@@ -136,9 +136,9 @@ def imported(module: str) -> Any:
     """A module by its dotted name, or the one in a .py file."""
     if not module.endswith(".py"):
         return importlib.import_module(module)
-    found = importlib.util.spec_from_file_location(Path(module).stem, module)
-    if found is None or found.loader is None:
+    spec = importlib.util.spec_from_file_location(Path(module).stem, module)
+    if spec is None or spec.loader is None:
         raise ImportError(f"{module} cannot be imported")
-    made = importlib.util.module_from_spec(found)
-    found.loader.exec_module(made)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
     return made

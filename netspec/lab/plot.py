@@ -56,29 +56,29 @@ def looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     one, dashed and hollow.
     """
     plain = list(dict.fromkeys(method.removesuffix(SHIFTED) for method in methods))
-    found: dict[str, dict[str, Any]] = {}
+    styles: dict[str, dict[str, Any]] = {}
     for method in methods:
         number, shifted = plain.index(method.removesuffix(SHIFTED)), method.endswith(SHIFTED)
         turn = number // len(COLOURS)  # beyond the tenth each colour gets another marker and line
-        found[method] = {
+        styles[method] = {
             "color": COLOURS[number % len(COLOURS)],
             "marker": MARKERS[(number + turn) % len(MARKERS)],
             "linestyle": "--" if shifted else ("-", ":", "-.")[turn % 3],
             "markerfacecolor": "white" if shifted else COLOURS[number % len(COLOURS)],
         }
-    return found
+    return styles
 
 
 def panel(axes: Axes, table: Table, kind: str, names: list[str]) -> None:
     """One kind of missingness: settings side by side in equal steps, since they have no common scale."""
     styles = looks(list(table.cells))
     for method, row in table.cells.items():
-        found = [(i, row[name]) for i, name in enumerate(names) if name in row]
-        centres = [100 * cell.accuracy for _, cell in found]
-        low = [centre - 100 * cell.interval[0] for centre, (_, cell) in zip(centres, found, strict=True)]
-        high = [100 * cell.interval[1] - centre for centre, (_, cell) in zip(centres, found, strict=True)]
+        cells = [(i, row[name]) for i, name in enumerate(names) if name in row]
+        centres = [100 * cell.accuracy for _, cell in cells]
+        low = [centre - 100 * cell.interval[0] for centre, (_, cell) in zip(centres, cells, strict=True)]
+        high = [100 * cell.interval[1] - centre for centre, (_, cell) in zip(centres, cells, strict=True)]
         axes.errorbar(
-            [i for i, _ in found], centres, yerr=[low, high], label=method.replace("$", r"\$"), markersize=4,
+            [i for i, _ in cells], centres, yerr=[low, high], label=method.replace("$", r"\$"), markersize=4,
             linewidth=1.2, capsize=2, **styles[method],
         )  # fmt: skip
     labels = [name.partition(":")[2] or name for name in names]

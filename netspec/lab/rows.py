@@ -51,14 +51,14 @@ def cell_errors(whole: Array, filled: Array, hidden: Array, category: Array) -> 
     """rmse, mae and category over the hidden cells; a metric without any cell is left out. category (D,): which columns
     hold categories, as numbers.
     """
-    found: dict[str, float] = {}
+    errors: dict[str, float] = {}
     numbers = hidden & ~category
     if numbers.any():
         apart = (filled - whole)[numbers]
-        found |= {"rmse": float(np.sqrt(np.square(apart).mean())), "mae": float(np.abs(apart).mean())}
+        errors |= {"rmse": float(np.sqrt(np.square(apart).mean())), "mae": float(np.abs(apart).mean())}
     if (names := hidden & category).any():
-        found["category"] = float((np.rint(filled) == whole)[names].mean())
-    return found
+        errors["category"] = float((np.rint(filled) == whole)[names].mean())
+    return errors
 
 
 @dataclass
@@ -95,10 +95,10 @@ class Rows:
         rows = np.where(hidden, np.nan, self.tested)
         x = torch.from_numpy(rows.astype(np.float32))[:, None, None]
         filled, _ = self.model.fill(x, np.full(len(rows), np.nan, np.float32), "expected", seed)
-        found = cell_errors(self.tested, filled[:, 0, 0].double().numpy(), hidden, self.category)
+        figures = cell_errors(self.tested, filled[:, 0, 0].double().numpy(), hidden, self.category)
         if self.model.layout.classes:
-            found |= self.of_classes(self.model.trained.scores(x).double().softmax(1).numpy())
-        return found
+            figures |= self.of_classes(self.model.trained.scores(x).double().softmax(1).numpy())
+        return figures
 
     def of_classes(self, probabilities: Array) -> dict[str, float]:
         """accuracy and ece of p(class) (n, K), over the rows whose class is known."""
@@ -124,9 +124,9 @@ class Figures:
     values: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def put(self, method: str, share: float, found: dict[str, float]) -> None:
+    def put(self, method: str, share: float, figures: dict[str, float]) -> None:
         """Enter the figures of one repeat."""
-        for metric, value in found.items():
+        for metric, value in figures.items():
             self.values.setdefault(metric, {}).setdefault(method, {}).setdefault(f"{share:g}", []).append(
                 value
             )
@@ -237,9 +237,9 @@ def needed(baseline: str, metrics: Sequence[str]) -> bool:
     return bool(set(metrics) & of_classes if baseline not in IMPUTERS else set(metrics) - of_classes)
 
 
-def chosen(found: dict[str, float], metrics: Sequence[str]) -> dict[str, float]:
+def chosen(figures: dict[str, float], metrics: Sequence[str]) -> dict[str, float]:
     """The figures that were asked for, in the order of `metrics`."""
-    return {name: found[name] for name in metrics if name in found}
+    return {name: figures[name] for name in metrics if name in figures}
 
 
 def of_tables(runs: Sequence[str | Path]) -> bool:

@@ -96,13 +96,13 @@ def command() -> str:
 def commit(folder: Path) -> str:
     """The commit of a checkout, with '+' when tracked files differ from it; '' outside of one."""
     try:
-        found = subprocess.run(
+        answer = subprocess.run(
             ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+"],
             capture_output=True, text=True, timeout=20, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return ""
-    return found.stdout.strip()
+    return answer.stdout.strip()
 
 
 def machine(device: str | torch.device | None = None) -> str:

@@ -107,11 +107,11 @@ class OfNamed:
     def passed(self, x: Tensor, passes: int) -> Tensor:
         """The completion of x after `passes` passes; from the second on the net sees its own in the holes."""
         inputs = self.trained.inputs(x)
-        found = x
+        whole = x
         for _ in range(passes):
-            found = torch.where(x.isnan(), self.trained.net(*inputs)[0].reshape(x.shape), x)
-            inputs = [found, *inputs[1:]]
-        return found
+            whole = torch.where(x.isnan(), self.trained.net(*inputs)[0].reshape(x.shape), x)
+            inputs = [whole, *inputs[1:]]
+        return whole
 
     def one_by_one(self, x: Tensor, rounds: int) -> Tensor:
         """Missing binary values drawn given all before, in a random order; an even part of them in each round."""
@@ -119,13 +119,13 @@ class OfNamed:
         order = torch.where(x.isnan(), torch.rand_like(x), -1.0).flatten(1).argsort(1).argsort(1)
         known = (~x.isnan()).flatten(1).sum(1, keepdim=True)
         turn = (order - known) * rounds // (x[0].numel() - known).clamp_min(1)
-        turn, found = turn.reshape(x.shape), x
+        turn, partly = turn.reshape(x.shape), x
         for number in range(rounds):
             now = x.isnan() & (turn == number)
             if bool(now.any()):
-                p = self.passed(found, 1) / high
-                found = torch.where(now, high * (torch.rand_like(x) < p).to(x.dtype), found)
-        return found
+                p = self.passed(partly, 1) / high
+                partly = torch.where(now, high * (torch.rand_like(x) < p).to(x.dtype), partly)
+        return partly
 
 
 def find(trained: Model) -> Completer | None:
@@ -144,8 +144,8 @@ def find(trained: Model) -> Completer | None:
 
 def is_other(trained: Model) -> bool:
     """Whether the model completes rows without being a latent tree, and so has no class scores."""
-    found = find(trained)
-    return found is not None and not isinstance(found, OfTree)
+    kind = find(trained)
+    return kind is not None and not isinstance(kind, OfTree)
 
 
 def completer(trained: Model) -> Completer:
@@ -171,13 +171,13 @@ def completed(trained: Model, x: Tensor, way: str = "", effort: int = 0, seed: i
     way = check_way(trained, way)
     latents.seeded(trained, seed)
     kind = completer(trained)
-    found = kind.complete(x, way, effort, seed)
-    if not isinstance(kind, OfTree) and bool(found.isnan().any()):
+    values = kind.complete(x, way, effort, seed)
+    if not isinstance(kind, OfTree) and bool(values.isnan().any()):
         raise DataError(
             f"{trained.name}: what it puts in place of missing values is NaN: a layer that reads them spreads NaN; "
             "put a LearnableFill before it, or give its data layer missing { value: 0 }"
         )
-    return torch.where(x.isnan(), found.to(x), x)
+    return torch.where(x.isnan(), values.to(x), x)
 
 
 def samples(trained: Model, rows: int, seed: int = 1) -> Tensor:

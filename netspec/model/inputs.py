@@ -51,12 +51,12 @@ def given(trained: Model, images: Sequence[str], default: str = "0:6") -> Given:
     DataError where there are none, or they do not fit the net.
     """
     texts = list(images) or [default]
-    if len(texts) == 1 and (found := RANGE.fullmatch(texts[0])) and not Path(texts[0]).exists():
-        return own(trained, *bounds(texts[0], found[1], found[2]))
+    if len(texts) == 1 and (match := RANGE.fullmatch(texts[0])) and not Path(texts[0]).exists():
+        return own(trained, *bounds(texts[0], match[1], match[2]))
     begin, end = 0, None
-    if len(texts) == 1 and not Path(texts[0]).exists() and (found := PART.fullmatch(texts[0])):
-        begin, end = bounds(texts[0], found[2], found[3])
-        texts = [found[1]]
+    if len(texts) == 1 and not Path(texts[0]).exists() and (match := PART.fullmatch(texts[0])):
+        begin, end = bounds(texts[0], match[2], match[3])
+        texts = [match[1]]
     return from_files(trained, texts, begin, end)
 
 

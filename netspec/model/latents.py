@@ -71,11 +71,11 @@ def sample_grid(
 
 def answers(trained: Model, x: Tensor, first: int = 0) -> list[dict[str, Any]]:
     """For each image its number, observed values, log p of them in nats, and bits for each (None where none is)."""
-    found = find(trained)
-    if found is None:
+    kind = find(trained)
+    if kind is None:
         raise SpecError(f"{trained.name}: no latent-variable net")
-    logp, seen = log_likelihood(trained, found, x).tolist(), (~x.isnan()).flatten(1).sum(1).tolist()
-    name = "log_likelihood" if isinstance(found, Flow) else "log_likelihood_bound"
+    logp, seen = log_likelihood(trained, kind, x).tolist(), (~x.isnan()).flatten(1).sum(1).tolist()
+    name = "log_likelihood" if isinstance(kind, Flow) else "log_likelihood_bound"
     return [
         {"image": first + i, "observed": count, name: value, "bits_per_dimension": bits(value, count)}
         for i, (value, count) in enumerate(zip(logp, seen, strict=True))
@@ -87,11 +87,11 @@ def bits(logp: float, count: int) -> float | None:
     return -logp / count / log(2) if count else None
 
 
-def table(found: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """`answers` as lines under a head."""
-    bound = "log_likelihood_bound" in found[0]
+    bound = "log_likelihood_bound" in rows[0]
     lines = [f"image  observed   bits  {f'log p, at least ({DRAWS} draws)' if bound else 'log p'}"]
-    for one in found:
+    for one in rows:
         value = one["log_likelihood_bound" if bound else "log_likelihood"]
         rate = "" if one["bits_per_dimension"] is None else f"{one['bits_per_dimension']:.3f}"
         lines.append(f"{one['image']:>5}  {one['observed']:>8}  {rate:>5}  {value:.2f}")

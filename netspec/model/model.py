@@ -342,20 +342,20 @@ class Model:
         each part.
         """
         n = next(len(tensor) for tensor in tensors if tensor is not None)
-        found: list[Any] = []
+        answers: list[Any] = []
         with torch.no_grad():
             for begin in range(0, max(n, 1), self.batch):
                 part = slice(begin, begin + self.batch)
                 try:
-                    found.append(query(*(None if t is None else self.taken(t[part]) for t in tensors)))
+                    answers.append(query(*(None if t is None else self.taken(t[part]) for t in tensors)))
                 except DataError as error:  # counts from the batch's first
                     own = re.sub(r"^image (\d+)", lambda at: f"image {int(at[1]) + begin}", str(error))  # noqa: B023
                     raise DataError(own) from error
         whole: Any
-        if isinstance(found[0], Tensor):
-            whole = torch.cat(found)
+        if isinstance(answers[0], Tensor):
+            whole = torch.cat(answers)
         else:
-            whole = type(found[0])(torch.cat(parts) for parts in zip(*found, strict=True))
+            whole = type(answers[0])(torch.cat(parts) for parts in zip(*answers, strict=True))
         return cast("T", whole)
 
     def taken(self, tensor: Tensor) -> Tensor:

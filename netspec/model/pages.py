@@ -28,16 +28,16 @@ Page = tuple[float, float] | None
 
 def draw_run(run: Run) -> dict[str, Path]:
     """Draw into the run's folder; gives the files by what they show. The loss plot is drawn by the training itself."""
-    found = {"graph": draw.graph(run.net, run.folder / "graph.svg").paths[0]}
+    files = {"graph": draw.graph(run.net, run.folder / "graph.svg").paths[0]}
     if (loss := run.folder / "loss.png").exists():
-        found["loss plot"] = loss
+        files["loss plot"] = loss
     try:
         trained = model.load(run.folder)
     except NetspecError:  # such as a net without an image input: it has no samples to show
-        return found
+        return files
     if (trained.generative and trained.data.type != "Table") or latents.find(trained) is not None:
-        found["samples"] = sample_grid(trained, run.folder / "samples.png")
-    return found
+        files["samples"] = sample_grid(trained, run.folder / "samples.png")
+    return files
 
 
 def check_classes(trained: Model, classes: Sequence[int]) -> None:
@@ -61,10 +61,10 @@ def sample_grid(
     classes: default all of them. noise: draw pixels from the Gaussians of the leaves, instead of showing their means.
     given: states of latent variables that all samples have, (layer, row, column, state) each.
     """
-    if (found := latents.find(trained)) is not None:
+    if (kind := latents.find(trained)) is not None:
         if classes or given:
             raise SpecError(f"{trained.name}: has no classes and no latent tree, so none can be given")
-        return latents.sample_grid(trained, found, path, columns, seed, noise, page)
+        return latents.sample_grid(trained, kind, path, columns, seed, noise, page)
     if completing.is_other(trained):
         drawn = completing.samples(trained, columns * columns, seed)
         return draw.grid(trained.to_pixels(drawn), path, columns=columns, limits=GREY, page=page)
@@ -147,8 +147,8 @@ def completed_pictures(
     how: what the kind of net can (`netspec.model.completing`): "expected", "most_probable", "sampled", ...
     """
     x = trained.from_pixels(pixels, observed)
-    found = completing.completed(trained, x, how, 0, seed)
-    whole = np.rint(trained.to_pixels(found)).clip(0, 255).astype(np.uint8)
+    filled = completing.completed(trained, x, how, 0, seed)
+    whole = np.rint(trained.to_pixels(filled)).clip(0, 255).astype(np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     for image, name in zip(whole, names, strict=True):
@@ -236,11 +236,11 @@ def fields(trained: Model) -> list[tuple[int, int]]:
     above, below, left, right = tree.leaf.margins()
     h, w = tree.grid
     _, rows, columns = trained.image_shape
-    found = [((above + rows + below) // h, (left + columns + right) // w)]
+    sizes = [((above + rows + below) // h, (left + columns + right) // w)]
     for layer in tree.inner:
         down, across = layer.cells()
-        found.append((found[-1][0] * down, found[-1][1] * across))
-    return found
+        sizes.append((sizes[-1][0] * down, sizes[-1][1] * across))
+    return sizes
 
 
 def cut(trained: Model, pixels: Array, grid: tuple[int, int], field: tuple[int, int]) -> Array:
@@ -251,8 +251,8 @@ def cut(trained: Model, pixels: Array, grid: tuple[int, int], field: tuple[int, 
     frame = np.full((n, c, h * down, w * across), np.nan, np.float32)
     frame[:, :, above : above + rows, left : left + columns] = pixels
     cells = frame.reshape(n, c, h, down, w, across)
-    found: Array = cells.transpose(0, 2, 4, 1, 3, 5)
-    return found
+    parts: Array = cells.transpose(0, 2, 4, 1, 3, 5)
+    return parts
 
 
 def tree_page(
@@ -360,14 +360,14 @@ def activation_pages(
     others = [trained.net.shapes[slot] for slot in trained.net.graph.inputs[1:]]
     inputs += [torch.zeros((1, *shape[1:]), device=trained.device) for shape in others]
     with torch.no_grad():
-        found = trained.net.blobs(*inputs)
-    if wrong := [name for name in blobs if name not in found]:
-        raise NetspecError(f"no blob is called {wrong[0]!r}{did_you_mean(wrong[0], found)}")
+        values = trained.net.blobs(*inputs)
+    if wrong := [name for name in blobs if name not in values]:
+        raise NetspecError(f"no blob is called {wrong[0]!r}{did_you_mean(wrong[0], values)}")
     pages = []
     for name in blobs or [
-        name for name, value in found.items() if value.dim() == 4 and value[0, 0].numel() > 1
+        name for name, value in values.items() if value.dim() == 4 and value[0, 0].numel() > 1
     ]:
-        pages.append(draw.feature_maps(found[name].cpu(), folder / f"{safe(name)}.png", title=name))
+        pages.append(draw.feature_maps(values[name].cpu(), folder / f"{safe(name)}.png", title=name))
     for layer in trained.net.made:
         if "Convolution" in layer.spec.type and layer.blobs and layer.blobs[0].dim() == 4 and not blobs:
             name = layer.spec.name

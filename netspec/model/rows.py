@@ -54,17 +54,17 @@ class Asked:
         try:
             yield
         except DataError as error:
-            found = re.match(
+            match = re.match(
                 r"image (\d+)(?:, channel 0, row 0, column (\d+)|, position 0,(\d+) of)?", str(error)
             )
-            if found is None or int(found[1]) >= len(self.piece):
+            if match is None or int(match[1]) >= len(self.piece):
                 raise
-            column = found[2] or found[3]
-            where = f"line {self.piece.places[int(found[1])]}" + (
+            column = match[2] or match[3]
+            where = f"line {self.piece.places[int(match[1])]}" + (
                 f", column {self.names[int(column)]!r}" if column is not None else ""
             )
-            rest = str(error)[found.end() :]
-            raise DataError(where + (f" of{rest}" if found[3] else rest)) from error
+            rest = str(error)[match.end() :]
+            raise DataError(where + (f" of{rest}" if match[3] else rest)) from error
 
 
 class TableModel:
@@ -183,8 +183,8 @@ class TableModel:
                 scores.append(self.trained.log_likelihood(asked))
             else:
                 scores.append(self.trained.class_log_likelihood(asked).gather(1, y[:, None])[:, 0])
-        found: Tensor = torch.stack(scores, 1).softmax(1)
-        return found
+        probabilities: Tensor = torch.stack(scores, 1).softmax(1)
+        return probabilities
 
     def write_completed(self, source: str | Path, out: Path, how: str = "expected", seed: int = 1) -> int:
         """Write the completed table, in the form of the source; gives the number of rows."""
@@ -239,13 +239,13 @@ class TableModel:
 
     def log_likelihood(self, asked: Asked) -> Array:
         """log p of the observed cells of each row (n,), nats: a density in the units of the table's columns."""
-        found = self.trained.log_likelihood(asked.x).double().cpu().numpy()
+        density = self.trained.log_likelihood(asked.x).double().cpu().numpy()
         if self.layout.standardise:
             seen = ~np.isnan(asked.x[:, 0, 0].cpu().numpy())
             for column, span in self.layout.spans():
                 if column.kind != CATEGORY:
-                    found = found - seen[:, span.start] * log(column.deviation)
-        return np.asarray(found)
+                    density = density - seen[:, span.start] * log(column.deviation)
+        return np.asarray(density)
 
     @property
     def kind(self) -> str:

@@ -83,11 +83,11 @@ class Batches:
 
     def forward_all(self, blobs: Sequence[str] | None = None, **kwargs: Array) -> Arrays:
         """`forward` over arrays of any length, batch by batch (the last one padded with zeros)."""
-        found: dict[str, list[Array]] = {name: [] for name in {*self.outputs, *(blobs or ())}}
+        rows: dict[str, list[Array]] = {name: [] for name in {*self.outputs, *(blobs or ())}}
         for batch in self._batch(kwargs):
             for name, array in self.forward(blobs, None, None, **batch).items():
-                found[name].extend(array.copy())
-        return cut(found, kwargs)
+                rows[name].extend(array.copy())
+        return cut(rows, kwargs)
 
     def forward_backward_all(
         self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **kwargs: Array
@@ -95,17 +95,17 @@ class Batches:
         """Forward and backward over arrays of any length, batch by batch; kwargs for inputs and for outputs'
         diffs.
         """
-        found: dict[str, list[Array]] = {name: [] for name in {*self.outputs, *(blobs or ())}}
+        rows: dict[str, list[Array]] = {name: [] for name in {*self.outputs, *(blobs or ())}}
         back: dict[str, list[Array]] = {name: [] for name in {*self.inputs, *(diffs or ())}}
         forwards = self._batch({name: kwargs[name] for name in self.inputs if name in kwargs})
         backwards = self._batch({name: kwargs[name] for name in self.outputs if name in kwargs})
         none: Arrays = {}
         for inputs, tops in zip_longest(forwards, backwards, fillvalue=none):
             for name, array in self.forward(blobs, None, None, **inputs).items():
-                found[name].extend(array.copy())
+                rows[name].extend(array.copy())
             for name, array in self.backward(diffs, None, None, **tops).items():
                 back[name].extend(array.copy())
-        return cut(found, kwargs), cut(back, kwargs)
+        return cut(rows, kwargs), cut(back, kwargs)
 
     def _batch(self, arrays: Mapping[str, Array]) -> Iterator[Arrays]:
         """The arrays in pieces of the net's batch size."""
@@ -124,7 +124,7 @@ class Batches:
             yield batch
 
 
-def cut(found: Mapping[str, Sequence[Array]], given: Mapping[str, Array]) -> Arrays:
+def cut(lists: Mapping[str, Sequence[Array]], given: Mapping[str, Array]) -> Arrays:
     """Lists of rows as arrays, without the rows that belong to padding."""
     count = len(next(iter(given.values()))) if given else None
-    return {name: np.asarray(rows[:count]) for name, rows in found.items()}
+    return {name: np.asarray(rows[:count]) for name, rows in lists.items()}

@@ -71,5 +71,9 @@ class Classifier(Net):
             images = images[:, y : y + h, x : x + w]
         name = self.inputs[0]
         batch = np.array([self.transformer.preprocess(name, image) for image in images])
-        found = self.forward_all(None, **{name: batch})[self.outputs[0]]
-        return np.asarray(found.reshape(-1, 10, found[0].size).mean(1)) if oversample else found
+        probabilities = self.forward_all(None, **{name: batch})[self.outputs[0]]
+        return (
+            np.asarray(probabilities.reshape(-1, 10, probabilities[0].size).mean(1))
+            if oversample
+            else probabilities
+        )

@@ -283,10 +283,10 @@ def report(names: Sequence[str], times: dict[str, list[float]], iterations: int,
 def device_query(flags: Flags) -> None:
     """Tell about the GPUs that -gpu names, all by default."""
     say(f"Querying GPUs {flags.gpu or 'all'}")
-    found = gpus(flags) if flags.gpu else list(range(torch.cuda.device_count()))
-    if not found:
+    numbers = gpus(flags) if flags.gpu else list(range(torch.cuda.device_count()))
+    if not numbers:
         say("No GPU here.")
-    for one in found:
+    for one in numbers:
         facts = torch.cuda.get_device_properties(one)
         say(f"Device id:                     {one}")
         say(f"Major revision number:         {facts.major}")

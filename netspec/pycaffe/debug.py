@@ -41,11 +41,11 @@ def backward(step: Any, device: torch.device) -> None:
         return
     for blob, down in zip(step.bottoms, step.down, strict=True):
         if down:
-            found = mean(blob.gradient, device)
-            write(f"    [Backward] Layer {step.name}, bottom blob {blob.name} diff: {found}")
+            size = mean(blob.gradient, device)
+            write(f"    [Backward] Layer {step.name}, bottom blob {blob.name} diff: {size}")
     for i in step.learned:
-        found = mean(step.blobs[i].gradient, device)
-        write(f"    [Backward] Layer {step.name}, param blob {i} diff: {found}")
+        size = mean(step.blobs[i].gradient, device)
+        write(f"    [Backward] Layer {step.name}, param blob {i} diff: {size}")
 
 
 def total(blobs: Iterable[NetBlob], device: torch.device) -> None:

@@ -56,19 +56,19 @@ class Detector(Net):
         self, images_windows: Iterable[tuple[str | Path, Iterable[Window]]]
     ) -> list[dict[str, Any]]:
         """A dict with filename, window and prediction for each window of each (image file, windows)."""
-        found: list[dict[str, Any]] = []
+        detections: list[dict[str, Any]] = []
         crops = []
         name = self.inputs[0]
         for filename, windows in images_windows:
             image = io.load_image(filename)
             for window in windows:
                 crops.append(self.transformer.preprocess(name, self.crop(image, window)))
-                found.append({"window": window, "filename": filename})
+                detections.append({"window": window, "filename": filename})
         if crops:
             predictions = self.forward_all(None, **{name: np.array(crops)})[self.outputs[0]]
-            for entry, prediction in zip(found, predictions, strict=True):
+            for entry, prediction in zip(detections, predictions, strict=True):
                 entry["prediction"] = prediction.squeeze()
-        return found
+        return detections
 
     def detect_selective_search(self, image_fnames: Iterable[str | Path]) -> list[dict[str, Any]]:
         """`detect_windows` on the proposals of selective search, by the package of that name."""
@@ -92,8 +92,8 @@ class Detector(Net):
         limits = np.array(im.shape[:2])
         first, last = first.clip(0, limits).astype(int), last.clip(0, limits).astype(int)
         part = np.minimum(np.round((last - first + 1) * ratio).astype(int), size - pad)
-        found = self.crop_mean.copy()
+        framed = self.crop_mean.copy()
         inside = im[first[0] : last[0], first[1] : last[1]]
         warped = io.resize_image(inside, part)
-        found[pad[0] : pad[0] + part[0], pad[1] : pad[1] + part[1]] = warped
-        return found
+        framed[pad[0] : pad[0] + part[0], pad[1] : pad[1] + part[1]] = warped
+        return framed

@@ -116,37 +116,37 @@ class Transformer:
     def preprocess(self, in_: str, data: Array) -> Array:
         """An image (H, W, C) as the values of input `in_`, as the settings say."""
         self.__check_input(in_)
-        found = np.array(data, np.float32)
+        image = np.array(data, np.float32)
         size = tuple(self.inputs[in_][2:])
-        if found.shape[:2] != size:
-            found = resize_image(found, size)
+        if image.shape[:2] != size:
+            image = resize_image(image, size)
         if in_ in self.transpose:
-            found = found.transpose(self.transpose[in_])
+            image = image.transpose(self.transpose[in_])
         if in_ in self.channel_swap:
-            found = found[list(self.channel_swap[in_])]
+            image = image[list(self.channel_swap[in_])]
         if in_ in self.raw_scale:
-            found *= self.raw_scale[in_]
+            image *= self.raw_scale[in_]
         if in_ in self.mean:
-            found -= self.mean[in_]
+            image -= self.mean[in_]
         if in_ in self.input_scale:
-            found *= self.input_scale[in_]
-        return found
+            image *= self.input_scale[in_]
+        return image
 
     def deprocess(self, in_: str, data: Array) -> Array:
         """The image that `preprocess` would have made these values from, but for its size."""
         self.__check_input(in_)
-        found: Array = np.array(data).squeeze()
+        image: Array = np.array(data).squeeze()
         if in_ in self.input_scale:
-            found = found / self.input_scale[in_]
+            image = image / self.input_scale[in_]
         if in_ in self.mean:
-            found = found + self.mean[in_]
+            image = image + self.mean[in_]
         if in_ in self.raw_scale:
-            found = found / self.raw_scale[in_]
+            image = image / self.raw_scale[in_]
         if in_ in self.channel_swap:
-            found = found[np.argsort(self.channel_swap[in_])]
+            image = image[np.argsort(self.channel_swap[in_])]
         if in_ in self.transpose:
-            found = found.transpose(np.argsort(self.transpose[in_]))
-        return found
+            image = image.transpose(np.argsort(self.transpose[in_]))
+        return image
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
         """Take the axes in this order; (2, 0, 1) makes (H, W, C) into (C, H, W)."""
@@ -230,8 +230,8 @@ def resampled(image: Array, size: tuple[int, int], order: int) -> Array:
     from scipy import ndimage
 
     scale = [size[0] / image.shape[0], size[1] / image.shape[1], 1.0]
-    found = ndimage.zoom(image, scale, order=order, mode="grid-constant", grid_mode=True)
-    return np.asarray(np.clip(found, image.min(), image.max()))
+    zoomed = ndimage.zoom(image, scale, order=order, mode="grid-constant", grid_mode=True)
+    return np.asarray(np.clip(zoomed, image.min(), image.max()))
 
 
 def oversample(images: Sequence[Array] | Array, crop_dims: Sequence[int] | Array) -> Array:

@@ -153,18 +153,18 @@ class Net(Batches):
 
     def _names(self, blobs: list[list[int]]) -> OrderedDict[str, list[str]]:
         return OrderedDict(
-            (name, [self._blob_names[i] for i in found])
-            for name, found in zip(self._layer_names, blobs, strict=True)
+            (name, [self._blob_names[i] for i in numbers])
+            for name, numbers in zip(self._layer_names, blobs, strict=True)
         )
 
     @property
     def _blob_loss_weights(self) -> list[float]:
-        found = {
+        weights = {
             id(blob): weight
             for step in self._running.steps
             for blob, weight in zip(step.tops, step.weights, strict=True)
         }
-        return [found.get(id(blob), 0.0) for blob in self._blobs]
+        return [weights.get(id(blob), 0.0) for blob in self._blobs]
 
     @property
     def blob_loss_weights(self) -> OrderedDict[str, float]:

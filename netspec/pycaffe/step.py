@@ -65,8 +65,8 @@ class Step:
             return
         new = self.remade(shapes)
         with torch.no_grad():
-            found = new.infer(*(torch.empty(shape, device="meta") for shape in shapes))
-        tops = [tuple(top.shape) for top in found]
+            inferred = new.infer(*(torch.empty(shape, device="meta") for shape in shapes))
+        tops = [tuple(top.shape) for top in inferred]
         self.set_up(shapes)
         for blob, shape in zip(self.tops, tops, strict=True):
             blob.reshape(*shape)

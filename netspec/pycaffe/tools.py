@@ -78,12 +78,12 @@ def convert_cifar_data(folder: str, target: str, backend: str, *, flags: Flags) 
 
 def compute_image_mean(source: str, target: str = "", *, flags: Flags) -> None:
     """The mean image of a database. Its kind is seen from its files, whatever -backend says."""
-    found = mean_image(from_any(source))
+    average = mean_image(from_any(source))
     if target:
         say(f"Write to {target}")
-        write_blob(Path(target), found)
-    say(f"Number of channels: {len(found)}")
-    for channel, value in enumerate(found.mean((1, 2), dtype=float)):
+        write_blob(Path(target), average)
+    say(f"Number of channels: {len(average)}")
+    for channel, value in enumerate(average.mean((1, 2), dtype=float)):
         say(f"mean_value channel [{channel}]: {value:.6g}")
 
 

@@ -180,15 +180,15 @@ class RenderingModel:
         if relu is None or relu[1].param.negative_slope != 0:
             layer.fail("a rendering level has a plain ReLU behind its convolution")
         message = relu[0].writes[0]
-        found_pool = self._reader(pairs, message, ("Pooling",))
-        if found_pool is None or not isinstance(pool := found_pool[1], Pooling):
+        pooling = self._reader(pairs, message, ("Pooling",))
+        if pooling is None or not isinstance(pool := pooling[1], Pooling):
             return Level(layer, tuple(after), None), message
         if pool.method != MAX and not pool.whole:
             pool.fail("a rendering level pools by MAX, or averages its whole plane", "pooling_param", "pool")
         if not pool.whole and (pool.frame.kernel != pool.frame.stride or any(pool.frame.pad)):
             text = "a rendering level pools windows side by side: stride = kernel_size, no pad"
             pool.fail(text, "pooling_param")
-        return Level(layer, tuple(after), pool), found_pool[0].writes[0]
+        return Level(layer, tuple(after), pool), pooling[0].writes[0]
 
     @staticmethod
     def _reader(

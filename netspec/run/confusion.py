@@ -98,7 +98,7 @@ def confusion(
     Labels that are NaN, ignored or no class are left out. Raises SpecError for a net without scores and labels.
     """
     wanted = tests_of(Path(source), weights, stages, device)
-    found = []
+    confusions = []
     for one, batches in wanted.nets:
         with fed(one, wanted, seed) as (net, feeder):
             step = classifier(net)
@@ -114,8 +114,10 @@ def confusion(
                     seen += len(scores)
         if matrix is None:
             raise SpecError(f"{source}: the test has no batches")
-        found.append(Confusion(matrix, [entry for _, _, entry in sorted(hard, key=lambda entry: -entry[0])]))
-    return found
+        confusions.append(
+            Confusion(matrix, [entry for _, _, entry in sorted(hard, key=lambda entry: -entry[0])])
+        )
+    return confusions
 
 
 def predictions(
@@ -220,20 +222,20 @@ def picture(net: Net, slots: Any) -> Tensor | None:
     return None
 
 
-def draw_confusion(found: Confusion, path: str | Path, names: Sequence[str] = (), title: str = "") -> Path:
+def draw_confusion(counted: Confusion, path: str | Path, names: Sequence[str] = (), title: str = "") -> Path:
     """The matrix as a picture: a row per label, shares of the row as shades, counts as numbers."""
     from netspec.draw.canvas import check_path, figure, write
 
     path = check_path(path)
-    names = names or [str(i) for i in range(len(found.counts))]
+    names = names or [str(i) for i in range(len(counted.counts))]
     number = len(names)
-    shares = (found.counts.double() / found.counts.sum(1, keepdim=True).clamp(min=1)).numpy()
+    shares = (counted.counts.double() / counted.counts.sum(1, keepdim=True).clamp(min=1)).numpy()
     side = min(16.0, 2.0 + 0.42 * number)
     fig = figure(side + 0.6, side, constrained=True)
     axes = fig.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = 8 if number <= 20 else 5
-    for label, row in enumerate(found.counts.tolist()):
+    for label, row in enumerate(counted.counts.tolist()):
         for taken, count in enumerate(row):
             if count:
                 colour = "white" if shares[label, taken] > 0.5 else "#333333"
@@ -242,21 +244,21 @@ def draw_confusion(found: Confusion, path: str | Path, names: Sequence[str] = ()
     axes.set_yticks(range(number), names, fontsize=size)
     axes.set_xlabel("taken for")
     axes.set_ylabel("label")
-    axes.set_title(title or f"accuracy {100 * found.accuracy:.2f} %", fontsize=10)
+    axes.set_title(title or f"accuracy {100 * counted.accuracy:.2f} %", fontsize=10)
     return write(fig, path)
 
 
-def draw_hardest(found: Confusion, path: str | Path, names: Sequence[str] = ()) -> Path:
+def draw_hardest(counted: Confusion, path: str | Path, names: Sequence[str] = ()) -> Path:
     """The hardest examples as pictures, each with its label, what it is taken for, and its label's probability.
 
     Raises SpecError where the net's input is no picture.
     """
     from netspec.draw import grid
 
-    shown = [one for one in found.hardest if one.picture is not None]
+    shown = [one for one in counted.hardest if one.picture is not None]
     if not shown:
         raise SpecError("the hardest examples cannot be drawn: the net's input is no picture")
-    names = names or [str(i) for i in range(len(found.counts))]
+    names = names or [str(i) for i in range(len(counted.counts))]
     titles = [f"{names[one.label]} as {names[one.taken_for]}, {100 * one.probability:.2g} %" for one in shown]
     pictures = torch.stack([one.picture for one in shown if one.picture is not None])
     return grid(

@@ -47,12 +47,12 @@ def evaluate(
     is tested in phase TEST. stages: those of the net's state, beside those that a solver names.
     Raises SpecError when a net of the source needs weights and there are none.
     """
-    found = []
+    averages = []
     wanted = tests_of(Path(source), weights, stages, device)
     for one, batches in wanted.nets:
         with fed(one, wanted, seed) as (net, feeder):
-            found.append(dict(plain(average(net, feeder, iterations or batches, wanted.solver))))
-    return found
+            averages.append(dict(plain(average(net, feeder, iterations or batches, wanted.solver))))
+    return averages
 
 
 def extract(

@@ -235,10 +235,10 @@ class _Nets:
         key = value if isinstance(value, str) else key
         if key not in self.read:
             if isinstance(value, str):
-                found = find_file(value, self.solver.file if self.solver is not None else "")
-                if found is None:
+                file = find_file(value, self.solver.file if self.solver is not None else "")
+                if file is None:
                     raise self.fail(f"net file {value!r} is not there", *path)
-                document = reading.read(found, "net")
+                document = reading.read(file, "net")
                 self.read[key] = _Net(document, copied(document.message))
             elif self.solver is not None:
                 self.read[key] = _Net(self.solver, copied(value), path)

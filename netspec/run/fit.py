@@ -126,16 +126,16 @@ def chosen(
     """
     if weights is not None and resume is not None and not str(resume).endswith(SUFFIXES):
         raise NetspecError(f"{resume}: a resumed run has its weights; give either a snapshot or weights")
-    found: list[Weights]
+    sources: list[Weights]
     if weights is None:
         named = [path for entry in plan.solver.weights for path in entry.split(",")] if resume is None else []
-        found = [experiment.find_file(path, plan.file) or path for path in named]
+        sources = [experiment.find_file(path, plan.file) or path for path in named]
     else:
-        found = [weights] if isinstance(weights, str | Path | Mapping) else list(weights)
-    for one in found:
+        sources = [weights] if isinstance(weights, str | Path | Mapping) else list(weights)
+    for one in sources:
         if not isinstance(one, Mapping):
             kind_of(weights_file(Path(one)))  # a name that is wrong is said before any data is fetched
-    return found
+    return sources
 
 
 def begun(resume: str | Path | None) -> bool:
@@ -171,10 +171,10 @@ def refuse_circle(plan: Experiment, source: Path) -> None:
     while before.resolve() not in seen:
         seen.add(before.resolve())
         earlier = experiment.load(before)
-        found = earlier.solver.pretraining and experiment.find_file(earlier.solver.pretraining, earlier.file)
-        if not found:
+        file = earlier.solver.pretraining and experiment.find_file(earlier.solver.pretraining, earlier.file)
+        if not file:
             return
-        before = found
+        before = file
     text = f"pretraining {plan.solver.pretraining!r}: leads back to {before.name}"
     raise SpecError(text, plan.at("pretraining"))
 

@@ -264,13 +264,13 @@ def fit_similarity(layer: Similarity, p: Any, stream: Stream, generator: torch.G
             write_weights(layer, var)
         forget(layer, stream.unseen())
         return
-    found = mixture(stream, instances, p, generator, layer.strict)
-    layer.blob(0).copy_((origin + found.means).view(layer.blob_shapes[0]))
-    write_weights(layer, found.variances)
+    gaussians = mixture(stream, instances, p, generator, layer.strict)
+    layer.blob(0).copy_((origin + gaussians.means).view(layer.blob_shapes[0]))
+    write_weights(layer, gaussians.variances)
     if layer.param.bias_term:
-        bias = found.weights.log()
+        bias = gaussians.weights.log()
         if not layer.param.normalization_term:  # then the bias carries the Gaussian's constant too
-            bias = bias + found.constants()
+            bias = bias + gaussians.constants()
         layer.blob(2).copy_(bias.view(layer.blob_shapes[2]))
     forget(layer, stream.unseen())
 

@@ -52,11 +52,11 @@ class Clusters:
 
     def assign(self, x_PNK: Tensor) -> Tensor:
         """The cluster (P, N) of each position of each image; -1 where nothing around it is observed."""
-        found = []
+        numbers = []
         for i in range(len(self.windows)):
             x, seen = features(self, i, x_PNK)
-            found.append(torch.where(seen.any(1), nearest(x, seen, self.centres[i]), -1))
-        return torch.stack(found).expand(x_PNK.shape[0], -1)
+            numbers.append(torch.where(seen.any(1), nearest(x, seen, self.centres[i]), -1))
+        return torch.stack(numbers).expand(x_PNK.shape[0], -1)
 
 
 def features(clusters: Clusters, i: int, x_PNK: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,13 +102,13 @@ def windows_of(layer: Leaves, radius: int) -> tuple[list[Tensor], list[Tensor]]:
     if radius < 0:
         return [torch.arange(height * width)], [torch.ones(height * width)]
     rows, columns = torch.arange(height * width) // width, torch.arange(height * width) % width
-    found, weights = [], []
+    windows, weights = [], []
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
         near = ((rows - row).abs() <= radius) & ((columns - column).abs() <= radius)
         square = (rows[near] - row).square() + (columns[near] - column).square()
-        found.append(near.nonzero().flatten())
+        windows.append(near.nonzero().flatten())
         weights.append((-0.25 * square / (0.7 * max(radius, 1)) ** 2).exp())
-    return found, weights
+    return windows, weights
 
 
 def gathered(stream: Images, batches: int) -> tuple[Tensor, int]:
@@ -132,16 +132,16 @@ def find_clusters(layer: Leaves, first: Tensor, generator: torch.Generator) -> C
         origin, scale = (one.mean(0, keepdim=True).expand_as(one) for one in (origin, scale))
     scale = torch.where(scale > 0, scale, 1.0)
     weights = [one.to(first).repeat_interleave(layer.values) for one in weights]
-    found = Clusters(windows, weights, [], origin, scale)
+    clusters = Clusters(windows, weights, [], origin, scale)
     rounds = p.unsupervised_init.max_iterations
     if p.shared:
-        pairs = [features(found, i, first) for i in range(len(windows))]
+        pairs = [features(clusters, i, first) for i in range(len(windows))]
         rows, seen = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-        found.centres = [cluster(rows, seen, layer.components, rounds, generator)] * len(windows)
-        return found
+        clusters.centres = [cluster(rows, seen, layer.components, rounds, generator)] * len(windows)
+        return clusters
     for i in range(len(windows)):
-        found.centres.append(cluster(*features(found, i, first), layer.components, rounds, generator))
-    return found
+        clusters.centres.append(cluster(*features(clusters, i, first), layer.components, rounds, generator))
+    return clusters
 
 
 def moments(x_PNK: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,9 +233,9 @@ def counted(layer: Leaves, x_PNK: Tensor, states_PN: Tensor) -> list[Tensor]:
         y_PNM = layer.densities(x_PNK.to(layer.blobs[0].dtype))
         # Where nothing is observed (state -1) the leaf gives 0, and no count, whatever the state.
         y_PNM.gather(2, states_PN.clamp_min(0).unsqueeze(2)).sum().backward()  # type: ignore[no-untyped-call]
-    found = [torch.zeros_like(one) if one.grad is None else one.grad for one in layer.evidence or []]
+    counts = [torch.zeros_like(one) if one.grad is None else one.grad for one in layer.evidence or []]
     layer.gather(False)
-    return found
+    return counts
 
 
 def meetings(met: Tensor, states_PN: Tensor, parents: Sequence[int]) -> None:
@@ -291,7 +291,7 @@ def mutual_information(x_PNK: Tensor) -> Tensor:
     hot = torch.stack([one_hot(x.mean(1), bins) for x in x_PNK]).float()  # P N bins
     filled = (hot.sum(1) > 0).sum(1).float()
     flat = hot.transpose(0, 1).flatten(1)
-    found = torch.zeros(positions, positions)
+    nats = torch.zeros(positions, positions)
     for begin in range(0, positions, 64):
         own = slice(begin, min(begin + 64, positions))
         left = flat[:, begin * bins : own.stop * bins]
@@ -301,8 +301,8 @@ def mutual_information(x_PNK: Tensor) -> Tensor:
         apart = joint.sum(3, keepdim=True) * joint.sum(2, keepdim=True)
         terms = torch.where(joint > 0, joint * (joint / apart.clamp_min(1e-30)).log(), 0.0)
         chance = (filled[own, None] - 1) * (filled - 1) / (2 * total.flatten(1))
-        found[own] = (terms.sum((2, 3)) - chance).clamp_min(0)
-    return 0.5 * (found + found.t())
+        nats[own] = (terms.sum((2, 3)) - chance).clamp_min(0)
+    return 0.5 * (nats + nats.t())
 
 
 def one_hot(x_N: Tensor, bins: int) -> Tensor:

@@ -98,7 +98,7 @@ def lr_range(
             initialise(net, feeder.next, seed=own, progress=shown.line)
         solver = Solver(net, message, at=plan.at)
         solver.clip()
-        found, average = Range(), 0.0
+        curve, average = Range(), 0.0
         with shown:
             for i, rate in enumerate(np.geomspace(low, high, iterations).tolist()):
                 message.base_lr = rate
@@ -110,19 +110,19 @@ def lr_range(
                 if not math.isfinite(loss) or not all(finite(param.value.grad) for param in net.params):
                     break
                 average = SMOOTHING * average + (1 - SMOOTHING) * loss
-                found.rates.append(rate)
-                found.losses.append(loss)
-                found.smoothed.append(average / (1 - SMOOTHING ** (i + 1)))
-                if over(found.smoothed):
+                curve.rates.append(rate)
+                curve.losses.append(loss)
+                curve.smoothed.append(average / (1 - SMOOTHING ** (i + 1)))
+                if over(curve.smoothed):
                     break
                 solver.step()
                 shown.advance(i + 1)
-                shown.show({"loss": found.smoothed[-1], "rate": rate})
+                shown.show({"loss": curve.smoothed[-1], "rate": rate})
     finally:
         feeder.close()
-    if len(found.rates) < 3:
+    if len(curve.rates) < 3:
         raise NetspecError(f"{plan.file}: the loss is not finite at a rate of {low:g} already; begin lower")
-    return found
+    return curve
 
 
 def over(smoothed: list[float]) -> bool:
@@ -133,19 +133,19 @@ def over(smoothed: list[float]) -> bool:
     return now > first + WORSE * max(first - lowest, abs(first))
 
 
-def draw_range(found: Range, path: str | Path) -> Path:
+def draw_range(curve: Range, path: str | Path) -> Path:
     """The curve: loss against rate, with the proposal; gives the path."""
     from netspec.draw.canvas import check_path, figure, write
 
     path = check_path(path)
     fig = figure(7.0, 4.0, constrained=True)
     axes = fig.subplots()
-    axes.plot(found.rates, found.losses, color="#1f77b4", alpha=0.3, linewidth=0.8, label="loss")
-    axes.plot(found.rates, found.smoothed, color="#1f77b4", label="loss, smoothed")
-    axes.axvline(found.proposal, color="#d62728", linestyle="--", label=f"proposal {found.proposal:.2g}")
-    axes.axvline(found.lowest, color="#777777", linestyle=":", label=f"lowest at {found.lowest:.2g}")
+    axes.plot(curve.rates, curve.losses, color="#1f77b4", alpha=0.3, linewidth=0.8, label="loss")
+    axes.plot(curve.rates, curve.smoothed, color="#1f77b4", label="loss, smoothed")
+    axes.axvline(curve.proposal, color="#d62728", linestyle="--", label=f"proposal {curve.proposal:.2g}")
+    axes.axvline(curve.lowest, color="#777777", linestyle=":", label=f"lowest at {curve.lowest:.2g}")
     axes.set_xscale("log")
-    lowest, highest = min(found.smoothed), max(found.smoothed[: max(3, len(found.smoothed) // 2)])
+    lowest, highest = min(curve.smoothed), max(curve.smoothed[: max(3, len(curve.smoothed) // 2)])
     axes.set_ylim(lowest - 0.1 * (highest - lowest), highest + 0.5 * (highest - lowest))
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")

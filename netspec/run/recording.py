@@ -25,7 +25,7 @@ def data_facts(nets: Sequence[Net], feeders: Sequence[Feeder]) -> list[dict[str,
     of their bytes (of a list of files, the list's own). "sha256" is missing where the data is neither: random numbers,
     arrays of a program.
     """
-    found: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for net, feeder in zip(nets, feeders, strict=True):
         layers = [step.layer for step in net.graph.steps if step.kind.is_source]
         for layer, source in zip(layers, feeder.sources, strict=True):
@@ -38,8 +38,8 @@ def data_facts(nets: Sequence[Net], feeders: Sequence[Feeder]) -> list[dict[str,
                 entry |= {"name": p.name, "split": p.split, "sha256": of_arrays((images, labels))}
             elif files:
                 entry |= {"files": [str(path) for path in files], "sha256": of_files(files)}
-            found.setdefault(str(entry), entry)
-    return list(found.values())
+            entries.setdefault(str(entry), entry)
+    return list(entries.values())
 
 
 def of_arrays(arrays: Iterable[Any]) -> str:

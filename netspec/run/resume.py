@@ -80,12 +80,12 @@ def refuse_pretraining(saved: Snapshot, message: Any) -> None:
 def refuse_seeds(saved: Snapshot, seed: int | None, message: Any) -> None:
     """Raise NetspecError where a seed is asked for that the resumed run does not have."""
     own, before = int(saved.info["seed"]), solver_before(saved)
-    found = f"seed {seed}" if seed not in (None, own) else ""
+    asked = f"seed {seed}" if seed not in (None, own) else ""
     if before is not None and message.random_seed not in (before.random_seed, own):
-        found = found or f"random_seed {message.random_seed}"
-    if found:
+        asked = asked or f"random_seed {message.random_seed}"
+    if asked:
         remedy = "leave it out, or start a new run"
-        raise NetspecError(f"{saved.path}: a resumed run keeps its seed {own}, found {found}; {remedy}")
+        raise NetspecError(f"{saved.path}: a resumed run keeps its seed {own}, found {asked}; {remedy}")
 
 
 def solver_before(saved: Snapshot) -> Any:

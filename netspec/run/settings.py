@@ -19,21 +19,22 @@ UNTOLD = (*NETS, "max_iter", "display", "debug_info", "snapshot", "snapshot_pref
 
 def changes(before: Any, now: Any) -> list[str]:
     """`base_lr was 0.01, now 0.1` for each field that differs between two SolverParameters, save for UNTOLD."""
-    found = []
+    lines = []
     for field in now.DESCRIPTOR.fields:
         old, new = (shown(getattr(message, field.name)) for message in (before, now))
         if field.name not in UNTOLD and old != new:
-            found.append(f"{field.name} was {old or 'none'}, now {new or 'none'}")
-    return found
+            lines.append(f"{field.name} was {old or 'none'}, now {new or 'none'}")
+    return lines
 
 
 def settings_shown(solver: Any) -> dict[str, Any]:
     """The fields that a SolverParameter sets, its nets left out: numbers and texts as they are, others as text."""
-    found = {
+    fields = {
         field.name: getattr(solver, field.name) for field, _ in solver.ListFields() if field.name not in NETS
     }
     return {
-        name: value if isinstance(value, int | float | str) else shown(value) for name, value in found.items()
+        name: value if isinstance(value, int | float | str) else shown(value)
+        for name, value in fields.items()
     }
 
 
@@ -166,5 +167,5 @@ def parsed(message: Any, field: Any, value: str, setting: str) -> list[Any]:
         raise SpecError(f"{setting}: {reason}") from None
     if others := [entry.name for entry, _ in scratch.ListFields() if entry.name != field.name]:
         raise SpecError(f"{setting}: holds other fields: {', '.join(others)}")
-    found = getattr(scratch, field.name)
-    return list(found) if is_repeated(field) else [found]
+    values = getattr(scratch, field.name)
+    return list(values) if is_repeated(field) else [values]

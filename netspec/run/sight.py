@@ -92,10 +92,10 @@ class Sight:
                 slots = self.net.slots(*self.feeder.next())
             for name, slot in list(left.items()):
                 if not finite(slots[slot]):
-                    found = guilty_output(Pass(self.net, slots, torch.zeros(())), [slot]) or self.of_data(
+                    culprit = guilty_output(Pass(self.net, slots, torch.zeros(())), [slot]) or self.of_data(
                         slots
                     )
-                    texts[name] = f"output {name!r} is not finite in batch {number} of the test: {found}"
+                    texts[name] = f"output {name!r} is not finite in batch {number} of the test: {culprit}"
                     del left[name]
             if not left:
                 break

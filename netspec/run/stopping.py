@@ -209,9 +209,9 @@ def read_best(folder: Path) -> dict[str, Any] | None:
         return None
     header = safetensors.read_header(path, read_regular(path))
     try:
-        found = json.loads(header["__metadata__"]["info"])
+        info = json.loads(header["__metadata__"]["info"])
     except (KeyError, ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        info = None
+    if not isinstance(info, dict):
         raise SnapshotError(f"{path}: its header does not say what was best in it")
-    return found
+    return info

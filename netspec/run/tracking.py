@@ -142,16 +142,16 @@ class Tracking:
 def numbers_of(line: Mapping[str, Any]) -> dict[str, float]:
     """The single numbers of a line of metrics, by names that group them: train/loss, test/accuracy, gradient/ip/0."""
     kind = line["kind"]
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     if kind == "train":
-        found = {"train/loss": line["loss"], "train/lr": line["lr"]}
-        found |= {f"train/outputs/{name}": value for name, value in line["outputs"].items()}
-        found |= {"gradient/norm": line["gradient_norm"]} if "gradient_norm" in line else {}
-        found |= {f"gradient/{name}": value for name, value in line.get("gradient_norms", {}).items()}
+        values = {"train/loss": line["loss"], "train/lr": line["lr"]}
+        values |= {f"train/outputs/{name}": value for name, value in line["outputs"].items()}
+        values |= {"gradient/norm": line["gradient_norm"]} if "gradient_norm" in line else {}
+        values |= {f"gradient/{name}": value for name, value in line.get("gradient_norms", {}).items()}
     elif kind == "test":
         head = "test" if line["net"] == 0 else f"test {line['net']}"
-        found = {f"{head}/{name}": value for name, value in line["outputs"].items()}
-    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+        values = {f"{head}/{name}": value for name, value in line["outputs"].items()}
+    return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
 
 
 def is_filters(value: Tensor) -> bool:

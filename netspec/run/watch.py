@@ -115,8 +115,8 @@ def blame(net: Net, batch: Sequence[Tensor]) -> str:
     finally:
         for param, gradient in zip(net.params, gradients, strict=True):
             param.value.grad = gradient
-    found = culprit or "a repeated pass over the same batch was finite, so it cannot be traced to a layer"
-    return found + (f"; parameter {broken[0]} was not finite before the pass" if broken else "")
+    text = culprit or "a repeated pass over the same batch was finite, so it cannot be traced to a layer"
+    return text + (f"; parameter {broken[0]} was not finite before the pass" if broken else "")
 
 
 def guilty_output(seen: Pass, broken: Sequence[int] | None = None) -> str | None:
@@ -155,9 +155,9 @@ def guilty_gradient(seen: Pass) -> str | None:
         results |= {f"parameter {param.name}": param.value.grad for param in owners[i]}
         for name, gradient in results.items():
             if gradient is not None and not finite(gradient):
-                found = f"is the first in the backward pass whose gradient of its {name} is not finite"
+                text = f"is the first in the backward pass whose gradient of its {name} is not finite"
                 parameter = f"; first parameter with such a gradient: {first}" if first else ""
-                return f"{step.layer.problem(f'{found} ({counts(gradient)})')}{parameter}"
+                return f"{step.layer.problem(f'{text} ({counts(gradient)})')}{parameter}"
     return None
 
 
@@ -186,13 +186,13 @@ def statistics(seen: Pass, iteration: int) -> Iterator[str]:
 
 def gradient_norms(net: Net, parts: int) -> dict[str, Any]:
     """L2 norms of the gradients, summed over `parts` passes and divided by them: of all, and of each parameter."""
-    found = {
+    norms = {
         param.name: float(torch.linalg.vector_norm(param.value.grad)) / parts
         for param in net.params
         if param.value.grad is not None
     }
-    total = sum(norm**2 for norm in found.values()) ** 0.5
-    return {"gradient_norm": total, "gradient_norms": found}
+    total = sum(norm**2 for norm in norms.values()) ** 0.5
+    return {"gradient_norm": total, "gradient_norms": norms}
 
 
 def mean_abs(value: Tensor) -> str:

@@ -64,13 +64,13 @@ class NetClassifier(ClassifierMixin, NetEstimator):  # type: ignore[misc]
     def predict_log_proba(self, X: Any) -> Array:
         """log p(class | observed values) (n, K)."""
         _, x = self._read(X)
-        found: Array = self.model_.log_probabilities(x)[:, : len(self.classes_)].log_softmax(1).numpy()
-        return found
+        logs: Array = self.model_.log_probabilities(x)[:, : len(self.classes_)].log_softmax(1).numpy()
+        return logs
 
     def predict_proba(self, X: Any) -> Array:
         """p(class | observed values) (n, K)."""
-        found: Array = np.exp(self.predict_log_proba(X))
-        return found
+        probabilities: Array = np.exp(self.predict_log_proba(X))
+        return probabilities
 
     def predict(self, X: Any) -> Array:
         """The likeliest class (n,)."""
@@ -171,13 +171,13 @@ class NetRegressor(RegressorMixin, NetEstimator):  # type: ignore[misc]
             scores = self.model_.scores(self._read(X)[1])
             if scores.shape[1] != 1:
                 raise DataError(f"{self.net}: the net gives {scores.shape[1]} values a row; y has one")
-            found: Array = scores[:, 0].numpy()
+            scaled: Array = scores[:, 0].numpy()
         else:
             values = validate_data(self, X, reset=False, ensure_all_finite="allow-nan", dtype=np.float64)
             whole = np.column_stack([values, np.full(len(values), np.nan)])
             x = torch.from_numpy((whole - self.center_) / self.scale_)[:, None, None]
-            found = self.model_.expected_completion(x)[0][:, 0, 0, -1].numpy()
-        return found * self.y_scale_ + self.y_mean_
+            scaled = self.model_.expected_completion(x)[0][:, 0, 0, -1].numpy()
+        return scaled * self.y_scale_ + self.y_mean_
 
 
 class GenerativeImputer(TransformerMixin, NetEstimator):  # type: ignore[misc]
@@ -260,8 +260,8 @@ class GenerativeDensity(DensityMixin, NetEstimator):  # type: ignore[misc]
     def score_samples(self, X: Any) -> Array:
         """log p(observed values) (n,), nats."""
         values, x = self._read(X)
-        found: Array = self.model_.log_likelihood(x).numpy() - (~np.isnan(values)) @ np.log(self.scale_)
-        return found
+        logs: Array = self.model_.log_likelihood(x).numpy() - (~np.isnan(values)) @ np.log(self.scale_)
+        return logs
 
     def score(self, X: Any, y: Any = None) -> float:
         """The sum of log p over rows."""
@@ -271,8 +271,8 @@ class GenerativeDensity(DensityMixin, NetEstimator):  # type: ignore[misc]
         """New rows (n_samples, D)."""
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         drawn = self.model_.sample(torch.zeros(n_samples, dtype=torch.long), seed)
-        found: Array = drawn.flatten(1).numpy() * self.scale_ + self.center_
-        return found
+        rows: Array = drawn.flatten(1).numpy() * self.scale_ + self.center_
+        return rows
 
 
 def assert_generative(estimator: NetEstimator) -> None:

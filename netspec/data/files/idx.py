@@ -79,8 +79,8 @@ def read(path: Path, most: int = MOST_BYTES) -> Array:
             )
         data = at_most(file, size + 1)
     if len(data) != size:
-        found = f"only {len(data)}" if len(data) < size else "more"
-        raise DataError(f"{path}: shape {dims} needs {size} bytes after the header, found {found}")
+        actual = f"only {len(data)}" if len(data) < size else "more"
+        raise DataError(f"{path}: shape {dims} needs {size} bytes after the header, found {actual}")
     array = np.frombuffer(data, dtype).reshape(dims)
     return array.astype(dtype.newbyteorder("="), copy=False)
 
@@ -154,12 +154,12 @@ class Npz:
             raise DataError(f"{self.path}: {one_line(error)}") from error
 
     def _member(self, archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-        found = {member.removesuffix(".npy"): member for member in archive.namelist()}
-        if name not in found:
+        members = {member.removesuffix(".npy"): member for member in archive.namelist()}
+        if name not in members:
             raise DataError(
-                f"{self.path}: has no array {name!r}; it holds {', '.join(sorted(found)) or 'nothing'}"
+                f"{self.path}: has no array {name!r}; it holds {', '.join(sorted(members)) or 'nothing'}"
             )
-        return archive.open(found[name])
+        return archive.open(members[name])
 
     def _header(self, member: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         version = np.lib.format.read_magic(member)

@@ -93,14 +93,14 @@ class Reader:
         """The meta page of the last transaction: one of the first two pages."""
         first = self.read_meta(0, 0)
         second = self.read_meta(first.page_size, 1)
-        found = second if second.transaction > first.transaction else first
-        if found.flags & DUPLICATES:
+        latest = second if second.transaction > first.transaction else first
+        if latest.flags & DUPLICATES:
             raise Damage("it holds several values a key, which no Caffe writes")
-        if found.depth > MOST_DEPTH:
-            raise Damage(f"a tree of depth {found.depth}")
-        if found.entries > len(self.data) // SMALLEST_NODE:
-            raise Damage(f"{found.entries} records in {len(self.data)} bytes")
-        return found
+        if latest.depth > MOST_DEPTH:
+            raise Damage(f"a tree of depth {latest.depth}")
+        if latest.entries > len(self.data) // SMALLEST_NODE:
+            raise Damage(f"{latest.entries} records in {len(self.data)} bytes")
+        return latest
 
     def read_meta(self, at: int, number: int) -> Meta:
         start = at + HEADER.size
@@ -122,15 +122,15 @@ class Reader:
 
     def nodes(self) -> Iterator[Node]:
         """Each record in key order, values unread; Damage where the file is not what it should be."""
-        found, self.visited = 0, 0
+        count, self.visited = 0, 0
         if self.entries:
             for node in self.walk(self.meta.root, self.meta.depth):
-                if found == self.entries:
+                if count == self.entries:
                     raise Damage(f"more records than the {self.entries} it declares")
-                found += 1
+                count += 1
                 yield node
-        if found < self.entries:
-            raise Damage(f"{found} records, it declares {self.entries}")
+        if count < self.entries:
+            raise Damage(f"{count} records, it declares {self.entries}")
 
     def value(self, node: Node) -> bytes:
         """The value that `nodes` told of; Damage where it does not lie on pages of its own as it should."""

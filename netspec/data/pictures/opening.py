@@ -58,20 +58,20 @@ def open_pictures(
     if not path.exists():
         raise DataError(no_such_file(path, what="file or folder"))
     if path.is_dir() and not ((path / "data.mdb").is_file() or (path / "CURRENT").is_file()):
-        found = of_files(str(path), *in_folder(path), size, color, classes)
+        pictures = of_files(str(path), *in_folder(path), size, color, classes)
     elif path.is_dir() or path.name == "data.mdb":
-        found = of_database(path)
+        pictures = of_database(path)
     elif path.suffix.lower() in SUFFIXES:
-        found = of_files(str(path), [path], [""], size, color, classes)
+        pictures = of_files(str(path), [path], [""], size, color, classes)
     elif path.suffix.lower() in ARRAYS or is_idx(path):
         images, labels, notes = arrays_of(path)
-        found = of_arrays(str(path), images, labels, notes)
+        pictures = of_arrays(str(path), images, labels, notes)
     else:
-        found = of_files(str(path), *in_list(path), size, color, classes)
-    found.size, found.color = size or found.size, color if color is not None else found.color
-    if classes and not found.class_names:
-        found.class_names = tuple(classes)
-    return found
+        pictures = of_files(str(path), *in_list(path), size, color, classes)
+    pictures.size, pictures.color = size or pictures.size, color if color is not None else pictures.color
+    if classes and not pictures.class_names:
+        pictures.class_names = tuple(classes)
+    return pictures
 
 
 def is_idx(path: Path) -> bool:

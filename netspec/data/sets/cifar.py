@@ -68,21 +68,21 @@ def from_batches(folder: Path, split: str) -> Images:
 
 def from_archive(path: Path, split: str) -> Images:
     """The set from the published archive, read in place."""
-    found: dict[str, Images] = {}
+    batches: dict[str, Images] = {}
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 name = Path(member.name).name
                 if member.isfile() and name in BATCHES[split]:
                     file = archive.extractfile(member)
-                    found[name] = unpack(
+                    batches[name] = unpack(
                         file.read(PER_BATCH * RECORD + 1) if file else b"", f"{path}: {name}"
                     )
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: {error}") from error
-    if missing := [name for name in BATCHES[split] if name not in found]:
+    if missing := [name for name in BATCHES[split] if name not in batches]:
         raise DataError(f"{path}: holds no {missing[0]}")
-    parts = [found[name] for name in BATCHES[split]]
+    parts = [batches[name] for name in BATCHES[split]]
     return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
 
 

@@ -46,10 +46,10 @@ def check(path: Path, remote: Remote) -> None:
     size = path.stat().st_size
     if remote.size and size != remote.size:
         raise DataError(f"{remote.name}: {size} bytes, {remote.size} are published")
-    found = digests(path)
+    actual = digests(path)
     for kind, published in (("md5", remote.md5), ("sha256", remote.sha256)):
-        if published and found[kind] != published:
-            raise DataError(f"{remote.name}: {kind} {found[kind]}, published is {published}")
+        if published and actual[kind] != published:
+            raise DataError(f"{remote.name}: {kind} {actual[kind]}, published is {published}")
 
 
 def fetch(remote: Remote, folder: Path, mirrors: Sequence[str] = ()) -> Path:

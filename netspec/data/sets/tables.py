@@ -73,12 +73,12 @@ def embedded(name: str) -> dict[str, list[Any]]:
         raise Absent(f"data set {name!r} comes with scikit-learn, which is not installed") from error
     load = {"sklearn_iris": sets.load_iris, "sklearn_wine": sets.load_wine,
             "sklearn_breast_cancer": sets.load_breast_cancer, "sklearn_diabetes": sets.load_diabetes}[name]  # fmt: skip
-    found = load()
-    names = [str(one).replace(" (cm)", "").replace(" ", "_") for one in found.feature_names]
-    columns: dict[str, list[Any]] = dict(zip(names, np.asarray(found.data).T.tolist(), strict=True))
-    target = np.asarray(found.target).tolist()
+    bunch = load()
+    names = [str(one).replace(" (cm)", "").replace(" ", "_") for one in bunch.feature_names]
+    columns: dict[str, list[Any]] = dict(zip(names, np.asarray(bunch.data).T.tolist(), strict=True))
+    target = np.asarray(bunch.target).tolist()
     columns[TABLES[name].target] = (
-        [str(found.target_names[i]) for i in target] if TABLES[name].is_class else target
+        [str(bunch.target_names[i]) for i in target] if TABLES[name].is_class else target
     )
     return columns
 

@@ -126,7 +126,7 @@ def padded(image: Array, boxes: Array, param: Any) -> tuple[Array, Array]:
 
 def sampled(boxes: Array, samplers: Any, generator: Generator) -> Array | None:
     """A part (4,) of the unit square, one of those that the batch samplers find; None when none was found."""
-    found = []
+    parts = []
     for sampler in samplers:
         if not sampler.use_original_image:
             continue
@@ -136,9 +136,9 @@ def sampled(boxes: Array, samplers: Any, generator: Generator) -> Array | None:
                 break
             part = draw_part(sampler.sampler, generator)
             if satisfies(part, boxes, sampler.sample_constraint):
-                found.append(part)
+                parts.append(part)
                 kept += 1
-    return found[generator.integers(len(found))] if found else None
+    return parts[generator.integers(len(parts))] if parts else None
 
 
 def draw_part(sampler: Any, generator: Generator) -> Array:

@@ -51,20 +51,22 @@ class Hdf5File:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{path}: is damaged ({type(error).__name__}: {one_line(error)})") from error
-        if not 0 < self.rows <= MOST_ROWS or len({int(found.shape[0]) for found in self.sets}) > 1:
-            shapes = ", ".join(f"{name} {found.shape}" for name, found in zip(names, self.sets, strict=True))
+        if not 0 < self.rows <= MOST_ROWS or len({int(values.shape[0]) for values in self.sets}) > 1:
+            shapes = ", ".join(
+                f"{name} {values.shape}" for name, values in zip(names, self.sets, strict=True)
+            )
             self.file.close()
             raise DataError(f"{path}: the data sets have no rows, too many, or not equally many: {shapes}")
 
     def shapes(self) -> list[tuple[int, ...]]:
         """The shape of a row of each data set."""
-        return [tuple(int(n) for n in found.shape[1:]) for found in self.sets]
+        return [tuple(int(n) for n in values.shape[1:]) for values in self.sets]
 
     def read(self, rows: Array) -> list[Array]:
         """The given rows of each data set as float32."""
         try:
-            if self.kept is None and sum(4 * found.size for found in self.sets) <= KEEP:
-                self.kept = [np.asarray(found[()], np.float32) for found in self.sets]
+            if self.kept is None and sum(4 * stored.size for stored in self.sets) <= KEEP:
+                self.kept = [np.asarray(stored[()], np.float32) for stored in self.sets]
             if self.kept is not None:
                 return [values[rows] for values in self.kept]
             if any(4 * len(rows) * prod(shape) > MOST_BYTES for shape in self.shapes()):
@@ -72,7 +74,7 @@ class Hdf5File:
                     f"{self.path}: {len(rows)} rows of {self.shapes()} values are too large for a batch"
                 )
             unique, back = np.unique(rows, return_inverse=True)
-            return [np.asarray(found[unique], np.float32)[back] for found in self.sets]
+            return [np.asarray(stored[unique], np.float32)[back] for stored in self.sets]
         except DataError:
             raise
         except Exception as error:  # h5py raises errors of every kind for what is damaged
@@ -93,22 +95,22 @@ def data_set(file: Any, name: str, path: str, kinds: str = "fiu") -> Any:
     h5py = need("h5py")
     if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
         raise DataError(f"{path}: {name!r} is a link to another file; such links are not followed")
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset) or found.ndim < 1 or found.dtype.kind not in kinds:
+    values = file.get(name)
+    if not isinstance(values, h5py.Dataset) or values.ndim < 1 or values.dtype.kind not in kinds:
         names = [str(other) for other, _ in zip(file, range(20), strict=False)]
         held = ", ".join(names) or "nothing"
         raise DataError(f"{path}: has no numeric data set {name!r}; it holds {held}")
-    if found.is_virtual or found.external or found.file.filename != file.filename:
+    if values.is_virtual or values.external or values.file.filename != file.filename:
         raise DataError(f"{path}: {name!r} keeps its values in another file; such files are not read")
-    size = int(prod(found.shape)) * int(found.dtype.itemsize)
+    size = int(prod(values.shape)) * int(values.dtype.itemsize)
     most = most_unpacked(Path(path).stat().st_size)
-    stored = int(found.id.get_storage_size())
+    stored = int(values.id.get_storage_size())
     if size > max(most, MOST_PACKED * stored):  # what is honest is read by rows, however much it is
-        text = f"{name!r} claims shape {found.shape}, {size} bytes; more than {most} are not read"
+        text = f"{name!r} claims shape {values.shape}, {size} bytes; more than {most} are not read"
         raise DataError(f"{path}: {text}{LARGER}")
-    if found.chunks is not None and prod(found.chunks) * found.dtype.itemsize > most:
-        raise DataError(f"{path}: {name!r} claims chunks {found.chunks}; such are not read{LARGER}")
-    return found
+    if values.chunks is not None and prod(values.chunks) * values.dtype.itemsize > most:
+        raise DataError(f"{path}: {name!r} claims chunks {values.chunks}; such are not read{LARGER}")
+    return values
 
 
 class Hdf5Source(Stream):
@@ -156,10 +158,10 @@ class Hdf5Source(Stream):
                 "; the source is a text file that lists .h5 files" if path.suffix in (".h5", ".hdf5") else ""
             )
             raise failure(self.spec, f"{path}: {error}{hint}", "hdf5_data_param", "source") from error
-        found = [one for line in lines if line.strip() for one in self.named(line.strip(), path.parent)]
-        if not found:
+        files = [one for line in lines if line.strip() for one in self.named(line.strip(), path.parent)]
+        if not files:
             raise failure(self.spec, f"{path}: the list is empty", "hdf5_data_param", "source")
-        return found
+        return files
 
     def named(self, line: str, folder: Path) -> list[Path]:
         """The files of a line: the one that it names as a whole, else one for each of its words, as Caffe reads it;

@@ -37,10 +37,10 @@ def list_words(spec: LayerSpec, field: str, source: str) -> list[tuple[str, list
     """
     path = near(spec, source)
     lines = enumerate(all_lines(spec, field, source), 1)
-    found = [(f"{path}:{number}", words) for number, line in lines if (words := line.split())]
-    if not found:
+    entries = [(f"{path}:{number}", words) for number, line in lines if (words := line.split())]
+    if not entries:
         raise failure(spec, f"{path}: the list is empty", field, "source")
-    return found
+    return entries
 
 
 def integer(text: str) -> int | None:

@@ -126,9 +126,9 @@ def settle(spec: LayerSpec, earlier: Any = None) -> list[str]:
             p.is_color = first.is_color
         if not len(p.class_name):
             p.class_name.extend(first.class_name)
-    found = opened(spec)
-    channels, height, width = found.shape
+    pictures = opened(spec)
+    channels, height, width = pictures.shape
     p.new_height, p.new_width, p.is_color = height, width, channels == 3
     if not len(p.class_name):
-        p.class_name.extend(found.class_names)
+        p.class_name.extend(pictures.class_names)
     return []

@@ -164,11 +164,11 @@ class VideoSource(Stream):
 
     def make(self, positions: Array) -> tuple[Tensor, ...]:
         lines = [int(line) for line in self.order(positions)]
-        found = [self.clip(int(p), line) for p, line in zip(positions, lines, strict=True)]
-        if {clip.shape for clip in found} != {tuple(self.shapes[0][1:])}:
+        clips = [self.clip(int(p), line) for p, line in zip(positions, lines, strict=True)]
+        if {clip.shape for clip in clips} != {tuple(self.shapes[0][1:])}:
             text = f"clips differ in size from the first, {self.shapes[0][1:]}; set new_height and new_width"
             raise failure(self.spec, text, self.clips.field, "source")
         label = np.array([self.rows[line][2] for line in lines], np.float32)
-        return (torch.from_numpy(np.ascontiguousarray(np.stack(found))), torch.from_numpy(label))[
+        return (torch.from_numpy(np.ascontiguousarray(np.stack(clips))), torch.from_numpy(label))[
             : len(self.shapes)
         ]

@@ -42,12 +42,12 @@ def mutual_information(rows: Array) -> Array:
         seen = np.flatnonzero(code >= 0)
         hot[seen, start + code[seen]] = 1
     counts = hot.T @ hot
-    found = np.zeros((len(coded), len(coded)))
+    nats = np.zeros((len(coded), len(coded)))
     for i in range(len(coded)):
         for j in range(i):
             table = counts[starts[i] : starts[i + 1], starts[j] : starts[j + 1]].astype(float)
-            found[i, j] = found[j, i] = information(table)
-    return found
+            nats[i, j] = nats[j, i] = information(table)
+    return nats
 
 
 def information(counts: Array) -> float:

@@ -95,10 +95,10 @@ def any_moment(cell: str, form: str) -> float | None:
 def moment(cell: str, form: str) -> float | None:
     """Days since 1970 of a date written in a format; None where it is not."""
     try:
-        found = datetime.strptime(cell.strip(), form)
+        date = datetime.strptime(cell.strip(), form)
     except ValueError:
         return None
-    return (found.replace(tzinfo=UTC) - EPOCH) / timedelta(days=1)
+    return (date.replace(tzinfo=UTC) - EPOCH) / timedelta(days=1)
 
 
 def written_moment(days: float, form: str) -> str:

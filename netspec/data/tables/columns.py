@@ -288,6 +288,6 @@ def read_numbers(cells: Sequence[str], decimal: str) -> tuple[Array, int | None]
         else:
             if np.isfinite(values).all():
                 return values, None
-    found = [number(cell, decimal) for cell in cells]
-    word = found.index(None) if None in found else None
-    return np.array([value for value in found if value is not None], float), word
+    parsed = [number(cell, decimal) for cell in cells]
+    word = parsed.index(None) if None in parsed else None
+    return np.array([value for value in parsed if value is not None], float), word

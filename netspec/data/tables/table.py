@@ -152,14 +152,14 @@ class Layout:
 
     def decode(self, rows: Array) -> dict[str, Cells]:
         """Cells by column of rows (n, width); None where NaN. Of cells of 0 and 1 the largest is the category."""
-        found: dict[str, Cells] = {}
+        cells: dict[str, Cells] = {}
         for column, span in self.spans():
             values = rows[:, span].astype(np.float64)
             if column.kind == CATEGORY and self.one_hot:
                 unknown = np.isnan(values).any(1)
                 values = np.where(unknown, np.nan, np.nan_to_num(values).argmax(1))[:, None]
-            found[column.name] = column.decode(values[:, 0], self.standardise)
-        return found
+            cells[column.name] = column.decode(values[:, 0], self.standardise)
+        return cells
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:

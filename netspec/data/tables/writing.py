@@ -112,11 +112,11 @@ def write_parquet(
         for piece in pieces:
             values = {}
             for name, cells in zip(names, piece, strict=True):
-                found = pyarrow.array(
+                array = pyarrow.array(
                     [value_of(cell, kinds[name], columns.get(name)) for cell in cells], types[kinds[name]]
                 )
                 try:
-                    values[name] = found.cast(own[name]) if name in own else found
+                    values[name] = array.cast(own[name]) if name in own else array
                 except (pyarrow.ArrowException, ValueError) as error:
                     raise DataError(f"{path}: column {name!r}: {one_line(error)}") from error
             out.write_table(pyarrow.table(values, schema=schema))

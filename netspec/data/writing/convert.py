@@ -269,15 +269,15 @@ def from_any(
     if path.is_dir() or path.name == "data.mdb":
         if shuffle is not None:
             raise DataError(f"{source}: a database is read in the order of its keys, not shuffled")
-        found = from_database(path, "LEVELDB" if (path / "CURRENT").is_file() else "LMDB")
+        examples = from_database(path, "LEVELDB" if (path / "CURRENT").is_file() else "LMDB")
     elif path.is_file():
-        found = from_idx(path, labels, shuffle)
+        examples = from_idx(path, labels, shuffle)
     elif source in KNOWN:
-        found = from_named(source, split, shuffle)
+        examples = from_named(source, split, shuffle)
     else:
         hint = did_you_mean(source, KNOWN, f"known: {', '.join(KNOWN)}")
         raise DataError(f"{source}: no such file, and no data set of that name{hint}")
-    return (replace(one, image=resize(one.image, *size)) for one in found) if size else found
+    return (replace(one, image=resize(one.image, *size)) for one in examples) if size else examples
 
 
 # Reading through them

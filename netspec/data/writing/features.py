@@ -113,11 +113,11 @@ def write_features(
     """
     with torch.no_grad(), FeatureWriter(path, blobs, backend, places) as out:
         for _ in range(batches):
-            found = net.blobs(*feeder.next())
-            if missing := [name for name in blobs if name not in found]:
-                hint = did_you_mean(missing[0], found, f"it has {', '.join(found)}")
+            values = net.blobs(*feeder.next())
+            if missing := [name for name in blobs if name not in values]:
+                hint = did_you_mean(missing[0], values, f"it has {', '.join(values)}")
                 raise DataError(f"the net has no blob {missing[0]!r}{hint}")
-            if scalars := [name for name in blobs if not found[name].dim()]:
+            if scalars := [name for name in blobs if not values[name].dim()]:
                 raise DataError(f"blob {scalars[0]!r} is a single number; features are rows")
-            out.append({name: found[name] for name in blobs})
+            out.append({name: values[name] for name in blobs})
     return out.rows[blobs[0]] if blobs else 0

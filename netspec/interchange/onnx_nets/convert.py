@@ -36,13 +36,13 @@ class NodeConversion(Conversion):
         self.results: dict[str, list[Any]] = {}
 
     def convert(self, node: Any) -> Any:
-        found = super().convert(node)
+        result = super().convert(node)
         path = module_of(node)[0]
         if path:
             # The parts of a node with several results come one after the other.
             parts = self.results.get(path, []) if str(node.name).startswith("getitem") else []
-            self.results[path] = [*parts, *flat(found)]
-        return found
+            self.results[path] = [*parts, *flat(result)]
+        return result
 
 
 def from_onnx(
@@ -114,13 +114,13 @@ def compare_nodes(
     theirs = outputs_of(model, list(pairs.values()), path)
     net = made(conversion.message, arrays)
     feeds = dict(zip(conversion.inputs, model.inputs, strict=True))
-    found = {value.key[0]: value for value in values_of(net, feeds)}
+    of_net = {value.key[0]: value for value in values_of(net, feeds)}
     ours = [
-        Value((blob, 0), found[blob].layer, found[blob].type, theirs[name])
+        Value((blob, 0), of_net[blob].layer, of_net[blob].type, theirs[name])
         for blob, name in pairs.items()
-        if blob in found
+        if blob in of_net
     ]
-    kept = [found[value.key[0]] for value in ours]
+    kept = [of_net[value.key[0]] for value in ours]
     return report(ours, kept, (str(path), "the net"), tolerance)
 
 

@@ -57,23 +57,25 @@ class Call:
         """Whole numbers that are input i, or in older versions the attribute `name`."""
         if i in self.lists:
             return [int(value) for value in self.lists[i]]
-        found = self.get(name) if name else None
-        if found is None:
+        stated = self.get(name) if name else None
+        if stated is None:
             return None if default is None else list(default)
-        return [int(value) for value in (found if isinstance(found, list) else [found])]
+        return [int(value) for value in (stated if isinstance(stated, list) else [stated])]
 
     def number(self, i: int, name: str = "", default: float | None = None) -> float | None:
         """A number that is input i, or the attribute `name`."""
         if self.lists.get(i):
             return float(self.lists[i][0])
-        found = self.get(name) if name else None
-        return default if found is None else float(found)
+        value = self.get(name) if name else None
+        return default if value is None else float(value)
 
     def only(self, name: str, *allowed: Any) -> None:
         """Refuse any other value of an attribute than these, of which the first is the default."""
-        found = self.get(name, allowed[0])
-        if found not in allowed:
-            raise Refused(f"{name} {found!r}; Caffe has {' or '.join(repr(value) for value in allowed)} only")
+        stated = self.get(name, allowed[0])
+        if stated not in allowed:
+            raise Refused(
+                f"{name} {stated!r}; Caffe has {' or '.join(repr(value) for value in allowed)} only"
+            )
 
 
 Operator = Callable[..., Any]
@@ -96,11 +98,11 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses every result of torch's operators that is too large."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for value in tree_leaves(found):
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
             if isinstance(value, Tensor):
                 bounded(value.numel())
-        return found
+        return result
 
 
 class Node(nn.Module):
@@ -147,9 +149,9 @@ class Graph(nn.Module):
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         values = dict(zip(self.inputs, given, strict=True))
         for step in self.steps:
-            found = getattr(self, step.name)(*(values[name] for name in step.reads))
+            result = getattr(self, step.name)(*(values[name] for name in step.reads))
             values.update(
-                zip(step.writes, found if isinstance(found, tuple | list) else (found,), strict=False)
+                zip(step.writes, result if isinstance(result, tuple | list) else (result,), strict=False)
             )
         return tuple(values[name] for name in self.outputs)
 
@@ -187,13 +189,13 @@ def parse(path: Path) -> Any:
 
 def tensors(graph: Any) -> list[Any]:
     """The tensors of a graph: initializers, and attributes of nodes."""
-    found = list(graph.initializer)
+    listed = list(graph.initializer)
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t"):
-                found.append(attribute.t)
-            found.extend(attribute.tensors)
-    return found
+                listed.append(attribute.t)
+            listed.extend(attribute.tensors)
+    return listed
 
 
 def load_outside(tensor: Any, path: Path) -> None:
@@ -230,9 +232,9 @@ def array(tensor: Any, path: Path) -> Tensor:
     try:
         if math.prod(tensor.dims) > MOST_VALUES:
             raise ValueError(f"{math.prod(tensor.dims)} values")
-        found = np.array(numpy_helper.to_array(tensor))
+        values = np.array(numpy_helper.to_array(tensor))
         return torch.from_numpy(
-            found.astype(np.float32) if found.dtype in (np.float16, np.float64) else found
+            values.astype(np.float32) if values.dtype in (np.float16, np.float64) else values
         )
     except Exception as error:  # of onnx and numpy, where a file is damaged
         raise NetspecError(f"{path}: tensor {tensor.name!r} is damaged: {error}") from error
@@ -336,8 +338,8 @@ class Walk:
         made = Node(call, [i for i, _ in reads], len(node.input))
         given = [self.live[name] for _, name in reads]
         made.measure(*given)
-        found = made(*given)
-        values = list(found) if isinstance(found, tuple | list) else [found]
+        result = made(*given)
+        values = list(result) if isinstance(result, tuple | list) else [result]
         names = [name for name in node.output if name]
         target = self.live if reads else self.known
         target.update(zip(names, values, strict=False))
@@ -360,17 +362,17 @@ class Walk:
     def attributes(self, node: Any) -> dict[str, Any]:
         from onnx import AttributeProto, helper
 
-        found = {}
+        values = {}
         for attribute in node.attribute:
             if attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
                 raise Refused("holds a graph of its own, which Caffe cannot")
             value = helper.get_attribute_value(attribute)
             if attribute.type == AttributeProto.TENSOR:
                 value = array(value, self.path)
-            found[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+            values[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         return {
             k: list(v) if hasattr(v, "__len__") and not isinstance(v, str | Tensor) else v
-            for k, v in found.items()
+            for k, v in values.items()
         }
 
     def free(self, node: Any, number: int) -> str:

@@ -118,10 +118,10 @@ def rounded_up(
         if up:
             break
         wanted = (size + before[i] + end - kernel[i]) // stride[i] + 1
-        found = -(-(size + 2 * before[i] - kernel[i]) // stride[i]) + 1
-        if (found - 1) * stride[i] >= size + before[i]:
-            found -= 1
-        if wanted != found:
+        count = -(-(size + 2 * before[i] - kernel[i]) // stride[i]) + 1
+        if (count - 1) * stride[i] >= size + before[i]:
+            count -= 1
+        if wanted != count:
             break
     else:
         return before, True
@@ -197,8 +197,8 @@ def response(c: Call, x: Tensor) -> Tensor:
     size = int(c.get("size"))
     if size % 2 == 0:
         raise Refused(f"size {size}; Caffe's LRN takes odd ones")
-    found: Tensor = lrn(x, size, c.get("alpha", 1e-4), c.get("beta", 0.75), c.get("bias", 1.0))
-    return found
+    y: Tensor = lrn(x, size, c.get("alpha", 1e-4), c.get("beta", 0.75), c.get("bias", 1.0))
+    return y
 
 
 @computes("Softmax", "LogSoftmax")
@@ -292,10 +292,10 @@ def pairwise(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Two or more inputs, one after the other."""
 
     def operator(c: Call, *inputs: Tensor) -> Tensor:
-        found: Any = number(c, 0, inputs[0])
+        total: Any = number(c, 0, inputs[0])
         for i, value in enumerate(inputs[1:], 1):
-            found = function(found, number(c, i, value))
-        return found  # type: ignore[no-any-return]
+            total = function(total, number(c, i, value))
+        return total  # type: ignore[no-any-return]
 
     return operator
 
@@ -401,16 +401,20 @@ def flatten(c: Call, x: Tensor) -> Tensor:
 
 @computes("Squeeze")
 def squeeze(c: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
-    found = c.ints(1, "axes")
-    gone = {a % x.dim() for a in found} if found is not None else {i for i, n in enumerate(x.shape) if n == 1}
+    axis_numbers = c.ints(1, "axes")
+    gone = (
+        {a % x.dim() for a in axis_numbers}
+        if axis_numbers is not None
+        else {i for i, n in enumerate(x.shape) if n == 1}
+    )
     return x.reshape([n for i, n in enumerate(x.shape) if i not in gone])
 
 
 @computes("Unsqueeze")
 def unsqueeze(c: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
-    found = c.ints(1, "axes") or []
-    rank = x.dim() + len(found)
-    new, rest = {axis % rank for axis in found}, iter(x.shape)
+    axis_numbers = c.ints(1, "axes") or []
+    rank = x.dim() + len(axis_numbers)
+    new, rest = {axis % rank for axis in axis_numbers}, iter(x.shape)
     return x.reshape([1 if i in new else next(rest) for i in range(rank)])
 
 
@@ -483,22 +487,22 @@ def gather(c: Call, x: Tensor, index: Tensor) -> Tensor:
         return x.select(axis, places[0])
     if index.dim() != 1 or not places:
         raise Refused("takes a table of places, or none")
-    found = runs(places)
-    if len(found) > SHORT:
-        raise Refused(f"takes {len(found)} runs of places, more than {SHORT}")
-    parts = [x.narrow(axis, first, count) for first, count in found]
+    stretches = runs(places)
+    if len(stretches) > SHORT:
+        raise Refused(f"takes {len(stretches)} runs of places, more than {SHORT}")
+    parts = [x.narrow(axis, first, count) for first, count in stretches]
     return torch.cat(parts, axis) if len(parts) > 1 else parts[0]
 
 
 def runs(places: Sequence[int]) -> list[tuple[int, int]]:
     """(first, count) of the runs in which places follow each other."""
-    found: list[tuple[int, int]] = []
+    stretches: list[tuple[int, int]] = []
     for place in places:
-        if found and place == sum(found[-1]):
-            found[-1] = (found[-1][0], found[-1][1] + 1)
+        if stretches and place == sum(stretches[-1]):
+            stretches[-1] = (stretches[-1][0], stretches[-1][1] + 1)
         else:
-            found.append((place, 1))
-    return found
+            stretches.append((place, 1))
+    return stretches
 
 
 @computes("Expand")
@@ -642,12 +646,12 @@ def reduction(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A reduction over axes."""
 
     def operator(c: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
-        found = c.ints(1, "axes")
-        if not found:
+        axis_numbers = c.ints(1, "axes")
+        if not axis_numbers:
             if c.get("noop_with_empty_axes", 0):
                 return x
-            found = list(range(x.dim()))
-        return function(x, found, bool(c.get("keepdims", 1)))
+            axis_numbers = list(range(x.dim()))
+        return function(x, axis_numbers, bool(c.get("keepdims", 1)))
 
     return operator
 

@@ -94,12 +94,12 @@ class Conversion:
         self.real[node] = node.target(
             *look_up(node.args, lambda n: self.real[n]), **look_up(node.kwargs, lambda n: self.real[n])
         )
-        found = [self.values[n] for n in node.all_input_nodes]
-        if not any(value is None or holds_blob(value) for value in found):
+        inputs = [self.values[n] for n in node.all_input_nodes]
+        if not any(value is None or holds_blob(value) for value in inputs):
             self.values[node] = self.real[node]
             return
         self.values[node] = None
-        if any(value is None for value in found):
+        if any(value is None for value in inputs):
             return  # a mistake above is noted already
         try:
             self.values[node] = self.convert(node)
@@ -256,17 +256,21 @@ def flat(value: Any) -> list[Any]:
 def operator_name(node: Any) -> str:
     """ "conv2d" of aten.conv2d.default."""
     target = node.target
-    found = getattr(target, "_schema", None)
-    return str(found.name).split("::")[-1] if found is not None else getattr(target, "__name__", str(target))
+    signature = getattr(target, "_schema", None)
+    return (
+        str(signature.name).split("::")[-1]
+        if signature is not None
+        else getattr(target, "__name__", str(target))
+    )
 
 
 def bound(node: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> SimpleNamespace:
     """Arguments by the names of the operator's schema, defaults filled in."""
-    found = {}
+    arguments = {}
     for i, argument in enumerate(node.target._schema.arguments):
         default = argument.default_value if argument.has_default_value() else None
-        found[argument.name] = args[i] if i < len(args) else kwargs.get(argument.name, default)
-    return SimpleNamespace(**found)
+        arguments[argument.name] = args[i] if i < len(args) else kwargs.get(argument.name, default)
+    return SimpleNamespace(**arguments)
 
 
 def module_of(node: Any) -> tuple[str, bool]:

@@ -59,8 +59,8 @@ def pooled(c: Conversion, a: SimpleNamespace, method: str) -> Blob:
 def caffe_size(size: int, kernel: int, stride: int, pad: int, up: bool) -> int:
     """Outputs of Caffe's Pooling: rounded up by default, a last window that begins in the padding left out."""
     steps = (size + 2 * pad - kernel) / stride
-    found = (ceil(steps) if up else int(steps // 1)) + 1
-    return found - 1 if pad and (found - 1) * stride >= size + pad else found
+    count = (ceil(steps) if up else int(steps // 1)) + 1
+    return count - 1 if pad and (count - 1) * stride >= size + pad else count
 
 
 @handles("adaptive_avg_pool2d", "adaptive_max_pool2d")

@@ -116,8 +116,8 @@ def narrow(c: Conversion, a: SimpleNamespace) -> Blob:
     start = min(start + size if start < 0 else start, size)
     length = 1 if hasattr(a, "index") else shape[axis]
     sizes = [start, length, size - start - length]
-    found = pieces(c, x, axis, [n for n in sizes if n])[1 if start else 0]
-    return reshaped(c, found, shape)
+    piece = pieces(c, x, axis, [n for n in sizes if n])[1 if start else 0]
+    return reshaped(c, piece, shape)
 
 
 def every_so_many(c: Conversion, a: SimpleNamespace) -> Blob:

@@ -55,14 +55,16 @@ class Neighbours:
     def nearest(self, pixels: Array, observed: Array) -> Array:
         """(B, k): numbers of the nearest training images."""
         parts = [slice(begin, begin + CHUNK) for begin in range(0, len(pixels), CHUNK)]
-        found = [self.distances(pixels[p], observed[p]).topk(self.k, 1, largest=False).indices for p in parts]
-        return torch.cat(found).cpu().numpy()
+        numbers = [
+            self.distances(pixels[p], observed[p]).topk(self.k, 1, largest=False).indices for p in parts
+        ]
+        return torch.cat(numbers).cpu().numpy()
 
     def votes(self, pixels: Array, observed: Array) -> Tensor:
         """(B, K): votes for each class."""
-        found = torch.zeros(len(pixels), self.classes, device=self.device)
+        counts = torch.zeros(len(pixels), self.classes, device=self.device)
         nearest = torch.from_numpy(self.nearest(pixels, observed)).to(self.device)
-        return found.scatter_add_(1, self.labels[nearest], torch.ones(nearest.shape, device=self.device))
+        return counts.scatter_add_(1, self.labels[nearest], torch.ones(nearest.shape, device=self.device))
 
     def predict(self, pixels: Array, observed: Array) -> Array:
         answers: Array = self.votes(pixels, observed).argmax(1).cpu().numpy()

@@ -60,8 +60,8 @@ class Examples:
 
     def spread(self, values: Tensor) -> Tensor:
         """Sums (Q, d) over examples of values (Q, m, k), each at its feature."""
-        found = values.new_zeros(len(values), self.d)
-        return found.index_add_(1, self.places.flatten(), values.flatten(1))
+        sums = values.new_zeros(len(values), self.d)
+        return sums.index_add_(1, self.places.flatten(), values.flatten(1))
 
 
 def excess(examples: Examples, w: Tensor, b: Tensor, deleted: Tensor, scaled: bool) -> tuple[Tensor, Tensor]:
@@ -166,10 +166,10 @@ def solve_robust(
     right = np.concatenate([-ones.ravel(), np.full(m * d, 1 / d if scaled else 0.0)])
     cost = np.concatenate([np.zeros(d + 1), np.full(m, 1 / m), np.zeros(m + m * d)])
     bounds = [(-bound, bound)] * d + [(None, None)] + [(0, None)] * (2 * m + m * d)
-    found = linprog(cost, sparse.vstack([margin, dual]).tocsc(), right, bounds=bounds, method="highs")
-    if not found.success:
-        raise NetspecError(f"the linear program was not solved: {found.message}")
-    return found.x[:d], float(found.x[d]), float(found.fun)
+    solution = linprog(cost, sparse.vstack([margin, dual]).tocsc(), right, bounds=bounds, method="highs")
+    if not solution.success:
+        raise NetspecError(f"the linear program was not solved: {solution.message}")
+    return solution.x[:d], float(solution.x[d]), float(solution.fun)
 
 
 class RobustLinear:
@@ -190,12 +190,12 @@ class RobustLinear:
         self.name = name or f"robust linear (N={deleted}, C={bound:g})"
         self.classes, self.device = np.unique(labels), device
         self.pairs = list(combinations(range(len(self.classes)), 2))
-        found = [
+        solutions = [
             self._fit(training, labels, self.classes[[i, j]], deleted, bound, scaled, steps)
             for i, j in self.pairs
         ]
-        self.w = torch.cat([solution.w for solution in found])
-        self.b = torch.cat([solution.b for solution in found])
+        self.w = torch.cat([solution.w for solution in solutions])
+        self.b = torch.cat([solution.b for solution in solutions])
 
     def _fit(
         self,

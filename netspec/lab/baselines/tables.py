@@ -57,8 +57,8 @@ def imputed(name: str, training: Array, holed: Array, seed: int) -> Array:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the rounds ended before the cells stood still
-        found: Array = np.asarray(IMPUTERS[name](seed).fit(training).transform(holed))
-    return found
+        rows: Array = np.asarray(IMPUTERS[name](seed).fit(training).transform(holed))
+    return rows
 
 
 def boosted(training: Array, labels: Array, holed: Array, classes: int, seed: int) -> Array:
@@ -67,6 +67,6 @@ def boosted(training: Array, labels: Array, holed: Array, classes: int, seed: in
 
     known = ~np.isnan(labels)
     made = HistGradientBoostingClassifier(random_state=seed).fit(training[known], labels[known].astype(int))
-    found = np.zeros((len(holed), classes))
-    found[:, made.classes_] = made.predict_proba(holed)
-    return found
+    probabilities = np.zeros((len(holed), classes))
+    probabilities[:, made.classes_] = made.predict_proba(holed)
+    return probabilities

@@ -25,9 +25,9 @@ def __getattr__(name: str) -> Any:
         return message_class(name)
     if name in DESCRIPTOR.enum_types_by_name:
         return EnumTypeWrapper(enum(name))
-    for found in DESCRIPTOR.enum_types_by_name.values():
-        if name in found.values_by_name:
-            return found.values_by_name[name].number
+    for kind in DESCRIPTOR.enum_types_by_name.values():
+        if name in kind.values_by_name:
+            return kind.values_by_name[name].number
     if name.startswith("_") and name in _descriptors():
         return _descriptors()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -36,20 +36,22 @@ def __getattr__(name: str) -> Any:
 @cache
 def _descriptors() -> dict[str, Any]:
     """Descriptors by protoc's names: _LAYERPARAMETER, _POOLINGPARAMETER_POOLMETHOD."""
-    found: dict[str, Any] = {f"_{name.upper()}": each for name, each in DESCRIPTOR.enum_types_by_name.items()}
+    by_name: dict[str, Any] = {
+        f"_{name.upper()}": each for name, each in DESCRIPTOR.enum_types_by_name.items()
+    }
     open_ = [(f"_{name.upper()}", descriptor(name)) for name in message_names()]
     while open_:
         name, message = open_.pop()
-        found[name] = message
-        found |= {f"{name}_{enum.name.upper()}": enum for enum in message.enum_types}
+        by_name[name] = message
+        by_name |= {f"{name}_{enum.name.upper()}": enum for enum in message.enum_types}
         open_ += [(f"{name}_{inner.name.upper()}", inner) for inner in message.nested_types]
-    return found
+    return by_name
 
 
 __all__ = [
     *message_names(),
     *DESCRIPTOR.enum_types_by_name,
-    *(value for found in DESCRIPTOR.enum_types_by_name.values() for value in found.values_by_name),
+    *(value for kind in DESCRIPTOR.enum_types_by_name.values() for value in kind.values_by_name),
 ]
 
 
