@@ -73,7 +73,7 @@ def ask(
 
 
 def table(answers: Sequence[Answer], name: Callable[[int], str] = str) -> str:
-    """A line an image, under a head; below, what log p and bits are. `name` names a class by its number."""
+    """One line per image under a head, then a note on what log p and bits mean. `name` names a class by its number."""
     rows, note = cells(answers, name)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     lines = [

@@ -105,7 +105,9 @@ class OfNamed:
         return self.trained.batched(lambda part: self.passed(part, effort or 1), x)
 
     def passed(self, x: Tensor, passes: int) -> Tensor:
-        """The completion of x after `passes` passes; from the second on the net sees its own in the holes."""
+        """The completion of x after `passes` passes; from the second pass on the net sees its own completion in the
+        holes.
+        """
         inputs = self.trained.inputs(x)
         whole = x
         for _ in range(passes):
@@ -114,7 +116,9 @@ class OfNamed:
         return whole
 
     def one_by_one(self, x: Tensor, rounds: int) -> Tensor:
-        """Missing binary values drawn given all before, in a random order; an even part of them in each round."""
+        """Draw missing binary values in a random order, each given all drawn before; every round draws an equal
+        share.
+        """
         high = 255 * self.trained.unit
         order = torch.where(x.isnan(), torch.rand_like(x), -1.0).flatten(1).argsort(1).argsort(1)
         known = (~x.isnan()).flatten(1).sum(1, keepdim=True)

@@ -24,11 +24,11 @@ class Deployed:
     mask: bool
     """Whether the net also reads the data layer's third top, 1 where a pixel is observed."""
     completes: bool = False
-    """Whether `scores` are no classes but the data with its missing values filled in: the blob COMPLETED."""
+    """Whether `scores` is the blob COMPLETED: the data with its missing values filled in, and not class scores."""
 
 
 COMPLETED = "completed"
-"""The blob in which a net that classifies nothing gives its data with the missing values filled in."""
+"""The blob that holds the completed data of a net that does not classify."""
 
 
 def deploy(spec: NetSpec) -> Deployed:
@@ -100,7 +100,7 @@ def _before_softmax(layers: tuple[LayerSpec, ...], blob: str) -> tuple[str, int]
 
 
 def needed(layers: tuple[LayerSpec, ...], blob: str) -> list[LayerSpec]:
-    """The layers that `blob`, as it stands after the last of them, is computed from."""
+    """The layers that compute the final value of `blob`."""
     wanted, kept = {blob}, []
     for layer in reversed(layers):
         if wanted.intersection(layer.tops):
@@ -111,7 +111,7 @@ def needed(layers: tuple[LayerSpec, ...], blob: str) -> list[LayerSpec]:
 
 
 def _as_input(data: LayerSpec, phase: str, extra: tuple[int, ...]) -> LayerSpec:
-    """An Input layer with a data layer's first top and those of the numbers `extra`, of the shapes that it gives."""
+    """An Input layer with a data layer's first top and its tops number `extra`, in their shapes."""
     shapes: list[Shape] = registry[data.type](data, phase).source_shapes()
     chosen = [0, *extra]
     return input_layer(data, {data.tops[i]: shapes[i] for i in chosen})

@@ -34,7 +34,7 @@ class Given:
     names: list[str]
     """A file's name, or a number."""
     first: int = 0
-    """Number of the first, where they are of the model's own data."""
+    """Number of the first image, where the images come from the model's own data."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -45,8 +45,8 @@ class Given:
 
 
 def given(trained: Model, images: Sequence[str], default: str = "0:6") -> Given:
-    """The images that are meant by A:B (of the model's own TEST data), or by pictures, a folder or a file of arrays,
-    the last with :A:B behind it for a part.
+    """The images that the user named: A:B of the model's own TEST data, pictures, a folder, or a file of arrays
+    (FILE:A:B takes a part of it).
 
     DataError where there are none, or they do not fit the net.
     """
@@ -61,7 +61,7 @@ def given(trained: Model, images: Sequence[str], default: str = "0:6") -> Given:
 
 
 def bounds(text: str, begin: str | None, end: str) -> tuple[int, int]:
-    """A:B as numbers, A 0 where it is empty; DataError where they leave nothing."""
+    """A:B as numbers; an empty A is 0. DataError where no image is left."""
     first, last = int(begin or 0), int(end)
     if first >= last:
         raise DataError(f"{text!r}: no range A:B with 0 <= A < B")
@@ -90,7 +90,7 @@ def from_files(trained: Model, texts: Sequence[str], begin: int, end: int | None
 
 
 def own_maximum(trained: Model) -> float | None:
-    """The largest value of the net's own first images; None where they cannot be read."""
+    """The largest value among the first images of the net's own data; None where that data cannot be read."""
     try:
         return float(np.nanmax(own(trained, 0, 1).pixels))
     except DataError:
@@ -98,7 +98,7 @@ def own_maximum(trained: Model) -> float | None:
 
 
 def own(trained: Model, begin: int, end: int) -> Given:
-    """Images of the data that the net is tested on; DataError where it has none of these numbers."""
+    """Images begin to end of the data that the net is tested on; DataError where it has no such images."""
     if trained.data.type == "Dataset":
         pixels, numbers = trained.images(begin=begin, end=end)
         return Given(pixels, numbers.tolist(), [str(begin + i) for i in range(len(pixels))], begin)

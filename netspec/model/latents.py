@@ -36,14 +36,16 @@ def find(trained: Model) -> Latent | Flow | None:
 
 
 def seeded(trained: Model, seed: int) -> None:
-    """Let torch's generators begin at `seed`: the draws of a net's own layers come from them."""
+    """Seed torch's generators, from which the net's own layers draw."""
     torch.manual_seed(seed)
     if trained.device.type == "cuda":
         torch.cuda.manual_seed(seed)
 
 
 def log_likelihood(trained: Model, model: Latent | Flow, x: Tensor, seed: int = 1) -> Tensor:
-    """log p(observed) of each row, nats: a lower bound from 1000 draws, or of an invertible net exact but for noise."""
+    """log p(observed) of each row, in nats: a lower bound from 1000 draws; for an invertible net exact, but for
+    noise.
+    """
     seeded(trained, seed)
     if isinstance(model, Flow):
         if bool(x.isnan().any()):
@@ -53,7 +55,7 @@ def log_likelihood(trained: Model, model: Latent | Flow, x: Tensor, seed: int = 
 
 
 def samples(trained: Model, model: Latent | Flow, rows: int, seed: int = 1, noise: bool = False) -> Tensor:
-    """(rows, C, H, W): draws of the prior, decoded; with `noise` observations are drawn, else it is their means."""
+    """(rows, C, H, W): decoded draws of the prior; with `noise` drawn observations, else their means."""
     seeded(trained, seed)
     with torch.no_grad():
         if isinstance(model, Flow):

@@ -1,6 +1,4 @@
-"""Model: a trained net with what one needs to ask it things: its weights, its units, its data, its latent
-tree.
-"""
+"""Model: a trained net that answers questions, with its weights, units, data and latent tree."""
 
 from __future__ import annotations
 
@@ -59,12 +57,11 @@ def load(
     """The model of a run folder, or of a prototxt with its weights; its TEST net, which needs no labels.
 
     path: a run folder (its test net and the weights of its newest good snapshot) or a net's prototxt.
-    stages: of the net; for a run folder by default those that its first test net was trained with.
-    weights: a weight file or blobs by name; for a run folder these in place of the snapshot's. A prototxt
-    without
+    stages: the stages of the net; for a run folder by default the stages of its first test net.
+    weights: a weight file or blobs by name; they replace the snapshot's weights of a run folder. A prototxt without
     weights gives the net as its fillers make it.
-    dtype: of weights and answers, torch.float32 or torch.float64. Queries of a float32 model work in double
-    precision by themselves where log p is so large that single would not do.
+    dtype: torch.float32 or torch.float64, for weights and answers. Queries of a float32 model switch to double
+    precision on their own where log p is too large for single precision.
     Raises SpecError, SnapshotError or DataError that names what is missing.
 
     >>> import netspec
@@ -121,7 +118,7 @@ class Model:
         self.transform.mirror = False
         p = self.data.message.dataset_param
         self.fill = float(p.missing.value) if p.HasField("missing") else float("nan")
-        """What a net that is told the mask sees at missing pixels."""
+        """The value at missing pixels for a net that also reads the mask."""
 
     @property
     def device(self) -> torch.device:
@@ -135,7 +132,7 @@ class Model:
 
     @property
     def discrete(self) -> bool:
-        """Whether the leaves give probabilities of single values, so that bits are those of a code."""
+        """Whether the leaves give probabilities of single values, so that bits measure a code length."""
         return self.tree.leaf.discrete
 
     @property
@@ -145,7 +142,7 @@ class Model:
 
     @cached_property
     def tree(self) -> Tree:
-        """The net as a probability model of x; SpecError that says which layer makes it none."""
+        """The net as a probability model of x; SpecError names the layer that rules this out."""
         tree, graph = Tree(self.net), self.net.graph
         if tree.pixels != graph.inputs[0]:
             leaf = next(step for step in graph.steps if issubclass(step.kind, Leaf))
@@ -162,7 +159,7 @@ class Model:
 
     @cached_property
     def masked(self) -> bool:
-        """Whether masks of ones, of one batch size, stand between the layers of a tree (the original's nets)."""
+        """Whether the original's masks of ones, of a fixed batch size, stand between the layers of the tree."""
         return any(step.layer.type == "DummyData" for step in self.net.graph.steps) and self.generative
 
     @property
@@ -181,8 +178,8 @@ class Model:
         return float(self.transform.scale)
 
     def from_pixels(self, pixels: Array, observed: Array | None = None) -> Tensor:
-        """x of pixels 0..255 (N, C, H, W), uint8 or float; NaN where `observed` (N, 1 or C, H, W)
-        is false. A net of binary pixels draws them, or cuts at a threshold, as its data layer does.
+        """x of pixels 0..255 (N, C, H, W), uint8 or float; NaN where `observed` (N, 1 or C, H, W) is false. Binary
+        pixels are drawn, or cut at a threshold, as the net's data layer does it.
         """
         pixels = np.asarray(pixels)
         if binary := self.data.message.dataset_param.binarize:
@@ -315,7 +312,7 @@ class Model:
 
     @property
     def layout(self) -> Layout | None:
-        """What the columns are of a model of a table."""
+        """The columns, for a model of a table."""
         return layout_of(self.data.message.table_param, self.source) if self.data.type == "Table" else None
 
     @property
@@ -326,7 +323,7 @@ class Model:
     def take(self, x: Data) -> Tensor:
         """x as the net's input (N, C, H, W); a frame's columns are matched by name and brought to its units.
 
-        DataError that says what is wanted where x has another shape, or holds no numbers.
+        DataError says what is expected where x has another shape or holds no numbers.
         """
         blob = as_blob(x, self.image_shape, self.layout if is_frame(x) else None)
         return blob.to(self.dtype)
@@ -338,8 +335,8 @@ class Model:
         return TableModel(self).completed_frame(x, how, seed or 0)
 
     def batched(self, query: Callable[..., T], *tensors: Tensor | None) -> T:
-        """query(*batch) for runs of at most `batch` rows of `tensors`, joined; of tuples and lists
-        each part.
+        """query(*batch) over pieces of at most `batch` rows of `tensors`, results joined; tuples and lists are joined
+        part by part.
         """
         n = next(len(tensor) for tensor in tensors if tensor is not None)
         answers: list[Any] = []
@@ -359,7 +356,7 @@ class Model:
         return cast("T", whole)
 
     def taken(self, tensor: Tensor) -> Tensor:
-        """The tensor where the weights are, in their precision if it holds reals."""
+        """The tensor on the weights' device, and in their precision if it holds reals."""
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
 
     def class_log_likelihood(self, x: Data) -> Tensor:
@@ -379,13 +376,13 @@ class Model:
         return self._ask(lambda tree, part: likelihood.bits_per_dimension(tree, part, self.unit), x)
 
     def marginals(self, x: Data, y: Data = None) -> Named:
-        """Posterior of every latent variable, a blob (N, M, h, w) a level, by number or by its layer's name; keeps all
-        of them, so mind N.
+        """Posterior of every latent variable: one blob (N, M, h, w) per level, by number or by its layer's name. All
+        are kept in memory, so choose N accordingly.
         """
         return Named(self.tree.names, self._ask(marginals.marginals, x, y))
 
     def expected_completion(self, x: Data, y: Data = None) -> Any:
-        """(mean, standard deviation) of the missing pixels given the observed ones; of a frame the frame completed."""
+        """(mean, standard deviation) of the missing pixels given the observed ones; for a frame the completed frame."""
         if is_frame(x):
             return self.completed_frame(x, "expected")
         return self._ask(marginals.expected_completion, x, y)
@@ -403,13 +400,15 @@ class Model:
         return values[0], p
 
     def most_probable_completion(self, x: Data, y: Data = None) -> Any:
-        """x with its missing pixels at the most probable explanation; a frame in its own units."""
+        """x with its missing pixels set to the most probable explanation; a frame is answered in its own units."""
         if is_frame(x):
             return self.completed_frame(x, "most_probable")
         return self._ask(most_probable.most_probable_completion, x, y)
 
     def complete(self, x: Data, y: Data = None, seed: int | None = None, noise: bool = True) -> Any:
-        """x with its missing pixels drawn from their distribution given the observed ones; a frame in its own units."""
+        """x with its missing pixels drawn from their distribution given the observed ones; a frame is answered in its
+        own units.
+        """
         if is_frame(x):
             return self.completed_frame(x, "sampled", seed)
         generator = self.generator(seed)
@@ -422,7 +421,9 @@ class Model:
         noise: bool = True,
         given: Sequence[tuple[str, int, int, int]] = (),
     ) -> Tensor:
-        """Images drawn from the classes y (N,), those with the states `given`: (layer, row, column, state) of each."""
+        """Images drawn from the classes y (N,), conditioned on the latent states `given`: (layer, row, column, state)
+        each.
+        """
         generator, known = self.generator(seed), self.tree.given(given)
         tree = self.tree
         return self.batched(lambda part: sampling.sample(tree, part, generator, noise, known), whole(y))
@@ -437,7 +438,7 @@ class Model:
         return self._ask(lambda tree, part: explain.information_gain(tree, part, draws, size, generator), x)
 
     def generator(self, seed: int | None) -> torch.Generator | None:
-        """A generator on the model's device; None (torch's own) without a seed."""
+        """A generator on the model's device; None, which means torch's own, without a seed."""
         return None if seed is None else torch.Generator(self.device).manual_seed(seed)
 
     def _ask(self, query: Callable[..., T], x: Data, *classes: Data) -> T:

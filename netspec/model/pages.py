@@ -23,11 +23,13 @@ COLUMNS = 10
 """Samples of each class in a grid."""
 GREY = (0, 255)
 Page = tuple[float, float] | None
-"""(width, height) in inches that a picture is fitted into; None: what its panels need."""
+"""(width, height) in inches of the page that a picture is fitted to; None: the size that its panels need."""
 
 
 def draw_run(run: Run) -> dict[str, Path]:
-    """Draw into the run's folder; gives the files by what they show. The loss plot is drawn by the training itself."""
+    """Draw the pictures of a run into its folder; returns the files by what they show. Training itself draws the loss
+    plot.
+    """
     files = {"graph": draw.graph(run.net, run.folder / "graph.svg").paths[0]}
     if (loss := run.folder / "loss.png").exists():
         files["loss plot"] = loss
@@ -41,7 +43,7 @@ def draw_run(run: Run) -> dict[str, Path]:
 
 
 def check_classes(trained: Model, classes: Sequence[int]) -> None:
-    """NetspecError where one of `classes` is none of the net's."""
+    """NetspecError where the net lacks one of `classes`."""
     if wrong := [c for c in classes if not 0 <= c < trained.tree.classes]:
         raise NetspecError(f"no class {wrong[0]}: the net has classes 0 to {trained.tree.classes - 1}")
 
@@ -117,7 +119,9 @@ def completion_page(
 def filled_page(
     trained: Model, x: Tensor, whole: Tensor, path: str | Path, samples: int, seed: int, page: Page
 ) -> Path:
-    """`completion_page` of a net that is no latent tree: its usual completion where that is no draw, and draws."""
+    """`completion_page` for a net that is no latent tree: its usual completion where that is deterministic, and
+    draws.
+    """
     ways = completing.completer(trained).ways
     drawn = "sampled" if "sampled" in ways else ways[0]
     mean = None if ways[0] == "sampled" else trained.to_pixels(completing.completed(trained, x, "", 0, seed))
@@ -144,7 +148,7 @@ def completed_pictures(
 ) -> list[Path]:
     """Write each image with its missing pixels filled in as a .png of its name into a folder; gives their paths.
 
-    how: what the kind of net can (`netspec.model.completing`): "expected", "most_probable", "sampled", ...
+    how: a way that the kind of net offers (`netspec.model.completing`): "expected", "most_probable", "sampled", ...
     """
     x = trained.from_pixels(pixels, observed)
     filled = completing.completed(trained, x, how, 0, seed)
@@ -172,9 +176,9 @@ def explanation_page(
 ) -> Path:
     """For each image, what its patches contribute to its class and to the likeliest other classes.
 
-    observed: (N, 1 or C, H, W), true where a pixel is seen, default everywhere. Where any is missing, one map more:
-    the expected fall of the class entropy from seeing each missing patch, by draws from `seed`; its largest value, in
-    nats, is named above it and has the colour of the scale's end.
+    observed: (N, 1 or C, H, W), true where a pixel is seen, default everywhere. Where pixels are missing, one more map
+    shows the expected fall of the class entropy from seeing each missing patch, estimated by draws from `seed`; the
+    title names its largest value in nats, which has the colour at the end of the scale.
     """
     x = trained.from_pixels(pixels, observed)
     posterior = trained.posterior(x).cpu()
@@ -207,7 +211,7 @@ def explanation_page(
 
 
 def spread(values: Tensor, size: int, shape: Sequence[int]) -> Tensor:
-    """Values of size x size patches (N, h, w) at each of their pixels (N, H, W)."""
+    """Repeat the value of each size x size patch (N, h, w) at its pixels (N, H, W)."""
     rows, columns = shape
     return values.repeat_interleave(size, 1).repeat_interleave(size, 2)[:, :rows, :columns]
 
@@ -231,7 +235,7 @@ def latent_blobs(trained: Model) -> dict[str, int]:
 
 
 def fields(trained: Model) -> list[tuple[int, int]]:
-    """(height, width) in pixels of what a state stands for, blob by blob as `Tree.up` counts."""
+    """(height, width) in pixels of the patch behind one state, blob by blob as `Tree.up` counts."""
     tree = trained.tree
     above, below, left, right = tree.leaf.margins()
     h, w = tree.grid
@@ -263,7 +267,7 @@ def tree_page(
     seed: int = 1,
     page: Page = None,
 ) -> Path:
-    """One latent tree: that of a sample of class y, or the most probable one of an image (C, H, W), given y if set."""
+    """One latent tree: of a sample of class y, or the most probable one for an image (C, H, W), given y where set."""
     tree, sizes = trained.tree, fields(trained)
     check_classes(trained, [] if y is None else [y])
     classes = None if y is None else torch.tensor([y], device=trained.device)
@@ -345,7 +349,8 @@ def states_below(trained: Model, level: int, states: Tensor, kind: str, seed: in
 def activation_pages(
     trained: Model, folder: str | Path, image: str | Path | None = None, blobs: Sequence[str] = ()
 ) -> list[Path]:
-    """Feature maps of blobs (default: all with places) for an image, and the filters of convolutions; gives the files.
+    """Draw feature maps of blobs (default: all with a height and a width) for an image, and the filters of
+    convolutions; returns the files.
 
     image: a picture file, resized to the net's input; default the first image of the net's test data.
     """

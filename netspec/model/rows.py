@@ -41,10 +41,10 @@ class Asked:
 
     piece: Piece
     places: list[int | None]
-    """Where each column of the layout stands among the piece's."""
+    """For each column of the layout, its place among the piece's columns."""
     x: Tensor
     labels: Array
-    """(n,) the target's class, or standardised number; NaN where missing."""
+    """(n,) class or standardised number of the target; NaN where missing."""
     names: list[str]
     """Of the columns of x."""
 
@@ -71,7 +71,9 @@ class TableModel:
     """A model whose data are rows of a table."""
 
     def __init__(self, trained: Model, say: Say | None = None):
-        """say: told what is read otherwise than it was meant, such as a category not seen in training."""
+        """say: called with a remark on every cell that is read otherwise than written, such as a category not seen in
+        training.
+        """
         if trained.data.type != "Table":
             raise DataError(
                 f"{trained.name}: {trained.data} reads no table; ask it about --images, "
@@ -99,7 +101,7 @@ class TableModel:
     # Reading
 
     def open(self, source: str | Path) -> Rows:
-        """The rows of a file or a named table; what their separator and so on are is found from them."""
+        """The rows of a file or a named table; separator, quotes and so on are detected."""
         form = Form(None, self.form.encoding, self.form.header)
         return open_source(str(source), form, Path(source))
 
@@ -280,7 +282,9 @@ class TableModel:
     # New rows
 
     def sampled(self, count: int, seed: int = 1) -> list[Cells]:
-        """Rows drawn from the model, cells by column; classes by their shares, in turn where the net has none."""
+        """Rows drawn from the model, as cells by column. Classes are drawn by their shares, or taken in turn where the
+        net has no shares.
+        """
         y = torch.arange(count) % self.trained.tree.classes
         if self.trained.joint:
             empty = torch.full((1, *self.trained.image_shape), torch.nan)
@@ -308,7 +312,9 @@ class TableModel:
 
 
 def form_for(rows: Rows, out: Path) -> dict[str, Any]:
-    """How a table that answers `rows` is written: as these are, where both are text of the same kind, or Parquet."""
+    """The form in which an answer to `rows` is written: that of the rows, where both are text of the same kind, or
+    Parquet.
+    """
     if isinstance(rows, Parquet):
         return {"types": rows.types()} if out.suffix.lower() in PARQUET else {}
     if (
@@ -320,14 +326,14 @@ def form_for(rows: Rows, out: Path) -> dict[str, Any]:
 
 
 def beside(source: str, word: str) -> Path:
-    """The name of a table that answers one, in its folder; of a named table in the working directory."""
+    """The file name of an answer to a table: in the table's folder, or for a named table in the working directory."""
     path = Path(source)
     stem, suffix = path.name.removesuffix(".gz"), Path(path.name.removesuffix(".gz")).suffix
     return path.with_name(f"{stem.removesuffix(suffix)}_{word}{suffix or '.csv'}")
 
 
 def lines(answers: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """A line a row of the table, under a head; at the end what log p is of."""
+    """One line per row of the table under a head, then a note on what log p means."""
     kind = ""
     yield f"{'row':>6}  {'observed':>8}  {'log p':>12}  classes"
     for answer in answers:

@@ -41,11 +41,11 @@ def is_frame(x: Any) -> bool:
 
 
 def as_blob(x: Any, shape: Shape, layout: Layout | None = None) -> Tensor:
-    """x as a tensor (N, *shape): one image, rows of so many values, and images without channels are given the axes that
-    they lack.
+    """x as a tensor (N, *shape). A single image, rows of the right number of values, and images without a channel axis
+    get the axes that they lack.
 
-    A frame is read by its columns' names, in the units of the table. DataError that says what is wanted for other
-    shapes, and for what are no numbers.
+    A frame is read by its columns' names, in the units of the table. DataError says what is expected, for other shapes
+    and for values that are no numbers.
     """
     if is_frame(x):
         return from_frame(x, shape, layout)
@@ -84,7 +84,7 @@ def spelt(shape: Shape) -> str:
 
 
 def from_frame(frame: Any, shape: Shape, layout: Layout | None) -> Tensor:
-    """The rows of a frame, in the order and the units of the layout; without one as they are."""
+    """The rows of a frame in the order and the units of the layout; unchanged without a layout."""
     if layout is None:
         return as_blob(frame.to_numpy(), shape)
     rows = Frame(frame, "the frame")

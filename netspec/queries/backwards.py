@@ -17,9 +17,8 @@ from netspec.net.net import Net, explained
 def backwards(net: Net, known: Mapping[int, Tensor]) -> dict[int, Tensor]:
     """Values of slots that follow from the `known` ones, the net's data input among them.
 
-    Layers whose bottoms are known run forward, layers whose tops are known run backwards, until nothing new
-    follows: so an additive coupling undoes itself. SpecError at a layer without an inverse, where the data
-    cannot be told.
+    Layers whose bottoms are known run forward, layers whose tops are known run backwards, until nothing new follows: so
+    an additive coupling undoes itself. SpecError names a layer without an inverse where the data input does not follow.
     """
     values = dict(known)
     steps = [(s, layer) for s, layer in zip(net.graph.steps, net.made, strict=True) if not s.kind.is_source]
@@ -42,7 +41,7 @@ def backwards(net: Net, known: Mapping[int, Tensor]) -> dict[int, Tensor]:
 
 
 def told(step: Any, layer: Layer, values: Mapping[int, Tensor]) -> bool:
-    """Whether the tops that a layer's inverse needs are known."""
+    """Whether all tops that a layer's inverse reads are known."""
     needed = step.writes[: layer.undone_by]
     return bool(needed) and all(slot in values for slot in needed)
 
@@ -106,11 +105,11 @@ def sample(flow: Flow, rows: int) -> Tensor:
 SHARE = 100
 """The released program of NICE takes the gradient of the mean log likelihood of 100 rows."""
 STEPS = 500
-"""Of `inpaint`, where the caller says none."""
+"""Steps of `inpaint` by default."""
 
 
 def inpaint(flow: Flow, x: Tensor, steps: int = STEPS) -> Tensor:
-    """x (n, ...) with its missing values (NaN) drawn by noisy ascent on log p, observed ones kept in each step.
+    """x (n, ...) with its missing values (NaN) drawn by noisy ascent on log p; observed values are kept in each step.
 
     Missing values begin at U[0, 1); x += rate (gradient of log p / 100 + N(0, 1)) with rate 1 / (10 + step / 10),
     as in the released program for rows of values in [0, 1], which takes 8,555 steps (Dinh, Krueger and Bengio

@@ -29,7 +29,7 @@ class Chain:
 
 
 def start(latent: Latent, x: Tensor, fill: float = 0.0) -> Chain:
-    """A chain at a draw of z given the observed values; missing ones are `fill` until the first step."""
+    """A chain that begins at a draw of z given the observed values; missing values are `fill` until the first step."""
     missing = x.isnan()
     weighed = latent.weigh(torch.where(missing, fill, x), 1)
     return Chain(torch.where(missing, fill, x), weighed.z, [], missing)

@@ -45,7 +45,7 @@ class Diffusion:
         self.net.run(call, x.reshape(len(x), *self.shape), *others)
 
     def enter(self, x: Tensor) -> Tensor:
-        """What DiffusionForward reads of rows x in the units of the input: standardised, as the layers before it do;
+        """Rows x in the input's units as DiffusionForward reads them, after the layers before it (which standardise);
         NaN stays NaN.
         """
         seen: list[Tensor] = []
@@ -81,7 +81,8 @@ class Diffusion:
 
 
 def complete(diffusion: Diffusion, x: Tensor, renoised: bool = False) -> Tensor:
-    """x (n, ...) with its missing values (NaN) drawn: from noise, step by step, observed values set after each step.
+    """x (n, ...) with its missing values (NaN) drawn from noise, step by step; observed values are put back after each
+    step.
 
     renoised: at each step observed values have that step's noise; without it they are the values themselves, as
     in the released program of Sohl-Dickstein et al. 2015. Everything missing: a sample of the model.
@@ -101,7 +102,7 @@ def complete(diffusion: Diffusion, x: Tensor, renoised: bool = False) -> Tensor:
 
 
 def at_step(x: Tensor, left: Tensor) -> Tensor:
-    """x with as much noise as the step has that leaves a share `left` of its variance."""
+    """x with the noise of the step that leaves a share `left` of its variance."""
     return left.sqrt() * x + (1 - left).sqrt() * torch.randn_like(x)
 
 

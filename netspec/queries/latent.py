@@ -22,7 +22,7 @@ from netspec.layers.latent.sampling import Sampler
 from netspec.net.net import Net
 
 AT_ONCE = 1 << 24
-"""Values of the observations that one pass may decode; more draws are made in several passes."""
+"""Most values that one pass decodes; more draws take several passes."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Weighed:
 
     z: Tensor
     parameters: tuple[Tensor, ...]
-    """Of the observations, each (K n, ...)."""
+    """Parameters of the observations, each (K n, ...)."""
     observed: Tensor
     """log p(observed values | z), (K, n), nats."""
     prior: Tensor
@@ -56,7 +56,7 @@ class Latent:
         )
         priors = [layer for layer in net.made if isinstance(layer, PriorLogProb)]
         self.prior = priors[0] if priors else None
-        """None stands for the standard normal density, as of KLGaussian."""
+        """None means the standard normal density, as for KLGaussian."""
         step = net.graph.steps[net.made.index(self.observation)]
         slot = step.reads[self.observation.given]
         if slot not in net.graph.inputs:
@@ -78,7 +78,7 @@ class Latent:
         return layers[0]
 
     def is_mask(self, slot: int) -> bool:
-        """Whether a layer reads this input as what says which values are there."""
+        """Whether a layer reads this input as a mask of the values that are there."""
         for step in self.net.graph.steps:
             for i, read in enumerate(step.reads):
                 own = step.kind is type(self.observation) and i == self.observation.given + 1
@@ -87,8 +87,8 @@ class Latent:
         return False
 
     def inputs(self, x: Tensor) -> list[Tensor]:
-        """The net's inputs for x: masks say what of x is there, another input of x's shape is x with `fill` in its
-        holes (what a denoising net sees), everything else is 0.
+        """The net's inputs for x: masks hold where x is observed; another input of x's shape holds x with `fill` in its
+        holes (what a denoising net sees); every other input is 0.
         """
         values = []
         for i, slot in enumerate(self.net.graph.inputs):
@@ -137,7 +137,7 @@ class Latent:
         return standard
 
     def passes(self, x: Tensor, count: int) -> list[int]:
-        """`count` draws in parts, each small enough for one pass."""
+        """`count` draws split into parts, each small enough for one pass."""
         most = max(1, AT_ONCE // max(1, x.numel()))
         return [min(most, count - first) for first in range(0, count, most)]
 
@@ -194,7 +194,7 @@ def complete(latent: Latent, x: Tensor, copies: int = 1, draws: int = 1000) -> T
 
 
 def sample(latent: Latent, rows: int, noise: bool = True) -> Tensor:
-    """(rows, ...): z of the prior, decoded; with `noise` an observation drawn, else its mean."""
+    """(rows, ...): draws z of the prior, decoded: with `noise` a drawn observation, else its mean."""
     parameter = next(latent.net.parameters())
     shape = latent_shape(latent)
     size = int(torch.Size(shape).numel())

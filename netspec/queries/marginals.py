@@ -12,12 +12,12 @@ from netspec.queries.tree import Tree, _forward
 
 
 def marginals(tree: Tree, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
-    """p(state = m at a position | observed pixels), one blob (B, M, h, w) a level from the leaf up to the class.
+    """p(state = m at a position | observed pixels): one blob (B, M, h, w) per level, from the leaf up to the class.
 
     y (B,): condition on these classes as well. Exact, in one upward and one backward pass: the gradient of log p with
     respect to the activation of a state is that state's posterior probability (Darwiche 2003; facts of a sum-product
-    network with log inputs). A SUM pooling only copies its state to the cells of its windows: of the two blobs,
-    which say the same, the list has the one of the level below.
+    network with log inputs). A SUM pooling only copies its state to the cells of its windows: its two blobs say the
+    same, and the list holds the lower one.
     """
     asked, x = tree.ready(x)
     return [one.to(tree.dtype) for one in posteriors(asked, x, y)]
@@ -53,10 +53,10 @@ def entropy(probabilities: Tensor) -> Tensor:
 
 
 def expected_completion(tree: Tree, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """(E[pixel | observed], its standard deviation), both (B, C, H, W); observed pixels as they are, with deviation 0.
-
-    Units of x. From the leaf's posterior q: mean = sum_d q_d mean_d, variance = sum_d q_d (variance_d + (mean_d -
-    mean)^2), in double precision. NaN where a missing value was never observed in training, so that nothing is known.
+    """(E[pixel | observed], its standard deviation), both (B, C, H, W) in the units of x; observed pixels are
+    unchanged, with deviation 0. From the leaf's posterior q: mean = sum_d q_d mean_d, variance = sum_d q_d (variance_d
+    + (mean_d - mean)^2), in double precision. NaN where a missing value was never observed in training, so that nothing
+    is known.
     """
     asked, ready = tree.ready(x)
     q = posteriors(asked, ready, y)[0]

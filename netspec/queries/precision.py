@@ -1,4 +1,4 @@
-"""What a query may answer: evidence that can be, and numbers precise enough for the answer to be right.
+"""Checks before a query: is the evidence possible, and is the precision enough for a right answer?
 
 log p of an image is a sum over all its values; where it is large beside what single precision resolves, posteriors
 would be rounding errors. So queries look at the leaves first, and work in double precision where it is needed.
@@ -35,12 +35,12 @@ def doubled(layer: Layer) -> Layer:
 
 
 def versions(layers: list[Layer]) -> tuple[tuple[int, int], ...]:
-    """Changes with every write to a blob."""
+    """Numbers that change with every write to a blob."""
     return tuple((blob.data_ptr(), blob._version) for layer in layers for blob in layer.blobs)
 
 
 def refuse_illegal(leaf: Leaf, x: Tensor) -> None:
-    """Raise DataError for a value that no component can have: infinite, or off the levels of a discrete kind."""
+    """Raise DataError for a value that no component can take: infinite, or between the levels of a discrete kind."""
     wrong = leaf.illegal(x)
     if not bool(wrong.any()):
         return
@@ -69,7 +69,7 @@ def place(image: int, channel: int, row: int, column: int) -> str:
 
 
 def refuse_impossible(top_BY: Tensor, y: Tensor | None, what: str = "the evidence") -> None:
-    """Raise DataError where what is observed has probability 0, or has under the class that is given."""
+    """Raise DataError where the observation has probability 0, overall or under the given class."""
     if not may_look(top_BY):
         return
     scores = top_BY.amax(1) if y is None else top_BY.gather(1, y.view(-1, 1)).squeeze(1)

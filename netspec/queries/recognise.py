@@ -1,11 +1,11 @@
-"""Where in a net the latent tree is: its chain of layers, seen through the helper layers of the original's nets.
+"""Finds the latent tree in a net: its chain of layers, seen through the helper layers of the original's nets.
 
-Those nets keep activations near 0: n = logsumexp(x) over the channels is taken off below each MEX and pooled beside
-it, then added back (CP-CAC) or carried to the top as `total_norm` (HT-CAC). Random masks of ones multiply
-activations, or make pixels NaN. All of it changes activations only by a term that is common to the states of a
-position, and a normalised MEX and SUM pooling hand such a term on; so the activations of the bare chain Similarity,
-MEX, SUM pooling, ... say the same of states and classes, and are the log densities. Each blob is followed by what it
-is, up to such a term.
+Those nets keep activations near 0: n = logsumexp(x) over the channels is taken off below each MEX and pooled beside it,
+then added back (CP-CAC) or carried to the top as `total_norm` (HT-CAC). Random masks of ones multiply activations, or
+make pixels NaN. All of it changes activations only by a term that is common to the states of a position, and a
+normalised MEX and SUM pooling hand such a term on; so the activations of the bare chain Similarity, MEX, SUM pooling,
+... say the same of states and classes, and are the log densities. The search labels each blob with what it equals, up
+to such a term.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from netspec.net.net import Net
 def chain(net: Net) -> tuple[list[int], int]:
     """(the indices of the tree's steps from the leaf up, the slot of the blob that the leaf takes for pixels).
 
-    SpecError where the tree branches, where a layer changes activations in another way, or where there is no tree.
+    Raises SpecError where the tree branches, where a layer changes activations in any other way, and where there is no
+    tree.
     """
     values: dict[int, Value] = {}
     pixels: dict[int, int] = {}
@@ -50,7 +51,7 @@ def chain(net: Net) -> tuple[list[int], int]:
 
 
 def leafless(net: Net) -> Problem:
-    """That the first layer over the input is no leaf."""
+    """The problem that the first layer over the input is no leaf."""
     pixels = set(net.graph.inputs)
     for step, layer in zip(net.graph.steps, net.made, strict=True):
         if not pixels.intersection(step.reads):
@@ -77,14 +78,16 @@ def only(chains: Sequence[tuple[int, ...]], steps: Sequence[Step]) -> list[int]:
 
 
 def reads_scores(step: Step, below: Sequence[Value]) -> bool:
-    """Whether a layer outside the tree may read activations: it takes them for class scores, or hands nothing on."""
+    """Whether a layer outside the tree may read activations: it reads them as class scores, or it has no readers
+    itself.
+    """
     count = len(below)
     roles = [step.kind.role(i, count) for i, value in enumerate(below) if isinstance(value, Chain)]
     return not step.writes or all(role == "scores" for role in roles)
 
 
 def stranger(step: Step, below: Step) -> Problem:
-    """That `step` reads an activation and is no part of a tree."""
+    """The problem that `step` reads an activation and is no part of a tree."""
     return step.layer.problem(
         f"reads {below.layer.tops[0]!r} of {below.layer} and is no part of a latent tree; a tree is Similarity, then "
         "MEX and SUM pooling in turn, as in nets/ht_cac_mnist.prototxt (MEX normalises activations itself; of helper "

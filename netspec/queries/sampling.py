@@ -29,10 +29,10 @@ def sample_states(
     generator: torch.Generator | None = None,
     given: Given | None = None,
 ) -> list[Tensor]:
-    """A draw of every latent variable given the observed pixels (and classes y (B,), and states of others).
+    """A draw of every latent variable given the observed pixels, classes y (B,) and known states.
 
-    States (B, h, w) of each blob from the leaf's top to the class; the last is (B, 1, 1). NetspecError where what is
-    given cannot be: states, or states and classes, that exclude one another.
+    States (B, h, w) of each blob from the leaf's top to the class; the last is (B, 1, 1). NetspecError where given
+    states, or states and classes, exclude one another.
     """
     tree, x = tree.ready(x)
     values = tree.up(x, given=given)
@@ -58,8 +58,8 @@ def complete(
     """A draw of the missing pixels given the observed ones (and classes y): (B, C, H, W), observed pixels as they are.
 
     Exact: class, then states downwards from p(state | parent, pixels below), then missing values from the component.
-    noise: False takes the mode of the drawn component in place of a draw from it. given: states of latent variables
-    that are known as well. NaN stays where a missing value was never observed in training.
+    noise: False takes the mode of the drawn component; True draws from it. given: states of latent variables that are
+    known as well. NaN stays where a missing value was never observed in training.
     """
     states = sample_states(tree, x, y, generator, given)[0]
     x = x.to(tree.dtype)
@@ -81,7 +81,7 @@ def sample(
 ) -> Tensor:
     """Samples (B, C, H, W) of the classes y (B,): the completion of wholly missing images.
 
-    given: states that latent variables are known to have; of the images of y only those with them are drawn.
+    given: known states of latent variables, on which the images are conditioned.
     """
     empty = torch.full((len(y), *tree.image_shape), torch.nan, device=y.device, dtype=tree.dtype)
     return complete(tree, empty, y, generator, noise, given)
@@ -90,7 +90,7 @@ def sample(
 def sample_from(
     tree: Tree, level: int, states: Tensor, generator: torch.Generator | None = None, noise: bool = True
 ) -> Tensor:
-    """Samples (B, C, H, W) below given states (B, h, w) of blob number `level` (as numbered by `Tree.up`)."""
+    """Samples (B, C, H, W) given the states (B, h, w) of blob number `level`, as `Tree.up` numbers them."""
     empty = torch.full((len(states), *tree.image_shape), torch.nan, device=states.device,
                        dtype=tree.dtype)  # fmt: skip
     leaves = tree.down(tree.up(empty), states, drawing(generator), level)[0]

@@ -1,4 +1,4 @@
-"""The latent tree inside a net: found, checked, and walked up and down."""
+"""The latent tree inside a net: how it is found, checked, and walked up and down."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Tree:
     """A generative net seen as a probability model p(x, latents, y), y uniform over the classes, or with the shares of
     a ClassPrior at the top.
 
-    Made from a TEST net; raises SpecError that names the layer, its line and the remedy when the net is no such tree.
+    Made from a TEST net. When the net is no such tree, SpecError names the layer, its line and the remedy.
     x is the bottom of the leaf (Similarity) layer: (B, C, H, W), NaN where missing. Helper layers of the original's
     nets are left out of the walk: see `recognise`.
 
@@ -78,7 +78,7 @@ class Tree:
 
         exact: differences of log p of 1e-3 count (False for log p itself).
         DataError for a value that cannot be, evidence of probability 0, and evidence so far from all components that
-        double precision cannot tell states apart. Compiled code, which cannot look, takes x as it is.
+        double precision cannot tell states apart. Compiled code cannot look at values, and takes x as it is.
         """
         x = x.to(self.dtype) if x.is_floating_point() else x.to(torch.get_default_dtype())
         if not may_look(x):
@@ -116,10 +116,11 @@ class Tree:
         return [layer.spec.name for layer in (self.leaf, *self.inner)]
 
     def up(self, x: Tensor, call: Call | None = None, given: Given | None = None) -> list[Tensor]:
-        """Activations from the leaf's top to the class scores (B, Y, 1, 1): log p(seen below | state), nats; where
-        `joint` the last are log p(seen, class).
+        """Activations from the leaf's top to the class scores (B, Y, 1, 1): log p(seen below | state), in nats; the
+        last are log p(seen, class) in a `joint` tree.
 
-        Seen are the observed pixels and the states `given`: of other states the activation is -inf.
+        "Seen" means the observed pixels and the states `given`; where a state is given, the activation of every other
+        state is -inf.
         """
         call, given = call or _forward, given or {}
         values: list[Tensor] = []
@@ -129,7 +130,7 @@ class Tree:
         return values
 
     def given(self, places: Iterable[tuple[str, int, int, int]]) -> Given:
-        """The condition that latent variables have known states, for the queries that take `given`.
+        """Known states of latent variables, as the queries take them in `given`.
 
         places: (layer, row, column, state) of each known state.
         Raises NetspecError for a layer that the tree does not have, for a position or a state that the layer does not
@@ -169,10 +170,10 @@ class Tree:
         start: int | None = None,
         best: bool = False,
     ) -> list[Tensor]:
-        """States at every blob from the leaf's top to the root, given the root's `state`.
+        """The states of every blob from the leaf's top to the root, chosen downwards from the root's `state`.
 
-        values: what `up` or `up_max` (then with `best`) gave. state: (B, h, w) at blob number `start` (default the
-        last: the class).
+        values: the result of `up`, or of `up_max` together with `best`. state: (B, h, w) at blob number `start`
+        (default the last: the class).
         """
         start = len(self.inner) if start is None else start
         states = [state]

@@ -46,8 +46,8 @@ class Whitened:
         self.covariance_MKK = torch.einsum("kd,md,ld->mkl", inverse_KK, variance_MK, inverse_KK)
 
     def leaf_log_density(self, x: Tensor) -> Tensor:
-        """log density of the observed pixels of each patch under each component: (B, M, h, w),
-        nats; 0 where none is.
+        """log density of the observed pixels of each patch under each component: (B, M, h, w), nats; 0 for a patch
+        without observed pixels.
         """
         height, width = self.kernel
         patches = torch.unflatten(torch.unflatten(x, 3, (-1, width)), 2, (-1, height))  # B C h kh w kw

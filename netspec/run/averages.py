@@ -14,8 +14,8 @@ class Averages:
     """Sums up the outputs of a test, batch by batch."""
 
     def __init__(self, detected: Iterable[str] = (), solver: Any = None):
-        """detected: names of the outputs with rows of detections; solver: the SolverParameter that says how they
-        are scored (by default "Integral").
+        """detected: names of the outputs that are rows of detections; solver: the SolverParameter whose ap_version
+        scores them (by default "Integral").
         """
         version = {} if solver is None else {"version": solver.ap_version}
         self.detections = {name: Detections(**version) for name in detected}
@@ -29,5 +29,5 @@ class Averages:
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
 
     def means(self, batches: int) -> dict[str, Tensor]:
-        """Each output but detections, averaged over so many batches."""
+        """Each output except detections, averaged over `batches` batches."""
         return {name: total / batches for name, total in self.sums.items()}

@@ -1,8 +1,8 @@
 """Clusters and mixtures of Gaussians, fitted to a stream of mini-batches of patches, missing values among them.
 
-Formulas: k-means and hard-EM mixtures of the SimNets fork. `strict` takes its accidents along. A missing value (NaN)
-has no say: distances, densities and means are over what is observed, which for a mixture of diagonal Gaussians is
-exact. Squares are of deviations from the newest means, so that they are right far from 0 too.
+Formulas: k-means and hard-EM mixtures of the SimNets fork. `strict` repeats its accidents. Missing values (NaN) are
+left out: distances, densities and means are over what is observed, which is exact for a mixture of diagonal Gaussians.
+Squared deviations are taken from the newest means, so that they stay precise far from 0.
 Shape letters: n patches of a mini-batch, M clusters, K values of a patch. All sums are kept in float64.
 """
 
@@ -22,7 +22,7 @@ Patches = Callable[[], Tensor]
 """Gives the patches (n, K) of the next mini-batch, in float64."""
 
 KMEANS_BATCHES = 1000
-"""Mini-batches of k-means that a mixture starts from, whatever the message says (as in the fork)."""
+"""Mini-batches of the k-means that a mixture starts from; fixed, as in the fork, whatever the message says."""
 FIRST_CENTRE = 1e-5
 """Probability with which that k-means takes a patch as its first centre, in the fork."""
 
@@ -66,12 +66,11 @@ def kmeans(
     probability: float,
     strict: bool,
 ) -> Tensor:
-    """Centres (M, K) by mini-batch k-means: each moves to the mean of all it was ever given, its seed
+    """Centres (M, K) by mini-batch k-means: each centre is the mean of all patches it was ever given, its seed
     included.
 
-    Seeds: the fork's walk over the patches (`strict`; `probability` is that of taking one), or drawn from the
-    first batches at random, with `plus_plus` in proportion to the squared distance from the centres there
-    are.
+    Seeds: under `strict` the fork's walk over the patches, which takes each with `probability`; else random draws from
+    the first batches, with `plus_plus` in proportion to the squared distance from the centres so far.
     """
     if strict:
         centres, x = _seeds_of_fork(stream, clusters, generator, plus_plus, probability)
@@ -91,7 +90,7 @@ def kmeans(
 def _seeds(
     stream: Patches, clusters: int, generator: torch.Generator, plus_plus: bool
 ) -> tuple[Tensor, Tensor]:
-    """(centres, the batch they were completed on), all different; a batch holds as many as it can give."""
+    """(centres, all different; the batch in which the last of them was drawn)."""
     chosen: list[Tensor] = []
     for _ in range(clusters + 1):
         x = stream()
@@ -109,9 +108,9 @@ def _seeds(
 
 
 def distance(x: Tensor, centre: Tensor) -> Tensor:
-    """Squared distance of each patch from a centre: over what is observed of both, as if it stood for all values.
+    """Squared distance of each patch from a centre: over the values that both have, scaled up to all values.
 
-    0 where nothing is, so that such a patch is no seed.
+    0 where they share none, so that such a patch is no seed.
     """
     apart = x - centre
     known = ~apart.isnan()
@@ -182,10 +181,9 @@ class Mixture:
 def mixture(stream: Patches, clusters: int, p: Any, generator: torch.Generator, strict: bool) -> Mixture:
     """A Gaussian mixture by hard expectation maximisation, from k-means++ centres and unit variances.
 
-    An epoch is `num_batches` mini-batches; there are `max_iterations` of them (the fork, by an accident of
-    its stopping rule, runs one more and at least three). Patches go to the component of highest density,
-    weights apart. A component with one patch or none stays as it is. `soft_kmeans` keeps variances 1 and
-    weights equal.
+    An epoch is `num_batches` mini-batches; there are `max_iterations` of them (the fork, by an accident of its stopping
+    rule, runs one more and at least three). A patch goes to the component of highest density; mixture weights do not
+    count. A component with one patch or none stays as it is. `soft_kmeans` keeps variances 1 and weights equal.
     """
     means = kmeans(stream, clusters, KMEANS_BATCHES, generator, True, FIRST_CENTRE, strict)
     now = Mixture(means, torch.ones_like(means), torch.full_like(means[:, 0], 1 / clusters))

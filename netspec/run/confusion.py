@@ -18,7 +18,7 @@ from netspec.net.net import Net
 from netspec.run.evaluate import fed, tests_of
 
 FAMILIES = ("accuracy", "loss")
-"""Of layers that read scores and labels, those that are asked first."""
+"""Types of layers that read scores and labels, the preferred ones."""
 
 
 @dataclass(order=True)
@@ -28,16 +28,18 @@ class Hard:
     probability: float
     """Of its label."""
     index: int
-    """Its number in the test, from 0."""
+    """The example's number in the test, from 0."""
     label: int
     taken_for: int
     picture: Tensor | None = field(compare=False, default=None)
-    """(C, H, W), where the net's input is one."""
+    """(C, H, W), where the net's input is a picture."""
 
 
 @dataclass
 class Confusion:
-    """Of one test net: `counts` (classes, classes) of label and prediction, and the hardest examples first."""
+    """The confusion of one test net: `counts` (classes, classes) of labels by predictions, and its hardest examples,
+    hardest first.
+    """
 
     counts: Tensor
     hardest: list[Hard]
@@ -94,7 +96,7 @@ def confusion(
 ) -> list[Confusion]:
     """The confusion of each test net of a run folder, a solver or a net, over `iterations` batches (see `evaluate`).
 
-    hardest: how many examples to keep whose label has the lowest probability, by the softmax of the scores.
+    hardest: number of examples to keep, those whose label has the lowest probability under the softmax of the scores.
     Labels that are NaN, ignored or no class are left out. Raises SpecError for a net without scores and labels.
     """
     wanted = tests_of(Path(source), weights, stages, device)
@@ -128,7 +130,7 @@ def predictions(
     device: str | None = None,
     seed: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """(labels, classes that they are taken for) of the first test net, an entry per example, in the order of the data.
+    """(labels, predicted classes) of the first test net, one entry per example, in the order of the data.
 
     Labels that are NaN, ignored or no class are -1. Raises SpecError as `confusion` does.
     """
@@ -148,7 +150,7 @@ def predictions(
 
 
 def classifier(net: Net) -> Step:
-    """The layer that compares scores with labels: one of accuracy where there is one, the last of a loss elsewhere."""
+    """The layer that compares scores with labels: an accuracy layer where there is one, else the last loss."""
     for family in FAMILIES:
         steps = [
             step
@@ -169,7 +171,7 @@ def layer_of(net: Net, step: Step) -> Any:
 
 
 def add(matrix: Tensor | None, scores: Tensor, labels: Tensor) -> Tensor:
-    """The matrix with a batch more: scores (..., C), as many labels as there are scores of all classes."""
+    """The matrix with one more batch: scores (..., C), and one label per row of scores."""
     number = scores.shape[-1]
     matrix = torch.zeros(number, number, dtype=torch.int64) if matrix is None else matrix
     taken = scores.reshape(-1, number).argmax(1).cpu()
@@ -193,7 +195,7 @@ def hold(
     pictures: Tensor | None,
     seen: int,
 ) -> None:
-    """Keep the hardest examples so far; only nets with one score of each class per example have them."""
+    """Keep the hardest examples so far; only nets with a single score per class and example have them."""
     number = scores.shape[-1]
     flat = scores.reshape(-1, number).float()
     if len(flat) != len(scores):
@@ -249,7 +251,7 @@ def draw_confusion(counted: Confusion, path: str | Path, names: Sequence[str] = 
 
 
 def draw_hardest(counted: Confusion, path: str | Path, names: Sequence[str] = ()) -> Path:
-    """The hardest examples as pictures, each with its label, what it is taken for, and its label's probability.
+    """Draw the hardest examples, each with its label, its predicted class and its label's probability.
 
     Raises SpecError where the net's input is no picture.
     """

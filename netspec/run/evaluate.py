@@ -85,7 +85,7 @@ def extract(
 
 @dataclass
 class Wanted:
-    """Nets with how many batches a test of each takes, the weights for them, and where they run."""
+    """Nets, the number of batches that a test of each takes, their weights, and the device."""
 
     nets: list[tuple[NetSpec, int]]
     weights: Any
@@ -124,7 +124,7 @@ def tests_of(path: Path, weights: str | Path | None, stages: Sequence[str], devi
 
 @contextmanager
 def fed(net_spec: NetSpec, wanted: Wanted, seed: int) -> Iterator[tuple[Net, Feeder]]:
-    """The net with its weights, and what feeds it."""
+    """The net with its weights, and the feeder of its data."""
     if wanted.weights is not None:
         net_spec = told(net_spec, wanted.weights)
     net = make_net(net_spec, seed=seed, device=wanted.device)

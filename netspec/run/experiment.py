@@ -1,4 +1,4 @@
-"""Experiment: a solver, the net it trains and the nets it tests, however the files spread them."""
+"""Experiment: a solver, the net that it trains and the nets that it tests, wherever the files define them."""
 
 from __future__ import annotations
 
@@ -45,12 +45,14 @@ class Experiment:
     at: Callable[..., Position | None] = field(default=lambda *path: None)
     """Place of a field of the solver."""
     settings: dict[str, str] = field(default_factory=dict)
-    """Those that were made behind --set, as they were written."""
+    """The settings given with --set, as they were written."""
     warnings: list[Problem] = field(default_factory=list)
-    """What is allowed, but hardly meant."""
+    """Remarks on what is allowed but probably not meant."""
 
     def texts(self) -> dict[str, str]:
-        """The experiment as files: solver.prototxt, net.prototxt, and the test nets where they are others."""
+        """The experiment as files: solver.prototxt, net.prototxt, and the test nets where they differ from the training
+        net.
+        """
         solver = copied(self.solver)
         names = ["net.prototxt", *(f"test_net_{i}.prototxt" for i in range(1, len(self.nets)))]
         if len(self.nets) == 1:
@@ -85,7 +87,7 @@ def load(
 
     overrides: `field=value` settings of the solver, or `layer.field=value` of a layer (see `overrides`).
     solver: a SolverParameter to use in place of a file (the net then is `source`).
-    stages: set beside those of the solver's train_state and test_state; level: in place of theirs.
+    stages: added to the stages of the solver's train_state and test_state; level: replaces their level.
     Raises SpecError where a file is missing, names no net or names several.
     """
     document = source if isinstance(source, Document) else reading.read(source)
@@ -142,7 +144,9 @@ def stages_of(net: Any) -> list[str]:
 
 
 def idle_stages(message: Any, known: Collection[str], at: Callable[..., Position | None]) -> list[Problem]:
-    """Stages of a solver that are none of its nets': allowed as in Caffe, but a slip turns the mode off."""
+    """Stages that the solver names and no net uses. Caffe allows them, but a misspelt stage turns its mode off
+    unseen.
+    """
     states: list[tuple[tuple[str | int, ...], Any]] = [(("train_state",), message.train_state)]
     states += [(("test_state", i), state) for i, state in enumerate(message.test_state)]
     return [
@@ -185,9 +189,9 @@ def read_solver_beside(document: Document) -> Document:
 
 
 def find_file(name: str, beside: str) -> Path | None:
-    """A file that a spec names: from the working directory, as in Caffe, or from the spec's own folder.
+    """Find a file that a spec names: in the working directory, as Caffe does, then in the spec's own folder.
 
-    A name without a folder is looked for beside the spec first: a run folder's solver means the net that lies there.
+    A name without a folder is sought beside the spec first: the solver in a run folder means the net in that folder.
     """
     folder, here = Path(beside).parent, Path(name)
     for candidate in (
@@ -231,7 +235,7 @@ class _Nets:
         return self.take(name, getattr(self.message, name), name)
 
     def take(self, key: str, value: Any, *path: str | int) -> _Net:
-        """A net given inline, or the file it is named by; each is read once."""
+        """A net given inline, or the net file of that name; each file is read once."""
         key = value if isinstance(value, str) else key
         if key not in self.read:
             if isinstance(value, str):

@@ -50,20 +50,22 @@ def fit(
     """Train; gives the run with its nets. Files go to `out`, or to a new folder runs/<name of the file>.
 
     source: a solver file, or a net file with <stem>_solver.prototxt beside it.
-    weights: weight files, run folders, or blobs by name, copied into layers of equal name before the start; those of
-    test nets too.
-    resume: a run folder (its newest good snapshot) or a state file; the run goes on as if never stopped, with its
-    seed. Snapshots in the folder that are newer than the one resumed are moved to abandoned/<n> in it. A
-    .solverstate of Caffe (.solverstate.h5) brings the weights that it names, found there or beside it.
+    weights: weight files, run folders, or blobs by name, copied before the start into layers of equal name, also of
+    test nets.
+    resume: a run folder (its newest good snapshot) or a state file; the run continues with its seed as if it had never
+    stopped.
+    Snapshots in the folder that are newer than the one resumed are moved to abandoned/<n> in it. A .solverstate of
+    Caffe (.solverstate.h5) brings the weights that it names, which lie where it says or beside it.
     device: by default the GPU where there is one and solver_mode is not CPU.
     seed: of fillers, data order and masks; by default the solver's random_seed, or a new one.
     iterations: in place of max_iter. overrides: `field=value` settings, see netspec.run.settings.
     compiled: whether to compile the step; by default from 2000 iterations on, if the solver allows.
-    given: sources of Input layers (or in place of data layers) by layer name.
+    given: sources by layer name, for Input layers or in place of data layers.
     track: "tensorboard", or modules that speak wandb's API (trackio, wandb), which get metrics and pictures as well.
     sigint, sighup: what the signals do, "stop" (after a snapshot), "snapshot" or "none"; SIGTERM as SIGINT.
-    A solver that names another as `pretraining` has that run first, into the folder pretraining of its own run's,
-    and starts from its weights, unless `weights` are given; overrides and iterations are for the solver itself.
+    Where a solver names another as `pretraining`, that one runs first, into the folder pretraining inside the run's
+    own, and the solver starts from its weights unless `weights` are given; overrides and iterations apply to the solver
+    alone.
     Raises SpecError, DataError, SnapshotError, or Diverged when loss or gradients stop being finite.
 
     >>> from pathlib import Path
@@ -120,9 +122,9 @@ def run(plan: Experiment, options: Options, weights: Sequence[Weights]) -> Run:
 def chosen(
     plan: Experiment, weights: Weights | Sequence[Weights] | None, resume: str | Path | None
 ) -> list[Weights]:
-    """The weights to start from: those given, or those that the solver names, each file seen to be there.
+    """The weights to start from: the given ones, else those that the solver names; each file must exist.
 
-    What is resumed has its own, as in Caffe, where a restored state comes after the solver's `weights`.
+    A resumed run keeps its own weights, as in Caffe, where a restored state comes after the solver's `weights`.
     """
     if weights is not None and resume is not None and not str(resume).endswith(SUFFIXES):
         raise NetspecError(f"{resume}: a resumed run has its weights; give either a snapshot or weights")
@@ -144,7 +146,7 @@ def begun(resume: str | Path | None) -> bool:
 
 
 def pretrain(plan: Experiment, options: Options) -> Run:
-    """The run that comes before the plan's, in a folder inside of the plan's own; it resumes where the plan does."""
+    """Run the pretraining of a plan, in a folder inside the plan's own; it is resumed together with the plan."""
     source = experiment.find_file(plan.solver.pretraining, plan.file)
     if source is None:
         raise SpecError(f"pretraining {plan.solver.pretraining!r}: no such file", plan.at("pretraining"))
@@ -166,7 +168,7 @@ def again(source: Path, options: Options) -> Run:
 
 
 def refuse_circle(plan: Experiment, source: Path) -> None:
-    """Raise SpecError where the pretraining in `source` has one before it, and so on, that leads back."""
+    """Raise SpecError where the chain of pretrainings from `source` leads back to the plan."""
     seen, before = {Path(plan.file).resolve()}, source
     while before.resolve() not in seen:
         seen.add(before.resolve())
@@ -180,7 +182,7 @@ def refuse_circle(plan: Experiment, source: Path) -> None:
 
 
 def trainer_of(kind: str) -> type[Trainer]:
-    """The trainer of a solver type: "HardEM" has its own, all others go along gradients."""
+    """The trainer of a solver type: "HardEM" has its own; all others follow gradients."""
     if kind == "HardEM":
         from netspec.run.hard_em import HardEMTrainer
 

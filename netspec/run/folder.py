@@ -39,7 +39,7 @@ METRICS = "metrics.jsonl"
 
 
 def refuse_taken(out: Path) -> None:
-    """Raise NetspecError where `out` cannot be the folder of a new run: it holds one, or is no folder."""
+    """Raise NetspecError where `out` cannot be the folder of a new run: it already holds a run, or is no folder."""
     if (out / METRICS).exists():
         remedy = f"resume it (--resume {out})" if states(out) else "remove it, it has no snapshot to resume"
         raise NetspecError(f"{out} already holds a run: {remedy} or give another --out")
@@ -83,10 +83,11 @@ class Folder:
                 folder.rmdir()
 
     def set_aside(self, iteration: int) -> Path | None:
-        """Move snapshots past `iteration` to abandoned/<n>, with the metrics so far; gives that folder, if any were.
+        """Move snapshots past `iteration` to abandoned/<n>, with a copy of the metrics; returns that folder, or None
+        where there was nothing to move.
 
-        A run that goes on from an older snapshot is another branch: what the first one wrote later must not be
-        taken for it. The folder is a run folder of its own.
+        A run that continues from an older snapshot is another branch, and must not be confused with what the first
+        branch wrote later. abandoned/<n> is itself a run folder.
         """
         later = [path for path in self.snapshots.iterdir() if iteration_of(path) > iteration]
         if not later:
@@ -101,7 +102,7 @@ class Folder:
         return aside
 
     def describe(self, experiment: Experiment, facts: Mapping[str, Any]) -> None:
-        """Write the resolved experiment and run.json; on a resumption the latter gains an entry."""
+        """Write the resolved experiment and run.json; a resumed run adds an entry to run.json."""
         for name, text in experiment.texts().items():
             write_whole(self.path / name, text.encode())
         entry = {**facts, **circumstances()}
@@ -154,14 +155,15 @@ class Metrics:
     kind "train": lr, loss (averaged over `average_loss`), outputs {blob: value}; with the solver's gradient_norms also
     gradient_norm, of all gradients together, and gradient_norms {parameter: norm}.
     kind "test": net (its number), outputs averaged over its batches.
-    kind "best": at the end, with keep_best: of (the iteration of its weights), output, results of each test net.
-    Values are numbers, lists of numbers for outputs of several values, or null for what is not finite.
+    kind "best" (once, at the end, with keep_best): of (iteration of the best weights), output, results of each test
+    net.
+    Values are numbers, lists of numbers for outputs of several values, or null where not finite.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
-        """Who is told of each line that is written."""
+        """Called with each line after it is written."""
 
     def write(self, kind: str, iteration: int, **values: Any) -> None:
         """Append a line."""
@@ -176,7 +178,7 @@ class Metrics:
             listener(entry)
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines; damaged ones, and one cut short by a kill, are left out."""
+        """All whole lines; damaged lines, and a last line cut short by a kill, are left out."""
         return self.look()[0]
 
     def look(self) -> tuple[list[dict[str, Any]], int]:
@@ -184,7 +186,9 @@ class Metrics:
         return parse_lines(read_regular(self.path)) if self.path.exists() else ([], 0)
 
     def rewind(self, iteration: int) -> int:
-        """Forget lines from `iteration` on: a run resumed there writes them again; gives how many damaged ones went."""
+        """Forget lines from `iteration` on, which a run resumed there writes again; returns how many damaged lines went
+        with them.
+        """
         lines, damaged = self.look()
         kept = [line for line in lines if line["iteration"] < iteration]
         text = "".join(json.dumps(line) + "\n" for line in kept)
@@ -197,7 +201,7 @@ NUMBERS = ("lr", "loss", "seconds", "net", "gradient_norm")
 
 
 def parse_lines(data: bytes) -> tuple[list[dict[str, Any]], int]:
-    """The lines of a metrics file, and how many of its lines are none: damaged, or cut short by a kill."""
+    """The sound lines of a metrics file, and the number of its damaged ones."""
     lines = []
     texts = [text for text in data.split(b"\n") if text.strip()]
     for text in texts:
@@ -211,7 +215,7 @@ def parse_lines(data: bytes) -> tuple[list[dict[str, Any]], int]:
 
 
 def is_sound(line: Any) -> bool:
-    """Whether it is what `Metrics.write` writes: the right entries, each of its type."""
+    """Whether a line has the entries that `Metrics.write` writes, each of its type."""
     if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
         return False
     iteration = line.get("iteration")
@@ -238,7 +242,7 @@ def is_number(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Tensors as numbers or lists, floats that JSON cannot hold as null."""
+    """Tensors as numbers or lists; floats that JSON cannot hold as null."""
     if isinstance(value, torch.Tensor):
         value = value.item() if value.numel() == 1 else value.flatten().tolist()
     if isinstance(value, Mapping):

@@ -15,14 +15,16 @@ from netspec.rendering.levels import RenderingModel
 from netspec.run.trainer import Trainer
 
 PATIENCE = 3
-"""Iterations without a fall of the error by `tolerance` that end a run."""
+"""A run ends after so many iterations in which the error did not fall by `tolerance`."""
 
 
 class Search:
-    """Where the filters go next: to what the M-step asks for, or less far where that raised the error.
+    """Chooses the next filters: those of the M-step, or a shorter step towards them where the full step raised the
+    error.
 
-    From the weights with the lowest error so far a step leads to their M-step's. Where the error there is no
-    lower the step is halved, from the same weights; where it is, the next one is half as long again, at most 1.
+    A step begins at the weights with the lowest error so far and leads towards their M-step's. Where the error did not
+    fall, the step is halved and tried again from the same weights; where it fell, the next step is half as long again,
+    at most 1.
     """
 
     def __init__(self, weights: dict[str, Tensor]):
@@ -32,7 +34,9 @@ class Search:
     def look(
         self, error: float, weights: dict[str, Tensor], aim: dict[str, Tensor], tolerance: float
     ) -> dict[str, Tensor]:
-        """Take note of an iteration: the error of its weights, and what its M-step made of them; gives the next."""
+        """Take note of an iteration, the error of its weights and the result of its M-step; returns the next
+        filters.
+        """
         self.patience = PATIENCE if error < self.error * (1 - tolerance) else self.patience - 1
         if error < self.error:
             self.error, self.weights, self.aim = error, weights, aim
@@ -59,7 +63,7 @@ class Search:
 
 
 class HardEMTrainer(Trainer):
-    """Trainer whose iteration is hard EM over `hard_em_param.images` images; the best filters are kept at the end.
+    """Trainer whose iterations are hard EM over `hard_em_param.images` images; it ends with the best filters.
 
     Metrics: `loss` is the reconstruction error, outputs are the other numbers of hard_em.Report.
     """
@@ -87,7 +91,7 @@ class HardEMTrainer(Trainer):
             self.message.max_iter = self.solver.iteration
 
     def refuse_numbers(self) -> None:
-        """Fields of hard_em_param that mean nothing."""
+        """Raise SpecError for fields of hard_em_param that make no sense."""
         p = self.message.hard_em_param
         wrong = [
             (name, "0 or more")
@@ -101,7 +105,7 @@ class HardEMTrainer(Trainer):
                                      self.plan.at("hard_em_param", name)) for name, least in wrong])  # fmt: skip
 
     def refuse_way_in(self) -> None:
-        """Levels are given the data as they come."""
+        """Raise SpecError where a layer stands between the data and the first level."""
         bottom, graph = self.model.bottom, self.net.graph
         if bottom != graph.inputs[0]:
             maker = self.net.made[graph.slots[bottom].maker]
@@ -144,7 +148,7 @@ class HardEMTrainer(Trainer):
             self.finish()
 
     def finish(self) -> None:
-        """Go back to the filters with the lowest error, the last ones included, and end the run."""
+        """Return to the filters with the lowest error, which may be the last ones, and end the run."""
         error = self.em.error(self.images(self.batches))
         if error > self.search.error:
             self.net.load_weights(self.search.weights)

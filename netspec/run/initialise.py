@@ -1,8 +1,8 @@
 """Unsupervised initialisation: templates and whitening fitted to patches of the data, before training starts.
 
-`initialise` walks the layers that carry `unsupervised_init`, feeds each with mini-batches of what reaches it,
-and writes the result into its blobs. Formulas: the SimNets fork (kmeans, gmm of Similarity; pca of
-Convolution). Where the fork is wrong, a layer with `strict` follows it, any other does what was meant.
+`initialise` walks the layers that carry `unsupervised_init`, feeds each with mini-batches of what reaches it, and
+writes the result into its blobs. Formulas: the SimNets fork (kmeans, gmm of Similarity; pca of Convolution). Where the
+fork is wrong, a layer with `strict` repeats its behaviour; every other layer does what was meant.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from netspec.run.clusters import Patches, kmeans, mixture, spread
 from netspec.run.leaf_learning import learn_leaves
 
 PATIENCE = 100
-"""Mini-batches that are read in search of a patch that can be used."""
+"""Most mini-batches that are read in search of a usable patch."""
 
 
 def initialise(
@@ -45,9 +45,9 @@ def initialise(
     batches: the next mini-batch, one tensor for each input of the net.
     seed: of the random starts. skip: names of layers that have their weights already.
     progress: told in a few words what is being fitted.
-    Random marginalisation is off meanwhile. Similarity and Leaves learn from what is observed of incomplete patches
-    (NaN in them) too; a value that is missing in all patches is said, and completions of it will be unknown (NaN).
-    PCA, and a layer with `strict`, leave incomplete patches out. `progress` is told how many were used.
+    Random marginalisation is off meanwhile. Similarity and Leaves also learn from the observed values of incomplete
+    patches (with NaN). A value that is missing in all patches is reported, and its completions will be unknown (NaN).
+    PCA, and layers with `strict`, leave incomplete patches out. `progress` hears how many patches were used.
     """
     done = []
     generator = torch.Generator().manual_seed(seed)
@@ -95,7 +95,7 @@ def next_tree(net: Net, leaf: Leaves, skip: Collection[str]) -> LatentTree | Non
 
 
 def weigh_root(net: Net, tree: LatentTree, counts: Tensor | None, skip: Collection[str]) -> None:
-    """Let the one mixture over the root's states, if that is what reads the tree, have their shares as weights."""
+    """Where a single mixture over the root's states reads the tree, set its weights to the shares of those states."""
     top = net.graph.steps[net.made.index(tree)].writes[0]
     readers = [layer for step, layer in zip(net.graph.steps, net.made, strict=True) if top in step.reads]
     if len(readers) != 1 or not isinstance(readers[0], MEX) or readers[0].spec.name in skip or counts is None:
@@ -107,7 +107,7 @@ def weigh_root(net: Net, tree: LatentTree, counts: Tensor | None, skip: Collecti
 
 
 class _Reached(Exception):
-    """Carries the bottoms of the layer where a walk ends."""
+    """Ends a walk at a layer and carries that layer's bottoms."""
 
     def __init__(self, bottoms: tuple[Tensor, ...]):
         super().__init__()
@@ -123,7 +123,7 @@ def stream_of_patches(net: Net, layer: Leaves, batches: Callable[[], tuple[Tenso
 def _bottoms(
     net: Net, layer: Layer, batches: Callable[[], tuple[Tensor, ...]]
 ) -> Callable[[], tuple[Tensor, ...]]:
-    """Gives what reaches `layer` of the next mini-batch; random marginalisation is off."""
+    """Yields the bottoms of `layer` for the next mini-batch; random marginalisation is off."""
 
     def call(current: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if current is layer:
@@ -142,9 +142,9 @@ def _bottoms(
 
 
 class Stream:
-    """The patches (n, K) of the next mini-batch, in float64, at each call; it counts what it gave.
+    """Each call gives the patches (n, K) of the next mini-batch in float64, and counts them.
 
-    Patches of which nothing is observed are left out; for PCA and under `strict` all that are incomplete.
+    Patches without any observed value are left out; for PCA and under `strict` all incomplete ones.
     """
 
     def __init__(self, bottoms: Callable[[], tuple[Tensor, ...]], layer: Layer):
@@ -152,7 +152,7 @@ class Stream:
         self.whole = layer.strict or not isinstance(layer, Similarity)
         self.used = self.incomplete = self.left_out = 0
         self.origin: Tensor | None = None
-        """What is taken off all patches; see `centre`."""
+        """Subtracted from all patches; see `centre`."""
         self.seen: Tensor | None = None
         """How often each value was observed (K,)."""
         self.waiting: list[Tensor] = []
@@ -183,7 +183,9 @@ class Stream:
         return rows
 
     def centre(self) -> Tensor:
-        """From now on patches are deviations from the mean (K,) of the first ones: precise far from 0 too."""
+        """Make patches deviations from the mean (K,) of the first patches from now on, so that they stay precise far
+        from 0.
+        """
         first = self.read()
         self.waiting.append(first)
         self.origin = first.nanmean(0).nan_to_num(nan=0.0)
@@ -230,7 +232,7 @@ def patches_of(layer: Layer, bottom: Tensor) -> Tensor:
 
 
 def clip(net: Net, layer: Layer) -> None:
-    """Bring the layer's blobs within their min_value and max_value."""
+    """Clip the layer's blobs to their min_value and max_value."""
     for param in net.params:
         if any(net.made[i] is layer for i, _ in param.users):
             low = None if isnan(param.min_value) else param.min_value
@@ -243,7 +245,7 @@ def clip(net: Net, layer: Layer) -> None:
 
 
 def fit_similarity(layer: Similarity, p: Any, stream: Stream, generator: torch.Generator) -> None:
-    """Templates, and where they are part of the fit weights and bias, from k-means or a Gaussian mixture."""
+    """Set templates, and weights and bias where the fit includes them, from k-means or a Gaussian mixture."""
     instances = layer.param.num_instances
     origin: Tensor | float = 0.0 if layer.strict else stream.centre()
     if p.type == "kmeans":
@@ -276,7 +278,7 @@ def fit_similarity(layer: Similarity, p: Any, stream: Stream, generator: torch.G
 
 
 def forget(layer: Similarity, unseen_K: Tensor) -> None:
-    """Give values that were never observed the weight of what nothing is known of, and template 0."""
+    """Set values that were never observed to the weight that means "unknown", and to template 0."""
     if layer.strict or not layer.ignores_nan or not bool(unseen_K.any()):
         return
     weight = log(UNKNOWN) if layer.param.use_log_space_weight_param else UNKNOWN

@@ -1,8 +1,8 @@
-"""First components of Leaves and the tree of a LatentTree, from clusters of what lies around each position.
+"""Initial components of Leaves and the tree of a LatentTree, from clusters of the neighbourhood of each position.
 
-A cluster of neighbourhoods stands for a state: its images' values give a component of the leaf, and how often
-clusters of two positions meet in an image gives the probabilities of the tree. Missing values have no say: distances
-and means are over what is observed.
+A cluster of neighbourhoods stands for a state: its images' values give a component of the leaf, and how often clusters
+of two positions meet in an image gives the probabilities of the tree. Missing values are left out: distances and means
+are over what is observed.
 Shape letters: N images; P positions; K values of a position; F features of a neighbourhood; M clusters.
 Sources: k-means with missing values (Chi, Chi and Baraniuk 2016); trees of greatest mutual information (Chow and Liu
 1968); states from clusters (latent variable distillation, Liu, Zhang and Van den Broeck 2023).
@@ -30,9 +30,9 @@ SAMPLE = 4096
 BINS = 8
 """Intervals that values are sorted into for mutual information."""
 ROUNDS = 5
-"""Times that kinds without a closed form are fitted to the first images."""
+"""Rounds of fitting, to the first images, for kinds without a closed form."""
 SMOOTH = 10.0
-"""Images' worth of what all components share that is mixed into each component."""
+"""Weight, in images, of the average over all components that is mixed into each component."""
 
 
 @dataclass
@@ -97,7 +97,9 @@ def cluster(x_NF: Tensor, seen_NF: Tensor, count: int, rounds: int, generator: t
 
 
 def windows_of(layer: Leaves, radius: int) -> tuple[list[Tensor], list[Tensor]]:
-    """(positions around each, their weights): squares of `radius`, near ones weighing more; all of them below 0."""
+    """(positions around each position, their weights): squares of `radius` in which near positions weigh more; all
+    positions for a negative radius.
+    """
     _, height, width = layer.block.grid
     if radius < 0:
         return [torch.arange(height * width)], [torch.ones(height * width)]
@@ -218,7 +220,7 @@ def learn_leaves(
 
 
 def begin(layer: Leaves, first: Tensor, clusters: Clusters) -> None:
-    """Parameters near the data, from where the counts are taken; some kinds need a few rounds for theirs."""
+    """Move the parameters near the data before counts are taken; some kinds need a few rounds."""
     layer.begin(*moments(first))
     states = clusters.assign(first)
     for _ in range(0 if layer.exact else ROUNDS):
@@ -227,7 +229,7 @@ def begin(layer: Leaves, first: Tensor, clusters: Clusters) -> None:
 
 
 def counted(layer: Leaves, x_PNK: Tensor, states_PN: Tensor) -> list[Tensor]:
-    """What the layer gathers when each position is known to be of a component."""
+    """The layer's counts when the component of each position is known."""
     layer.gather()
     with torch.enable_grad():
         y_PNM = layer.densities(x_PNK.to(layer.blobs[0].dtype))
@@ -284,7 +286,7 @@ def farthest(edges: Any, start: int) -> tuple[int, Any]:
 def mutual_information(x_PNK: Tensor) -> Tensor:
     """Mutual information (P, P), nats, of the positions' values sorted into intervals, where both are observed.
 
-    Less what so many intervals give by chance (Miller 1955).
+    The amount that so many intervals give by chance is subtracted (Miller 1955).
     """
     positions = x_PNK.shape[0]
     bins = max(2, min(BINS, 8192 // positions))

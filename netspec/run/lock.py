@@ -1,4 +1,6 @@
-"""Lock: a run folder belongs to one process at a time; the system lets it go when the process ends, however it does."""
+"""Lock: one process at a time owns a run folder; the system releases the lock when the process ends, in whatever
+way.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from netspec.errors import NetspecError
 from netspec.schema.regular import append_regular
 
 NAME = ".lock"
-"""Of the file in the folder; it holds who has the folder, and goes with the lock."""
+"""Name of the lock file; it says who holds the folder, and is removed with the lock."""
 
 
 class Lock:
@@ -28,7 +30,7 @@ class Lock:
             self.file = self._taken()
 
     def _taken(self) -> IO[str] | None:
-        """The lock's file, held by this process; None where it was let go, and removed, while we opened it."""
+        """The lock file, held by this process; None where its holder released and removed it while we opened it."""
         file = append_regular(self.path)
         try:
             held = lock(file)
@@ -59,7 +61,7 @@ class Lock:
 
 
 def lock(file: IO[str]) -> bool:
-    """Lock an open file for this process alone; False where another has it. Without locks of the system: True."""
+    """Lock an open file for this process alone; False where another process holds it, True on systems without locks."""
     try:
         import fcntl
     except ImportError:  # not a system of the POSIX kind

@@ -24,10 +24,10 @@ from netspec.run.watch import finite
 from netspec.solver import Solver, history_of
 
 SMOOTHING = 0.9
-"""Share of the smoothed loss that the next one keeps."""
+"""Weight of the previous value in the smoothed loss."""
 
 WORSE = 4.0
-"""The test ends where the smoothed loss is so many times its lowest, above it."""
+"""The test ends where the smoothed loss exceeds its lowest value by this factor."""
 
 
 @dataclass
@@ -126,7 +126,9 @@ def lr_range(
 
 
 def over(smoothed: list[float]) -> bool:
-    """Whether the loss has risen far above its lowest value; one below 0 has no multiples: the fall so far counts."""
+    """Whether the loss has risen far above its lowest value. Multiples mean nothing below 0: there the rise is compared
+    with the fall so far.
+    """
     first, lowest, now = smoothed[0], min(smoothed), smoothed[-1]
     if lowest > 0:
         return now > WORSE * lowest and now > first

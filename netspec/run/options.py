@@ -1,4 +1,4 @@
-"""Options of one run: what does not stand in its solver file."""
+"""Options of one run: everything that its solver file does not say."""
 
 from __future__ import annotations
 

@@ -44,11 +44,11 @@ class Progress:
 
     @property
     def plain(self) -> bool:
-        """Whether numbers are to be printed as lines, for want of a bar."""
+        """Whether numbers are printed as lines because there is no bar."""
         return self._bar is None
 
     def advance(self, done: int) -> None:
-        """`done` iterations are over; the bar is redrawn ten times a second at most."""
+        """Take note that `done` iterations are over; the bar is redrawn at most ten times a second."""
         self.done = done
         now = time.monotonic()
         if self._bar is not None and now - self.shown > 0.1:

@@ -1,4 +1,4 @@
-"""What a run folder says of where its results come from: the data that was read, and the commit of the files."""
+"""Where the results of a run come from: the data that it read, and the commit of its files."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from netspec.net.net import Net
 from netspec.schema.spec import LayerSpec
 
 WHOLE = 1 << 28
-"""Bytes of a file that are read for its checksum; of a larger one its size, beginning and end."""
+"""Most bytes of a file that its checksum covers; a larger file's covers its size, beginning and end."""
 PART = 1 << 20
 
 
 def data_facts(nets: Sequence[Net], feeders: Sequence[Feeder]) -> list[dict[str, Any]]:
-    """Of each source of data: its layer and phase, what it reads, and a checksum of that.
+    """For each source of data: its layer and phase, what it reads, and a checksum.
 
-    A named data set's checksum is of the images and labels of its split, before they are transformed; that of files is
-    of their bytes (of a list of files, the list's own). "sha256" is missing where the data is neither: random numbers,
-    arrays of a program.
+    The checksum of a named data set covers the images and labels of its split before they are transformed; that of
+    files covers their bytes (for a list of files, the bytes of the list). "sha256" is missing where the data is
+    neither: random numbers, arrays of a program.
     """
     entries: dict[str, dict[str, Any]] = {}
     for net, feeder in zip(nets, feeders, strict=True):
@@ -53,7 +53,7 @@ def of_arrays(arrays: Iterable[Any]) -> str:
 
 
 def of_files(paths: Iterable[Path]) -> str:
-    """Checksum of the bytes of files, one behind the other."""
+    """Checksum of the bytes of files, one after another."""
     total = hashlib.sha256()
     for path in paths:
         size = path.stat().st_size
@@ -72,7 +72,7 @@ def of_files(paths: Iterable[Path]) -> str:
 def files_of(message: Any, spec: LayerSpec | None = None) -> Iterator[Path]:
     """The regular files that a layer's texts name; of a database in a folder, the file that holds its records.
 
-    spec: the layer's, whose own folder is looked in where the working directory has no such file, as layers do.
+    spec: the layer; as layers do, files are sought in the working directory, then in the folder of the layer's file.
     """
     for field, value in message.ListFields():
         values = [value] if isinstance(value, str) or hasattr(value, "ListFields") else value
@@ -94,7 +94,7 @@ def files_of(message: Any, spec: LayerSpec | None = None) -> Iterator[Path]:
 
 
 def commit_of(file: str | Path) -> str:
-    """The commit that is checked out where a file lies, "" where that is no git checkout. No program is run."""
+    """The commit checked out in the folder of a file; "" outside a git checkout. Runs no program."""
     for folder in Path(file).absolute().parents:
         git = folder / ".git"
         try:

@@ -1,4 +1,4 @@
-"""Beginning of a run: anew, from a snapshot of ours, or from a solver state of Caffe's own."""
+"""Beginning of a run: a new start, a snapshot of ours, or a solver state of Caffe."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from netspec.run.settings import changes
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a run goes on from, and its seed."""
+    """What a run continues from, and its seed."""
 
     seed: int
     saved: Snapshot | None = None
     foreign: SolverState | None = None
-    """State of a solver of Caffe's own."""
+    """A solver state of Caffe."""
     refused: tuple[str, ...] = ()
     """Why newer snapshots than `saved` were passed over."""
     picked: bool = False
@@ -31,11 +31,11 @@ class Beginning:
 
     @property
     def resumes(self) -> bool:
-        """Whether weights and the state of the solver come from before."""
+        """Whether weights and solver state come from an earlier run."""
         return self.saved is not None or self.foreign is not None
 
     def own_folder(self, out: str | Path | None) -> Path | None:
-        """The folder of the run that goes on in it; None where the run has a new folder."""
+        """The folder in which a resumed run continues; None where the run gets a new folder."""
         own = run_folder_of(self.saved.path) if self.saved is not None else None
         return own if own and (out is None or Path(out).resolve() == own.resolve()) else None
 
@@ -46,7 +46,7 @@ class Beginning:
 
 
 def begin(resume: str | Path | None, seed: int | None, message: Any) -> Beginning:
-    """The beginning of a run of solver `message`, with the seed asked for, else the solver's, else a new one.
+    """The beginning of a run of solver `message`, with the seed asked for, else the solver's, else a random one.
 
     Raises SnapshotError when `resume` holds no good snapshot; NetspecError when a resumed run is to have another seed.
     """
@@ -65,7 +65,7 @@ def begin(resume: str | Path | None, seed: int | None, message: Any) -> Beginnin
 
 
 def refuse_pretraining(saved: Snapshot, message: Any) -> None:
-    """Raise NetspecError where the snapshot is of a run before that of solver `message`: of its pretraining."""
+    """Raise NetspecError where the snapshot belongs to the pretraining of solver `message`, and not to its own run."""
     before, run = solver_before(saved), run_folder_of(saved.path)
     if before is None or not message.pretraining or before.pretraining == message.pretraining:
         return
@@ -78,7 +78,7 @@ def refuse_pretraining(saved: Snapshot, message: Any) -> None:
 
 
 def refuse_seeds(saved: Snapshot, seed: int | None, message: Any) -> None:
-    """Raise NetspecError where a seed is asked for that the resumed run does not have."""
+    """Raise NetspecError where the user asks for another seed than the resumed run's."""
     own, before = int(saved.info["seed"]), solver_before(saved)
     asked = f"seed {seed}" if seed not in (None, own) else ""
     if before is not None and message.random_seed not in (before.random_seed, own):

@@ -11,7 +11,7 @@ from netspec.errors import SpecError, did_you_mean
 from netspec.schema.descriptors import is_repeated
 
 NETS = ("net", "train_net", "test_net", "net_param", "train_net_param", "test_net_param")
-"""Fields of a solver that name its nets; they are read before any setting is made."""
+"""Fields of a solver that name its nets; they are read before settings are applied."""
 
 UNTOLD = (*NETS, "max_iter", "display", "debug_info", "snapshot", "snapshot_prefix", "snapshot_after_train")
 """Fields in which a resumed run may differ: they change no iteration, or make the run longer."""
@@ -53,8 +53,8 @@ def override(solver: Any, nets: Sequence[Any], settings: Mapping[str, str] | Seq
     """Write each setting into the solver's message, or into every layer of its name in the nets.
 
     `base_lr=0.01` is a field of the solver; `sim1.similarity_param.num_instances=64` one of the layer sim1;
-    `param[1].lr_mult` or `stepvalue[0]` an entry of a repeated field, `stepvalue=10,20` all of them; the entry behind
-    the last is added, as in `include[0].phase=TEST`.
+    `param[1].lr_mult` or `stepvalue[0]` an entry of a repeated field, `stepvalue=10,20` all entries; the index after
+    the last adds an entry, as in `include[0].phase=TEST`.
     `dialect=segnet` is a field of the nets. A value is written as in prototxt; the quotes of a string may be left out.
     Raises SpecError naming the setting that does not fit.
     """
@@ -77,7 +77,7 @@ def override(solver: Any, nets: Sequence[Any], settings: Mapping[str, str] | Seq
 
 
 def settable(value: Any) -> str:
-    """A value of a plan as it is written behind `--set NAME=`."""
+    """A value of a plan in the form that follows `--set NAME=`."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
@@ -137,7 +137,7 @@ def find(message: Any, part: str, setting: str) -> tuple[Any, int | None]:
 
 
 def reachable(message: Any, field: Any, index: int | None, setting: str) -> Any:
-    """The entries of a repeated field, where `index` is one of them or the next."""
+    """The entries of a repeated field; `index` must be one of them or the next."""
     values = getattr(message, field.name)
     name, count = field.name, len(values)
     if index is None and count:
@@ -149,7 +149,7 @@ def reachable(message: Any, field: Any, index: int | None, setting: str) -> Any:
 
 
 def element(message: Any, field: Any, index: int | None, setting: str) -> Any:
-    """An entry of a repeated message; the one behind the last is added."""
+    """An entry of a repeated message; the index after the last adds one."""
     values = reachable(message, field, index, setting)
     return values.add() if index == len(values) else values[index]
 

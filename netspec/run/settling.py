@@ -1,4 +1,6 @@
-"""What data say of themselves, written into the net before a run: so that its model needs no data to know its units."""
+"""Facts that data layers learn from their data, written into the net before a run, so that the trained model knows its
+units without the data.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,11 @@ from netspec.schema.spec import NetSpec
 
 
 def settle(specs: Iterable[NetSpec], given: Collection[str] = ()) -> list[str]:
-    """Let the data layers of nets, in turn, write what is found of their data into their messages; gives what is to be
-    said of it.
+    """Let the data layers of the nets, in order, write what they learn from their data into their messages; returns
+    remarks for the user.
 
-    given: names of layers whose data come from elsewhere. A layer takes over what one of its name and type in an
-    earlier net has found: the test net counts in the units of the training net.
+    given: names of layers whose data come from elsewhere. A layer takes over the facts of a layer of the same name and
+    type in an earlier net, so that the test net counts in the units of the training net.
     """
     known: dict[tuple[str, str], Any] = {}
     notes: list[str] = []

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def as_html(run: Run) -> str:
-    """Folder, iterations and results as a table; the loss plot below, where it is drawn."""
+    """Folder, iterations and results as a table, with the loss plot below where there is one."""
     lines = [
         ("folder", str(run.folder)),
         ("iteration", f"{run.iteration:,}"),

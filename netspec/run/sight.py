@@ -1,4 +1,6 @@
-"""Sight of a test: values that are not finite, said with their layer and count, and labels that are all missing."""
+"""What a test watches for: values that are not finite, reported with layer and count, and labels that are all
+missing.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from netspec.schema.spec import LayerSpec
 
 
 class Labels:
-    """Inputs of a net that layers read as labels: how many of their values are NaN."""
+    """Counts, for each input that a layer reads as labels, how many of its values are NaN."""
 
     def __init__(self, net: Net):
         self.readers: dict[int, LayerSpec] = {}
@@ -35,7 +37,7 @@ class Labels:
                 self.present[i] = self.present[i].to(batch[i].device) + (~batch[i].isnan()).sum()
 
     def all_missing(self) -> list[str]:
-        """A text for each input whose labels so far were all NaN."""
+        """A text per input whose labels were all NaN so far."""
         return [
             str(
                 layer.problem(
@@ -48,7 +50,7 @@ class Labels:
 
 
 class Sight:
-    """What one test of a net sees."""
+    """Watches one test of a net."""
 
     def __init__(self, net: Net, feeder: Feeder):
         self.net, self.feeder = net, feeder
@@ -60,7 +62,7 @@ class Sight:
         self.labels.look(batch)
 
     def judge(self, sums: Mapping[str, Tensor], batches: int, strict: bool = True) -> list[str]:
-        """Warnings of outputs whose sum over the batches is NaN, each with the layer it comes from and a count.
+        """Warnings for outputs whose sum over the batches is NaN, each with the layer that it comes from and a count.
 
         Raises Diverged where that is a loss, or a loss is infinite (both only if `strict`), or where all labels are
         missing.
@@ -81,7 +83,9 @@ class Sight:
         return list(texts.values())
 
     def trace(self, bad: Mapping[str, int], batches: int) -> dict[str, str]:
-        """For each of these outputs where it first is not finite: the batches are run again, every blob kept."""
+        """For each `bad` output, the place where it is first not finite; runs the batches again and keeps every
+        blob.
+        """
         after = self.feeder.state(), random_state(self.feeder.device)
         self.feeder.load_state(self.start)
         set_random_state(self.feeder.device, self.before)

@@ -1,4 +1,4 @@
-"""Checkpoint: all that a resumed run needs to go on as if never stopped, into a snapshot and out of it."""
+"""Checkpoint: writes into a snapshot, and reads back, all that a run needs to continue as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from netspec.solver import Solver
 
 
 class Part(Protocol):
-    """Something of a run with a state of its own."""
+    """A part of a run that has a state."""
 
     def state_dict(self) -> dict[str, int | Tensor]: ...
 
@@ -38,10 +38,10 @@ class Checkpoint:
     feeder: Feeder
     device: torch.device
     more: dict[str, Part] = field(default_factory=dict)
-    """What else a kind of trainer keeps, by name."""
+    """Further parts that a kind of trainer keeps, by name."""
 
     def save(self, folder: Path, stem: str, info: Mapping[str, Any]) -> Path:
-        """Write the two files of a snapshot, `info` among what they hold; gives the state file."""
+        """Write the two files of a snapshot, which also hold `info`; returns the state file."""
         own_parts = {name: part.state_dict() for name, part in self.more.items()}
         parts = {"solver": self.solver.state_dict(), "data": self.feeder.state(), **own_parts}
         tensors, numbers = separated(parts)
@@ -70,15 +70,16 @@ class Checkpoint:
             yield from ((i, f"buffer/{name}", value) for name, value in net.named_buffers())
 
     def circumstances(self) -> dict[str, Any]:
-        """What must be as it was for a resumed run to be equal to the bit."""
+        """The circumstances under which a resumed run is equal to the bit."""
         return {
             "threads": torch.get_num_threads(), "device": self.device.type, "torch": torch.__version__,
         }  # fmt: skip
 
     def restore(self, saved: snapshot_files.Snapshot) -> list[str]:
-        """Take up a snapshot: weights, solver, data, random numbers; gives what is not as it was, in words.
+        """Restore weights, solver, data and random numbers from a snapshot; returns remarks on circumstances that have
+        changed.
 
-        Raises SnapshotError where a part of it is missing or is not what that part writes.
+        Raises SnapshotError where the state of a part is missing or not in the form that the part writes.
         """
         try:
             return self._take(saved)
@@ -118,9 +119,9 @@ class Checkpoint:
         ]
 
     def save_for_caffe(self, ours: Path, hdf5: bool, missing: bool = False) -> list[str]:
-        """The snapshot in `ours` as Caffe's two files, beside it; a solver asks for it by snapshot_format.
+        """Write the snapshot in `ours` as Caffe's two files beside it, as snapshot_format of a solver asks.
 
-        missing: write only those that are not there, as after a kill between them. Gives the names written.
+        missing: write only the files that do not exist, as after a kill between the two. Returns the names written.
         """
         ending = ".h5" if hdf5 else ""
         stem = str(ours).removesuffix(snapshot_files.STATE)
@@ -133,7 +134,9 @@ class Checkpoint:
         return wanted
 
     def take_up(self, state: SolverState) -> int:
-        """History and iteration of a solver of Caffe's own, and its place in the data; gives the batches passed."""
+        """Restore history, iteration and place in the data from a solver state of Caffe; returns the number of batches
+        passed over.
+        """
         self.solver.load_state_dict(to_state_dict(state, self.solver), state.file)
         batches = int(state.iteration * self.solver.message.iter_size)
         self.feeder.skip(batches)
@@ -154,7 +157,7 @@ def taken(part: str, saved: snapshot_files.Snapshot) -> dict[str, int | Tensor]:
 
 
 def put(own: Tensor, value: Tensor, what: str) -> None:
-    """Copy a tensor of a snapshot in; SnapshotError where its shape is another."""
+    """Copy a tensor of a snapshot into place; SnapshotError where the shapes differ."""
     if value.shape != own.shape:
         raise SnapshotError(f"{what} has shape {tuple(value.shape)}, the net's is {tuple(own.shape)}")
     own.copy_(value)

@@ -1,6 +1,6 @@
-"""When a run ends before its last iteration, and which of its snapshots is the best.
+"""When a run ends early, and which of its weights are the best.
 
-Both go by what is in the run's metrics and keep no state of their own: a resumed run reads its metrics again.
+Both follow from the run's metrics and keep no state of their own: a resumed run reads its metrics again.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ Results = Sequence[Mapping[str, Any]]
 
 BEST = "best.safetensors"
 ENOUGH = 10
-"""Displays that rule `delta` of hyper_train.py waits for."""
+"""Displays that the rule `delta` of hyper_train.py waits for."""
 
 
 FALLING = ("loss", "error", "perplexity", "distance", "cost")
-"""In the names of outputs that are to fall."""
+"""Parts of names of outputs for which lower is better."""
 FALLING_WORDS = {"rmse", "mse", "mae", "nll", "ece", "bits", "bpd"}
-"""The same, as a whole word of a name: `test_mse`, but not `piece`."""
+"""The same, as whole words of a name: `test_mse`, but not `piece`."""
 
 
 def lower_is_better(output: str) -> bool:
-    """Whether a test output of this name is to fall."""
+    """Whether lower is better for a test output of this name."""
     name = output.lower()
     return any(word in name for word in FALLING) or bool(FALLING_WORDS & set(re.split(r"[^a-z]+", name)))
 
 
 def value_of(outputs: Mapping[str, Any], name: str) -> float:
-    """A test output as one number; NaN where it is not one."""
+    """A test output as one number; NaN where it has several values."""
     value = outputs.get(name)
     return float(value) if isinstance(value, int | float) else math.nan
 
 
 @dataclass
 class Aim:
-    """A test output that is to become better."""
+    """A test output that training should improve."""
 
     output: str
     net: int
@@ -99,7 +99,7 @@ class Stopping:
         return bool(self.reason)
 
     def check(self, tests: Sequence[Net], at: Callable[..., Position | None]) -> None:
-        """Raise SpecError for a rule that cannot be kept."""
+        """Raise SpecError for a rule that the run cannot follow."""
         if self.settings is not None and self.settings.patience:
             self.aim.check(tests, at, "early_stop", "output")
 
@@ -147,7 +147,7 @@ class Stopping:
         return (now - before) / (abs(before) * gap)
 
     def tested(self, iteration: int, outputs: Mapping[str, Any]) -> None:
-        """Take note of the outputs of the test net that is looked at."""
+        """Take note of the outputs of the test net that the rules watch."""
         if self.settings is None or not self.settings.patience:
             return
         value = value_of(outputs, self.aim.output)
@@ -170,8 +170,8 @@ class Best:
         self.wanted = bool(message.keep_best)
 
     def resume(self, iteration: int) -> str:
-        """Take up what a run kept, unless it is of an iteration that the resumed run comes to again; gives why a
-        damaged file is not taken up, else "".
+        """Restore the best weights that a run kept, unless the resumed run will reach their iteration again; returns
+        why a damaged file was not restored, else "".
         """
         if not self.wanted or not self.path.is_file():
             return ""
@@ -186,7 +186,7 @@ class Best:
         return ""
 
     def tested(self, iteration: int, results: Results, weights: Callable[[], Mapping[str, Tensor]]) -> bool:
-        """Keep the weights if they are the best so far; says whether they are."""
+        """Keep the weights if they are the best so far; returns whether they are."""
         if not self.wanted:
             return False
         value = value_of(results[self.aim.net], self.aim.output)
@@ -203,7 +203,7 @@ class Best:
 
 
 def read_best(folder: Path) -> dict[str, Any] | None:
-    """What a run folder kept as its best: iteration, output, value, net; None where it kept nothing."""
+    """What a run folder says of its best weights: iteration, output, value, net; None where it kept none."""
     path = folder / BEST
     if not path.is_file():
         return None

@@ -49,7 +49,7 @@ class TestNets:
             yield plain(outputs)
 
     def compile(self) -> list[int]:
-        """Compile every net; gives the numbers of those that had to be left as they are."""
+        """Compile every net; returns the numbers of those that could not be compiled."""
         failed = []
         for i, net in enumerate(self.nets):
             if any(net is earlier for earlier in self.nets[:i]):
@@ -62,12 +62,12 @@ class TestNets:
 
 
 def average(net: Net, feeder: Feeder, batches: int, solver: Any = None) -> dict[str, Tensor]:
-    """Outputs of `net`, each averaged over so many batches; its HDF5Output layers write anew what they get.
+    """Outputs of `net`, each averaged over `batches` batches; its HDF5Output layers begin their files anew.
 
-    An output of a DetectionEvaluate layer becomes the mean average precision over all batches, by `solver`'s
-    ap_version (default Integral); with its show_per_class_result, that of each label too, as <output>/<label>.
-    Raises Diverged, with layer and count, where a loss is not finite (not if the solver says early_stop.nan: false),
-    or where all labels are NaN; warns of other NaN.
+    An output of a DetectionEvaluate layer becomes the mean average precision over all batches, by `solver`'s ap_version
+    (default Integral); with its show_per_class_result, that of each label too, as <output>/<label>.
+    Raises Diverged, with layer and count, where a loss is not finite (unless the solver has early_stop.nan: false) or
+    all labels are NaN; warns of other NaN.
     """
     sight = Sight(net, feeder)
     averages = Averages(detected(net), solver)
@@ -89,6 +89,6 @@ def average(net: Net, feeder: Feeder, batches: int, solver: Any = None) -> dict[
 
 
 def detected(net: Net) -> list[str]:
-    """Names of the outputs with rows of detections."""
+    """Names of the outputs that are rows of detections."""
     made = {slot for step in net.graph.steps if step.kind.gathers for slot in step.writes}
     return [net.graph.name(slot) for slot in net.graph.outputs if slot in made]

@@ -2,7 +2,7 @@
 
 `tensorboard` writes event files into the folder tensorboard of the run's own. Any other name is a module that the user
 names, such as trackio (local and offline) or wandb: `init(project=, name=, config=)`, `log({...}, step=)`, `finish()`,
-and `Image(array)` where it has it. Nothing is imported that was not named.
+and `Image(array)` where it has it. Only named modules are imported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from netspec.queries.tree import Tree
 
 PROJECT = "netspec"
 MOST = 64
-"""Filters of a picture."""
+"""Most filters in a picture."""
 SAMPLES = 4
 """Samples of each class."""
 
@@ -92,7 +92,7 @@ class Module:
 
 
 def trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Tracker]:
-    """A tracker of each name. Raises NetspecError for one that is not there."""
+    """One tracker per name. Raises NetspecError for one that is not installed."""
     return [TensorBoard(folder) if name == "tensorboard" else Module(name, folder, config) for name in names]
 
 
@@ -115,7 +115,7 @@ class Tracking:
             self.show("filters", weights[:MOST].detach().float().cpu(), iteration)
 
     def samples(self, nets: Sequence[Net], iteration: int) -> None:
-        """Samples of each class, where a test net is a generative one."""
+        """Samples of each class, where a test net is generative."""
         if not self.trackers or not nets:
             return
         try:
@@ -159,7 +159,9 @@ def is_filters(value: Tensor) -> bool:
 
 
 def tiled(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) as one (C, ...), each stretched from its least to its largest value, about a square."""
+    """Images (N, C, H, W) side by side in one (C, ...), about square; each is stretched from its least to its largest
+    value.
+    """
     n, c, h, w = images.shape
     flat = images.flatten(1)
     low, high = flat.amin(1), flat.amax(1)

@@ -49,10 +49,12 @@ COMPILE_FROM = 2000
 """Iterations from which compiling (half a minute or more) pays."""
 
 LABELS_FOR = 100
-"""Iterations in which labels are counted, and compared with the classes of the scores before anything is computed."""
+"""Iterations in which labels are counted, and checked against the number of classes before the pass."""
 
 LOOK_EVERY = 100
-"""Iterations after which compiled code asks anew what it goes by in the weights (it costs a wait for the GPU)."""
+"""Iterations after which compiled code checks again the facts about the weights that it relies on (the check waits for
+the GPU).
+"""
 
 
 @dataclass
@@ -83,9 +85,11 @@ class Run:
     """Time of training, resumed parts included."""
     interrupted: bool = False
     ended: str = ""
-    """Why the run ended before max_iter, by a rule of `early_stop`."""
+    """The rule of `early_stop` that ended the run before max_iter, in words."""
     best: dict[str, Any] | None = None
-    """With `keep_best`: its iteration and value, and `results`, the outputs of each test net with those weights."""
+    """With `keep_best`: iteration and value of the best weights, and `results`, the outputs of each test net
+    with them.
+    """
 
     @property
     def iteration(self) -> int:
@@ -179,7 +183,9 @@ class Trainer:
     # Before the first iteration
 
     def prepare(self, weights: Sequence[Weights]) -> None:
-        """Weights: from the snapshot, or given, or fitted to data; then the bounds, and the compiled step."""
+        """Set the weights (from the snapshot, given, or fitted to data), clip them to their bounds, and compile the
+        step.
+        """
         start = self.beginning
         for reason in start.refused:
             self.progress.line(f"passed over: {reason}")
@@ -237,7 +243,7 @@ class Trainer:
             self.progress.line(refused)
 
     def lacks_loss(self) -> str:
-        """Why nothing would be learnt, in words; "" where gradients reach a weight."""
+        """Why the net would learn nothing, in words; "" where gradients reach a weight."""
         name = repr(self.net.graph.spec.name or self.plan.stem)
         if not self.net.graph.losses:
             return f"net {name} has no loss (no layer with a loss_weight other than 0): nothing is learnt"
@@ -246,7 +252,9 @@ class Trainer:
         return ""
 
     def load(self, weights: Weights) -> list[str]:
-        """Copy weights in, into test nets too; gives the names of the training net's blobs that were found."""
+        """Copy weights into the training net and the test nets; returns the names of the training net's blobs that the
+        weights have.
+        """
         taken = take_weights(self.net, weights, need="any")
         for i in {i for i, _, _ in self.checkpoint.own_of_tests()}:
             take_weights(self.tests.nets[i], weights, need="none")
@@ -257,7 +265,7 @@ class Trainer:
         return names
 
     def wants_compile(self) -> bool:
-        """As asked; else the run's own choice when it is resumed, or by length."""
+        """Whether to compile: as asked; else as before where the run is resumed; else by the number of iterations."""
         compiled = self.options.compiled
         if self.beginning.saved is not None:
             before = bool(self.beginning.saved.info["compiled"])
@@ -271,7 +279,9 @@ class Trainer:
         return bool(self.message.compile and long and not self.message.debug_info)
 
     def compile(self) -> None:
-        """Compile nets and update; where the training net cannot be, stay with the plain one and say why."""
+        """Compile the nets and the update; where the training net cannot be compiled, keep the uncompiled one and say
+        why.
+        """
         if self.sinks:
             self.progress.line("not compiled, running layer by layer: HDF5Output writes in every iteration")
             return
@@ -298,7 +308,7 @@ class Trainer:
     # The loop
 
     def train(self) -> Run:
-        """Iterate to max_iter or until a signal says stop."""
+        """Iterate up to max_iter, or until a signal or a rule stops the run."""
         m, stop, tested = self.message, False, -1
         self.progress.done = self.progress.first = self.solver.iteration
         started, before = time.monotonic(), self.seconds
@@ -399,7 +409,9 @@ class Trainer:
                 self.progress.warn(f"in the first {t + 1} iterations nothing was learnt from labels: {text}")
 
     def walk(self, batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The tops for a batch; an error of compiled code is asked of the layers, which know their places."""
+        """The tops for a batch. Where compiled code fails, the layers run uncompiled, so that the error names its
+        layer.
+        """
         try:
             return self.net.run(self.sinks, *batch) if self.sinks else self.net(*batch)
         except (IndexError, RuntimeError):
@@ -459,7 +471,7 @@ class Trainer:
         self.progress.idle += time.monotonic() - started
 
     def tested(self) -> Iterator[dict[str, Any]]:
-        """The outputs of each test net; what was learnt is saved before a test that is not finite stops the run."""
+        """The outputs of each test net. A snapshot is saved before a test that is not finite stops the run."""
         try:
             yield from self.tests.run(self.device)
         except Diverged:
@@ -499,8 +511,8 @@ class Trainer:
         self.progress.idle += time.monotonic() - started
 
     def take_up(self, state: SolverState, weights: Sequence[Weights]) -> None:
-        """Go on where a solver of Caffe's own stopped: its weights (or those given), its history, the batch
-        that came next in the same data.
+        """Continue where Caffe stopped: take its weights (or the given ones), its history, and the next batch of the
+        same data.
         """
         for one in weights or [state.weights()]:
             self.load(one)
@@ -508,7 +520,7 @@ class Trainer:
         self.progress.line(f"resumed from {state.file}, data from batch {batches} on")
 
     def restore(self, saved: snapshot_files.Snapshot) -> None:
-        """Take up a snapshot; what will not be as it was is said."""
+        """Restore a snapshot, and print what will differ from the first run."""
         for warning in self.checkpoint.restore(saved):
             self.progress.line(warning)
         self.losses.extend(saved.info["losses"])

@@ -1,4 +1,4 @@
-"""A training pass seen from inside: where it stopped being finite, and the statistics of `debug_info`."""
+"""Looks inside a training pass: where it stopped being finite, and the statistics of `debug_info`."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Pass:
 
 
 def walk(net: Net, batch: Sequence[Tensor]) -> Pass:
-    """Run `net` on a batch, keep every blob, and put gradients into the parameters."""
+    """Run `net` forward and backward on a batch; keep every blob, and put gradients into the parameters."""
     slots = net.slots(*batch)
     loss = torch.zeros((), device=next(iter(slots.values())).device)
     for slot, weight in net.graph.losses:
@@ -120,7 +120,9 @@ def blame(net: Net, batch: Sequence[Tensor]) -> str:
 
 
 def guilty_output(seen: Pass, broken: Sequence[int] | None = None) -> str | None:
-    """The layer with finite bottoms whose output is not finite, where that reaches the loss, or the `broken` slots."""
+    """The layer with finite bottoms whose output is not finite, if that output reaches the loss or one of the `broken`
+    slots.
+    """
     steps = seen.net.graph.steps
     maker = {slot: i for i, step in enumerate(steps) for slot in step.writes}
     ends = [slot for slot, _ in seen.net.graph.losses] if broken is None else broken
@@ -140,7 +142,9 @@ def guilty_output(seen: Pass, broken: Sequence[int] | None = None) -> str | None
 
 
 def guilty_gradient(seen: Pass) -> str | None:
-    """The last layer that got finite gradients and passed on others, and the first parameter hit."""
+    """The last layer that got finite gradients and passed on gradients that are not, and the first parameter
+    affected.
+    """
     graph = seen.net.graph
     first = next((param.name for param in seen.net.params if not finite(param.value.grad)), None)
     owners = {
@@ -185,7 +189,7 @@ def statistics(seen: Pass, iteration: int) -> Iterator[str]:
 
 
 def gradient_norms(net: Net, parts: int) -> dict[str, Any]:
-    """L2 norms of the gradients, summed over `parts` passes and divided by them: of all, and of each parameter."""
+    """L2 norms of the gradients over `parts` passes, divided by `parts`: of all parameters together, and of each."""
     norms = {
         param.name: float(torch.linalg.vector_norm(param.value.grad)) / parts
         for param in net.params
