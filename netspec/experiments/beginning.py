@@ -1,4 +1,4 @@
-"""Nets of data of one's own, made from a template: the values that may be chosen, both files written or none."""
+"""Nets for the user's own data, made from templates: which values may be chosen, and writing both files or neither."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from netspec.schema.templates import render
 
 
 def whole_batches(examples: int, most: int = 1000) -> tuple[int, int]:
-    """(size, number) of the batches in which each of so many examples is tested once, none of them twice.
+    """(size, number) of batches that test each of `examples` examples exactly once.
 
     The size is the largest divisor of `examples` that is at most `most`; where that is small, all at once.
     """
@@ -24,7 +24,7 @@ def whole_batches(examples: int, most: int = 1000) -> tuple[int, int]:
 
 
 def checked(settings: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """The settings; NetspecError, with what there is, for one that the template does not know."""
+    """The settings, unchanged; NetspecError lists the template's values where one is unknown."""
     for name in settings:
         if name not in known:
             hint = did_you_mean(name, known, f"there are {', '.join(known)}")
@@ -43,7 +43,7 @@ def next_steps(net: Path, solver: Path, question: str) -> str:
 
 
 def write_both(net: Path, solver: Path, template: str, values: Mapping[str, Any]) -> None:
-    """Render <template>.prototmp and <template>_solver.prototmp to net and solver; neither stays where one fails.
+    """Render <template>.prototmp and <template>_solver.prototmp to net and solver; where one fails, neither is left.
 
     DataError where one of them is there already.
     """

@@ -1,4 +1,4 @@
-"""The live table of a sweep on a terminal; elsewhere a line per run that is over."""
+"""The live table of a sweep on a terminal; elsewhere one line per finished run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from netspec.run.folder import METRICS, Metrics
 from netspec.run.progress import clock
 
 ROWS = 30
-"""Most runs that the table shows: those at hand, and the last that are over."""
+"""Most runs that the table shows: the running ones, and the last finished ones."""
 
 
 class Board:
-    """Told by a sweep of what happens; shows its runs."""
+    """Shows the runs of a sweep, which tells it what happens."""
 
     def __init__(self, console: Console | None = None):
         self.console = console or Console(highlight=False, soft_wrap=True)
@@ -38,7 +38,7 @@ class Board:
             self.live.stop()
 
     def tell(self, sweep: Sweep, text: str) -> None:
-        """Something happened; with no text, time has passed."""
+        """Take note of an event; without a text, only redraw."""
         if self.live is None:
             if text:
                 self.console.print(f"{text}  {counts(sweep)}", markup=False)
@@ -55,7 +55,7 @@ def counts(sweep: Sweep) -> str:
 
 
 def table(sweep: Sweep) -> Table:
-    """The runs at hand, then those over, the last first."""
+    """The running runs, then the finished ones, the latest first."""
     known = {run.id: run for run in sweep.source.known()}
     names = differing(known.values()) if known else []
     metric = sweep.plan.metric.output
@@ -76,7 +76,7 @@ def values(run: PlannedRun, names: list[str]) -> list[str]:
 
 
 def now(sweep: Sweep, run: PlannedRun) -> list[str]:
-    """Iteration, loss, metric and time of a run at hand."""
+    """Iteration, loss, metric and time of a running run."""
     try:
         lines = Metrics(run.folder(sweep.plan) / METRICS).read()
     except (NetspecError, OSError):

@@ -23,7 +23,7 @@ PREFERRED = ("accuracy", "error", "loss")
 SEEDS = ("random_seed", "seed", "caffe_random_seed", "name", "snapshot_prefix")
 """Settings that may differ between the runs of one group."""
 LINES = 60
-"""Of a difference of files, what is shown without --diff."""
+"""Lines of a difference of files that are shown without --diff."""
 Pairs = list[tuple[int, McNemar]]
 
 
@@ -35,8 +35,8 @@ class Group:
     runs: list[RunFolder]
 
     def by_seed(self, output: str) -> dict[int | str, float]:
-        """The last value of an output by the run's seed ("run 0" and so on where it has none); of runs of one seed the
-        mean.
+        """The last value of an output by seed ("run 0" and so on for runs without one); the mean over runs of
+        one seed.
         """
         values_of_seed: dict[int | str, list[float]] = {}
         for i, run in enumerate(self.runs):
@@ -61,12 +61,12 @@ class Versus:
     """A group against the first."""
 
     pairs: dict[str, Paired]
-    """Of each output, over the seeds that both have."""
+    """The comparison of each output, over the seeds that both groups have."""
     tests: Pairs
     """(seed, McNemar's test on the test predictions)."""
     notes: list[str] = field(default_factory=list)
     diff: list[str] = field(default_factory=list)
-    """What differs in the files of the first run of each."""
+    """The difference between the files of each group's first run."""
 
 
 @dataclass
@@ -76,12 +76,12 @@ class Comparison:
     groups: list[Group]
     outputs: list[str]
     settings: dict[str, list[str | None]]
-    """What differs, a value per group."""
+    """Settings that differ, with a value per group."""
     against: list[Versus]
-    """Of each group behind the first."""
+    """One entry per group after the first."""
 
     def lower(self, output: str) -> bool:
-        """Whether an output is to fall."""
+        """Whether lower is better for the output."""
         return falls([run for group in self.groups for run in group.runs], output)
 
     def as_json(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def falls(runs: Sequence[RunFolder], output: str) -> bool:
 
 
 def sentence(one: Paired, lower: bool) -> str:
-    """A paired difference in words; lower: the output is to fall."""
+    """A paired difference in words; lower: whether lower is better."""
     if one.count == 1:
         return f"{one.difference:+.4g} in one pair, which says nothing of other seeds"
     better = one.difference < 0 if lower else one.difference > 0
@@ -228,7 +228,7 @@ def grouped(paths: Sequence[str | Path]) -> list[Group]:
 
 
 def key_of(run: RunFolder) -> str:
-    """What runs of one group have in common."""
+    """The key that all runs of a group share."""
     values = {name: settable_text(value) for name, value in run.values.items()}
     own = {name: value for name, value in {**values, **run.settings}.items() if name not in SEEDS}
     return str(sorted(own.items()))
@@ -250,7 +250,7 @@ def outputs_of(groups: Sequence[Group], wanted: str) -> list[str]:
 
 
 def pairs_of(group: Group, first: Group, outputs: Sequence[str]) -> dict[str, Paired]:
-    """group - first over the seeds of both."""
+    """Paired differences, group minus first, over the seeds that both have."""
     pairs = {}
     for output in outputs:
         a, b = group.by_seed(output), first.by_seed(output)
@@ -304,7 +304,7 @@ def predicted(run: RunFolder, device: str | None) -> tuple[Any, Any] | str:
 
 
 def difference(a: RunFolder, b: RunFolder) -> list[str]:
-    """What differs in the resolved files of two runs, as `diff -u` shows it with a line around."""
+    """The difference between the resolved files of two runs, as `diff -U1` shows it."""
     lines: list[str] = []
     names = sorted(
         {path.name for run in (a, b) for path in run.path.glob("*.prototxt")} - {"rendered.prototxt"}

@@ -18,7 +18,7 @@ from netspec.net.net import Net, build
 from netspec.run.experiment import Experiment
 
 ENOUGH, MOST_STEPS = 0.3, 20
-"""Seconds of steps after which a step is timed, and the most steps it is timed over."""
+"""Most seconds, and most steps, over which a step is timed."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Step:
 
 
 class Stopwatch:
-    """Times steps, each net once; after `budget` seconds the mean of those timed stands for the rest."""
+    """Times the step of each net once; after `budget` seconds it answers with the mean of the nets timed so far."""
 
     def __init__(self, budget: float = 60.0):
         self.budget, self.spent = budget, 0.0
         self.known: dict[str, Step | None] = {}
 
     def step(self, plan: Experiment) -> Step | None:
-        """The time of a step; None where that cannot be told, as when the data is not here."""
+        """The time of a step; None where it cannot be measured, for example because the data is not here."""
         key = schema.print_text(unnamed(plan.nets[0]))
         if key not in self.known:
             if self.spent > self.budget:
@@ -55,7 +55,7 @@ class Stopwatch:
 
 
 def unnamed(net: Any) -> Any:
-    """A net less its name, which decides no time."""
+    """A net without its name, which has no influence on the time."""
     copy = type(net)()
     copy.CopyFrom(net)
     copy.ClearField("name")

@@ -1,4 +1,6 @@
-"""Curves of many runs over common places; of more points than can be seen, extremes of each stretch."""
+"""Curves of many runs over common iterations, thinned to the extremes of each stretch where there are more points than
+can be seen.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ Points = Sequence[tuple[int, float | None]]
 def joined(series: Sequence[Points], most: int = MOST) -> dict[str, Any]:
     """{"x": iterations, "y": a list per series, None where it has no value there}.
 
-    At most `most` places: of longer series every stretch of iterations keeps the least and the largest value of each,
-    in their order, so that no peak is lost. Values that are not finite are left out.
+    At most `most` places: longer series keep the least and the largest value of every stretch of iterations, in their
+    order, so that no peak is lost. Values that are not finite are left out.
     """
     kept = [sorted((x, y) for x, y in points if y is not None and math.isfinite(y)) for points in series]
     places = sorted({x for points in kept for x, _ in points})
@@ -39,7 +41,7 @@ def joined(series: Sequence[Points], most: int = MOST) -> dict[str, Any]:
 
 
 def extremes(points: Points, first: int, step: float, stretches: int) -> list[float | None]:
-    """Of each stretch the least and the largest value, in the order of their places."""
+    """The least and the largest value of each stretch, in the order of their places."""
     per_stretch: list[list[tuple[int, float]]] = [[] for _ in range(stretches)]
     for x, y in points:
         if y is not None:
@@ -55,5 +57,5 @@ def extremes(points: Points, first: int, step: float, stretches: int) -> list[fl
 
 
 def short(value: float | None) -> float | None:
-    """Five significant digits, which no screen tells from more."""
+    """A number rounded to five significant digits, enough for any screen."""
     return None if value is None else float(f"{value:.5g}")

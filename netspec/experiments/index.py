@@ -1,4 +1,4 @@
-"""An index of runs in one SQLite file, made from their folders: it can be thrown away and is made again.
+"""An index of runs in one SQLite file, made from their folders. It can be deleted at any time: it is made again.
 
 runs      a run each: id, path, name, sweep (its folder, "" where there is none), status, reason, iteration, max_iter,
           seconds, seed, started, device, parameters, file, net, solver, again, commit_id, netspec, torch
@@ -24,7 +24,7 @@ from netspec.experiments.runs import SIGNS, RunFolder, find_runs, flat, flat_net
 FILE = "index.sqlite"
 """In the folder of the runs."""
 APPLICATION = 0x6E73_6978
-"""SQLite's application_id of the file: what lacks it is somebody else's."""
+"""SQLite's application_id of the file; a file without it belongs to another program."""
 VERSION = 2
 TABLES = """
 create table runs (
@@ -49,8 +49,8 @@ CHILDREN = ("settings", "tests", "train", "data")
 class Index:
     """The index of the runs in a folder, up to date when it is opened; a context manager.
 
-    The file lies in the folder, or in memory where the folder cannot be written to. A file that is damaged, or of
-    another version, is made anew, as with `rebuild`. Raises NetspecError where something else lies in its place.
+    The index lies in the folder, or in memory where the folder is read-only. A file that is damaged, or of another
+    version, is made anew, as with `rebuild`. Raises NetspecError where something else lies in its place.
     """
 
     def __init__(self, root: str | Path, rebuild: bool = False):
@@ -169,7 +169,7 @@ class Index:
 
 
 def refuse_foreign(file: Path) -> None:
-    """NetspecError where something is in the place of an index that none of ours wrote: it would be overwritten."""
+    """NetspecError where the index would overwrite a file that netspec did not write."""
     remedy = "move it, or give another folder of runs"
     if file.is_symlink() or (file.exists() and not file.is_file()):
         raise NetspecError(f"{file}: is no regular file; the index of the runs is written there: {remedy}")
@@ -186,7 +186,7 @@ def refuse_foreign(file: Path) -> None:
 
 
 def is_earlier(file: Path) -> bool:
-    """Whether it is an index of the first version, which had no application_id: its tables tell."""
+    """Whether the file is an index of the first version, which had no application_id; its tables show it."""
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as base:
             (version,) = base.execute("pragma user_version").fetchone()
@@ -200,14 +200,14 @@ ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, 
 
 
 def reading(action: int, *about: str | None) -> int:
-    """Whether a query may do that: it may read, and load nothing."""
+    """SQLite's authorizer: a query may read, and may not load extensions."""
     if action == sqlite3.SQLITE_FUNCTION and "load_extension" in about:
         return sqlite3.SQLITE_DENY
     return sqlite3.SQLITE_OK if action in ALLOWED else sqlite3.SQLITE_DENY
 
 
 def stamp_of(folder: Path) -> str:
-    """What tells that a run has changed: sizes and times of its files."""
+    """Sizes and times of a run's files, by which changes are noticed."""
     signs = []
     for name in (*SIGNS, "solver.prototxt", "snapshots"):
         try:

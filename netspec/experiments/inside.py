@@ -25,7 +25,7 @@ from netspec.schema.formatting import format_text
 
 BINS = 32
 MOST_VALUES = 1_000_000
-"""Values of a blob that a histogram counts; of more, every n-th."""
+"""Most values of a blob that a histogram counts; larger blobs are sampled at every n-th value."""
 SIZE = 11.0
 
 
@@ -34,8 +34,8 @@ def net_of(
 ) -> dict[str, Any]:
     """{"nodes", "links", "width", "height"} of the training net, and of each layer its lines, shapes and histograms.
 
-    weights: also histograms of the parameters and, on a batch of test data, of the tops; where the run keeps none, or
-    its data is not here, `tell` is told why there are none.
+    weights: add histograms of the parameters and, on a batch of test data, of the tops. Where the run keeps no weights
+    or its data is not here, `tell` is called with the reason.
     """
     net = shaped_net(run.path)
     graph = graph_of(net)
@@ -51,7 +51,7 @@ def net_of(
 
 
 def graph_of(net: Net) -> dict[str, Any]:
-    """Where the layers stand, what joins them, and what is known of each without weights."""
+    """Places and links of the layers, and what is known of each without weights."""
     steps = net.graph.steps
     maker = {slot: i for i, step in enumerate(steps) for slot in step.writes}
     edges = dict.fromkeys(
@@ -104,7 +104,9 @@ def named(net: Net, slots: Any, shapes: Any) -> list[list[str]]:
 
 
 def histograms(run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Of each layer of the first test net {"blobs": of its parameters, "values": of its tops on a batch of data}."""
+    """For each layer of the first test net: {"blobs": histograms of its parameters, "values": of its tops on a batch of
+    data}.
+    """
     kept = bool(states(run.path))
     best = run.path / BEST
     if not kept and not best.is_file():
@@ -124,7 +126,9 @@ def histograms(run: RunFolder) -> dict[str, dict[str, Any]]:
 
 
 def histogram(values: Tensor) -> dict[str, Any] | None:
-    """{"low", "high", "counts", "mean", "sd", "odd"} of the finite values; odd: how many are not. None without any."""
+    """{"low", "high", "counts", "mean", "sd", "odd"} of the finite values; odd: number of values that are not finite.
+    None where no value is finite.
+    """
     flat = values.detach().flatten().double().cpu()
     flat = flat[:: math.ceil(len(flat) / MOST_VALUES)] if len(flat) > MOST_VALUES else flat
     finite = flat[flat.isfinite()]

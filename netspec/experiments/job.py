@@ -1,4 +1,4 @@
-"""One run of a sweep, made in this process: trained or tested, and its result written."""
+"""Makes one run of a sweep in this process: trains or tests it, and writes its result."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from netspec.schema.regular import append_regular
 
 @dataclass(frozen=True)
 class Job:
-    """A run, as plain data that goes to the process that makes it."""
+    """A run as plain data, sent to the process that makes it."""
 
     run: str
     folder: str
     source: str
     """The prototxt to run: the rendered template, or the plan's file."""
     beside: str
-    """The file whose folder its nets are looked for in."""
+    """The file in whose folder its nets are sought."""
     settings: dict[str, str] = field(default_factory=dict)
     stop: dict[str, Any] = field(default_factory=dict)
     metric: dict[str, Any] = field(default_factory=dict)
@@ -56,9 +56,9 @@ class Job:
 
 
 def make(job: Job, told_to_prune: Any) -> Result | None:
-    """Make a run, or what is left of it; None where it was interrupted and is to go on.
+    """Make a run, or the rest of it; None where it was interrupted and can be continued.
 
-    told_to_prune: says, once the run has been stopped, whether that is the end of it.
+    told_to_prune: asked after the run was stopped, whether it was pruned and is therefore over.
     """
     count = ledger.count_attempt(job.path)
     try:
@@ -82,7 +82,7 @@ def make(job: Job, told_to_prune: Any) -> Result | None:
 
 
 def loaded(job: Job) -> experiment.Experiment:
-    """What the job trains, with the plan's settings and rules."""
+    """The experiment that the job trains, with the plan's settings and stopping rules."""
     document = schema.read(job.source)
     own_folder(document, Path(job.beside))
     plan = experiment.load(document, job.settings)
@@ -158,7 +158,7 @@ def tested(job: Job) -> Result:
 
 
 def complete(result: Result, job: Job) -> None:
-    """Fill in what the metrics say."""
+    """Complete a result from the run's metrics."""
     lines = Metrics(job.path / METRICS).read()
     aim = job.aim
     last: dict[int, dict[str, Any]] = {}
@@ -179,7 +179,7 @@ def complete(result: Result, job: Job) -> None:
 
 
 def tidy(job: Job) -> None:
-    """Remove the snapshots that are not to be kept."""
+    """Remove the snapshots that the plan does not keep."""
     if job.keep == "all" or job.task == "test":
         return
     folder = job.path / "snapshots"
@@ -197,7 +197,7 @@ def tidy(job: Job) -> None:
 
 @contextlib.contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """What is printed goes to the end of a file meanwhile, that of libraries in C too."""
+    """Within, all printed output is appended to a file, including that of C libraries."""
     import os
     import sys
 
@@ -218,5 +218,5 @@ def logged(path: Path) -> Iterator[None]:
 
 
 def as_job(data: Mapping[str, Any]) -> Job:
-    """A job from what came over a pipe."""
+    """A job from the data that came through a pipe."""
     return Job(**data)

@@ -1,4 +1,4 @@
-"""What a sweep has on disk per run, so that it can be stopped at any point, and shared by processes and machines.
+"""The files of each run of a sweep, which let a sweep be stopped at any point and shared by processes and machines.
 
 point.json          the run: its values, seed, settings, and the run before it
 rendered.prototxt   the template with the values put in, where there is one
@@ -33,22 +33,22 @@ STATES = (DONE, PRUNED, FAILED)
 
 @dataclass
 class Result:
-    """What came of a run."""
+    """The result of a run."""
 
     run: str
     status: str
     """done, pruned (by the search) or failed."""
     reason: str = ""
-    """Why it failed, or ended before its last iteration."""
+    """Why the run failed, or ended early."""
     outputs: list[dict[str, Any]] = field(default_factory=list)
-    """Of each test net, in the last test."""
+    """Outputs of each test net in the last test."""
     value: float | None = None
-    """The plan's metric, of the last test."""
+    """The plan's metric in the last test."""
     best: dict[str, Any] | None = None
     """The best value of the metric in all tests, and its iteration."""
     iteration: int = 0
     seconds: float = 0.0
-    """Of training."""
+    """Seconds of training."""
     attempts: int = 1
     seed: int | None = None
 
@@ -99,7 +99,7 @@ def write_point(folder: Path, point: Mapping[str, Any], text: str | None) -> Non
 
 
 def claim(folder: Path) -> IO[str] | None:
-    """Lock a run for this process; None where another one works on it. Closing the file lets go of it."""
+    """Lock a run for this process; None where another process works on it. Closing the file releases the lock."""
     folder.mkdir(parents=True, exist_ok=True)
     file = append_regular(folder / LOCK)
     try:
@@ -118,7 +118,7 @@ def claim(folder: Path) -> IO[str] | None:
 
 
 def count_attempt(folder: Path) -> int:
-    """Note that the run begins or goes on; gives how often it has."""
+    """Note that the run begins or continues; returns how often it has begun."""
     with append_regular(folder / ATTEMPTS) as file:
         file.write(f"{os.getpid()}\n")
     return attempts(folder)
@@ -130,6 +130,6 @@ def attempts(folder: Path) -> int:
 
 
 def forget(folder: Path) -> None:
-    """Let a failed run be made again, from its last snapshot where it has one."""
+    """Forget the result of a failed run, so that it is made again, from its last snapshot where it has one."""
     for name in (RESULT, ATTEMPTS):
         (folder / name).unlink(missing_ok=True)

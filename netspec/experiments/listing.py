@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Listing:
-    """Rows with all that is known of each run, and the columns worth showing."""
+    """Rows with everything known of each run, and the names of the columns to show."""
 
     rows: list[Row]
     columns: list[str]
@@ -44,8 +44,8 @@ class Listing:
 def listing(index: Index, filters: Sequence[str] = (), sort: str = "") -> Listing:
     """The runs that pass every filter: a part of a path, or a condition such as accuracy>0.9, seed=1, net~cac.
 
-    Names are columns of `runs`, outputs of the last test, values of plans, and fields of solvers and nets. sort: one
-    of these, with - before it the largest first. Raises NetspecError for a name that no run has.
+    Names are columns of `runs`, outputs of the last test, values of plans, and fields of solvers and nets. sort: one of
+    these names; a leading - puts the largest first. Raises NetspecError for a name that no run has.
     """
     names, stored = index.ask("select * from runs order by path")
     rows = [dict(zip(names, row, strict=True)) for row in stored]
@@ -96,7 +96,7 @@ def listing(index: Index, filters: Sequence[str] = (), sort: str = "") -> Listin
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """Names of columns, those that are there already counted: x, x:2."""
+    """Names of columns made unique by a number: x, x:2."""
     taken: list[str] = []
     for name in names:
         counted, n = name, 1
@@ -108,7 +108,7 @@ def unique(names: Sequence[str]) -> list[str]:
 
 
 def passes(held: Any, sign: str, value: str) -> bool:
-    """Whether a value meets a condition; one that is not there meets none but !=."""
+    """Whether a value meets a condition; an absent value meets only !=."""
     if held is None:
         return sign == "!="
     if sign == "~":
@@ -120,7 +120,7 @@ def passes(held: Any, sign: str, value: str) -> bool:
 
 
 def orderable(value: Any) -> tuple[int, Any]:
-    """Numbers before texts."""
+    """A sorting key that puts numbers before texts."""
     try:
         return 0, float(value)
     except (TypeError, ValueError):

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def own_folder(document: Any, template: Path) -> None:
-    """Let a rendered solver's net files be found beside its template, too."""
+    """Rewrite a rendered solver's net files so that they are also found beside its template."""
     message = document.message
     if document.kind != "solver":
         return
@@ -18,6 +18,6 @@ def own_folder(document: Any, template: Path) -> None:
 
 
 def beside(name: str, template: Path) -> str:
-    """A file's name, from the template's folder where it lies there and not in the working directory."""
+    """A file's name; led by the template's folder where the file lies there and not in the working directory."""
     there = template.parent / name
     return str(there.absolute()) if not Path(name).is_file() and there.is_file() else name

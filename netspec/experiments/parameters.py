@@ -22,7 +22,7 @@ LISTS = ("preset", "choice")
 PERMUTATIONS = ("radius_permute", "cyclic_shift_permute")
 KINDS = (*LISTS, *RANGES, *PERMUTATIONS)
 DRAWN = ("choice", "uniform", "log_uniform", "radius_permute")
-"""Kinds whose values depend on chance."""
+"""Kinds whose values are random."""
 CASTS = ("int", "float", "string")
 MOST = 100_000
 """Values of one parameter, and points of one group."""
@@ -43,17 +43,17 @@ class Parameter:
     cast: str = ""
     """"int" (cut, not rounded), "float" or "string"; "" as it comes."""
     when: tuple[tuple[str, tuple[Any, ...]], ...] = ()
-    """(name, values): there only where each named parameter has one of the values."""
+    """(name, values) pairs; the parameter exists only where each named parameter has one of its values."""
     shape: tuple[int, ...] = ()
     """Of permutations: height, width, and max_R or s_x, s_y."""
 
     @property
     def fixed(self) -> bool:
-        """Whether it is the same in all points."""
+        """Whether the value is the same in all points."""
         return self.kind == "preset" and len(self.values) == 1 and not self.when
 
     def applies(self, values: Mapping[str, Any]) -> bool:
-        """Whether it is there beside the values of the parameters before it."""
+        """Whether the parameter exists, given the values of the parameters before it."""
         return all(name in values and values[name] in allowed for name, allowed in self.when)
 
     def grid(self, seed: int) -> list[Any]:
@@ -64,7 +64,9 @@ class Parameter:
         return list(itertools.islice(self.draws(seed), number))
 
     def draws(self, seed: int) -> Iterator[Any]:
-        """Values without end: presets and spaces in turn, others by chance; the same for the same seed."""
+        """An endless stream of values: presets and spaces in turn, other kinds at random; equal seeds give equal
+        streams.
+        """
         chance = np.random.default_rng([seed, zlib.crc32(self.name.encode())])
         return (self.as_cast(value) for value in self._endless(chance))
 
@@ -90,7 +92,7 @@ class Parameter:
         return int(np.sign(self.low)), least, most
 
     def as_cast(self, value: Any) -> Any:
-        """A value in its data type; SpecError where it has none."""
+        """A value converted to its data type; SpecError where it cannot be."""
         try:
             if self.cast == "int":
                 return int(float(value)) if isinstance(value, str) else int(value)
@@ -114,7 +116,7 @@ def permutation(kind: str, shape: tuple[int, ...], chance: np.random.Generator) 
 
 
 def swap_nearby(cells: np.ndarray[Any, Any], radius: int, chance: np.random.Generator) -> None:
-    """Swap cells with neighbours, `radius` rounds of it, so that none ends more than `radius` from its place.
+    """Swap cells with neighbours in `radius` rounds, so that no cell ends more than `radius` from its place.
 
     A swap moves two cells by at most one row and one column; a cell that has moved `radius` times stays.
     """
@@ -173,7 +175,7 @@ def shape_keys(kind: str) -> tuple[str, ...]:
 
 
 SHORT = ("count", "type", "when")
-"""Keys of the short form beside the kind."""
+"""Keys of the short form other than the kind."""
 
 
 def from_short(name: str, entry: Any, search: str) -> Parameter:
@@ -241,7 +243,7 @@ def checked(name: str, kind: str, search: str, fields: Mapping[str, Any]) -> Par
 
 
 def bounds(kind: str, fields: Mapping[str, Any], fail: Any) -> tuple[float, float]:
-    """The ends of a range, (0, 0) for what has none."""
+    """The ends of a range; (0, 0) for kinds without one."""
     if kind not in RANGES:
         return 0.0, 0.0
     low, high = fields.get("low"), fields.get("high")

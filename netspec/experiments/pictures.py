@@ -18,9 +18,9 @@ from netspec.experiments.beginning import checked, next_steps, solver_of, whole_
 from netspec.schema.printer import print_text
 
 VALUES = ("gaussians", "states", "keep", "likelihood", "iterations", "batch", "batches")
-"""Values of the template that are to be chosen; the others come from the pictures."""
+"""Values of the template that the user chooses; the others come from the pictures."""
 MOST_SIDE = 32
-"""Larger pictures are made so small, unless a size is given."""
+"""Larger pictures are scaled down to this side, unless a size is given."""
 BATCH = 100
 EPOCHS = 60
 ITERATIONS = (200, 2000)
@@ -39,7 +39,7 @@ def are_pictures(source: str) -> bool:
 
 @dataclass
 class Begun:
-    """What was written, and what is to be said of it."""
+    """The files written, and remarks for the user."""
 
     net: Path
     solver: Path
@@ -71,8 +71,9 @@ def arrange_pictures(
 ) -> Begun:
     """Write a net for pictures to `out` (default <name>.prototxt in the working directory) and its solver beside it.
 
-    size: height and width to resize to; by default the first picture's, its longer side made MOST_SIDE where it is
-    more. test: share that is held out. settings: values of nets/pictures.prototmp. Nothing is left where it fails.
+    size: height and width to resize to; by default those of the first picture, scaled down to a longer side of
+    MOST_SIDE. test: share of pictures held out. settings: values of nets/pictures.prototmp. Nothing is left behind on
+    failure.
     """
     if not 0 <= test < 1:
         raise DataError(f"--test {test:g}: a share is 0 or more, and less than 1")
@@ -96,13 +97,13 @@ def arrange_pictures(
 
 
 def smaller(height: int, width: int) -> tuple[int, int]:
-    """The size whose longer side is at most MOST_SIDE, of the same proportions."""
+    """The size of the same proportions whose longer side is at most MOST_SIDE."""
     factor = min(MOST_SIDE / max(height, width), 1.0)
     return max(round(height * factor), 1), max(round(width * factor), 1)
 
 
 def template_values(told: Begun, p: Any, test: float, held: int) -> dict[str, Any]:
-    """What the templates are filled with; held: pictures that are held out."""
+    """The values for the templates; held: number of pictures held out."""
     train = max(told.count - held, 1)
     batch = min(BATCH, train)
     least, most = ITERATIONS

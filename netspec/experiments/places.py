@@ -12,7 +12,7 @@ from netspec.experiments.values import Loader, without_comment
 
 
 class Places:
-    """Positions in a text; it is parsed a second time when the first of them is asked for."""
+    """Positions in a text, which is parsed a second time when the first position is asked for."""
 
     def __init__(self, text: str, file: str):
         self.text, self.file = text, file
@@ -28,7 +28,7 @@ class Places:
             return None
 
     def at(self, *path: str | int) -> Position:
-        """Place of an entry, or of what holds it."""
+        """Place of an entry, or of the nearest thing around it."""
         node, mark = self._root, None
         for step in path:
             inner = self._child(node, step)

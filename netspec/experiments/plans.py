@@ -49,7 +49,7 @@ STOPS = ("nan", "delta", "plateau", "patience", "window")
 
 @dataclass(frozen=True)
 class Metric:
-    """What is compared: an output of a test net, and which way is better."""
+    """The figure to compare runs by: an output of a test net, and which way is better."""
 
     output: str = "accuracy"
     net: int = 0
@@ -63,18 +63,20 @@ class Metric:
 
 @dataclass(frozen=True)
 class Stop:
-    """When a run ends before its last iteration."""
+    """The rules by which a run ends early."""
 
     nan: bool = True
-    """Where loss or gradients are not finite."""
+    """Stop where loss or gradients are not finite."""
     delta: float | None = None
-    """Where the loss falls by less than this share per iteration: medians of the two halves of all displays."""
+    """Stop where the loss falls by less than this share per iteration, by the medians of the two halves of all
+    displays.
+    """
     plateau: int = 0
-    """Where the displayed loss has had no new low for so many iterations; 0 is never."""
+    """Stop where the displayed loss has had no new low for so many iterations; 0: never."""
     patience: int = 0
-    """Where the metric has had no new best for so many tests; 0 is never."""
+    """Stop where the metric has had no new best for so many tests; 0: never."""
     window: int = 10
-    """Tests that the moving average of the results table goes over."""
+    """Number of tests in the moving average of the results table."""
 
 
 @dataclass(frozen=True)
@@ -122,16 +124,16 @@ class Plan:
     metric: Metric = Metric()
     points: int | None = None
     seed: int = 0
-    """Of everything that the plan draws."""
+    """Seed of everything that the plan draws."""
     limits: Mapping[str, float] = field(default_factory=dict)
     keep: str = "last"
     engine: str | None = None
     original: bool = False
-    """Whether it is one of hyper_train.py's."""
+    """Whether it is a plan of hyper_train.py."""
 
     @property
     def search(self) -> str:
-        """How its points are found: that of its first stage where it is adaptive, else "grid"."""
+        """The search of its first stage where that is adaptive, else "grid"."""
         searches = [
             group.search for stage in self.stages for group in stage.groups if group.search in ADAPTIVE
         ]
@@ -144,7 +146,8 @@ def read_plan(
     out: str | Path | None = None,
     keep: str | None = None,
 ) -> Plan:
-    """Read a plan; `template` is the file of its runs where it names none, `out` and `keep` are in place of its own.
+    """Read a plan. `template` is the file of its runs where the plan names none; `out` and `keep` replace the plan's
+    own.
 
     Raises SpecError with the place of the mistake.
     """
@@ -191,7 +194,7 @@ class Reader:
                 raise self.fail(f"unknown key {key!r}{did_you_mean(str(key), names)}", *path, key)
 
     def beside(self, name: Any, *path: str | int) -> Path:
-        """A file that the plan names: beside the plan, or from the working directory."""
+        """A file that the plan names: beside the plan, or relative to the working directory."""
         if not isinstance(name, str):
             raise self.fail(f"expected a file's name, found {name!r}", *path)
         for place in (self.file.parent / name, Path(name)):
@@ -325,7 +328,7 @@ class Reader:
             raise self.fail(f"parameter {twice[0]!r} is there twice", *path)
 
     def order(self, stages: list[Stage]) -> None:
-        """Stages follow those they come after."""
+        """Sort stages so that each follows the stage that it comes after."""
         for i, stage in enumerate(stages):
             earlier = [other.name for other in stages[:i]]
             if stage.name in earlier:

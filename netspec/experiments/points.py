@@ -23,14 +23,14 @@ class PlannedRun:
     """One run of a plan."""
 
     id: str
-    """Its name, that of its folder in the sweep's."""
+    """Its name, which is also the name of its folder."""
     stage: Stage
     values: Mapping[str, Any]
-    """Of its parameters, those of the stages before it among them."""
+    """Values of its parameters and of those of the stages before it."""
     indices: tuple[int, ...]
     """Number of its point in each group, from 1."""
     seed: int | None = None
-    """None where the solver says."""
+    """None: the solver's own."""
     parent: PlannedRun | None = field(default=None, repr=False)
 
     def folder(self, plan: Plan) -> Path:
@@ -38,7 +38,7 @@ class PlannedRun:
 
 
 def runs_of(plan: Plan) -> list[PlannedRun]:
-    """All runs of a plan, those that others wait for first. Adaptive searches find theirs one by one."""
+    """All runs of a plan; runs that others wait for come first. Adaptive searches add theirs one by one."""
     if plan.search in ADAPTIVE:
         raise SpecError(f"search {plan.search!r} finds its runs one by one")
     made: list[PlannedRun] = []
@@ -86,7 +86,9 @@ def points_of(stage: Stage, plan: Plan) -> Iterator[tuple[tuple[int, ...], Value
 
 
 def points_of_group(group: Group, plan: Plan, what: str) -> Iterable[Values]:
-    """Values of each point of a group: a product in the listed order, the last fastest; or draws side by side."""
+    """Values of each point of a group: the product in the listed order, the last fastest; or one draw of each parameter
+    per point.
+    """
     seed = zlib.crc32(f"{plan.seed} {what}".encode())
     if group.search == "random":
         draws = {parameter.name: parameter.draws(seed) for parameter in group.parameters}
@@ -126,8 +128,8 @@ def applying(group: Group, drawn: Mapping[str, Any]) -> Values:
 
 
 def variables(run: PlannedRun, plan: Plan) -> Values:
-    """What a template is given: the values, `name` (the beginning of the names of Caffe's snapshots), a seed, and the
-    indices of the point.
+    """The variables of a template: the values, `name` (the prefix of Caffe's snapshots), a seed, and the indices of the
+    point.
     """
     own: Values = {f"run_idx_{i}": index for i, index in enumerate(run.indices, 1)}
     name = str((plan.folder / run.id).absolute())
@@ -154,7 +156,7 @@ def text_of(run: PlannedRun, plan: Plan) -> Rendered | None:
 
 
 def settings_of(run: PlannedRun) -> dict[str, str]:
-    """Settings that the run makes, as behind --set: the plan's own, and the values where no template takes them."""
+    """The run's settings, as for --set: the plan's own, and the values where no template takes them."""
     values = dict(run.stage.settings)
     if run.stage.file is not None:
         values |= run.values
@@ -162,7 +164,7 @@ def settings_of(run: PlannedRun) -> dict[str, str]:
 
 
 def differing(runs: Iterable[PlannedRun]) -> list[str]:
-    """Names of the values that are not the same in all runs, in the order of the plan."""
+    """Names of the values that differ between runs, in the order of the plan."""
     listed = [run.values for run in runs]
     names = dict.fromkeys(name for values in listed for name in values)
     return [name for name in names if any(values.get(name) != listed[0].get(name) for values in listed)]

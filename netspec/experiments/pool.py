@@ -27,14 +27,14 @@ Replies = queue.Queue["tuple[Process, dict[str, Any]]"]
 
 
 class Process:
-    """One of them, with the job at hand."""
+    """One worker process, with its current job."""
 
     def __init__(
         self, number: int, threads: int, gpu: int | None, replies: queue.Queue[tuple[Process, dict[str, Any]]]
     ):
         self.number = number
         self.since = math.inf
-        """When the process began the job at hand; it takes its time to start."""
+        """When the process began its current job; starting the process takes time."""
         self.job: Job | None = None
         environment = {**os.environ, "NETSPEC_THREADS": str(threads)}
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -94,7 +94,7 @@ class Process:
         return self.process.wait() in (-signal.SIGKILL, -signal.SIGTERM)
 
     def close(self) -> None:
-        """Let the run at hand take a snapshot, and the process end."""
+        """Let the current run take a snapshot, and end the process."""
         if self.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()

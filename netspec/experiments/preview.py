@@ -37,7 +37,7 @@ class Preview:
 
 
 def loaded(run: PlannedRun, plan: Plan) -> experiment.Experiment:
-    """What a run trains, with its settings made. Raises SpecError."""
+    """The experiment that a run trains, with its settings applied. Raises SpecError."""
     text = text_of(run, plan)
     source: Any = run.stage.file if text is None else text.parse(f"{run.id}.prototxt")
     if text is not None:
@@ -46,7 +46,7 @@ def loaded(run: PlannedRun, plan: Plan) -> experiment.Experiment:
 
 
 def previews(plan: Plan, timing: bool = True) -> Iterator[Preview]:
-    """Each run of the plan, its file read and a step of it timed."""
+    """A preview of each run of the plan: reads its file and times one step."""
     watch = Stopwatch()
     for run in runs_of(plan):
         preview = Preview(run.id, dict(run.values), after=run.parent.id if run.parent else "")
@@ -84,7 +84,7 @@ def lines(plan: Plan, runs: list[Preview], jobs: int, timing: bool = True) -> It
 
 
 def adaptive_lines(plan: Plan) -> Iterator[str]:
-    """What can be said of a plan whose runs are found one by one."""
+    """Lines about a plan whose runs are found one by one."""
     group = plan.stages[0].groups[0]
     aim = f"{plan.metric.mode} {plan.metric.output}"
     yield f"{plan.points} runs in {plan.folder}, found one by one by {plan.search} for {aim}"

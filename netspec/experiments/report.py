@@ -30,19 +30,19 @@ from netspec.run.folder import is_number
 from netspec.run.stopping import BEST
 
 MOST_SETTINGS = 24
-"""Settings that differ of which the table has a column."""
+"""Most settings that get a column of the table."""
 MOST_PICTURE = 4 << 20
-"""Bytes of a picture that is taken in."""
+"""Most bytes of a picture that the page includes."""
 MOST_FILE, MOST_FILES = 1 << 20, 50
-"""Bytes of a prototxt file that is taken in, and how many are."""
+"""Most bytes of a prototxt file that the page includes, and most files."""
 MOST_TEXT = 1000
 """Letters of a fact that are shown."""
 OWN = ("loss.png",)
 """Pictures of curves, which the page draws itself."""
 PLACES, LEAST = {20: 1200, 50: 600}, 400
-"""Places of a curve that are kept, by the number of runs up to which they are, and beyond."""
+"""Places that a curve keeps, by the number of runs up to which that holds, and beyond."""
 FEWEST = 4
-"""Runs from which an importance of settings can be told."""
+"""Least number of runs for an estimate of the importance of settings."""
 Tell = Callable[[str], None]
 
 
@@ -57,10 +57,10 @@ def report(
     """Write a report of runs, or of folders of runs such as a sweep's; gives its path.
 
     out: an .html file; by default report.html in the folder that is given, or in that of the first run's parent.
-    metric: the test output by which runs are ranked; by default the plan's, where the runs have one, else the accuracy,
-    error or loss that all have, else their first output. Whether it is to fall the plan says, else the output's name.
-    test: run the test net of the run that is shown in detail, for its confusion matrix and histograms, where it keeps
-    its weights. tell: told what the page lacks, and why.
+    metric: the test output by which runs are ranked; by default the plan's, else an accuracy, error or loss that all
+    runs have, else their first output. The plan says whether lower is better, else the output's name does.
+    test: run the test net of the run shown in detail, for its confusion matrix and histograms, where it keeps its
+    weights. tell: called with what the page lacks, and why.
     Raises NetspecError where a path means no run, or `out` is no .html file.
     """
     runs = runs_in(paths)
@@ -158,7 +158,7 @@ def holdable(value: Any) -> Any:
 
 
 def metric_of(runs: Sequence[RunFolder], outputs: Sequence[str], wanted: str) -> tuple[str, bool]:
-    """(the output by which runs are ranked, "" where there is none; whether it is to fall)."""
+    """(the output by which runs are ranked, "" where there is none; whether lower is better)."""
     said = {run.aim[0] for run in runs if run.aim}
     if not wanted and len(said) == 1 and said <= set(outputs):
         (wanted,) = said
@@ -173,7 +173,7 @@ def metric_of(runs: Sequence[RunFolder], outputs: Sequence[str], wanted: str) ->
 
 
 def best_of(runs: Sequence[RunFolder], metric: str, lower: bool) -> int:
-    """The run that is shown in detail: the best that keeps its weights, else the best."""
+    """The run to show in detail: the best run that keeps its weights, else the best run."""
 
     def rank(i: int) -> tuple[bool, float]:
         value = runs[i].last.get(metric, math.nan)
@@ -184,7 +184,7 @@ def best_of(runs: Sequence[RunFolder], metric: str, lower: bool) -> int:
 
 
 def settings_shown(runs: Sequence[RunFolder], note: Tell) -> tuple[list[str], list[list[str | None]]]:
-    """The settings that differ, those of plans and --set alone where there are such."""
+    """The settings that differ; only those of plans and --set where there are any."""
     if len(runs) == 1:
         return [], []
     settings = differing(runs)
@@ -324,7 +324,7 @@ def detail(run: RunFolder, name: str, test: bool, note: Tell) -> dict[str, Any]:
 
 
 def net_shown(run: RunFolder, test: bool, note: Tell, shown: dict[str, Any]) -> None:
-    """Take in the net, and with `test` the confusion matrices."""
+    """Add the net to `shown`, and with `test` the confusion matrices."""
     try:
         shown["net"] = net_of(run, test, note)
     except (NetspecError, OSError) as error:

@@ -1,4 +1,4 @@
-"""A run folder as it is found: what was run, with what, and what came of it. Files that are damaged are passed over."""
+"""Reads a run folder: what was run, with what, and with what result. Damaged files are passed over."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from netspec.schema.regular import read_regular
 
 FACTS, SOLVER, NET = "run.json", "solver.prototxt", "net.prototxt"
 SIGNS = (FACTS, METRICS, RESULT, POINT)
-"""Files of which a run folder has one."""
+"""A folder with one of these files is a run folder."""
 MOST_CONTENT = 1 << 28
-"""Bytes of a run's file that are read."""
+"""Most bytes of a run's file that are read."""
 DONE, UNFINISHED = "done", "unfinished"
 NAMES = ("net", "train_net", "test_net", "snapshot_prefix")
-"""Fields of a solver that say where files lie, and nothing of the run."""
+"""Fields of a solver that only say where files lie."""
 
 
 @dataclass
@@ -77,7 +77,7 @@ class RunFolder:
 
     @cached_property
     def last(self) -> dict[str, float]:
-        """The outputs of each test net in its last test, by name; of nets behind the first, `1:accuracy`."""
+        """The outputs of each test net in its last test, by name; those of later nets as `1:accuracy`."""
         outputs: dict[str, float] = {}
         for line in self.tests:
             outputs |= outputs_of(line)
@@ -105,13 +105,13 @@ class RunFolder:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """Every field that the solver and its net have, as behind --set: base_lr, conv1.convolution_param.pad."""
+        """Every field of the solver and its net, named as for --set: base_lr, conv1.convolution_param.pad."""
         fields = {name: value for name, value in flat(self.solver).items() if name.split("[")[0] not in NAMES}
         return fields | flat_net(self.net)
 
     @property
     def aim(self) -> tuple[str, bool] | None:
-        """(output, whether it is to fall) as the plan of a sweep's run says; None where no plan does."""
+        """(output, whether lower is better), as the plan of a sweep's run says; None without a plan."""
         own = self.point.get("metric")
         if not isinstance(own, dict) or not isinstance(own.get("output"), str) or not own["output"]:
             return None
@@ -122,13 +122,13 @@ class RunFolder:
 
     @property
     def values(self) -> dict[str, Any]:
-        """Its plan's values; of a run that no plan made, what was behind --set."""
+        """The values of its plan; for a run without a plan, its --set settings."""
         own = self.point.get("values")
         return dict(own) if isinstance(own, dict) else dict(self.made)
 
     @property
     def made(self) -> dict[str, str]:
-        """The settings that were made behind --set."""
+        """The settings given with --set."""
         settings = self.facts.get("settings", self.point.get("settings"))
         return {str(k): str(v) for k, v in settings.items()} if isinstance(settings, dict) else {}
 
@@ -141,7 +141,7 @@ class RunFolder:
 
     @property
     def iteration(self) -> int:
-        """How far it came."""
+        """The last iteration that it reached."""
         iterations = [line["iteration"] for line in self.lines]
         iterations += [iteration_of(path) for path in states(self.path)]
         return max([*iterations, number(self.result.get("iteration")) or 0], default=0)
@@ -163,7 +163,7 @@ class RunFolder:
 
     @property
     def again(self) -> str:
-        """The command that makes the run again."""
+        """The command that repeats the run."""
         seed = "" if self.seed is None else f" --seed {self.seed}"
         if self.point:
             source, own = word_of(self.point.get("source", "")), self.point.get("settings")
@@ -203,7 +203,7 @@ def is_run(path: str | Path) -> bool:
 
 
 def runs_in(paths: Sequence[str | Path]) -> list[RunFolder]:
-    """The runs that paths mean: run folders, and folders of them. Raises NetspecError where one means none."""
+    """The runs at the paths, which are run folders or folders of runs. Raises NetspecError for a path without a run."""
     runs: dict[Path, RunFolder] = {}
     for path in paths:
         if not Path(path).is_dir():
@@ -216,7 +216,7 @@ def runs_in(paths: Sequence[str | Path]) -> list[RunFolder]:
 
 
 def outputs_of(line: Mapping[str, Any]) -> dict[str, float]:
-    """The outputs of a test that are numbers; of a test net behind the first led by its number."""
+    """The outputs of a test that are numbers; names of later test nets are led by the net's number."""
     lead = f"{line['net']}:" if line["net"] else ""
     values: dict[str, float] = {}
     for name, value in line["outputs"].items():
@@ -228,7 +228,7 @@ def outputs_of(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 def is_own(path: Path, most: int) -> bool:
-    """Whether it is a file of at most so many bytes that lies in its folder: a link may lead to what is secret."""
+    """Whether it is a file of at most `most` bytes inside its folder: a link may lead to a secret."""
     try:
         return path.resolve().is_relative_to(path.parent.resolve()) and path.stat().st_size <= most
     except (OSError, RuntimeError):
@@ -253,7 +253,7 @@ def mapping(path: Path) -> dict[str, Any]:
 
 
 def cleaned(value: Any) -> Any:
-    """Without halves of surrogate pairs, which no file and no database takes."""
+    """The value without halves of surrogate pairs, which neither files nor databases accept."""
     if isinstance(value, str):
         return re.sub("[\ud800-\udfff]", "\ufffd", value)
     if isinstance(value, list):
@@ -289,7 +289,7 @@ def flat(message: Any, lead: str = "") -> dict[str, str]:
 
 
 def flat_net(net: Any) -> dict[str, str]:
-    """The fields of a net's layers, led by their names; of layers of one name, the phase tells which."""
+    """The fields of a net's layers, led by the layer's name; the phase tells layers of one name apart."""
     fields: dict[str, str] = {}
     seen: set[str] = set()
     for layer in net.layer:
@@ -315,7 +315,7 @@ def word(field: Any, value: Any) -> str:
 
 
 def differing(runs: Sequence[RunFolder]) -> dict[str, list[str | None]]:
-    """The settings that are not the same in all runs: of each, its value in every run, None where it is not given.
+    """The settings that differ between runs: for each, its value in every run, None where it is not set.
 
     The plan's values (or what was behind --set) come first, then the fields of solvers and nets.
     """

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 EXACT = 16
-"""Most pairs of which every exchange of signs is tried; of more, draws."""
+"""Up to this number of pairs every exchange of signs is tried; beyond it, random draws."""
 DRAWS = 20_000
 
 
@@ -26,15 +26,15 @@ class McNemar:
     """
 
     n11: int
-    """Both are right."""
+    """Examples that both get right."""
     n10: int
-    """The first alone is right."""
+    """Examples that only the first gets right."""
     n01: int
-    """The second alone is right."""
+    """Examples that only the second gets right."""
     n00: int
-    """Both are wrong."""
+    """Examples that both get wrong."""
     differ: int
-    """They name different classes."""
+    """Examples for which they name different classes."""
 
     @property
     def z(self) -> float:
@@ -48,7 +48,7 @@ class McNemar:
 
     @property
     def p(self) -> float:
-        """Chance of such a difference or a larger one between equal classifiers (binomial, two-sided)."""
+        """Probability of this or a larger difference between equal classifiers (binomial, two-sided)."""
         from scipy.stats import binomtest
 
         several = self.n10 + self.n01
@@ -93,8 +93,9 @@ class Paired:
     p: float
     """Student's paired test, two-sided; NaN for a single pair."""
     p_signs: float
-    """The sign-flip test: the share of exchanges of the two within pairs whose mean is as far from 0; needs no normal
-    distribution, and is never below 2 / 2^pairs."""
+    """The sign-flip test: the share of all exchanges within pairs whose mean is at least as far from 0. It assumes no
+    normal distribution, and is never below 2 / 2^pairs.
+    """
 
     def as_json(self) -> dict[str, Any]:
         fields = {
@@ -123,7 +124,9 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
 
 
 def sign_flips(d: Any) -> float:
-    """The share of exchanges of signs whose sum is as far from 0 as that of d; of many pairs a share of draws."""
+    """The share of exchanges of signs whose sum is at least as far from 0 as that of d; for many pairs estimated by
+    draws.
+    """
     if len(d) <= EXACT:
         signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(d))))
     else:

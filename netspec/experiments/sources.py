@@ -11,11 +11,11 @@ from netspec.experiments.plans import Plan
 from netspec.experiments.points import PlannedRun, runs_of
 
 Ready = Callable[[PlannedRun], "bool | None"]
-"""Whether a run can begin now; None where it is over or will never be."""
+"""Whether a run can begin now; None where it is over or will never begin."""
 
 
 class Source(Protocol):
-    """Hands out runs, and hears of their results."""
+    """Hands out runs, and is told their results."""
 
     def next(self, ready: Ready) -> PlannedRun | None:
         """A run that can begin; None where there is none now."""
@@ -27,14 +27,14 @@ class Source(Protocol):
         """Hear of a result."""
 
     def prune(self, run: PlannedRun, folder: Path) -> bool:
-        """Whether a run at hand is to be given up."""
+        """Whether a running run should be given up."""
 
     def known(self) -> list[PlannedRun]:
         """All runs so far."""
 
 
 class Listed:
-    """The runs of a plan in their order, those that wait for others when these are over."""
+    """The runs of a plan in order; a run that waits for another comes after that one is over."""
 
     def __init__(self, plan: Plan):
         self.runs = runs_of(plan)

@@ -28,9 +28,9 @@ FOLDER = "folder"
 ORPHANED = 60.0
 """Seconds after which a trial that names no folder is one whose process was killed as it began."""
 TRIES = 10
-"""How often a database is opened that others are making."""
+"""How often opening a database is tried while another process is creating it."""
 FACTOR = 3
-"""Of the runs of a rung, one in so many goes on to the next (successive halving, Hyperband)."""
+"""One in so many runs of a rung advances to the next (successive halving, Hyperband)."""
 
 
 class Study:
@@ -134,7 +134,7 @@ class Study:
             self.study.tell(trial, state=state, skip_if_finished=True)
 
     def prune(self, run: PlannedRun, folder: Path) -> bool:
-        """Report the run's tests so far; whether the pruner gives it up."""
+        """Report the run's tests so far; returns whether the pruner gives it up."""
         trial = self.trials.get(run.id)
         if trial is None or self.plan.search not in ("halving", "hyperband"):
             return False
@@ -150,7 +150,7 @@ class Study:
 
 
 def tests_of(folder: Path, plan: Plan) -> list[float]:
-    """The metric in each test of a run so far, but for the one before its first iteration."""
+    """The metric in each test of a run so far, except the test before the first iteration."""
     lines = Metrics(folder / METRICS).read()
     return [
         value_of(line["outputs"], plan.metric.output)
@@ -192,8 +192,8 @@ def signed(parameter: Parameter, value: float, log: bool) -> float:
 
 
 def sampler(plan: Plan, number: int) -> Any:
-    """How optuna finds the values of a trial. Its seed is the trial's: one sampler per process would give processes,
-    and a sweep that goes on, the values that others have had.
+    """How optuna finds the values of a trial. Its seed is the trial's: with one sampler per process, parallel processes
+    and resumed sweeps would repeat values.
     """
     import optuna
 
@@ -231,7 +231,7 @@ def opened(storage: str, folder: Path) -> Any:
 
 
 def database(storage: str) -> Any:
-    """A database; where another process makes its tables at this very moment, it is tried again."""
+    """Open a database; tried again where another process is creating its tables at this moment."""
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 

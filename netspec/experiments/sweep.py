@@ -1,4 +1,4 @@
-"""A sweep: the runs of a plan made, some at a time; begun again, it goes on where it was stopped."""
+"""A sweep makes the runs of a plan, several at a time; started again, it continues where it was stopped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from netspec.experiments.weights import weights_of
 from netspec.run.stopping import BEST
 
 AGAIN = 3
-"""How often a run is begun whose process was killed from outside."""
+"""How often a run whose process was killed from outside is begun again."""
 
 LOOK = 0.5
 """Seconds between looks at the runs."""
@@ -43,7 +43,7 @@ class Options:
 
 @dataclass
 class Summary:
-    """What a sweep came to."""
+    """The outcome of a sweep."""
 
     results: dict[str, Result]
     skipped: dict[str, str] = field(default_factory=dict)
@@ -89,7 +89,9 @@ class Sweep:
         return Summary(self.results, self.skipped, interrupted)
 
     def step(self) -> bool:
-        """Begin what can be begun, and take note of what has ended; says whether there is more to do."""
+        """Begin the runs that can begin, and take note of those that have ended; returns whether there is more
+        to do.
+        """
         self.look_elsewhere()
         while self.pool.free() and (run := self.source.next(self.ready)) is not None:
             self.begin(run)
@@ -157,7 +159,7 @@ class Sweep:
         self.tell(self, "")
 
     def job(self, run: PlannedRun) -> Job:
-        """A run as what a process needs to know; its folder is described."""
+        """The job that a process needs to make a run; also writes the run's point.json."""
         plan, stage, folder = self.plan, run.stage, run.folder(self.plan)
         text, settings = text_of(run, plan), settings_of(run)
         point = {
@@ -240,8 +242,8 @@ class Sweep:
             self.elsewhere[run.id] = (run, time.monotonic() + self.options.patience)
 
     def died(self, process: Process, run: PlannedRun) -> None:
-        """A process ended with its run unfinished: killed from outside, the run goes on, as long as that happens
-        seldom; else that is its result.
+        """Handle a process that ended with its run unfinished. A run killed from outside is begun again, up to a limit;
+        otherwise the death is its result.
         """
         result = ledger.read_result(run.folder(self.plan))
         if result is not None:
@@ -254,7 +256,7 @@ class Sweep:
             self.source.again(run)
 
     def look_elsewhere(self) -> None:
-        """Whether runs of other processes are over, or have been let go of."""
+        """See whether runs of other processes are over, or were released."""
         now = time.monotonic()
         for id, (run, when) in list(self.elsewhere.items()):
             if now < when:

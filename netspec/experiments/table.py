@@ -36,7 +36,7 @@ def write_table(plan: Plan, results: Mapping[str, Result], runs: Sequence[Planne
 
 
 def row(plan: Plan, run: PlannedRun, result: Result) -> dict[str, Any]:
-    """One run: its values (hyper__...), what it came to, and its last test (test_results<net>_<i>_<name>)."""
+    """The cells of one run: its values (hyper__...), its outcome, and its last test (test_results<net>_<i>_<name>)."""
     folder = run.folder(plan)
     facts = read_json(folder / "run.json") or {}
     lines = Metrics(folder / METRICS).read()
@@ -62,7 +62,7 @@ def row(plan: Plan, run: PlannedRun, result: Result) -> dict[str, Any]:
 
 
 def of_tests(plan: Plan, run: PlannedRun, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """best_<metric> and moving_avg, over the tests after the first, of the test net that is looked at."""
+    """best_<metric> and moving_avg of the metric's test net, over the tests after the first."""
     metric = plan.metric
     aim = Aim(metric.output, metric.net, metric.mode == "min")
     tests = [line for line in lines if line["kind"] == "test" and line["net"] == metric.net]

@@ -1,4 +1,4 @@
-"""A net for a table: its columns looked at, an order in which dependent ones are neighbours, net and solver written."""
+"""A net for a table: looks at its columns, orders them so that dependent ones are neighbours, writes net and solver."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from netspec.experiments.beginning import checked, next_steps, whole_batches, wr
 from netspec.schema.printer import print_text
 
 VALUES = ("states", "tree", "min_scale", "discriminative", "iterations", "prior", "batches")
-"""Values of the template that are to be chosen; the others come from the table."""
+"""Values of the template that the user chooses; the others come from the table."""
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """What is said of a table: see TableParameter."""
+    """What the user says of a table: see TableParameter."""
 
     source: str
     target: str = ""
@@ -60,7 +60,7 @@ class Arrangement:
 
 @dataclass
 class Arranged:
-    """What was written, and what is to be said of it."""
+    """The files written, and remarks for the user."""
 
     net: Path
     solver: Path
@@ -87,8 +87,8 @@ def arrange_table(
 ) -> Arranged:
     """Write the net of a table to `out` (default <name>.prototxt in the working directory) and its solver beside it.
 
-    settings: values of the template. A target of classes is what the net tells apart; one of numbers is a column like
-    the others. Nothing is left where it fails. Raises DataError where the table cannot be read, SpecError at a value
+    settings: values of the template. A categorical target gives the net's classes; a numeric target is a column like
+    the others. Nothing is left behind on failure. Raises DataError where the table cannot be read, SpecError at a value
     that the template has not.
     """
     if plan.source in TABLES and not plan.target and not Path(plan.source).exists():
@@ -123,7 +123,7 @@ def train_rows(count: int, test: float) -> int:
 
 
 def sampled(rows: Any, layout: Layout) -> tuple[Array, int]:
-    """(up to MOST_ROWS rows at about equal distances, how many there are)."""
+    """(up to MOST_ROWS rows at about equal distances, number of all rows)."""
     places = layout.fit(rows.names, str(rows.path))
     kept: list[Array] = []
     count, step = 0, 1
@@ -140,7 +140,7 @@ def sampled(rows: Any, layout: Layout) -> tuple[Array, int]:
 def template_values(
     p: Any, layout: Layout, arranged: Sequence[int], net: Path, batch: int, held: int
 ) -> dict[str, Any]:
-    """What the template is filled with; held: rows that are held out."""
+    """The values for the template; held: number of rows held out."""
     tested, batches = whole_batches(held)
     kinds = [
         {"kind": "categorical", "levels": max(len(column.values), 2)}

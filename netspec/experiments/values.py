@@ -17,7 +17,7 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 class Loader(yaml.SafeLoader):
-    """YAML's plain data, with `1e-3` as the number that it is everywhere else."""
+    """YAML's plain data, in which `1e-3` is a number as in other languages."""
 
 
 Loader.add_implicit_resolver(

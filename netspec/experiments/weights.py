@@ -12,7 +12,7 @@ from netspec.schema.templates import render_text
 
 
 def pattern_of(run: PlannedRun, plan: Plan) -> tuple[str, bool]:
-    """(weights that the run names, whether none is there): "" where it names none."""
+    """(weights that the run names, "" where it names none; whether they are missing)."""
     name, path = run.stage.weights, weights_of(run, plan)
     if not name and run.parent is None:
         return "", False
@@ -27,7 +27,7 @@ def pattern(run: PlannedRun, plan: Plan) -> str:
 
 
 def weights_of(run: PlannedRun, plan: Plan) -> Path | None:
-    """The weights that a run starts from: the newest file that its pattern fits, or its parent's folder.
+    """The weights that a run starts from: the newest file that matches its pattern, or its parent's folder.
 
     None where there are none yet; a run with neither starts from its fillers.
     """
@@ -45,5 +45,5 @@ def weights_of(run: PlannedRun, plan: Plan) -> Path | None:
 
 
 def lacks_weights(run: PlannedRun, plan: Plan) -> bool:
-    """Whether a run names weights that are not there."""
+    """Whether a run names weights that do not exist."""
     return bool(run.stage.weights) and weights_of(run, plan) is None

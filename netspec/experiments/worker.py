@@ -1,4 +1,5 @@
-"""A process of a sweep: reads jobs from its standard input, a JSON line each, makes them and says what came of them.
+"""A process of a sweep: reads jobs from its standard input, one JSON line each, makes the runs, and replies with their
+state.
 
 Replies, a JSON line each: {"run": ..., "state": "begun"}, later "over", "taken" or "stopped" for it. When its
 input ends, as it does when the sweep is killed, the run at hand takes a snapshot and stops.
@@ -19,7 +20,7 @@ from netspec.experiments.job import Job, as_job, logged, make
 
 
 class Worker:
-    """The jobs to come, and what is to become of the one at hand."""
+    """The jobs to come, and the orders for the current one."""
 
     def __init__(self) -> None:
         self.jobs: queue.Queue[Job | None] = queue.Queue()
