@@ -1,4 +1,4 @@
-"""Memory that a step frees stays with the process, and the next step finds it warm."""
+"""Keeps memory that a step frees in the process, so that the next step can use it without page faults."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """mallopt's numbers, from glibc's malloc.h."""
 LARGEST_THRESHOLD = 1 << 25
-"""Bytes; glibc refuses a higher one for blocks of their own."""
+"""Bytes; the highest threshold for separately mapped blocks that glibc accepts."""
 NEVER_TRIM = (1 << 31) - 1
 
 
@@ -20,9 +20,9 @@ def keep_freed_memory() -> bool:
 
     By default glibc asks the kernel for each large block anew and gives it back when it is freed, so that every batch
     of every layer has its pages cleared again: some 8,000 page faults a pass of ht_cac_mnist, a quarter of the
-    processor time of its forward pass (docs/results/page_faults.json, `python -m tools.bench.page_faults`). Done once
-    a process, by trainings, the laboratory and models that are loaded. Nothing is changed where the C library is
-    another one, or where the environment already says something about malloc (MALLOC_*, GLIBC_TUNABLES, LD_PRELOAD).
+    processor time of its forward pass (docs/results/page_faults.json, `python -m tools.bench.page_faults`). Trainings,
+    the laboratory and loaded models call this, once per process. It changes nothing with another C library, or where
+    the environment already configures malloc (MALLOC_*, GLIBC_TUNABLES, LD_PRELOAD).
     """
     said = any(name.startswith("MALLOC_") for name in os.environ)
     if said or any(name in os.environ for name in ("GLIBC_TUNABLES", "LD_PRELOAD")):

@@ -1,4 +1,4 @@
-"""Labels against classes: whether the labels of a batch are of classes that the scores have."""
+"""Checks that the labels of a batch are classes of the scores."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LABELS = ("label", "row label")
 
 
 def check_labels(net: Net, batch: Sequence[Tensor]) -> None:
-    """Refuse a batch whose labels go beyond the classes of the scores beside them.
+    """Refuse a batch with a label beyond the classes of the scores beside it.
 
-    batch: the net's inputs, or all values that an input will have in the place of it. Labels that are missing (NaN),
-    below 0 or ignored are of no class.
+    batch: the net's inputs; in place of an input, all values that it will ever have. Labels that are missing (NaN),
+    below 0 or ignored are not checked.
     Raises SpecError at the label of each layer that reads it: "labels reach 9, the scores have 5 classes".
     """
     values, problems = dict(zip(net.graph.inputs, batch, strict=True)), []

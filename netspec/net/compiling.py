@@ -28,9 +28,10 @@ def compile_method(owner: object, name: str) -> Callable[..., Any]:
 
 
 def compile_net(net: Net, batch: Sequence[Tensor]) -> str | None:
-    """Compile `net` for batches like this one by running it once; gives None, or why it was left as it is.
+    """Compile `net` for batches like this one by running it once; returns None, or the reason why it was left
+    uncompiled.
 
-    Gradients are compiled too unless they are off (torch.no_grad), as they should be for a net that only tests.
+    Gradients are compiled too, unless the caller turns them off (torch.no_grad), as for a net that only tests.
     The trial run leaves weights, buffers, gradients and random numbers as they were.
     """
     device = next((value.device for value in batch if value.is_cuda), torch.device("cpu"))

@@ -39,14 +39,16 @@ class Step:
     reads: tuple[int, ...]
     writes: tuple[int, ...]
     drops: tuple[int, ...]
-    """Slots that nobody reads after this step."""
+    """Slots that no later step reads."""
     stops: tuple[bool, ...]
     """For each bottom, whether the gradient stops here."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A compiled net. Slots are blob versions; `inputs` are fed by a loader, `outputs` are what nobody reads."""
+    """A compiled net. Slots are versions of blobs; a loader feeds `inputs`; `outputs` are the slots that no layer
+    reads.
+    """
 
     spec: NetSpec
     steps: tuple[Step, ...]
@@ -79,7 +81,7 @@ class _Wiring:
     """The newest slot of each blob name."""
     unread: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)
-    """Tops of layers of unknown type: named, so that their readers are no second error."""
+    """Tops of layers of unknown type; they exist, so that their readers cause no second error."""
     steps: list[Step] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
     losses: list[tuple[int, float]] = field(default_factory=list)
@@ -179,7 +181,7 @@ class _Wiring:
             )
 
     def hints(self) -> bool:
-        """Whether the nearest names are still looked for: a file may have thousands of wrong ones."""
+        """Whether nearest names are still sought; a file may have thousands of wrong names."""
         return len(self.problems) < SpecError.MOST
 
     def problem(self, layer: LayerSpec, message: str, *path: str | int) -> None:
@@ -188,9 +190,9 @@ class _Wiring:
 
 
 MOST_PROBLEMS = 1000
-"""Of a net: a file of a million wrong names would fill the memory with what is said of each."""
+"""Most problems reported of a net: messages about a million wrong names would fill the memory."""
 MOST_AXES = 32
-"""Of a blob, as in Caffe (kMaxBlobAxes)."""
+"""Most axes of a blob, as in Caffe (kMaxBlobAxes)."""
 
 
 def long_shapes(
@@ -217,7 +219,7 @@ def kind_of(layer: LayerSpec) -> type[Layer] | None:
 
 
 def unknown_type(layer: LayerSpec, hints: bool = True) -> Problem:
-    """That there is no such layer, with what is known of it; `hints`: with the nearest type."""
+    """The problem that there is no such layer type, with what is known of it; `hints`: with the nearest type."""
     near = likely_type(layer.type) if hints else None
     if layer.type in FORK_LAYERS:
         hint = f", {FORK_LAYERS[layer.type]}; netspec does not have it: netspec.register makes a layer of yours known"
@@ -229,11 +231,11 @@ def unknown_type(layer: LayerSpec, hints: bool = True) -> Problem:
 
 
 LONG = 5
-"""Letters from which a name with a slip in it can be told from another name."""
+"""From this length on a misspelt name can be told from a different name."""
 
 
 def likely_type(name: str) -> str | None:
-    """The layer type that a name is a misspelling of: the same but for capitals, or for one slip in a long name."""
+    """The layer type that a name misspells: by capitals, or by one slip in a long name."""
     near = nearest(name, registry, cutoff=0.75)
     if near is None or name.lower() == near.lower():
         return near
@@ -243,7 +245,7 @@ def likely_type(name: str) -> str | None:
 
 
 ALIKE = 0.85
-"""Likeness (difflib's ratio) of two names of layers of which one is a misspelling."""
+"""From this likeness (difflib's ratio) on, one name of a layer is a misspelling of the other."""
 
 
 def with_automatic_tops(layer: LayerSpec, kind: type[Layer]) -> LayerSpec:
@@ -254,7 +256,7 @@ def with_automatic_tops(layer: LayerSpec, kind: type[Layer]) -> LayerSpec:
 
 
 def with_drops(steps: list[Step], kept: set[int]) -> tuple[Step, ...]:
-    """Each step with the slots that can be let go after it."""
+    """Each step with the slots that can be freed after it."""
     last: dict[int, int] = {}
     for i, step in enumerate(steps):
         for slot in (*step.reads, *step.writes):

@@ -25,7 +25,8 @@ def make_net(
     """The net of a prototxt file, of its text, of a document that was read, or of a NetSpec.
 
     source: a string with a brace or a line break is text, any other names a file.
-    phase, stages, level: the state that `include` and `exclude` of the layers refer to; a NetSpec has its own.
+    phase, stages, level: the state that the `include` and `exclude` rules of layers refer to; a NetSpec already has
+    one.
     options: `seed` (of the fillers, 0 unless given), `device`, `share`, `input_shapes` and `history`, see `build`.
     Raises SpecError with every mistake of the net, each at its place.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from netspec.net.graph import Graph
 
 FLOAT = 4
-"""Bytes of a blob's value."""
+"""Bytes of one value of a blob."""
 
 
 def activation_bytes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> int:
@@ -47,10 +47,10 @@ def available_bytes(device: torch.device) -> int:
 
 
 def cgroup_bytes(mounted: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """What each limited control group of this process has left, those above its own included.
+    """Bytes left in each limited control group of this process, including the groups above its own.
 
     File pages that the kernel drops when memory is wanted count as free. Both versions of control groups are read;
-    in a container the path in `own` may be the host's: folders that are not there are passed over.
+    in a container the path in `own` may be the host's, so folders that do not exist are passed over.
     """
     free: list[int] = []
     for line in own.read_text().splitlines() if own.is_file() else ():
@@ -79,7 +79,9 @@ SECOND_VERSION = ("memory.max", "memory.current", "memory.stat", "inactive_file"
 
 
 def numbers_in(path: Path) -> dict[str, int]:
-    """`name number` lines of a file, or its one number under ""; empty where it is not there or has no number."""
+    """The `name number` lines of a file, or its single number under ""; empty where the file does not exist or has no
+    number.
+    """
     try:
         lines = [line.rpartition(" ") for line in path.read_text().splitlines()]
     except OSError:

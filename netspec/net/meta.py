@@ -1,8 +1,7 @@
 """Shapes on the meta device without torch's compiler.
 
-torch computes many shapes by Python functions, and imports torch._dynamo (as long again as `import torch`) when the
-first of them is called, only to say that they are not to be compiled. While nothing is being compiled that need not be
-said.
+torch computes many shapes by Python functions. On the first call it imports torch._dynamo, which takes as long as
+`import torch`, only to mark these functions as not to be compiled. Outside of compilation the mark is not needed.
 """
 
 from __future__ import annotations
@@ -14,14 +13,16 @@ from functools import cache
 from types import CellType, FunctionType
 
 MARK = "__dynamo_disable"
-"""Where torch/_compile.py keeps what it calls in place of a function: made by torch._dynamo when it is missing."""
+"""The attribute in which torch/_compile.py keeps the replacement of a function; torch._dynamo makes it when it is
+missing.
+"""
 
 
 @contextmanager
 def without_compiler() -> Iterator[None]:
     """Within, operators on the meta device do not import torch._dynamo; afterwards torch is as it was.
 
-    Where torch is built in another way than the versions that were looked at (2.11 to 2.13), this changes nothing.
+    This changes nothing in versions of torch that are built differently; 2.11 to 2.13 were examined.
     """
     if "torch._dynamo" in sys.modules:
         yield
@@ -58,7 +59,7 @@ def guarded() -> tuple[FunctionType, ...]:
 
 
 def contents(cell: CellType) -> FunctionType | None:
-    """The function in a closure's cell; None for one that holds something else, or nothing yet."""
+    """The function in a closure's cell; None for a cell with other contents or none."""
     try:
         content = cell.cell_contents
     except ValueError:

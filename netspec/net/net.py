@@ -28,7 +28,7 @@ def plain(layer: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
 
 
 def explained(layer: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
-    """`plain`, and an error of the layer's forward gains a note with its place and its bottoms' shapes."""
+    """As `plain`; adds a note with the layer's place and its bottoms' shapes to an error of its forward."""
     try:
         return as_tuple(layer(*bottoms))
     except Exception as error:
@@ -41,8 +41,8 @@ def explained(layer: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
 
 
 def wrong_labels(layer: Layer, bottoms: Sequence[Tensor]) -> str:
-    """In words, which labels, indices, lengths or images of regions among a layer's bottoms are none that there is; ""
-    where all are.
+    """In words, the labels, indices, lengths or image numbers among a layer's bottoms that are out of range; "" where
+    all are valid.
     """
     for i in range(len(bottoms)) if bottoms[0].dim() else ():
         role = type(layer).role(i, len(bottoms))
@@ -58,9 +58,9 @@ def wrong_labels(layer: Layer, bottoms: Sequence[Tensor]) -> str:
 
 
 def range_of(layer: Layer, role: str, shape: torch.Size, given: Tensor) -> tuple[Tensor, float, int]:
-    """(the values of a bottom that choose something, the least they may be, the first number that is none).
+    """(values of a bottom that select something, least valid value, first value beyond the valid ones).
 
-    shape: of the first bottom. No values where the role says nothing of them.
+    shape: of the first bottom. No values where the bottom's role sets no range.
     """
     axis = type(layer).classes_along(layer.spec)
     classes = shape[axis] if -len(shape) <= axis < len(shape) else shape[-1]
@@ -107,7 +107,7 @@ class Net(nn.Module):
     # Walking
 
     def run(self, call: Call, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Walk the steps with `call` in place of each layer's forward; gives outputs, then losses, in graph order."""
+        """Walk the steps with `call` in place of each layer's forward; returns outputs, then losses, in graph order."""
         if len(inputs) != len(self.graph.inputs):
             raise ValueError(
                 f"{len(inputs)} inputs given, the net takes {len(self.graph.inputs)}: {self.input_names}"
@@ -153,7 +153,7 @@ class Net(nn.Module):
         return {self.graph.name(slot): top for slot, top in zip(self.graph.outputs, tops, strict=False)}
 
     def blobs(self, *inputs: Tensor, until: str | None = None) -> dict[str, Tensor]:
-        """Every blob by name, as it stands at the end (or after layer `until`)."""
+        """Every blob by name, with its final value, or its value after layer `until`."""
         return {self.graph.name(slot): value for slot, value in self.slots(*inputs, until=until).items()}
 
     def slots(self, *inputs: Tensor, until: str | None = None) -> dict[int, Tensor]:
@@ -204,23 +204,23 @@ class Net(nn.Module):
                 return layer
         raise KeyError(name)
 
-    # What layers note of their blobs' values, for compiled and exported code
+    # Facts about blobs' values that compiled and exported code relies on
 
     def look(self) -> None:
-        """Let every layer read from its blobs' values what its forward branches on (`Layer.look`).
+        """Let every layer read from its blobs' values the facts on which its forward branches (`Layer.look`).
 
-        Eager walks do so in each pass. Compiled code keeps what was read last: call this after a change of values.
+        Eager walks do this in each pass. Compiled code keeps the last facts, so call this after a change of values.
         """
         for layer in self.made:
             layer.look()
 
     def noted(self) -> dict[str, Any]:
-        """What the layers read in `look`, by "<step>/<attribute>", in values that JSON can hold."""
+        """The facts that layers read in `look`, by "<step>/<attribute>", as JSON values."""
         places = ((i, layer, name) for i, layer in enumerate(self.made) for name in layer.looks_for)
         return {f"{i}/{name}": getattr(layer, name) for i, layer, name in places}
 
     def recall(self, noted: Mapping[str, Any]) -> None:
-        """Give the layers what `noted` returned; it holds until they look again."""
+        """Give the layers the facts that `noted` returned; they hold until the layers look again."""
         for i, layer in enumerate(self.made):
             layer.versions = ()
             for name in layer.looks_for:
@@ -240,7 +240,8 @@ class Net(nn.Module):
     def load_weights(
         self, weights: Mapping[str, Tensor], source: str = "weights"
     ) -> tuple[list[str], list[str]]:
-        """Copy blobs in by name; gives (names of ours not found, names of theirs not used).
+        """Copy blobs in by name; returns (our names that were not in the source, names of the source that were not
+        used).
 
         Raises SpecError at the layer when a shape differs, naming both. Nothing is copied then.
         """
@@ -289,7 +290,8 @@ def build(
     device: "meta" stops after the shapes, with nothing allocated.
     share: a net whose parameters are used for layers of the same name (TRAIN and TEST nets of one model).
     input_shapes: shapes of source blobs by name, in place of what their layers say.
-    unknown: for a net on the meta device: gains what Python layers hinder, in place of an error (see `shape_pass`).
+    unknown: for a net on the meta device: a list that collects the Python layers that hide shapes, in place of an error
+    (see `shape_pass`).
     history: tensors that a solver will keep beside each weight; the memory check counts them.
     Raises SpecError with every shape mistake, each at its layer; or when the blobs would not fit in memory.
 

@@ -19,7 +19,7 @@ from netspec.net.tripped import at_layer
 
 @dataclass
 class Param:
-    """A learnable blob with how the solver treats it; `users` are all (layer, blob) places it serves."""
+    """A learnable blob and how the solver treats it; `users` are all places (layer, blob) that use it."""
 
     name: str
     """'<layer>/<blob index>' of its owner."""
@@ -47,8 +47,8 @@ def numbered(graph: Graph) -> list[tuple[str, int]]:
 def share_by_name(
     graph: Graph, layers: Sequence[Layer], others: Mapping[tuple[str, int], Layer]
 ) -> list[Param]:
-    """Make Params: one for each blob, shared through `param { name }` and with `others`, layers of another net by
-    what `numbered` says of them.
+    """Make a Param for each blob, shared through `param { name }` and with `others`, the layers of another net by their
+    key from `numbered`.
 
     Raises SpecError with every blob whose shape or multipliers differ from those of the one it is to share.
     """
@@ -111,7 +111,7 @@ def _param(taken: Set[str], layer: Layer, i: int, j: int, spec: Any) -> Param:
 
 
 def _join(owner: Param, layer: Layer, i: int, j: int, spec: Any) -> list[Problem]:
-    """Let blob j of `layer` be the owner's; problems where shapes or multipliers disagree."""
+    """Replace blob j of `layer` by the owner's; reports problems where shapes or multipliers disagree."""
     ours, theirs = layer.blob_shapes[j], tuple(owner.value.shape)
     permissive = spec.share_mode == spec.PERMISSIVE
     if ours != theirs and not (permissive and prod(ours) == prod(theirs)):
@@ -141,7 +141,7 @@ def _join(owner: Param, layer: Layer, i: int, j: int, spec: Any) -> list[Problem
 
 
 def materialise(params: Sequence[Param], layers: Sequence[Layer], seed: int | None) -> None:
-    """Allocate and fill what is still on the meta device, in file order, from one CPU generator."""
+    """Allocate and fill the blobs that are still on the meta device, in file order, from one CPU generator."""
     generator = torch.Generator()
     generator.manual_seed(int(torch.randint(2**31, ())) if seed is None else seed)
     fresh: dict[int, nn.Parameter] = {}

@@ -1,7 +1,7 @@
-"""Files of nets and solvers as every command reads them: what forks add is judged by one table.
+"""Reads files of nets and solvers for every command, and judges the fields of forks by one table.
 
-A field that netspec does not have is one of three kinds: without effect here (warned of once for each file and name),
-refused with its reason, or misspelt, which is an error. `netspec check` tells the same of each.
+A field that netspec does not have is one of three kinds: without effect here (one warning per file and name), refused
+with a reason, or misspelt, which is an error. `netspec check` judges in the same way.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from netspec.schema.upgrade import V1_TYPES
 
 log = logging.getLogger("netspec")
 SOLVER_FIELDS = {field.name for field in schema.descriptor("SolverParameter").fields}
-"""Where one of these stands in a net, the file is a solver."""
+"""A file with one of these fields at its top level is a solver."""
 SLIP = 0.84
-"""From this likeness (difflib's ratio) on, an unknown field is a valid one misspelt, not one of another fork."""
+"""From this likeness (difflib's ratio) on, an unknown field is a misspelt valid one and not another fork's."""
 
 
 def read(path: str | Path, kind: str = "") -> Document:
@@ -37,7 +37,7 @@ def read(path: str | Path, kind: str = "") -> Document:
 
 
 def judge(document: Document) -> None:
-    """Refuse what of a fork cannot be left out, and warn once for each name of what can."""
+    """Refuse fields of a fork that cannot be ignored, and warn once per name of those that can."""
     problems = [problem for unknown in document.unknown if (problem := refused(unknown)) is not None]
     if problems:
         raise SpecError(problems)
@@ -46,7 +46,7 @@ def judge(document: Document) -> None:
 
 
 def refused(unknown: UnknownField) -> Problem | None:
-    """Why a field that the schema does not know is a mistake; None where it can be left out."""
+    """Why an unknown field is a mistake; None where it can be ignored."""
     if reason := refusal(unknown):
         return Problem(f"{unknown.text}: {reason}", unknown.position)
     if unknown.owner == "NetParameter" and unknown.name in SOLVER_FIELDS:
@@ -61,7 +61,7 @@ def refused(unknown: UnknownField) -> Problem | None:
 
 
 def warnings(unknown: Iterable[UnknownField]) -> list[Problem]:
-    """One warning for each name among the fields that are left out, at its first place."""
+    """One warning per name of an ignored field, at its first place."""
     first: dict[tuple[str, str], UnknownField] = {}
     for field in unknown:
         if refused(field) is None:
@@ -85,7 +85,7 @@ def is_slip(unknown: UnknownField) -> bool:
 
 
 def is_wrong_value(unknown: UnknownField) -> bool:
-    """Whether an enum has a value that is none, where what it is taken for means another thing."""
+    """Whether an enum has an unknown value that would be read as something else."""
     if not unknown.is_value or unknown.path[-1] in HARMLESS or unknown.owner == "V1LayerParameter":
         return False
     return unknown.layer_type is None or V1_TYPES.get(unknown.layer_type, unknown.layer_type) in registry

@@ -1,4 +1,4 @@
-"""Shapes: every blob's, found from the sources on, on the meta device, with nothing allocated."""
+"""The shape of every blob, computed from the sources on, on the meta device, with nothing allocated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from netspec.net.meta import without_compiler
 from netspec.net.tripped import at_layer
 
 MOST_VALUES = 1 << 40
-"""Of a blob: no memory holds more."""
+"""Most bytes of a blob: no memory holds more."""
 
 
 def shape_pass(
@@ -26,10 +26,10 @@ def shape_pass(
 ) -> tuple[list[Layer], list[Shape]]:
     """The layers, one per step, set up, and the shape of every slot; `given`: of source blobs, by name.
 
-    unknown: a list for Python layers whose module may not be imported; the shapes of their tops, and of what comes
-    after them, are None then, and those layers are not set up.
-    A net that does not fit as it is, and whose layers could be those of another fork with another size (Layer.other),
-    is tried as that fork's. Raises SpecError with every mistake, each at its layer.
+    unknown: a list that collects Python layers whose module may not be imported. The shapes of their tops and of
+    everything after them are then None, and those layers are not set up.
+    A net that does not fit is tried again as another fork's, where one of its layers has a different size there
+    (Layer.other). Raises SpecError with every mistake, each at its layer.
     """
     try:
         return walk_shapes(graph, given, unknown)

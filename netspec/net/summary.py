@@ -1,7 +1,7 @@
 """What each layer of a net costs and sees: shapes, parameters, multiply-adds, memory, receptive field.
 
-Multiply-adds are those of the layer's defining sum, for the whole batch: one for each product that is added
-up. Comparisons, plain additions, exponentials and divisions count nothing, as is the custom.
+Multiply-adds are those of the layer's defining sum, for the whole batch: one for each product that is added up.
+Comparisons, plain additions, exponentials and divisions are not counted, as is customary.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Shapes = Sequence[Shape]
 class Row:
     """One layer. `parameters` counts blobs owned here, `shared` those of another layer that it uses.
 
-    `multiply_adds` is None where nobody knows (a layer of the user's own that does not run on the meta device).
+    `multiply_adds` is None where it is unknown (a user's own layer that does not run on the meta device).
     `activation_bytes` counts the tops in float32, nothing for tops computed in place.
     `field` is None where it has no meaning (after an InnerProduct, for labels).
     """
@@ -42,7 +42,7 @@ class Row:
     activation_bytes: int
     field: Field | None
     known: bool = True
-    """False where a Python layer that is not imported hides the shapes: then all the rest is left out."""
+    """False where a Python layer that is not imported hides the shapes; then all other fields are empty."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def field_of(
 
 
 def _merge(seen: Sequence[Field | None]) -> Field | None:
-    """The field of several bottoms together: the largest, if their steps agree; constants have no say."""
+    """The field of several bottoms together: the largest, if their steps agree; constants do not count."""
     if None in seen:
         return None
     known = [field for field in seen if field is not None and field != NOTHING]
@@ -172,7 +172,7 @@ def remarks(sums: Total) -> list[str]:
 
 
 def cells(row: Row) -> list[str]:
-    """A row as text, one a column."""
+    """A row as texts, one per column."""
     parameters = f"{row.parameters:,}" if row.parameters else ""
     if row.shared:
         parameters = f"{parameters} (+{row.shared:,} shared)".strip()

@@ -1,4 +1,6 @@
-"""What a layer trips over while it is made: an error at the layer, and at the field that is likely to blame."""
+"""Turns an exception that a layer raises while it is made into an error at the layer and at the field that is likely to
+blame.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +14,19 @@ from netspec.schema.descriptors import is_repeated
 from netspec.schema.spec import LayerSpec
 
 LARGE = 1 << 24
-"""Numbers from here on are hardly meant."""
+"""Larger numbers are probably mistakes."""
 LONG = 1000
-"""So are lists of more values."""
+"""Longer lists are probably mistakes."""
 
 Path = tuple[str | int, ...]
 
 
 @contextmanager
 def at_layer(layer: LayerSpec, what: str, bottoms: Sequence[Sequence[int]] = ()) -> Iterator[None]:
-    """Within, an error that is none of ours becomes a SpecError: the layer `what`, the reason, the field.
+    """Within, an exception that is not ours becomes a SpecError with the layer `what`, the reason and the field.
 
-    bottoms: shapes of which one may have too few axes.
-    An error that carries its place in a note, as those of Python layers do, is left as it is.
+    bottoms: shapes, one of which may have too few axes. An exception that carries its place in a note, as those of
+    Python layers do, is left unchanged.
     """
     try:
         yield
@@ -37,8 +39,8 @@ def at_layer(layer: LayerSpec, what: str, bottoms: Sequence[Sequence[int]] = ())
 
 
 def tripped(layer: LayerSpec, what: str, error: Exception, bottoms: Sequence[Sequence[int]] = ()) -> Problem:
-    """The problem of a layer that raised `error`, at its first odd field where it has one, or at its bottom of fewest
-    axes where it looked for one more.
+    """The problem of a layer that raised `error`: at its first odd field, or, where it asked for an axis that is
+    missing, at the bottom with the fewest axes.
     """
     if isinstance(error, IndexError) and bottoms:
         i = min(range(len(bottoms)), key=lambda i: len(bottoms[i]))

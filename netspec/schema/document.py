@@ -1,4 +1,4 @@
-"""A spec file after reading: its message, where each field stood, and what the schema does not know."""
+"""A spec file after reading: its message, the place of each field, and the fields that the schema does not know."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from netspec.errors import Position, Problem
 
 
 class Node:
-    """Where one field stood (offset into the text) and, for a message, the same for the fields in it."""
+    """The place of one field (offset into the text) and, for a message, the nodes of its fields."""
 
     __slots__ = ("children", "offset")
 
@@ -41,7 +41,7 @@ class UnknownField:
     """The message it stands in, such as "ConvolutionParameter"."""
     position: Position
     nearest: str | None
-    """The valid name most like it, if any is."""
+    """The nearest valid name, if any."""
     layer: str | None
     """Name of the layer it belongs to; None outside of layers."""
     layer_type: str | None
@@ -79,7 +79,8 @@ class Document:
     def at(self, *path: str | int) -> Position:
         """Place of a field: `at("layer", 3, "convolution_param", "num_output")`; an index left out is 0.
 
-        A field without a place (a default, or made by the upgrade) gives that of the nearest field around it.
+        A field without a place of its own (a default, or made by the upgrade) has the place of the nearest field around
+        it.
         """
         node, steps = self.root, list(path)
         while steps:

@@ -25,7 +25,7 @@ class Span(NamedTuple):
 
 
 def varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """A number of variable length that begins at `at` and ends before `end`, and the place behind it.
+    """(the variable-length number that begins at `at` and ends before `end`, the place after it).
 
     Seven bits per byte, the lowest first. IndexError where it runs past the end, or takes more than ten bytes.
     """
@@ -75,7 +75,9 @@ def _string_fields(name: str) -> dict[int, str | None]:
 
 
 def bad_strings(data: bytes, message: Any, file: str) -> list[tuple[int, int]]:
-    """Where strings stand that are not UTF-8: Caffe writes names as they are, Python refuses to read them."""
+    """The places of strings that are not UTF-8. Caffe writes names as they are; Python's protobuf refuses to
+    read them.
+    """
     places: list[tuple[int, int]] = []
     try:
         _search_strings(data, message.name, 0, len(data), places)

@@ -1,4 +1,4 @@
-"""What is known of public forks of Caffe whose layers or fields netspec does not have, for messages."""
+"""What is known of public forks of Caffe whose layers or fields netspec lacks, for error messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from netspec.schema.document import UnknownField
 
 DIALECTS = ("segnet", "pspnet", "yjxiong", "intel", "textboxes")
-"""Forks whose layers share a name with another's: what a net's `dialect` can be."""
+"""Values of a net's `dialect`: forks that have a layer of the same name as another fork's."""
 
 TYPES = {
     "SimNets": ("MEX", "Similarity", "SumLoss", "LogLikelihoodLoss", "GeneralizedHingeLoss", "Translation"),
@@ -53,14 +53,14 @@ TYPES = {
     "C3D or TSN": ("VideoData", "Convolution3D", "Pooling3D"),
     "DIGITS": ("DetectNetTransformation",),
 }
-"""The fork that layer types are from, as far as they tell one."""
+"""The fork of layer types that exist in one fork only."""
 
 BN_OWNERS = {
     "SegNet": ("bn_mode", "scale_filler", "shift_filler"),
     "yjxiong": ("var_eps", "moving_average", "decay"),
     "PSPNet": ("slope_filler", "bias_filler", "momentum", "frozen"),
 }
-"""Whose BN layer it is by the fields of bn_param."""
+"""The fork of a BN layer, by the fields of its bn_param."""
 
 FORK_LAYERS = {
     "BilateralFilter": "a fork's bilateral filter",
@@ -87,7 +87,7 @@ FORK_LAYERS = {
     "TripletData": "triplets of pictures, of face forks",
     "YoloSeg": "the segmentation head of MobileNet-YOLO",
 }
-"""Layer types that netspec does not have: what each does and whose it is."""
+"""Layer types that netspec lacks: what each does, and its fork."""
 
 FORK_FIELDS = {
     "SolverParameter": {
@@ -133,11 +133,11 @@ FORK_FIELDS = {
         "mem_param": "the memory-optimising fork of temporal segment networks",
     },
 }
-"""Fields of a fork that have no effect here and are no slip, by message: whose they are."""
+"""Fields of forks without effect here, by message, with their fork."""
 
 
 HARMLESS = ("engine", "backend", "solver_mode", "snapshot_format", "store_blobs_in_old_format")
-"""Fields whose value decides no number: one that the schema does not know is only warned of."""
+"""Fields whose value changes no number: an unknown value only causes a warning."""
 
 WITHOUT_EFFECT = {
     "NVIDIA's Caffe": (
@@ -153,24 +153,24 @@ WITHOUT_EFFECT = {
     "Intel's Caffe": ("mkldnn_param", "mkl2017_param", "multinode", "mn_param", "bn_stats_batch_size"),
     "a multi-GPU fork": ("gpu_id", "gpu_ids", "device_query"),
 }  # fmt: skip
-"""Fields of forks that change no number here, in whatever message they stand: memory, speed, precision, devices."""
+"""Fields of forks that change no number here, in any message: memory, speed, precision, devices."""
 
 REFUSED = {
     "fuse_type": "it computes another layer inside this one; write that layer by itself",
     "fusion_type": "it computes another layer inside this one; write that layer by itself",
 }
-"""Fields of forks that change numbers and are not built: what to do instead."""
+"""Fields of forks that change numbers and are not implemented: what to do instead."""
 
 
 def whose(unknown: UnknownField) -> str:
-    """The fork whose field this is that has no effect here; "" where that is not known."""
+    """The fork of a field without effect here; "" where that is unknown."""
     if unknown.name in FORK_FIELDS.get(unknown.owner, {}):
         return FORK_FIELDS[unknown.owner][unknown.name]
     return next((fork for fork, names in WITHOUT_EFFECT.items() if unknown.name in names), "")
 
 
 def refusal(unknown: UnknownField) -> str:
-    """What to do instead of a field that changes numbers and is not built; "" for others."""
+    """What to do instead of a field that changes numbers and is not implemented; "" for other fields."""
     return REFUSED.get(unknown.name, "")
 
 
@@ -181,11 +181,11 @@ OLD_NAMES = {
         "weight_decay",
     ): "that is the old syntax; write param { decay_mult: ... } once for each blob",
 }
-"""Fields of the old syntax, by message: what is written in place of them."""
+"""Fields of the old syntax, by message, with their replacement."""
 
 
 def dialects(net: Any, unknown: Iterable[UnknownField]) -> list[str]:
-    """The forks that a net was written for, as far as its layers and fields tell; BVLC's where they do not."""
+    """The forks that a net was written for, by its layers and fields; BVLC where they show none."""
     types = {layer.type for layer in net.layer}
     forks = [fork for fork, names in TYPES.items() if types.intersection(names)]
     for layer in net.layer:

@@ -17,7 +17,7 @@ from netspec.schema.lexer import BAD, END, NAME, NUMBER, STRING, SYMBOL, Tokens
 from netspec.schema.parser import MAX_DEPTH
 
 WIDTH = 120
-"""Columns that a line of several fields may take, its comment left out."""
+"""Most columns of a line with several fields, its comment not counted."""
 STEP = "  "
 COMMENT = "comment"
 CLOSING = {"{": "}", "<": ">", "[": "]"}
@@ -39,23 +39,23 @@ class Lexeme:
 
 @dataclass
 class Comment:
-    """A comment with a line of its own."""
+    """A comment on a line of its own."""
 
     text: str
     blank: bool = False
-    """Whether an empty line stands before it."""
+    """Whether an empty line comes before it."""
 
 
 @dataclass
 class Block:
-    """What stands between brackets."""
+    """The content of brackets."""
 
     bracket: str
     entries: list[Entry | Comment] = field(default_factory=list)
     note: str = ""
     """The comment behind the opening bracket."""
     spread: bool = True
-    """Whether its brackets stand on different lines."""
+    """Whether its brackets are on different lines."""
 
 
 @dataclass
@@ -64,19 +64,19 @@ class Entry:
 
     name: str
     value: list[str] | Block
-    """Pieces of a string, a single word, or what stands in brackets."""
+    """Pieces of a string, a single word, or the content of brackets."""
     blank: bool = False
     joins: bool = False
-    """Whether it stands on the line of the entry before it."""
+    """Whether it is on the same line as the entry before it."""
     note: str = ""
     """The comment behind it."""
 
 
 def format_text(text: str, file: str = "<text>") -> str:
-    """The text in canonical form; formatting that again changes nothing.
+    """The text in canonical form; formatting a canonical text changes nothing.
 
-    Raises SpecError where brackets, names and values do not follow one another as they must. What a field is called
-    and what its value means is not looked at: `netspec check` does that.
+    Raises SpecError where brackets, names and values do not follow one another as they must. Names and values of fields
+    are not checked: `netspec check` does that.
     """
     block = Reader(text, file).block("", 0)
     made = "".join(f"{line}\n" for line in lines_of(block.entries, ""))
@@ -86,7 +86,7 @@ def format_text(text: str, file: str = "<text>") -> str:
 
 
 def substance(text: str) -> tuple[list[str], list[str]]:
-    """What formatting keeps: the tokens, without separators, with one kind of bracket and quote; and the comments."""
+    """What formatting must keep: the tokens (without separators, brackets and quotes made alike) and the comments."""
     parts = lexemes(text)
     words = [
         word.text for word in parts if word.kind not in (COMMENT, END) and not word.symbol(":", ";", ",")
@@ -138,7 +138,7 @@ class Reader:
         self.line = 0
         """Of the token used last."""
         self.strays: list[Comment] = []
-        """Comments inside of a field, where its line has no room for them: they go above it."""
+        """Comments inside a field whose line has no room for them; they move above the field."""
 
     @property
     def word(self) -> Lexeme:
@@ -168,7 +168,7 @@ class Reader:
         return SpecError(text, position(self.file, line_starts(self.text), word.offset))
 
     def block(self, bracket: str, depth: int) -> Block:
-        """What stands behind an opening bracket, up to its closing one; with none, the whole file."""
+        """The content from an opening bracket up to its closing one; the whole file without a bracket."""
         if depth > MAX_DEPTH:
             raise self.wrong(f"at most {MAX_DEPTH} levels")
         block, begun = Block(bracket), self.line
@@ -209,7 +209,7 @@ class Reader:
             block.entries.append(Comment(word.text, word.line > before + 1))
 
     def entry(self, block: Block, read: Callable[[int], Entry], depth: int) -> None:
-        """Read an entry; comments inside of it are put above."""
+        """Read an entry; comments inside it move above it."""
         first, before = self.word, self.line
         beside = bool(block.entries) and isinstance(block.entries[-1], Entry) and not block.entries[-1].note
         outer, self.strays = self.strays, []
@@ -296,9 +296,9 @@ def lines_of(entries: Sequence[Entry | Comment], indent: str) -> Iterator[str]:
 
 
 def filled(row: Sequence[Entry], indent: str, last: Entry | None = None) -> Iterator[str]:
-    """Entries side by side, as many to a line as fit; one that takes several lines stands alone.
+    """Entries side by side, as many as fit on a line; an entry of several lines stands alone.
 
-    last: of a list, its last element, behind which there is no comma.
+    last: the last element of a list, which has no comma after it.
     """
     line = ""
     for entry in row:
@@ -343,7 +343,7 @@ def on_one_line(entry: Entry) -> str | None:
 
 
 def can_spread(entry: Entry) -> bool:
-    """Whether there is anything in it to break a line at."""
+    """Whether it has a place at which a line can be broken."""
     return bool(entry.value.entries) if isinstance(entry.value, Block) else len(entry.value) > 1
 
 

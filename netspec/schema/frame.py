@@ -1,4 +1,4 @@
-"""The message being read, and what complaints need to know of where they stand."""
+"""The message being read, and the context that complaints name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Frame:
 
 
 def home_of(stack: list[Frame], info: MessageInfo, name: str) -> str:
-    """Where a field stands that is known, but not in this message: "in pooling_param", or empty."""
+    """The message that a known but misplaced field belongs in: "in pooling_param", or empty."""
     for outer in reversed(stack[:-1]):
         if outer.info is not None and name in outer.info.fields and outer.name:
             return f"to '{outer.name}', outside of '{stack[-1].name}'"
@@ -79,7 +79,7 @@ def layer_type(layer: Frame) -> str | None:
 
 
 def opening(frame: Frame) -> str:
-    """The bracket that the message was opened with."""
+    """The bracket that opened the message."""
     return "{" if frame.close == "}" else "<"
 
 

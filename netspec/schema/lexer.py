@@ -59,7 +59,7 @@ class Tokens:
         return used
 
     def take(self, symbol: str) -> bool:
-        """Use up `symbol` if it is the current token; whether it was."""
+        """Use up `symbol` if it is the current token; returns whether it was."""
         if self.current.text == symbol and self.current.kind == SYMBOL:
             self.next()
             return True

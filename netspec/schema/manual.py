@@ -1,4 +1,4 @@
-"""What the comments of proto/netspec.proto say of each message, field and enum value."""
+"""The manual of each message, field and enum value: the comments in proto/netspec.proto."""
 
 from __future__ import annotations
 

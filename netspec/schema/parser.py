@@ -28,12 +28,12 @@ from netspec.schema.lexer import BAD, END, NAME, NUMBER, STRING, SYMBOL, Token, 
 from netspec.schema.values import BadValue, FieldInfo, MessageInfo, Raw, convert, message_info
 
 MAX_DEPTH = 100
-# A file with more mistakes or unknown fields than this is no spec: reading stops, in bounded time and memory.
+# Reading stops at more mistakes or unknown fields than this, so that time and memory stay bounded.
 MAX_PROBLEMS = 1000
 MAX_UNKNOWN = 10_000
 _CLOSE = {"{": "}", "<": ">"}
 LISTS_ELSEWHERE = {("SolverParameter", "device_id")}
-"""Fields of one value that forks made repeated, and that have no effect here."""
+"""Fields with a single value that forks made repeated, without effect here."""
 
 
 class _Stop(Exception):

@@ -1,4 +1,4 @@
-"""A field of a file that is made current: its old place in the text follows it to its new path."""
+"""Moves fields during an upgrade: the place in the text follows a field to its new path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PARAM_SPEC = {
 
 
 class UpgradeProblem(Exception):
-    """An old file that has no current meaning; `node` is the place to blame."""
+    """An old file that has no equivalent in the current syntax; `node` is the place to blame."""
 
     def __init__(self, text: str, node: Node):
         super().__init__(text)
@@ -24,7 +24,7 @@ class UpgradeProblem(Exception):
 
 
 class Place:
-    """A message together with the node of its places: what the upgrade moves about."""
+    """A message together with the node of its places."""
 
     __slots__ = ("message", "node")
 

@@ -33,7 +33,7 @@ def read_solver(path: str | Path, unknown: Unknown = "error") -> Document:
 
 
 def read(path: str | Path, unknown: Unknown = "error") -> Document:
-    """Read a file that is a network or a solver, whichever its field names say."""
+    """Read a file that is a network or a solver; its field names tell which."""
     return _read(path, None, unknown)
 
 
@@ -74,7 +74,7 @@ JINJA = re.compile(r"\{\{|\{%")
 
 
 def refuse_template(text: str, file: str) -> None:
-    """SpecError that says so, in place of what else is wrong, where a text that cannot be read is a template."""
+    """Where an unreadable text is a template, raise a SpecError that says so in place of its other mistakes."""
     if (marker := JINJA.search(text)) is None:
         return
     before = text[: marker.start()]
@@ -93,7 +93,7 @@ def _unknown_v1_types(document: Document) -> dict[int, str]:
 
 
 def guess_kind(text: str, file: str = "") -> str:
-    """ "net" or "solver", by which of the two has more of the field names at the top level of the text."""
+    """ "net" or "solver", whichever has more of the field names at the top level of the text."""
     nets = set(descriptor("NetParameter").fields_by_name)
     solvers = set(descriptor("SolverParameter").fields_by_name)
     tokens, depth, score = Tokens(text), 0, 0

@@ -19,7 +19,7 @@ KINDS = {
     stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
 }  # fmt: skip
 LARGER = f"; --allow-large (or {LARGE}=1) does"
-"""Behind a message that says that so much is not read."""
+"""Hint after a message that something is too large to be read."""
 SMALL = 1 << 20
 """Files up to this size may take MOST_SMALL bytes of memory, larger ones MOST_TIMES their size."""
 MOST_SMALL = 1 << 29
@@ -27,7 +27,7 @@ MOST_TIMES = 3
 
 
 def refuse_special(path: str | Path) -> None:
-    """DataError where `path` is there and is no regular file or folder: it is not opened."""
+    """DataError where `path` exists and is no regular file or folder; such a path is not opened."""
     if os.environ.get(SPECIAL) == "1":
         return
     try:
@@ -48,8 +48,8 @@ def read_regular(path: Path) -> bytes:
 
 
 def append_regular(path: Path) -> TextIO:
-    """A text file of a folder's own, opened to be appended to. Raises DataError where a link, a device or a pipe is in
-    its place: a folder of somebody else's must not lead our writing elsewhere.
+    """Open a text file inside a folder for appending. Raises DataError where it is a link, a device or a pipe: somebody
+    else's folder must not redirect our writing.
     """
     if path.is_symlink():
         raise DataError(f"{path}: is a link; what is written here must not reach another file, so remove it")
@@ -58,7 +58,7 @@ def append_regular(path: Path) -> TextIO:
 
 
 def most_unpacked(size: int) -> int:
-    """Bytes that a compressed file of `size` bytes may hold: decompression beyond is only by a flag."""
+    """Most bytes that a compressed file of `size` bytes may unpack to without a flag."""
     if os.environ.get(LARGE) == "1":
         return 1 << 40
     return MOST_SMALL if size <= SMALL else max(MOST_SMALL, MOST_TIMES * size)

@@ -1,4 +1,4 @@
-"""Nets that come with the package: found by name wherever netspec is installed, and copied to begin with.
+"""Nets that come with the package: found by name wherever netspec is installed, and copied to start a net of one's own.
 
 They lie in `netspec/nets` of an installed package, in `nets` of a checkout.
 """
@@ -13,7 +13,7 @@ from netspec.errors import NetspecError, did_you_mean
 
 SUFFIX = ".prototxt"
 BEGINNINGS = ("images", "caffe")
-"""What `netspec new` can begin with."""
+"""The kinds of nets that `netspec new` can start with."""
 
 
 def folder() -> Path:
@@ -90,7 +90,7 @@ def find(path: str | Path) -> Path:
 
 
 def begin(kind: str, path: Path) -> list[Path]:
-    """Write a net and its solver to begin with at `path` (with or without .prototxt); gives the two files.
+    """Write a net to start from, and its solver, at `path` (with or without .prototxt); returns the two files.
 
     kind: one of BEGINNINGS. Raises NetspecError for another kind, and where one of the files is there already.
     """
@@ -112,9 +112,9 @@ def begin(kind: str, path: Path) -> list[Path]:
 
 
 def begin_solver(net: Path, tests: bool) -> Path:
-    """Write a solver to begin with beside a net that has none; gives its path.
+    """Write a solver to start from beside a net that has none; returns its path.
 
-    tests: whether the net can be tested, so that the solver tests it.
+    tests: whether the solver tests the net.
     """
     target = net.with_name(f"{net.name.removesuffix(SUFFIX)}_solver{SUFFIX}")
     refuse_taken([target])
@@ -125,7 +125,7 @@ def begin_solver(net: Path, tests: bool) -> Path:
 
 
 def refuse_taken(paths: list[Path]) -> None:
-    """NetspecError where one of the files is there already."""
+    """NetspecError where one of the files already exists."""
     for path in paths:
         if path.exists():
             raise NetspecError(f"{path} is there already; give another name, or move it away")

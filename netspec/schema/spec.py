@@ -1,4 +1,4 @@
-"""A parsed document as typed, frozen layer descriptions: what is in the net in a given phase, stage and level."""
+"""A parsed document as typed, frozen layer descriptions: the layers of the net in a given phase, stage and level."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LayerSpec:
     document: Located | None = None
     path: tuple[str | int, ...] = ()
     dialect: str = ""
-    """The fork that the net is said to be from, for layers whose fields do not tell."""
+    """The fork that the net names as its dialect, for layers whose fields do not show it."""
 
     def at(self, *path: str | int) -> Position | None:
         """Where the field `path` of this layer is written, or the nearest enclosing place."""
@@ -139,7 +139,7 @@ def phase_name(number: int) -> str:
 
 
 def loss_weights(layer: LayerSpec, is_loss: bool) -> tuple[float, ...]:
-    """One weight a top: as written, else 1 for the first top of a loss layer and 0 for the rest."""
+    """One weight per top: as written, else 1 for the first top of a loss layer and 0 for the rest."""
     written: Sequence[float] = layer.message.loss_weight
     if written:
         return tuple(written)

@@ -1,4 +1,4 @@
-"""What a template may not do, and the two simple kinds of template. Needs nothing but Python: see `template_worker`."""
+"""Limits on templates, and the two simple kinds of template. Needs nothing but Python: see `template_worker`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ OUTPUT, FILE, LONGEST, BITS, WIDTH = 16 << 20, 1 << 20, 1 << 20, 4096, 10_000
 a formatted value."""
 
 MARK = re.compile("\x01(\\d+):(\\d+)\x02")
-"""What the worker puts where a line of template text begins: the number of the file, and of the line."""
+"""The mark that the worker puts at the beginning of each line of a template: the number of the file, and of the
+line.
+"""
 
 
 class Refused(Exception):
-    """An operation of a template that it may not do, or that would take too much."""
+    """An operation that a template may not perform, or that would take too much."""
 
 
 class Failure(Exception):
@@ -68,7 +70,7 @@ def size_of(value: Any) -> int:
 
 
 def refuse_repeat(left: Any, right: Any) -> None:
-    """Texts and lists times a number, and numbers that have grown huge."""
+    """Refuse repeated texts and lists, and numbers, that are too large."""
     for value, count in ((left, right), (right, left)):
         if size_of(value) and isinstance(count, int) and size_of(value) * count > LONGEST:
             raise Refused(f"repeats {size_of(value)} characters or entries {count} times")
@@ -86,13 +88,13 @@ WIDE_BRACES = re.compile(r"\{[^{}]*:[^{}]*?(?:\d{5,}|\{)")
 
 
 def refuse_width(text: str, wide: re.Pattern[str] = WIDE_PERCENT) -> None:
-    """Formats that ask for a wide field, or for a width that is given as a value."""
+    """Refuse formats with a wide field, or with a width that is given as a value."""
     if wide.search(text):
         raise Refused(f"a format of more than {WIDTH} characters")
 
 
 def refuse_call(function: Any, arguments: tuple[Any, ...]) -> None:
-    """Methods of texts and numbers that make texts of a length that is asked for."""
+    """Refuse methods that make texts of a requested length beyond the limit."""
     owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
     if isinstance(owner, str) and name in ("format", "format_map"):
         refuse_width(owner, WIDE_BRACES)

@@ -1,4 +1,4 @@
-"""The other side of `template_worker`: one process that fills templates, started when the first is to be filled."""
+"""Starts and asks the process of `template_worker`, which fills templates; it starts with the first template."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LIBRARY = Path(__file__).with_name("library")
 """Templates that every template may include or import as netspec/NAME."""
 
 PATIENCE = 20.0
-"""Seconds after which the process is ended whatever it does; its own limits are far lower, in processor time."""
+"""Seconds after which the process is ended in any case; its own limits, in processor time, are far lower."""
 
 
 class Worker:
-    """The process; a template that ends it costs a new one."""
+    """The process; where a template ends it, the next request starts a new one."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -31,7 +31,7 @@ class Worker:
         self.lock = threading.Lock()
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The reply to a request; None where it took so much that the process was ended."""
+        """The reply to a request; None where the process was ended because it took too much."""
         data = json.dumps({**request, "library": str(LIBRARY)}).encode()
         with self.lock:
             process = self.start()
@@ -58,7 +58,7 @@ class Worker:
             return answer
 
     def used(self, answer: Mapping[str, Any]) -> None:
-        """A process that was short of memory or time is not asked again."""
+        """End a process that ran short of memory or time, so that it is not asked again."""
         if "takes" in answer["error"]:
             self.end()
 
@@ -75,7 +75,7 @@ class Worker:
         return self.process
 
     def end(self) -> None:
-        """End the process, if this one started it."""
+        """End the process, if this process started it."""
         process, self.process = self.process, None
         if process is None or self.owner != os.getpid():
             return

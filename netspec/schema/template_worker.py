@@ -1,8 +1,8 @@
 """The process in which templates are filled: a program of its own, which knows Jinja2 and little of netspec.
 
-A template is a small program of somebody else's. It runs here: in Jinja2's sandbox, in a process whose memory and
-time are limited by the system, on plain data. It is started by `netspec.schema.template_process`, reads requests
-from its standard input and writes replies to its standard output, each a length of 8 bytes and so much JSON.
+A template is a small program that somebody else wrote. It runs here, on plain data, in Jinja2's sandbox and in a
+process whose memory and time the system limits. It is started by `netspec.schema.template_process`, reads requests from
+its standard input and writes replies to its standard output, each a length of 8 bytes and so much JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from netspec.schema.template_guards import Failure, Refused
 
 
 class Slow(BaseException):
-    """The template has had its time; no `except Exception` of Jinja2's may hold this up."""
+    """The template's time is over; not an Exception, so that no handler in Jinja2 catches it."""
 
 
 def as_bool(value: Any) -> str:
@@ -50,7 +50,7 @@ def as_bool(value: Any) -> str:
 
 
 class Missing(StrictUndefined):
-    """A name without a value is a mistake; an argument that a macro was not given may be asked for: it is false."""
+    """A name without a value, which is a mistake; but a missing argument of a macro may be tested, and is false."""
 
     __slots__ = ()
 
@@ -82,7 +82,7 @@ class Loader(BaseLoader):
 
 
 class Marks(Extension):
-    """Marks in the text where it came from: one where a line of a template begins."""
+    """Adds marks to a template's text, one at the beginning of each line, that tell where a rendered line came from."""
 
     def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
         files: list[str] = self.environment.files  # type: ignore[attr-defined]
@@ -99,7 +99,7 @@ class Marks(Extension):
 
 
 WIDE = ("center", "indent", "format", "wordwrap", "truncate", "batch", "slice", "round", "tojson")
-"""Filters whose result is as large as they are asked to make it."""
+"""Filters whose arguments decide the size of their result."""
 
 
 class Environment(ImmutableSandboxedEnvironment):

@@ -7,9 +7,9 @@ Three kinds, told apart by their text:
   percent  Python's `%(name)s`, as the SimNets fork's hyper_train.py has them without a rendering engine
   dollar   `$NAME` and `${NAME}`, as FlowNet's deploy templates have them
 
-A template is a program of somebody else's. It runs in a sandbox, in a process of its own whose memory and time are
-limited (see `template_worker`): it reads nothing outside of its folder, and one that would never end is refused after
-0.4 seconds of processor time.
+A template is a program that somebody else wrote. It runs in a sandbox, in a separate process with limited memory and
+time (see `template_worker`): it reads nothing outside its folder, and an endless one is refused after 0.4 seconds of
+processor time.
 
 Mistakes in the rendered text point into that text, and name the line of the template that wrote it.
 """
@@ -41,14 +41,14 @@ class Rendered:
     _request: Mapping[str, Any] = field(repr=False)
 
     def origin(self, line: int) -> tuple[str, int] | None:
-        """(file, line) of the template that wrote a line of the text; None where that cannot be told."""
+        """(file, line) of the template that wrote a line of the text; None where that is unknown."""
         return self._origins().get(line)
 
     def _origins(self) -> dict[int, tuple[str, int]]:
         if self._request["engine"] != "jinja":
             return {n: (self.template, n) for n in range(1, self.text.count("\n") + 2)}
         reply = worker.ask({**self._request, "marks": True}) or {}
-        # A template that looks at what it has written sees the marks too; then they tell nothing.
+        # A template that reads its own output sees the marks too; then they are of no use.
         if MARK.sub("", reply.get("text", "")) != self.text:
             return {}
         places: dict[int, tuple[str, int]] = {}
@@ -107,7 +107,7 @@ def rendered(path: str | Path, values: Mapping[str, Any], engine: str | None = N
 
 
 def refuse_huge(path: Path) -> None:
-    """Raise SpecError for what is no file, or is too long for a template."""
+    """Raise SpecError for a path that is no file, and for a file too long for a template."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise SpecError(f"{path}: is no file")
     if path.is_file() and path.stat().st_size > FILE:
@@ -139,7 +139,7 @@ def fill(text: str, values: Mapping[str, Any], file: str, folder: str | None, en
 
 
 def kind_of(text: str) -> str:
-    """Which engine a text is written for."""
+    """The engine that a text is written for."""
     if re.search(r"\{\{|\{%|\{#", text):
         return "jinja"
     if re.search(r"%\(\w+\)", text):

@@ -1,4 +1,4 @@
-"""Old syntaxes made current, as Caffe does on loading; the tree of places follows each field to its new path.
+"""Upgrades old syntaxes, as Caffe does on loading; the tree of places follows each field to its new path.
 
 V1 (`layers { type: CONVOLUTION blobs_lr: 1 }`), `input:` with `input_dim:` or `input_shape`, data transforms
 inside the data parameters (V1 only, as in Caffe), BatchNorm with three `param`, `solver_type`.  V0 is in
@@ -90,10 +90,10 @@ _TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 
 
 def upgrade_net(net: Place, v1_types: dict[int, str] | None = None, lenient: bool = False) -> list[str]:
-    """Bring a NetParameter to the current syntax, in place; returns the old syntaxes that it had.
+    """Upgrade a NetParameter in place; returns the old syntaxes that it had.
 
     `v1_types` gives the type as written of V1 layers whose type the schema does not know, by index.
-    `lenient` takes inputs without a shape, as weight files have them.
+    `lenient` accepts inputs without a shape, as in weight files.
     """
     done: list[str] = []
     if net.has("layers"):

@@ -1,8 +1,8 @@
-"""Binary messages (caffemodel, solverstate, binaryproto) of every dialect to the union schema and back.
+"""Converts binary messages (caffemodel, solverstate, binaryproto) of every dialect to the union schema and back.
 
 Where two dialects use one field number for different things, the schema gives one of them a private number.
-Tags of all numbers from 16 to 2047 take two bytes, so a field changes its number in place, before protobuf
-decodes the file and after it encodes one.  Which dialect a layer speaks is told by its type.
+Tags of all numbers from 16 to 2047 take two bytes, so a field changes its number in place, before protobuf decodes the
+file and after it encodes one.  A layer's type tells its dialect.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _OWNERS = {
     205: "DetectionEvaluate",
     206: "Normalize",
 }
-# Where fields of forks that we do not know are moved to: a number without a field.
+# A number without a field, to which unknown fields of forks are moved.
 _NOWHERE = 2047
 # The first byte inside a clashing field that only BVLC's meaning of it can begin with.
 _BVLC_FIRST = {145: b"\x0a", 147: b"\x0d", 148: b"\x0d\x15"}
@@ -163,7 +163,7 @@ def _net_changes(data: bytes, start: int, end: int) -> Iterator[Change]:
 
 
 def _movable(data: bytes, span: Span) -> bool:
-    """Keep the type, and fields whose tag has the usual two bytes."""
+    """Whether a field counts here: the layer's type, or a message whose tag has the usual two bytes."""
     return span.number == _LAYER_TYPE or (
         span.wire == BYTES and span.number > 15 and data[span.tag + 1] < 0x80
     )
