@@ -1,4 +1,4 @@
-"""Shapes for net inputs whose data is not here, found from what the layers that read them need."""
+"""Shapes for net inputs whose data is not here, inferred from the layers that read them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Demand:
 
 
 def labels(step: Step, scores: Shape) -> Shape:
-    """One label for each place of `scores` outside the axis of classes."""
+    """The shape of labels for `scores`: one label per place outside the axis of classes."""
     axis = step.kind.classes_along(step.layer) % len(scores)
     outer, inner = scores[:axis], scores[axis + 1 :]
     if prod(inner) == 1:
@@ -34,7 +34,7 @@ def labels(step: Step, scores: Shape) -> Shape:
 
 
 def gains(step: Step, scores: Shape) -> Shape:
-    """A matrix of gains for `scores`."""
+    """The shape of a matrix of gains for `scores`."""
     classes = scores[step.kind.classes_along(step.layer) % len(scores)]
     return 1, 1, classes, classes
 
@@ -45,11 +45,11 @@ BESIDE_SCORES: dict[str, Callable[[Step, Shape], Shape]] = {
     "row index": lambda _, first: first[:1],
     "gains": gains,
 }
-"""The shape of a bottom by its role, from that of the first."""
+"""The shape of a bottom by its role, from the shape of the first bottom."""
 
 
 def carries(step: Step) -> bool:
-    """Whether a layer's top is what its first bottom is, whatever its other bottoms hold."""
+    """Whether a layer's top plays the role of its first bottom, whatever its other bottoms hold."""
     count = len(step.reads)
     return step.kind.carries and all(step.kind.role(i, count) == "like" for i in range(1, count))
 
@@ -91,11 +91,13 @@ RANDOM = {
     "index": "index", "row index": "index", "lengths": "index", "regions": "regions", "continuation": "continuation",
     "boxes": "boxes",
 }  # fmt: skip
-"""What random values of a bottom must be, by its role; anything else is free."""
+"""Roles of bottoms that restrict random values."""
 
 
 def roles(graph: Graph) -> dict[int, str]:
-    """What each input is to its readers: "label", "regions", "boxes", "index", "continuation" or "" (anything else)."""
+    """The role of each input for its readers: "label", "regions", "boxes", "index", "continuation" or "" (any
+    other).
+    """
     by_slot: dict[int, str] = {}
     for step in reversed(graph.steps):
         for i, slot in enumerate(step.reads):
@@ -108,7 +110,7 @@ def roles(graph: Graph) -> dict[int, str]:
 
 @dataclass
 class _Search:
-    """Walks on the meta device: each tells from what is known what the next unknown inputs must be."""
+    """Walks on the meta device; each infers from the known shapes what the next unknown inputs must be."""
 
     graph: Graph
     steps: list[Step]
@@ -138,7 +140,7 @@ class _Search:
     # One walk
 
     def walk(self) -> dict[int, Demand]:
-        """What readers need of each slot that is not known yet, traced back to the inputs."""
+        """The shapes that readers demand of slots not known yet, traced back to the inputs."""
         graph = self.graph
         makers = {slot: step for step in self.steps for slot in step.writes}
         roots: dict[int, Step] = {slot: step for slot, step in makers.items() if slot not in self.given}
@@ -164,7 +166,7 @@ class _Search:
         return needs
 
     def tops(self, step: Step, shapes: Mapping[int, Shape]) -> Sequence[Shape]:
-        """The tops' shapes; none where the layer finds a mistake, which the real walk will report."""
+        """The tops' shapes; empty where the layer finds a mistake, which the real walk will report."""
         slots: list[Any] = [shapes.get(i) for i in range(len(self.graph.slots))]
         try:
             layer = step.kind(step.layer, step.layer.phase(self.graph.spec.phase))
@@ -175,7 +177,7 @@ class _Search:
     def ask(
         self, step: Step, shapes: Mapping[int, Shape], roots: Mapping[int, Step], needs: dict[int, Demand]
     ) -> None:
-        """Note what a layer with unknown bottoms needs of them."""
+        """Note the shapes that a layer demands of its unknown bottoms."""
         known = [shapes.get(slot) for slot in step.reads]
         for i, slot in enumerate(step.reads):
             if slot in shapes or (slot in needs and not needs[slot].soft):
@@ -214,7 +216,7 @@ class _Search:
         return Demand((*time, 64) if i == 0 else (time[1], 64), True)
 
     def trace(self, step: Step, roots: Mapping[int, Step], needs: dict[int, Demand]) -> None:
-        """Carry what is needed of a passing layer's tops to its bottom."""
+        """Carry the demand on the tops of a layer that passes shapes on to its bottom."""
         bottom = step.reads[0]
         parts = {i: needs[top] for i, top in enumerate(step.writes) if top in needs}
         if not parts or (bottom in needs and not needs[bottom].soft):
@@ -250,7 +252,7 @@ class _Search:
 
 
 def batch_size(step: Step) -> int:
-    """The batch size that a data layer's parameters give; 1 where none does."""
+    """The batch size in a data layer's parameters; 1 where they have none."""
     for descriptor, value in step.layer.message.ListFields():
         if descriptor.name.endswith("data_param") and getattr(value, "batch_size", 0):
             return int(value.batch_size)
@@ -258,7 +260,7 @@ def batch_size(step: Step) -> int:
 
 
 def pixels(step: Step, size: Size) -> Size:
-    """Channels, height and width that a data layer's parameters give, with `size` for what they leave open."""
+    """Channels, height and width from a data layer's parameters, with `size` for what they leave open."""
     message, (channels, height, width) = step.layer.message, size
     transform = message.transform_param
     if len(transform.mean_value) > 1:

@@ -13,7 +13,7 @@ from netspec.schema.formatting import format_text
 from netspec.schema.read import load_text
 
 ENDINGS = (".prototxt", ".pbtxt")
-"""Of the files that are looked for in folders."""
+"""Suffixes of the files that are sought in folders."""
 TEMPLATE = ".prototmp"
 INPUT = Path("-")
 """Stands for standard input."""
@@ -32,7 +32,7 @@ class Formatted:
         return self.before != self.after
 
     def diff(self) -> str:
-        """What would change, as `diff -u` shows it."""
+        """The changes, as `diff -u` shows them."""
         old, new = self.before.splitlines(keepends=True), self.after.splitlines(keepends=True)
         lines = difflib.unified_diff(old, new, str(self.path), f"{self.path} (canonical)")
         return "".join(
@@ -40,7 +40,7 @@ class Formatted:
         )
 
     def write(self) -> None:
-        """Put the canonical form in the file's place, whole or not at all; a link goes on being one."""
+        """Replace the file by its canonical form, whole or not at all; a link stays a link."""
         path = self.path.resolve()
         mode = path.stat().st_mode
         write_whole(path, self.after.encode())
@@ -65,7 +65,7 @@ def from_input(text: str) -> Formatted:
 
 
 def files_of(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files that are meant: those given, and the specs in folders, in the order of their names."""
+    """The given files, and the specs in given folders in the order of their names."""
     for path in paths:
         if path.is_dir():
             inside = sorted(one for one in path.rglob("*") if one.suffix in ENDINGS and one.is_file())

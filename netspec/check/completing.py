@@ -1,4 +1,4 @@
-"""What a shell may put behind `--set`: fields of the solver, layers and their fields, values of a fixed set."""
+"""Completions of a shell for `--set`: fields of the solver, layers and their fields, values of enums."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from netspec.solver.rules import rules
 
 
 def settings(file: Path | None, begun: str) -> list[str]:
-    """Settings that begin so, for a solver, or a net with its solver beside it; without a readable file, the solver's.
+    """Settings that begin with the text, for a solver, or a net with its solver beside it; fields of the solver alone
+    without a readable file.
 
-    A name that leads to fields ends with a point, one that takes a value with an equals sign.
+    A name that leads to fields ends in a dot, a name that takes a value in an equals sign.
     """
     from netspec import schema
 
@@ -67,7 +68,7 @@ def ending(field: Any) -> str:
 
 
 def words(message: Any, field: Any) -> list[str]:
-    """The values of a field that has only some."""
+    """The values of a field with a fixed set of values."""
     if field is None:
         return []
     info = FieldInfo(field)

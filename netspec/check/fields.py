@@ -18,9 +18,9 @@ from netspec.schema.values import FieldInfo
 
 ROOTS = ("LayerParameter", "SolverParameter", "NetParameter")
 OLD = ("V0LayerParameter", "V1LayerParameter")
-"""Messages of old syntaxes, whose fields have homes of today."""
+"""Messages of old syntaxes, whose fields have moved."""
 MOST = 12
-"""Places that are listed."""
+"""Most places that are listed."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Field:
     field: Any
     """Its descriptor."""
     asked: str = ""
-    """The path that it was asked by."""
+    """The path that the user asked for."""
 
     @property
     def key(self) -> str:
@@ -59,7 +59,7 @@ class Field:
 
     @property
     def default(self) -> str:
-        """The value where a file gives none; "" where there is none to speak of."""
+        """The default value; "" where the field has none worth showing."""
         if is_repeated(self.field) or self.field.message_type is not None or not self.field.has_default_value:
             return ""
         return self.word(self.field.default_value)
@@ -88,7 +88,7 @@ class Field:
         }
 
     def example(self) -> str:
-        """Its first use in a net or a solver that is shipped, with the place; else a line as it may stand in a file."""
+        """Its first use in a shipped net or solver, with the place; else a line as a file might have it."""
         for path in files():
             if use := first_use(path, self.owner, self.field.name):
                 return use
@@ -120,7 +120,7 @@ class Field:
 
 
 def files() -> list[Any]:
-    """The nets and solvers that are shipped, those of few lines first."""
+    """The shipped nets and solvers, the shortest first."""
     return sorted(shipped.folder().rglob("*.prototxt"), key=lambda path: (path.stat().st_size, path.name))
 
 
@@ -168,7 +168,7 @@ def leads(owner: str) -> tuple[str, ...]:
 
 
 def shallow(owner: str) -> tuple[str, ...]:
-    """As `leads`, without nets inside of solvers, which would repeat everything."""
+    """As `leads`, without nets inside solvers, which would repeat everything."""
     if owner in ROOTS:
         return ("",)
     return tuple(
@@ -227,7 +227,7 @@ def member(message: Any, name: str, asked: str) -> Any:
 
 
 def named(name: str) -> list[Field]:
-    """Fields of a name in all messages, those of solvers, layers and nets first."""
+    """The fields of this name in all messages; solvers, layers and nets come first."""
     fields = everywhere(name)
     if not fields:
         names = {field.name for owner in owners() for field in schema.descriptor(owner).fields}
@@ -238,7 +238,7 @@ def named(name: str) -> list[Field]:
 
 
 def owners() -> list[str]:
-    """All messages but those of old syntaxes, the roots first."""
+    """All messages except those of old syntaxes; the roots come first."""
     return [*ROOTS, *(name for name in schema.message_names() if name not in (*ROOTS, *OLD))]
 
 

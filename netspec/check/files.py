@@ -31,12 +31,12 @@ def check(
 ) -> Report:
     """Check one file.
 
-    strict: every field that the schema does not know is a problem (else a warning, unless it looks like a slip).
+    strict: every unknown field is a problem; by default it is a warning, unless it looks like a misspelling.
     run: also walk each net forward on random inputs, and backward where it has a loss.
-    dialect: whose layers those are that forks give one name, where their fields do not tell (`forks.DIALECTS`).
+    dialect: the fork (of `forks.DIALECTS`) of layers whose name several forks use, where their fields do not tell.
     shapes: of inputs whose data is not here, by name.
-    weights: a weight file of the net: it tells the dialect where nothing else does, and it must fit.
-    Never raises for a bad file: what is wrong stands in the report.
+    weights: a weight file, which must fit the net and which tells the dialect where nothing else does. Never raises for
+    a bad file: the report holds the mistakes.
     """
     report = check_file(path, Wanted(run, dialect, weights, shapes or {}), strict)
     report.warnings = list(dict.fromkeys(report.warnings))  # once, not for each phase
@@ -45,7 +45,7 @@ def check(
 
 
 def check_file(path: str | Path, wanted: Wanted, strict: bool = False) -> Report:
-    """`check`, for a file that solvers may have led to."""
+    """`check`, for a file that a solver may have named."""
     report = Report(str(path))
     try:
         document = schema.read(path, unknown="keep")
@@ -75,7 +75,7 @@ def check_file(path: str | Path, wanted: Wanted, strict: bool = False) -> Report
 
 
 def is_label_map(document: schema.Document) -> bool:
-    """Whether it was read as a net, but is one of SSD's lists of class names."""
+    """Whether a file that was read as a net is one of SSD's lists of class names."""
     names = {unknown.name for unknown in document.unknown if len(unknown.path) == 1}
     return document.kind == "net" and names == {"item"} and not document.message.ListFields()
 
@@ -153,7 +153,7 @@ def follow(
 
 
 def near_file(path: str, beside: str) -> str:
-    """The file most like the one that is not here, of those beside the spec."""
+    """A hint at the file beside the spec whose name is nearest to the missing one."""
     try:
         names = [entry.name for entry in Path(beside).parent.iterdir() if entry.is_file()]
     except OSError:
@@ -163,7 +163,7 @@ def near_file(path: str, beside: str) -> str:
 
 
 def states_of(solver: Any, name: str | int, index: str | int = 0) -> tuple[State, ...]:
-    """In which stages a solver runs the net of one of its fields, where it sets any."""
+    """The states in which a solver runs the net of one of its fields; only those with stages."""
     inner, named = len(solver.test_net_param), len(solver.test_net)
     train, tests = (
         (TRAIN, tuple(solver.train_state.stage)),

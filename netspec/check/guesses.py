@@ -1,4 +1,4 @@
-"""What tells the size of data that is not here, and which mistakes do not depend on it."""
+"""Guesses the size of data that is not here, and tells which mistakes do not depend on it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NAMED: tuple[tuple[str, assume.Size], ...] = (
     ("cifar", (3, 32, 32)),
     ("imagenet|ilsvrc", (3, 224, 224)),
 )
-"""Data sets by what their sources and mean files are called. ImageNet tells the channels alone."""
+"""Shapes of data sets by words in the names of sources and mean files. ImageNet tells the channels alone."""
 WHOLE = ("mnist", "cifar")
-"""Those whose pictures have one size."""
+"""Data sets whose pictures all have one size."""
 TIMES = (2, 4, 8, 16, 32)
-"""How much larger than what a layer restores the picture may be."""
+"""Factors to try between the size that a layer restores and the size of the picture."""
 ALTERNATIVES = 3
-"""How many other sizes are tried, to see whether the number of parameters depends on the size."""
+"""Number of other sizes tried to see whether the number of parameters depends on the size."""
 
 
 def named(steps: Collection[Step]) -> tuple[str, assume.Size] | None:
@@ -41,7 +41,9 @@ def named(steps: Collection[Step]) -> tuple[str, assume.Size] | None:
 
 
 def sizes(graph: Graph, steps: Sequence[Step]) -> Iterator[assume.Size]:
-    """Sizes of pictures to try, the likeliest first: of a data set by name, of what layers restore, the usual ones."""
+    """Sizes of pictures to try, the likeliest first: of a data set by its name, those that layers restore, the usual
+    ones.
+    """
     if (known := named(steps)) is not None:
         yield known[1]
     mentioned, usual = assume.sizes(graph)[: -len(assume.SIZES)], assume.SIZES
@@ -54,11 +56,11 @@ def sizes(graph: Graph, steps: Sequence[Step]) -> Iterator[assume.Size]:
 def is_told(
     graph: Graph, steps: Sequence[Step], shapes: Mapping[str, Shape], net: Net, given: Mapping[str, Shape]
 ) -> bool:
-    """Whether the number of parameters is that of the net, and not of the shapes that were assumed.
+    """Whether the number of parameters is certain although shapes were assumed.
 
     given: the shapes that are known.
 
-    So it is where the data set is named, or where no other size that the net accepts gives another number.
+    It is where the data set is known by name, or where every other size that the net accepts gives the same number.
     """
     steps = [step for step in steps if graph.name(step.writes[0]) not in given]
     known = named(steps)
@@ -97,7 +99,7 @@ def parameters(net: Net) -> int:
 
 
 def lasting(graph: Graph, tried: Sequence[tuple[Mapping[str, Shape], SpecError]]) -> list[Problem]:
-    """The mistakes, of those found with each of several shapes of absent data, that no data would mend.
+    """Of the mistakes found with several shapes of absent data, those that no data would mend.
 
     Either the data has one shape whatever it holds; or a complaint is the same for all shapes, so it is of the
     layer's own fields; or bottoms that must be alike differ along an axis where no shape of the data changes them; or a
@@ -142,16 +144,16 @@ CHANNELS = (
     5040,
 )
 SIDES = (1, 2, 3, 5, 8, 14, 28, 56, 113, 224, 512, 4096)
-"""Sizes that a bottom is given in place of those that differ among the assumptions, beside the layer's own numbers."""
+"""Sizes to try for a bottom along the axes that differ among the assumptions, beside the layer's own numbers."""
 LARGEST, MOST_NUMBERS = 100_000, 12
 
 
 def own_faults(
     graph: Graph, tried: Sequence[tuple[Mapping[str, Shape], SpecError]], left: Sequence[Problem]
 ) -> list[Problem]:
-    """Those of the problems whose layer takes no bottom at all, whatever size its axes have that depend on the data.
+    """The problems whose layer refuses its bottom whatever the size of the axes that depend on the data.
 
-    Layers with one bottom only: what several must have in common is not looked for.
+    Only layers with one bottom are examined: agreement between several bottoms is not.
     """
     steps = [step for step in graph.steps if len(step.reads) == 1 and not step.kind.counts_values]
     faulty = [(step, problem) for problem in left for step in steps if is_within(step, problem)]
@@ -169,7 +171,7 @@ def own_faults(
 
 
 def is_within(step: Step, problem: Problem) -> bool:
-    """Whether a problem is of this layer: its text begins with the layer's name and type."""
+    """Whether a problem belongs to this layer: its text begins with the layer's name and type."""
     return problem.message.startswith(f"{step.layer}: ")
 
 
@@ -186,7 +188,7 @@ def numbers(message: Any) -> set[int]:
 
 
 def varied(shapes: Collection[Shape], step: Step) -> Iterator[Shape]:
-    """The shapes, and others with one size after the other along each axis in which they differ."""
+    """The shapes, and shapes with other sizes along each axis in which they differ."""
     yield from shapes
     own_numbers = sorted(numbers(step.layer.message))[:MOST_NUMBERS]
     one = next(iter(shapes))
@@ -200,7 +202,7 @@ def varied(shapes: Collection[Shape], step: Step) -> Iterator[Shape]:
 
 
 def fails(graph: Graph, step: Step, shape: Shape) -> bool:
-    """Whether the layer does not take a bottom of this shape."""
+    """Whether the layer refuses a bottom of this shape."""
     shapes: list[Any] = [None] * len(graph.slots)
     shapes[step.reads[0]] = shape
     try:
@@ -212,7 +214,7 @@ def fails(graph: Graph, step: Step, shape: Shape) -> bool:
 
 
 def is_at(step: Step, places: Collection[Position | None]) -> bool:
-    """Whether a mistake at one of these places is the layer's."""
+    """Whether one of these places lies in the layer."""
     own = {step.layer.at(), *(step.layer.at("bottom", i) for i in range(len(step.reads)))}
     return bool(own & set(places))
 

@@ -16,20 +16,20 @@ State = tuple[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a check is asked for beside the file itself."""
+    """The options of a check."""
 
     run: bool = False
     """Also walk each net on random input."""
     dialect: str = ""
-    """Whose layers those are that forks give one name."""
+    """The fork of layers whose name several forks use."""
     weights: str | Path | None = None
     """A weight file that should fit the net."""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Shapes of inputs whose data is not here, by name."""
     states: tuple[State, ...] = ()
-    """Those in which a solver runs the net."""
+    """The states in which a solver runs the net."""
     above: tuple[Path, ...] = ()
-    """The solvers that led to the file."""
+    """The solvers that named the file, outermost first."""
 
 
 @dataclass
@@ -43,17 +43,17 @@ class Report:
     legacy: tuple[str, ...] = ()
     """Old syntaxes that were upgraded on reading."""
     dialects: list[str] = field(default_factory=list)
-    """Forks whose layers or fields a net has, else BVLC."""
+    """Forks whose layers or fields the net uses; else BVLC."""
     phases: dict[str, dict[str, Any]] = field(default_factory=dict)
     """For each phase with layers: layers, parameters, inputs and outputs with shapes; assumed input shapes.
     With weights: which blobs fit.
     """
     stages: list[str] = field(default_factory=list)
-    """Stages that rules of layers name."""
+    """Stages named in the rules of layers."""
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     needs: list[str] = field(default_factory=list)
-    """Files and modules that the net refers to and that are not here."""
+    """Files and modules that the net refers to and that do not exist here."""
 
     @property
     def ok(self) -> bool:
@@ -61,7 +61,7 @@ class Report:
 
     @property
     def status(self) -> str:
-        """ "ok", "not ok", or "ok, data absent" where nothing is wrong, but what the net reads is not here."""
+        """ "ok", "not ok", or "ok, data absent" where nothing is wrong but data of the net is not here."""
         return "not ok" if self.problems else "ok, data absent" if self.needs else "ok"
 
     def __str__(self) -> str:

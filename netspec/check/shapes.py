@@ -1,4 +1,4 @@
-"""Shapes of one phase on the meta device, with assumed ones for data that is not on this machine."""
+"""Shapes of one phase on the meta device; shapes of data that is not on this machine are assumed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PHASES = (spec.TRAIN, spec.TEST)
 def check_phase(
     graph: Graph, report: Report, wanted: Wanted, known: Collection[Position | None] = ()
 ) -> dict[str, Any]:
-    """What is in one phase. `known` are the places of mistakes that are reported already."""
+    """The report on one phase. `known`: places of mistakes that are reported already."""
     net, assumed, told = shaped(graph, report, known, wanted.shapes)
     whole = net is not None and all(map(net.is_known, range(len(graph.slots))))
     if net is None:
@@ -71,12 +71,12 @@ def shaped(
     known: Collection[Position | None] = (),
     shapes: Mapping[str, Shape] | None = None,
 ) -> tuple[Net | None, dict[str, Shape], bool]:
-    """The net on the meta device, the shapes that were assumed for data that is not here, and whether these tell the
-    number of parameters.
+    """(the net on the meta device, the shapes assumed for absent data, whether the number of parameters is certain with
+    them).
 
-    shapes: of inputs by name, in place of what their layers say.
-    None in place of the net where none of the assumptions fits, which the report then says, or where mistakes
-    at `known` places are all that hinders. Raises SpecError for mistakes that do not depend on the absent data.
+    shapes: shapes of inputs by name, in place of what their layers say.
+    The net is None where no assumption fits, which the report then says, and where only mistakes at `known` places are
+    in the way. Raises SpecError for mistakes that do not depend on the absent data.
     """
     given = given_shapes(graph, shapes or {})
     steps = [
@@ -113,7 +113,7 @@ def shaped(
 
 
 def given_shapes(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    """The shapes that are given, which must be of inputs of the graph."""
+    """The given shapes; SpecError where one is of no input of the graph."""
     inputs = [graph.name(slot) for slot in graph.inputs]
     for name in shapes:
         if name not in inputs:
@@ -128,7 +128,7 @@ def offered(graph: Graph, steps: Sequence[Step]) -> str:
 
 
 def open_steps(graph: Graph, report: Report) -> list[Step]:
-    """Steps that feed the net, and whose data is not here; the report says so."""
+    """Steps that feed the net from data that is not here; the report says so."""
     steps = []
     for step in graph.steps:
         if not step.kind.is_source:
@@ -160,9 +160,9 @@ def shaped_net(
 ) -> Net:
     """The net of a file, of the net a solver file names, or of a run folder, with its shapes and no memory allocated.
 
-    stages, level: of the net's state; for a solver file beside and in place of what it says itself. shapes: of inputs
-    whose data is not here; without them shapes that the net accepts are assumed, which is logged.
-    Raises SpecError for what is wrong with it, and where the phase has no layers.
+    stages, level: of the net's state; with a solver file, added to its stages and in place of its level. shapes: of
+    inputs whose data is not here; by default the function assumes shapes that the net accepts, and logs them. Raises
+    SpecError for mistakes of the net, and for a phase without layers.
     """
     path = Path(path) / "net.prototxt" if Path(path).is_dir() else Path(path)
     phase = phase.upper()
@@ -193,7 +193,7 @@ def shaped_net(
 
 
 def has_source(step: Step) -> bool:
-    """Whether the parameters of a data layer say where its data is."""
+    """Whether a data layer names the source of its data."""
     fields = step.layer.message.ListFields()
     if any(field.name == "dataset_param" for field, _ in fields):
         return True

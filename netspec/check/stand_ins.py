@@ -13,11 +13,11 @@ from netspec.schema import spec
 
 
 def with_stand_ins(net_spec: spec.NetSpec, report: Report) -> tuple[spec.NetSpec, list[Problem]]:
-    """The net with inputs in place of layers that feed it and cannot be made here; what is wrong with those.
+    """(the net with inputs in place of layers that feed it and cannot be made here, the problems of those layers).
 
-    A Python layer is one of these: its module is never imported to read a net. The report says so as a need.
+    Python layers are replaced too: reading a net never imports a module. The report lists them as needs.
 
-    A loss whose gains are in a file that is not here is weighed alike for all classes, and the report warns.
+    A loss whose file of gains is missing weighs all classes equally, and the report warns.
     """
     layers: list[spec.LayerSpec] = []
     problems: list[Problem] = []
@@ -41,7 +41,7 @@ def with_stand_ins(net_spec: spec.NetSpec, report: Report) -> tuple[spec.NetSpec
 
 
 def tell(lack: Lack, report: Report) -> None:
-    """Let the report say once what a layer needs that is not here."""
+    """Add to the report, once, a thing that a layer needs and that is not here."""
     text = lack.problem.message.partition("): ")[2]
     if not any(warning.message.endswith(text) for warning in report.warnings):
         report.warnings.append(lack.problem)

@@ -1,4 +1,6 @@
-"""The phases and stages of a net: each compiled and shaped, and what is wrong in all of them or in one alone."""
+"""The phases and stages of a net: compiles and shapes each, and tells mistakes of the net from mistakes in one
+state.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ def check_net(
     path: tuple[str | int, ...] = (),
     message: Any = None,
 ) -> None:
-    """Compile and shape every phase in which the net has layers, and where that is not enough every stage."""
+    """Compile and shape every phase that has layers; where no such state is whole, also every stage."""
     root = document.message if message is None else message
     if not root.layer:
         report.problems.append(Problem("the net has no layers", document.at(*path)))
@@ -55,7 +57,7 @@ def check_net(
             continue
         known = set(map(str, report.problems))
         for problem in problems:
-            # What only this state lacks matters less than what is wrong with the net.
+            # A bottom that only this state lacks matters less than a mistake of the net.
             elsewhere = made_elsewhere(problem, tops) and any(
                 problem not in other for other in per_state.values()
             )
@@ -72,7 +74,7 @@ def phases_of(net: Any) -> tuple[str, ...]:
 
 
 COMBINATIONS = 100
-"""Sets of stages to try at most, where no single one is enough."""
+"""Most sets of stages that are tried where no single stage is enough."""
 
 
 def check_combinations(
@@ -83,7 +85,7 @@ def check_combinations(
     message: Any,
     per_state: dict[State, list[Problem]],
 ) -> None:
-    """For each phase that has no state yet in which it is whole: the smallest set of stages that makes it so."""
+    """For each phase without a whole state yet, find the smallest set of stages that makes the net whole."""
     names = stages_of(document.message if message is None else message)
     sets = [(*names,)] if len(names) > 2 else []
     sets = [*chain.from_iterable(combinations(names, size) for size in (2, 3) if size < len(names)), *sets]
@@ -134,6 +136,6 @@ def check_state(
 
 
 def made_elsewhere(problem: Problem, tops: Collection[str]) -> bool:
-    """Whether it is that a bottom is missing which layers of another phase make: the file is for that phase alone."""
+    """Whether the problem is a bottom that layers of another phase make: then the file is for that phase alone."""
     match = re.search("bottom '(.*)' is made by no earlier layer", problem.message)
     return match is not None and match[1] in tops

@@ -15,13 +15,13 @@ from netspec.net.graph import Graph
 from netspec.net.net import Net, build
 
 BATCH = 2
-"""Images a batch: enough for the statistics of a batch, and quick."""
+"""Images per batch: enough for batch statistics, and quick."""
 VALUES = 1 << 27
-"""How many values a net's blobs may hold in a trial; pictures are made smaller until they do."""
+"""Most values in a net's blobs during a trial; pictures are halved until the net fits."""
 SMALLEST = 32
-"""The side that pictures are not made smaller than."""
+"""Pictures are not halved below this side."""
 OBJECT = (0.0, 1.0, 0.0, 0.25, 0.25, 0.75, 0.75, 0.0)
-"""A row of ground truth as AnnotatedData makes it: the middle of the first picture is of class 1."""
+"""A row of ground truth as AnnotatedData makes it: class 1 in the middle of the first picture."""
 
 
 def try_out(graph: Graph, shapes: Mapping[str, Shape]) -> str:
@@ -44,7 +44,7 @@ def try_out(graph: Graph, shapes: Mapping[str, Shape]) -> str:
 
 
 def small(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Shapes of all inputs, smaller where the net works with them: BATCH examples, pictures that fit into memory."""
+    """Shapes of all inputs, reduced where the net accepts it: BATCH examples, pictures that fit into memory."""
     net = build(graph, device="meta", input_shapes=shapes)
     own = {graph.name(slot): net.shapes[slot] for slot in graph.inputs}
     few = {name: (min(BATCH, shape[0]), *shape[1:]) if shape else shape for name, shape in own.items()}
@@ -60,7 +60,7 @@ def small(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
 
 
 def shaped_with(graph: Graph, shapes: Mapping[str, Shape]) -> Net | None:
-    """The net on the meta device with other inputs; None where it does not work with them."""
+    """The net on the meta device with other input shapes; None where it refuses them."""
     try:
         return build(graph, device="meta", input_shapes=shapes)
     except SpecError:
@@ -73,7 +73,7 @@ def total(net: Net) -> int:
 
 
 def halved(shape: Shape) -> Shape:
-    """A picture or volume of half the size a side."""
+    """The shape of a picture or volume with halved sides."""
     if len(shape) < 4 or min(shape[2:]) < 2 * SMALLEST:
         return shape
     return (*shape[:2], *(side // 2 for side in shape[2:]))

@@ -19,7 +19,7 @@ State = dict[Path, tuple[int, int] | None]
 
 
 def again(files: Iterable[Path], pause: float = PAUSE) -> Iterator[None]:
-    """Once at first, then each time that one of the files, or a net that one of them names, has changed."""
+    """Yields once at first, then each time that one of the files, or a net named by one of them, has changed."""
     given = list(files)
     while True:
         before = state(watched(given))
@@ -45,7 +45,7 @@ def watched(files: Iterable[Path]) -> list[Path]:
 
 
 def state(paths: Iterable[Path]) -> State:
-    """When each file was written last, and how large it is; None where it is not there."""
+    """Time of last change and size of each file; None where it does not exist."""
     facts_of: State = {}
     for path in paths:
         try:

@@ -1,4 +1,6 @@
-"""The size of absent data by the windows that cover it: where one score an image is left, they cover all of it."""
+"""Guesses the size of absent data from the windows of a net: where each image gives one score, its windows cover the
+image.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,13 @@ from netspec.net.shapes import top_shapes
 from netspec.net.summary import field_of
 
 LARGE = 2048
-"""Side of the images through which the windows are followed: large enough for each to fit."""
+"""Side of the images for which windows are computed: large enough for each window."""
 
 
 def whole_sizes(graph: Graph, steps: Sequence[Step]) -> Iterator[assume.Size]:
-    """Image sizes, for data of these steps, of which one score sees all; one channel first where they are lines."""
+    """Image sizes, for the data of these steps, that one score sees as a whole; where images are single rows, one
+    channel comes first.
+    """
     seen = {
         field.size
         for step, field in scores(graph, steps)
@@ -29,7 +33,7 @@ def whole_sizes(graph: Graph, steps: Sequence[Step]) -> Iterator[assume.Size]:
 
 
 def scores(graph: Graph, steps: Sequence[Step]) -> Iterator[tuple[Step, Field]]:
-    """Each layer that reads scores, with what one of these sees."""
+    """Each layer that reads scores, with the receptive field of one score."""
     given = assume.input_shapes(graph, steps, (3, LARGE, LARGE))
     shapes: list[Any] = [None] * len(graph.slots)
     fields: dict[int, Field | None] = {}

@@ -44,7 +44,7 @@ Draws = Annotated[int, typer.Option(help="Seed of the draws.", min=0, max=SEED_M
 
 
 def chosen(images: str) -> tuple[int, int]:
-    """A:B as numbers; B alone counts from 0."""
+    """A:B as numbers; B alone means 0:B."""
     first, _, last = images.rpartition(":")
     try:
         begin, end = int(first or 0), int(last)
@@ -93,8 +93,8 @@ def place(given: str) -> tuple[str, int, int, int]:
 def seen(
     trained: Model, images: list[str] | None, default: str, missing: str, seed: int, holes: str = "clean"
 ) -> tuple[Array, Array, Given]:
-    """(pixels, which of them are observed, what was asked about). holes: what is missing where neither `missing` nor
-    the images say it.
+    """(pixels, mask of the observed ones, the images asked about). holes: the missing pixels where neither `missing`
+    nor the images say.
     """
     import numpy as np
 
@@ -124,7 +124,7 @@ def one_image(trained: Model, image: str) -> Array:
 
 
 def refuse_table(trained: Model) -> None:
-    """DataError for a model of a table, which is asked about rows."""
+    """DataError for a model of a table, which answers about rows."""
     from netspec.errors import DataError
 
     if trained.layout is not None:
@@ -132,7 +132,7 @@ def refuse_table(trained: Model) -> None:
 
 
 def warn(text: str) -> None:
-    """Say on stderr what is otherwise than it was meant."""
+    """Warn on stderr."""
     print(f"warning: {text}", file=sys.stderr)
 
 

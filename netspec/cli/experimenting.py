@@ -21,7 +21,7 @@ Values = Annotated[
 
 
 def refuse_unread(file: Path, said: Mapping[str, Any]) -> None:
-    """NetspecError for a value of --set that the template reads nowhere; one that takes others in may pass it on."""
+    """NetspecError for a --set value that the template never reads; a template with includes may pass it on."""
     text = file.read_text(encoding="utf-8", errors="replace")
     words = set(re.findall(r"[A-Za-z_]\w*", text))
     if words & {"include", "extends", "context"}:

@@ -1,4 +1,4 @@
-"""Options that people know from elsewhere, answered with the flag or `--set` that is meant."""
+"""Answers options that people know from other programs with the matching flag or `--set`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIELDS = {
     "grad-clip": "clip_gradients",
     "accumulate": "iter_size",
 }
-"""Fields of a solver by what others call them."""
+"""Fields of a solver by the names that other programs give them."""
 OPTIONS = {
     "gpu": "--device cuda:{}",
     "gpus": "--device cuda:{}",
@@ -47,7 +47,7 @@ OPTIONS = {
     "verbose": "--debug",
     "v": "--version",
 }
-"""What to write in place of an option of another program; {} is its value. Those of another command stand in no way."""
+"""What to write in place of an option of another program; {} is its value."""
 EPOCHS = "epochs have no field: --iterations N, where N = epochs x images / batch_size"
 BATCH = "the batch size is a field of the data layer: --set data.{}_param.batch_size={}"
 SOLVED = ("train", "sweep")
@@ -57,7 +57,7 @@ SOLVED = ("train", "sweep")
 def hint(
     arguments: Sequence[str], commands: Mapping[str, Collection[str]], fields: Collection[str]
 ) -> str | None:
-    """What to say of the first option that no command of ours has; None where the usual answer is as good.
+    """A hint about the first option that no netspec command has; None where the usual answer is as good.
 
     arguments: those of the command line. commands: the options that each command takes. fields: those of a solver.
     """
@@ -80,7 +80,7 @@ def hint(
 
 
 def meant(name: str, value: str, command: str, known: Collection[str], fields: Collection[str]) -> str | None:
-    """What stands in place of `--name value`."""
+    """The netspec form of `--name value`."""
     plain = name.lower().replace("_", "-")
     if plain in ("epochs", "epoch", "num-epochs", "max-epochs"):
         return EPOCHS

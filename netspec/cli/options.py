@@ -11,7 +11,7 @@ from netspec.errors import DataError, SpecError
 
 
 def files_and_names(incomplete: str) -> list[str]:
-    """What a shell may put in place of the beginning of a file: files that are there, and nets that are shipped."""
+    """A shell's completions for a file: existing files and shipped nets."""
     from netspec.schema import shipped
 
     folder, _, begin = incomplete.rpartition("/")
@@ -26,7 +26,7 @@ def files_and_names(incomplete: str) -> list[str]:
 
 
 def settings_of(context: typer.Context, incomplete: str) -> list[str]:
-    """What a shell may put in place of the beginning of a setting, for the file that the command names."""
+    """A shell's completions for a setting of the file that the command names."""
     from netspec.check.completing import settings
     from netspec.schema import shipped
 
@@ -118,7 +118,7 @@ Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", min
 
 
 def consent_to(allow_python: bool) -> None:
-    """Take up `--allow-python`, for the command that runs."""
+    """Apply `--allow-python` to the running command."""
     from netspec.layers import consent
 
     if allow_python:

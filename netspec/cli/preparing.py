@@ -126,7 +126,7 @@ def write_records(
 
 
 def skipping(skipped: list[str]) -> Callable[[str], None]:
-    """What says that a picture is left out, and counts it."""
+    """A function that reports and counts pictures that are left out."""
 
     def skip(text: str) -> None:
         skipped.append(text)
@@ -222,5 +222,5 @@ def backend_of(target: Path) -> str:
 
 
 def folder(root: str) -> str:
-    """A folder as the lead of paths."""
+    """A folder as the prefix of paths."""
     return f"{root}/" if root and not root.endswith("/") else root

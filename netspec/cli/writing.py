@@ -58,7 +58,7 @@ def fmt(
 
 
 def names_of_fields(incomplete: str) -> list[str]:
-    """Names that a shell may put in place of the beginning of one: layer types, messages, paths of fields."""
+    """A shell's completions for a name: layer types, messages, paths of fields."""
     from netspec.check.fields import names
 
     return [name for name in names() if name.startswith(incomplete)]

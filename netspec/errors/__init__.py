@@ -37,7 +37,7 @@ class NetspecError(Exception):
     """
 
     otherwise: ClassVar[str] = kinds.OF_ANY
-    """The code of messages whose wording is of no kind."""
+    """The code of messages whose wording matches no kind."""
 
     @property
     def code(self) -> str:
@@ -45,7 +45,7 @@ class NetspecError(Exception):
         return kinds.code_of(str(self), self.otherwise)
 
     def with_codes(self) -> str:
-        """Its message, with the code of its kind at the line's end; of several problems at each line's end."""
+        """Its message, with the code of its kind at the end of the line, or of each line for several problems."""
         return kinds.with_code(str(self), self.code)
 
 
@@ -86,7 +86,7 @@ class Problem:
     position: Position | None = None
 
     LONGEST: ClassVar[int] = 2000
-    """Characters of a message: a file may have names without end."""
+    """Most characters of a message: a file may have very long names."""
 
     def __post_init__(self) -> None:
         if len(self.message) > self.LONGEST:
@@ -106,7 +106,7 @@ class Problem:
 
 
 class SpecError(NetspecError):
-    """One or more mistakes in a network or solver description, all of one run together.
+    """All mistakes that one reading found in a network or solver description.
 
     >>> import netspec
     >>> try:
@@ -146,7 +146,7 @@ MOST_TEXT = 300
 
 
 def one_line(error: BaseException) -> str:
-    """What an error of another library says, on one line and not without end; its type where it says nothing."""
+    """The message of another library's error, shortened to one line; its type where the message is empty."""
     text = " ".join(str(error).split())
     if len(text) > MOST_TEXT:
         text = f"{text[:MOST_TEXT]} ..."
@@ -154,9 +154,11 @@ def one_line(error: BaseException) -> str:
 
 
 LONGEST_NAME = 100
-"""No name longer than this is a slip of another."""
+"""Longer names are never taken for misspellings."""
 MOST_CANDIDATES = 1000
-"""Names that are compared letter by letter: of more, those with the longest common beginning and end."""
+"""Most names that are compared letter by letter; from more, those with the longest common beginning and end are
+chosen.
+"""
 
 
 def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | None:
@@ -183,7 +185,7 @@ def shared_ends(a: str, b: str) -> int:
 
 
 def one_edit(a: str, b: str) -> bool:
-    """Whether one letter changed, added or left out, or two neighbours swapped, make `b` of `a`."""
+    """Whether `b` is `a` with one letter changed, added or left out, or with two neighbours swapped."""
     start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     left, right = a[start:], b[start:]
     swapped = left[:2] == right[1::-1] and left[2:] == right[2:]
@@ -201,7 +203,7 @@ def no_such_file(path: object, more: Iterable[str] = (), what: str = "file") -> 
 
 
 def did_you_mean(name: str, candidates: Iterable[str], more: str = "") -> str:
-    """`"; did you mean 'conv1'?"`, or the empty string when no candidate is close; `more` as a sentence behind it."""
+    """`"; did you mean 'conv1'?"`, or the empty string when no candidate is close; `more` follows as a sentence."""
     candidate = nearest(name, candidates)
     if not candidate:
         return f"; {more}" if more else ""

@@ -14,14 +14,14 @@ from functools import cache
 from importlib import resources
 
 OF_SPEC, OF_DATA, OF_SNAPSHOT, OF_ANY = "NS001", "NS002", "NS003", "NS004"
-"""The kinds of messages without a wording of their own, by the class of the exception."""
+"""Codes by class of exception, for messages that match no other kind."""
 LONGEST = 4000
-"""Characters of a message that are looked at."""
+"""Most characters of a message that are matched."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """Files, and a command on them that ends with this kind of error; and how it ends well.
+    """Files and a command that ends with this kind of error, and files with which it succeeds.
 
     Each of `wrong` and `right` holds texts of files by name; what only one of them has is what differs. `before` is
     Python that makes other files first.
@@ -45,7 +45,7 @@ class Kind:
     instead: str
     """What to write or do instead."""
     wording: re.Pattern[str] | None
-    """How its messages are worded; None for the kinds of exception classes."""
+    """The wording of its messages; None for the kinds of exception classes."""
     example: Example
 
 
@@ -67,7 +67,7 @@ def kinds() -> dict[str, Kind]:
 
 
 def code_of(message: str, otherwise: str = OF_ANY) -> str:
-    """The code of a message's kind; `otherwise` where no kind has its wording."""
+    """The code of a message's kind; `otherwise` where no kind matches."""
     text = message[:LONGEST]
     for code, kind in kinds().items():
         if kind.wording is not None and kind.wording.search(text):

@@ -39,14 +39,14 @@ PAGE = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What bounds a server's work."""
+    """Limits on a server's work."""
 
     body: int = MOST_BYTES
     """Bytes of a request."""
     waiting: int = 128
-    """Requests that wait for a net; the next is answered with 503."""
+    """Most requests that wait for a net; further ones are answered with 503."""
     rows: int = 256
-    """Rows that a net is run on at once."""
+    """Most rows per pass of a net."""
 
 
 def application(
@@ -150,7 +150,7 @@ class Server:
     async def ask(
         self, request: Request, subject: Subject
     ) -> tuple[protocol.Request, tuple[protocol.Wanted, ...], Ask]:
-        """(the request, the outputs that it wants, what the net is asked)."""
+        """(the request, the outputs that it wants, the question to the net)."""
         body = await read_body(
             request.stream(),
             request.headers.get("content-length"),
@@ -187,24 +187,24 @@ class Server:
         return Response(self.openapi, media_type="application/json")
 
     async def refused(self, request: Request, error: Exception) -> Response:
-        """A request that is wrong, or comes when there is no room."""
+        """The answer to a wrong request, or to one that comes when the server is full."""
         status = getattr(error, "status", 400)
         headers = {"retry-after": "1"} if status == 503 else {}
         return Response(error_body(str(error)), status, headers, "application/json")
 
     async def not_found(self, request: Request, error: Exception) -> Response:
-        """A path or a method that is none of ours."""
+        """The answer to an unknown path or method."""
         assert isinstance(error, HTTPException)  # narrows the type; Starlette calls this for no other
         text = {404: "there is no such path; see /openapi.json", 405: "this path takes another method"}
         body = error_body(text.get(error.status_code, error.detail))
         return Response(body, error.status_code, dict(error.headers or {}), "application/json")
 
     async def gone(self, request: Request, error: Exception) -> Response:
-        """The client hung up while it sent; nobody reads this."""
+        """The answer after the client hung up while sending; nobody reads it."""
         return Response(status_code=400)
 
     async def failed(self, request: Request, error: Exception) -> Response:
-        """A fault of ours: the log has it, the client learns no more than that."""
+        """The answer after an internal error: the log has the details, the client only learns that it happened."""
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return Response(error_body("the server failed; its log says why"), 500, media_type="application/json")
 
@@ -213,7 +213,7 @@ VERSIONS = "/versions/{version}"
 
 
 def marked(path: str, endpoint: Endpoint) -> Endpoint:
-    """The endpoint, which tells the metrics the pattern of its path."""
+    """The endpoint, wrapped to report the pattern of its path to the metrics."""
 
     async def call(request: Request) -> Response:
         request.scope["netspec.route"] = path

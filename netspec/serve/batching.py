@@ -1,4 +1,4 @@
-"""One worker per net: requests that wait while it works are answered together in the next batch."""
+"""One worker per net; requests that arrive while it works are answered together in the next batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ Waiting = tuple[Ask, "asyncio.Future[dict[str, Array]]"]
 class Batcher:
     """Joins requests to one net.
 
-    There is no waiting time to tune: an idle worker takes a request at once, a busy one finds all that came meanwhile.
+    There is no waiting time to tune: an idle worker takes a request at once, and a busy worker then takes all that came
+    meanwhile.
     rows: most rows of a batch. waiting: most requests that wait; the next is refused with status 503.
     """
 
@@ -43,14 +44,14 @@ class Batcher:
         return await answer
 
     def check_room(self) -> None:
-        """Refusal with status 503 where as many requests wait as may."""
+        """Refusal with status 503 where the queue is full."""
         if len(self.queue) + self.others >= self.limit:
             raise Refusal(
                 f"model {self.subject.name!r} has {self.limit} requests waiting; ask again later", 503
             )
 
     async def run(self, query: Callable[[], T]) -> T:
-        """What `query` gives, run between two batches: for questions of the page that nothing joins."""
+        """The result of `query`, run between two batches; for questions of the page, which are not joined."""
         self.check_room()
         self.others += 1
         try:
@@ -67,7 +68,7 @@ class Batcher:
             self.busy = False
 
     def _take(self) -> list[Waiting]:
-        """The first requests in the queue that fit into a batch, without those whose client is gone."""
+        """The first requests in the queue that fit into a batch; requests whose client is gone are dropped."""
         batch: list[Waiting] = []
         rows = 0
         while self.queue and (not batch or rows + len(self.queue[0][0].x) <= self.rows):
@@ -86,7 +87,9 @@ class Batcher:
         try:
             values = await loop.run_in_executor(self.worker, self.subject.answer, [ask for ask, _ in batch])
         except Exception as error:  # the worker goes on with the next
-            if isinstance(error, NetspecError) and len(batch) > 1:  # one of them cannot be answered: which?
+            if (
+                isinstance(error, NetspecError) and len(batch) > 1
+            ):  # one of them cannot be answered: find out which
                 for one in batch:
                     await self._answer([one])
                 return

@@ -60,7 +60,7 @@ def unpack(packed: bytes, encoding: str, most: int) -> bytes:
 
 
 def pack(body: bytes, accepted: str) -> tuple[bytes, str | None]:
-    """(body, encoding) packed as the header Accept-Encoding asks; small bodies are left alone."""
+    """(body, encoding), compressed as the header Accept-Encoding asks; small bodies are not compressed."""
     words = [part.split(";")[0].strip().lower() for part in accepted.split(",")]
     for encoding, window in WINDOWS.items():
         if encoding in words and len(body) > 1024:

@@ -1,4 +1,4 @@
-"""The door: which hosts a server answers to, which pages may ask it, and what its answers forbid a browser."""
+"""Guards the server: which hosts it answers to, which pages may ask it, and what its answers forbid a browser."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
 ]
-"""On every answer: nothing is loaded from elsewhere, nothing is framed, kept or read by another page."""
+"""Headers of every answer: a browser loads nothing from elsewhere, and no other page frames, caches or reads it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Hosts:
 
     names: frozenset[str] = frozenset(LOOPBACK)
     addresses: bool = False
-    """Whether any IP address is right: a page that lures a browser here (DNS rebinding) has a name, no address."""
+    """Whether any IP address is accepted: a page that lures a browser here (DNS rebinding) uses a name, not an
+    address.
+    """
 
     def allow(self, host: str) -> bool:
         """Whether a request to `host` (without port) is for this server."""
@@ -137,7 +139,7 @@ def urlsplit_or_none(origin: str) -> str | None:
 
 
 async def refuse(send: Send, refusal: Refusal) -> None:
-    """Answer with the status and the words of `refusal`."""
+    """Answer with the status and the text of `refusal`."""
     body = error_body(str(refusal))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})

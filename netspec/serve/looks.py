@@ -1,4 +1,4 @@
-"""What the page asks beyond the protocol: what is served, examples, where to look next, the latent tree."""
+"""The page's own endpoints beyond the protocol: the served nets, examples, where to look next, the latent tree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 DRAWS = 8
-"""Samples of each patch that an information gain is averaged over."""
+"""Samples of each patch over which an information gain is averaged."""
 
 
 class Looks:
@@ -57,7 +57,7 @@ class Looks:
         return answer(await self.server.batchers[subject.name].run(lambda: gain(subject, ask)))
 
     async def tree(self, request: Request) -> Response:
-        """The most probable latent tree of what is seen, as an SVG."""
+        """The most probable latent tree given the observed values, as an SVG."""
         subject, ask = await self.one(request)
         svg = await self.server.batchers[subject.name].run(lambda: tree(subject, ask))
         return Response(svg, media_type="image/svg+xml")
@@ -75,7 +75,7 @@ class Looks:
 
 
 def example(subject: Subject, row: int) -> dict[str, Any]:
-    """{values, label, row}: a row of the net's own data, counted around."""
+    """{values, label, row}: a row of the net's own data; row numbers wrap around."""
     assert isinstance(subject, ModelSubject)  # narrows the type: no other is served
     return subject.example(row)
 

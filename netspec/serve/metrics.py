@@ -57,7 +57,7 @@ class Metrics:
         self.rows.setdefault(model, Histogram(ROWS)).add(float(rows))
 
     def text(self) -> str:
-        """All of it as /metrics gives it."""
+        """All metrics in the format of /metrics."""
         lines = head("netspec_requests_total", "counter", "Requests answered.")
         for (method, route, status), count in sorted(self.requests.items()):
             labels = f'method="{escape(method)}",route="{escape(route)}",code="{status}"'
@@ -88,7 +88,7 @@ def escape(text: str) -> str:
 
 
 def resident_bytes() -> int | None:
-    """Memory of this process that is in use; None where the system does not tell (no /proc)."""
+    """Resident memory of this process in bytes; None on systems without /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):

@@ -22,11 +22,11 @@ from netspec.serve.tensors import (
 )
 
 HEADER = "inference-header-content-length"
-"""Length of the JSON at the start of a body that goes on with binary data."""
+"""The header with the length of the JSON before binary data in a body."""
 EXTENSIONS = ["binary_tensor_data"]
 MOST_TENSORS = 16
 TEXT = 200
-"""Characters of a request's own words that an error repeats."""
+"""Most characters of a request that an error repeats."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class Request:
 
     inputs: Mapping[str, Array]
     outputs: tuple[Wanted, ...] | None
-    """None: all that the model has."""
+    """None: all outputs of the model."""
     id: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     binary: bool = False
-    """Whether outputs that do not say otherwise are given as binary data."""
+    """Whether outputs are binary data by default."""
 
 
 def read(body: bytes, header_length: str | None = None) -> Request:
-    """The request in an HTTP body. header_length: the value of Inference-Header-Content-Length, if it is there.
+    """The request in an HTTP body. header_length: the value of Inference-Header-Content-Length, if sent.
 
-    Raises Refusal that says which part is wrong.
+    Raises a Refusal that names the wrong part.
     """
     end = len(body)
     if header_length is not None:

@@ -21,7 +21,7 @@ def subjects_of(
 ) -> list[Subject]:
     """The nets of run folders or prototxt files, each under a name of its own.
 
-    weights: of the only file, in place of its own.
+    weights: replace the weights of the only file.
     Raises NetspecError for weights with several files, and what `netspec.load` raises.
     """
     if weights is not None and len(paths) > 1:
@@ -35,7 +35,7 @@ def subjects_of(
 
 
 def numbered(name: str, number: int) -> str:
-    """The name of the first, second, ... of several with one name."""
+    """The name of number `i` among nets of the same name."""
     return name if number == 1 else f"{name}-{number}"
 
 
@@ -64,7 +64,7 @@ def version_of(path: Path) -> str:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; NetspecError where the address cannot be had. Port 0 is any that is free."""
+    """A listening socket; NetspecError where the address is not available. Port 0 means any free port."""
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, number)

@@ -1,4 +1,4 @@
-"""What is served: a net with the tensors that it takes and gives, and the answers to many requests at once."""
+"""A served net: the tensors that it takes and gives, and its answers to many requests at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from netspec.serve.tensors import Array, Refusal, to_json
 OBSERVED = "observed"
 MOST_ROWS = 256
 LARGEST = 1e9
-"""Values beyond this are refused: their squares would not be finite, and neither would any answer."""
+"""Larger values are refused: their squares, and so all answers, would be infinite."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ class Subject(ABC):
 
     @abstractmethod
     def answer(self, asks: Sequence[Ask]) -> list[dict[str, Array]]:
-        """The outputs that each of `asks` wants. Blocking; one call at a time."""
+        """The outputs that each of `asks` wants. Blocks; only one call at a time."""
 
     @abstractmethod
     def about(self) -> dict[str, Any]:
-        """What the page needs to know to show this net."""
+        """Facts about the net for the page."""
 
 
 class ModelSubject(Subject):
@@ -242,7 +242,7 @@ class ModelSubject(Subject):
         }
 
     def guess(self, x: Tensor, y: Tensor | None, mean: Tensor) -> Tensor:
-        """The best guess of each value, `mean` being its expectation."""
+        """The best guess of each value, where `mean` is its expectation."""
         return mean
 
     def _sample(self, asks: Sequence[Ask]) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""What all estimators share: rows to a net's input and back, training, and pickles without pickled weights."""
+"""The base of all estimators: converts rows to a net's input and back, trains, and pickles without pickled weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from netspec.sklearn import training
 BATCH = 100
 """Pictures, and rows of a net file, of a batch."""
 SHORT, LONG = 60, 600
-"""Iterations by default: of EM over all rows of a table, and of batches."""
+"""Default numbers of iterations: of EM over all rows of a table, and of batches."""
 
 
 class NetEstimator(BaseEstimator):  # type: ignore[misc]
@@ -116,7 +116,9 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]
         return (1, *shape) if len(shape) == 2 else shape
 
     def _measure(self, values: Array) -> None:
-        """Note the units: of pictures the range of all values, of other rows each column's mean and deviation."""
+        """Measure the units: the range of all values of pictures, the mean and deviation of each column of other
+        rows.
+        """
         if self._shape() is not None:
             low, high = (
                 (float(np.nanmin(values)), float(np.nanmax(values)))

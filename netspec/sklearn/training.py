@@ -1,4 +1,4 @@
-"""Training behind the estimators: rows of an array are the batches of a net; what stays is text and bytes."""
+"""Training for the estimators: rows of an array are the batches of a net; the result is text and bytes."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ SOLVER = """
 net: "rows.prototxt" type: "Nadam" momentum: 0.9 momentum2: 0.999 delta: 1e-8 base_lr: {rate:.9g} lr_policy: "fixed"
 max_iter: {iterations} display: {iterations} snapshot: {iterations} random_seed: 1
 """
-"""How a net learns that has no solver of its own."""
+"""The solver of a net without a solver of its own."""
 TREES = ("chow_liu", "pairs")
 """Over the columns of a table."""
 
 
 class Rows(Stream):
-    """data (N, ...) and label (N,), `batch` of them at a time, in a new order in each epoch where that is not all."""
+    """data (N, ...) and label (N,), `batch` of them at a time; where that is not all, each epoch has a new order."""
 
     def __init__(
         self, data: Array, labels: Array, batch: int | None = None, seed: int = 1, masks: bool = False

@@ -1,8 +1,8 @@
 """EM: latent trees learn by expectation maximisation; one backward pass gives all expected counts.
 
 The gradient of log p(x) by a log probability is the expected number of times that the probability is used given x
-(Darwiche 2003). So the loss, minus the mean log likelihood, is run backward as for any solver, and each layer of the
-tree turns what it finds into the probabilities that make it most likely. `base_lr` is the share of the new counts in
+(Darwiche 2003). So the loss, minus the mean log likelihood, runs backward as for any solver, and each layer of the tree
+turns its counts into the probabilities under which they are most likely. `base_lr` is the share of the new counts in
 the running average: 1 with all images in one update (batch size times iter_size) is the full-batch algorithm, whose
 likelihood never falls (Dempster, Laird and Rubin 1977); less than 1 the stepwise one for mini-batches (Cappe and
 Moulines 2009).
@@ -49,20 +49,20 @@ class EMSolver(Solver):
         self.gathers = False
 
     def compile(self) -> None:
-        """Nothing: the update is not gradient descent."""
+        """Does nothing: the update is not gradient descent."""
 
     def clip(self) -> None:
         super().clip()
         self.gather()
 
     def gather(self) -> None:
-        """Let the layers take their blobs' values as what expected counts belong to."""
+        """Tell the layers that expected counts refer to the present values of their blobs."""
         for layer in self.layers:
             layer.gather()
         self.gathers = True
 
     def step(self, gradients: Sequence[Tensor | None] | None = None) -> None:
-        """One update from what backward left in the layers' `evidence`."""
+        """One update from the counts that backward left in the layers' `evidence`."""
         share = float(self.schedule.next(self.iteration))
         if not 0 < share <= 1:
             raise SpecError(f"type 'EM' needs a base_lr in (0, 1], found a rate of {share:g}")

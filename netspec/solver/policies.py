@@ -1,8 +1,8 @@
 """Learning-rate policies: the global rate of each iteration as an exact float32.
 
-Source: Caffe, src/caffe/solvers/sgd_solver.cpp (GetLearningRate), and the same file of the SimNets fork for
-`step_lr` and `step_policy`, of SSD for "plateau", of Intel's for `warmup_iter`, of NVIDIA's for `rampup_interval` and
-`min_lr`. Where the original computes in float32, so is done here, operation by operation. "cosine" is ours.
+Source: Caffe, src/caffe/solvers/sgd_solver.cpp (GetLearningRate), and the same file of the SimNets fork for `step_lr`
+and `step_policy`, of SSD for "plateau", of Intel's for `warmup_iter`, of NVIDIA's for `rampup_interval` and `min_lr`.
+Where the original computes in float32, so does this module, operation by operation. "cosine" is ours.
 """
 
 from __future__ import annotations
@@ -99,22 +99,23 @@ class LearningRate:
         return rate
 
     def observe(self, iteration: int, loss: float) -> None:
-        """Take note of the loss of `iteration`, averaged over `average_loss`; only "plateau" and "stepearly" go
-        by it."""
+        """Take note of the loss of `iteration`, averaged over `average_loss`; only "plateau" and "stepearly" depend on
+        it.
+        """
         if self.observes and loss < float(self.lowest):
             self.lowest.fill_(loss)
             self.last_event = iteration
 
     @property
     def observes(self) -> bool:
-        """Whether the rate goes by the loss."""
+        """Whether the rate depends on the loss."""
         return self.message.lr_policy in ("plateau", "stepearly")
 
 
 def warm_up(message: Any, iteration: int) -> np.float32 | None:
     """The rate at the start of a run: on the way to base_lr, evenly (Intel's) or as the square (NVIDIA's).
 
-    None where the policy has its say. As in both, the policy then goes by the iteration, warm-up included.
+    None once the policy decides. As in both, the policy then goes by the iteration, warm-up included.
     """
     base = F(message.base_lr)
     if iteration < message.warmup_iter:

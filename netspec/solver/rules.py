@@ -71,7 +71,7 @@ class Rule:
 
 @register
 class SGD(Rule):
-    """h = b1 h + lr g; w -= h. The rate is inside the history: a lower one leaves what was gathered."""
+    """h = b1 h + lr g; w -= h. The rate is part of the history: lowering the rate does not change what was gathered."""
 
     def update(self, w: Tensors, g: Tensors, history: History, lr: Number, scalars: Sequence[Number]) -> None:
         (h,) = history
@@ -250,7 +250,7 @@ def descend_(w: Tensors, lr: Number, numerator: Tensors, denominator: Tensors) -
 
 @register
 class EM(Rule):
-    """Nothing: this type turns expected counts into probabilities, see netspec.solver.em."""
+    """Does nothing: this type turns expected counts into probabilities, see netspec.solver.em."""
 
     slots = ()
 
@@ -260,7 +260,7 @@ class EM(Rule):
 
 @register
 class HardEM(Rule):
-    """Nothing: this type trains rendering models without gradients, see netspec.run.hard_em."""
+    """Does nothing: this type trains rendering models without gradients, see netspec.run.hard_em."""
 
     slots = ()
 

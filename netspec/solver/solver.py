@@ -1,4 +1,6 @@
-"""Solver: gradients in, parameters changed. Clip, scale, regularise, rule, bounds, in Caffe's order."""
+"""Solver: turns gradients into changes of parameters. Clip, scale, regularise, apply the rule, enforce bounds: Caffe's
+order.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ class Solver:
     regularisation, the rule of `type` with rate * lr_mult, then each parameter's min_value and max_value.
     A parameter with lr_mult 0 is left as it is but for its bounds; one that no gradient reaches still decays.
 
-    compiled: run the update as one torch.compile'd function: one pass over memory, not one an operation.
+    compiled: run the update as one torch.compile'd function: one pass over memory in place of one per operation.
     at: place of a field of `message`, for errors (a Document's `at`).
     """
 
@@ -71,7 +73,7 @@ class Solver:
         ]
         """For each slot of the rule, one tensor for each parameter in `active`."""
         self.hold = bool(message.on_off_stage_hold and self.stages.names)
-        """Weights of a stage that is off stand still."""
+        """Whether weights of an inactive stage stand still."""
         stages = dict.fromkeys(param.on_off_stage for param in self.active) if self.hold else [""]
         self._groups = {stage: self._group(stage) for stage in stages}
         self._zeros: dict[int, Tensor] = {}
@@ -151,7 +153,7 @@ class Solver:
         self._change(values, gradients, others, history, self._send(numbers), group.by_rate, group.by_decay)
 
     def clip(self) -> None:
-        """Bring every parameter within its min_value and max_value; call it once before the first step."""
+        """Clip every parameter to its min_value and max_value; call it once before the first step."""
         with torch.no_grad():
             for param in self.params:
                 low = None if isnan(param.min_value) else param.min_value
@@ -160,7 +162,7 @@ class Solver:
                     param.value.clamp_(low, high)
 
     def _live(self, param: Param, gradient: Tensor | None) -> Tensor | None:
-        """The gradient that counts: zeros for an updated parameter that has none or whose stage is off."""
+        """The gradient to use: zeros for an updated parameter that has none or whose stage is inactive."""
         if gradient is not None and self.stages.on(param.on_off_stage):
             return gradient
         if param.lr_mult == 0:
@@ -168,7 +170,7 @@ class Solver:
         return self._zeros.setdefault(id(param), torch.zeros_like(param.value).detach())
 
     def _send(self, numbers: Sequence[float]) -> Sequence[Number]:
-        """The step's numbers as they go into the update: floats, or one tensor on the parameters' device."""
+        """The step's numbers in the form that the update takes: floats, or one tensor on the parameters' device."""
         if not self.compiled:
             return numbers
         packed = torch.tensor(numbers, dtype=torch.float32)
@@ -217,7 +219,7 @@ class Solver:
         return Group(members, grouped(param.lr_mult for param in mine), by_decay)
 
     def counted(self) -> str | None:
-        """The stage whose losses count now; None: all losses do."""
+        """The stage whose losses count now; None: all losses count."""
         return self.stages.current if self.hold else None
 
     def _decay_of(self, param: Param) -> Decay:
@@ -241,7 +243,7 @@ class Solver:
         return state
 
     def load_state_dict(self, state: Mapping[str, int | Tensor], source: str = "solver state") -> None:
-        """Take up a saved state; SnapshotError when it belongs to another net or type of solver."""
+        """Restore a saved state; SnapshotError when it belongs to another net or type of solver."""
         ours = self.state_dict()
         for key, mine in ours.items():
             theirs = state.get(key)

@@ -28,7 +28,7 @@ class Failed(Exception):
 
 
 class NotApplicable(Exception):
-    """A check says nothing of this case; the message says why."""
+    """A check does not apply to this case; the message says why."""
 
 
 def demand(condition: object, message: str) -> None:
@@ -239,7 +239,9 @@ def export(kind: type[Layer], case: Case) -> None:
 
 
 def compare(tops: tuple[Tensor, ...], eager: tuple[Tensor, ...], how: str, random: bool) -> None:
-    """Hold tops to those of the eager net: to 1e-4 relative and 1e-5, or to their shapes where they are drawn."""
+    """Compare tops with those of the eager net: within 1e-4 relative plus 1e-5, or only their shapes where they are
+    random.
+    """
     for i, (ours, theirs) in enumerate(zip(tops, eager, strict=True)):
         demand(
             ours.shape == theirs.shape,

@@ -1,4 +1,4 @@
-"""check_layer: every check of a layer, with all failures told together."""
+"""check_layer: runs every check of a layer and reports all failures together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LayerCheckError(AssertionError):
 def check_layer(
     kind: type[Layer], case: Case, checks: Sequence[str] = tuple(CHECKS)
 ) -> dict[str, str | None]:
-    """Hold a registered layer class to what holds of every layer of netspec.
+    """Check a registered layer class as every layer of netspec is checked.
 
     kind: the class, as `netspec.register` was given it.
     case: a net in which a layer of this class stands; several cases try several sets of fields.
