@@ -32,6 +32,13 @@ class Method(Protocol):
         """
 
 
+class Certain(Method, Protocol):
+    """A row that says how probable it holds each class."""
+
+    def probabilities(self, pixels: Array, observed: Array) -> Array:
+        """(N, K), rows that sum to 1."""
+
+
 class Direct:
     """argmax of the net's own class scores, missing pixels marked as missing."""
 
@@ -48,11 +55,17 @@ class Direct:
         self.name = name or model.name
 
     def predict(self, pixels: Array, observed: Array) -> Array:
+        return self._scores(pixels, observed).argmax(1).cpu().numpy()
+
+    def probabilities(self, pixels: Array, observed: Array) -> Array:
+        """(N, K): the softmax of the scores that `predict` takes the highest of."""
+        return self._scores(pixels, observed).double().softmax(1).cpu().numpy()
+
+    def _scores(self, pixels: Array, observed: Array) -> Tensor:
         x = self.model.from_pixels(pixels, observed)
         if self.stereo:
             x = from_other_camera(x)
-        scores = translated_scores(self.model, x) if self.shifts else self.model.scores(x)
-        return scores.argmax(1).cpu().numpy()
+        return translated_scores(self.model, x) if self.shifts else self.model.scores(x)
 
 
 def translated_scores(model: Model | Mixture, x: Tensor) -> Tensor:
@@ -99,3 +112,8 @@ class Imputed:
     def predict(self, pixels: Array, observed: Array) -> Array:
         filled = self.imputer.fill(pixels, observed)
         return self.classifier.predict(self.classifier.from_pixels(filled)).cpu().numpy()
+
+    def probabilities(self, pixels: Array, observed: Array) -> Array:
+        """(N, K): the classifier's, of the images as they were filled in."""
+        filled = self.classifier.from_pixels(self.imputer.fill(pixels, observed))
+        return self.classifier.scores(filled).double().softmax(1).cpu().numpy()

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from netspec.lab import Cell, Table
+from netspec.lab import Table
 from tests.places import ROOT
-from tools.results import imputers, latent_models, misconv, sweep_page, table1, tables, thesis
+from tools.results import fig4, imputers, latent_models, misconv, sweep_page, table1, tables, thesis
 from tools.results.reproduction import Results
 
 RESULTS = ROOT / "docs/results"
@@ -103,10 +103,11 @@ def derived(page: str) -> str:
     if page in ("speech.md", "ht_cac_mnist.md", "cp_cac_mnist.md"):
         return Table.from_json(read(RESULTS / page.replace(".md", ".json"))).markdown()
     if page == "fig4.md":
-        table = Table()
-        for key, right in read(RESULTS / "fig4.json")["results"].items():
-            table.put(*key.split(" | "), Cell(right, 10_000))
-        return table.markdown()
+        every = [fig4.rows(record)[0] for record in fig4.records()]
+        ours = Table({name: row for table in every for name, row in table.cells.items()})
+        rows = {name: ours.accuracy(name) for name in ours.cells}
+        gaps = fig4.against(ours.cells.get(fig4.OURS, {}), rows.get(fig4.CNN, {}))
+        return ours.markdown() + gaps
     if page == "density.md":
         ideas = read(RESULTS / "density_ideas.json")
         against = [value - ideas["all of it"] for value in ideas.values() if isinstance(value, float)]
