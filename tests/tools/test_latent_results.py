@@ -14,6 +14,7 @@ from sklearn.impute import KNNImputer
 
 from netspec.lab import Cell, Table
 from netspec.model.model import load
+from netspec.run import experiment
 from tests.places import ROOT
 from tools.results import imputers, latent_models, misconv, thesis
 from tools.results.reproduction import Results
@@ -104,3 +105,28 @@ def test_the_short_form_writes_a_page_that_says_it_is_reduced(name: str, tmp_pat
     assert json.loads((tmp_path / f"{name}.json").read_text())["results"]
     text = " ".join((tmp_path / f"{name}.md").read_text().split())
     assert "no reproduction" in text or "briefly trained" in text
+
+
+def test_the_density_behind_misconv_has_met_the_masks_that_it_is_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Path]] = []
+    monkeypatch.setattr(misconv, "trained", lambda net, folder, steps: asked.append((net, folder)) or folder)
+    monkeypatch.chdir(ROOT)
+    for mask in ("square", "noise"):
+        misconv.density_of(tmp_path, mask, 7)
+    assert asked[0] == ("nets/dmfa_mnist_solver.prototxt", tmp_path / "dmfa_7")
+    spec = experiment.load(asked[1][0])
+    (data,) = [layer for layer in spec.train.layers if layer.message.type == "Dataset"]
+    assert data.message.dataset_param.missing.kind == "noise"
+    assert data.message.dataset_param.missing.fixed
+    assert "square" in {layer.name for layer in spec.train.layers}
+    assert asked[1][1] == tmp_path / "dmfa_noise_7"
+
+
+def test_the_page_says_what_the_masks_of_the_density_change(tmp_path: Path) -> None:
+    results = Results(tmp_path / "r.json", {})
+    results.values = {"MisConv | noise | 1": 0.9}
+    assert misconv.why(results) == ""
+    results.values[f"{misconv.SQUARES} | noise | 1"] = 0.8
+    assert "0.8000 on noise, behind one that had met noise 0.9000" in misconv.why(results)
