@@ -186,6 +186,32 @@ def test_principal_components_are_where_iterative_pca_ends() -> None:
     np.testing.assert_allclose(ours.reshape(4, -1), x.clip(0, 255), atol=0.05)
 
 
+def test_iterative_pca_does_not_fit_what_it_has_filled_in() -> None:
+    """Half of a table of four related columns is missing, as in UCI's banknotes: better than the columns' means, and
+    a rank above 0 is chosen."""
+    draws = np.random.default_rng(5)
+    factors, loadings = draws.normal(size=(800, 2)), draws.normal(size=(2, 4))
+    whole = factors @ loadings + 0.5 * draws.normal(size=(800, 4))
+    whole = (whole - whole.mean(0)) / whole.std(0)
+    holes = draws.random(whole.shape) < 0.5
+    holed = np.where(holes, np.nan, whole)
+
+    def error(filled: np.ndarray) -> float:
+        return float(np.square(filled - whole)[holes].mean())
+
+    means = error(matrices.column_means(holed))
+    assert error(matrices.iterative_pca(holed, 2, 200, 1e-4)) < 0.9 * means
+    assert matrices.chosen_rank(holed) > 0
+
+
+def test_noise_is_taken_from_the_components_that_stay() -> None:
+    """Pure noise has no component: shrinking leaves almost nothing of a table's first one."""
+    noise = np.random.default_rng(1).normal(size=(4000, 6))
+    values = np.linalg.svd(noise - noise.mean(0), compute_uv=False)
+    assert matrices.shrunk(values, 2, noise.shape).max() < 0.4 * values[0]
+    assert matrices.shrunk(values, 6, noise.shape).tolist() == values.tolist()
+
+
 def test_iterative_pca_finds_cells_of_a_table_of_low_rank() -> None:
     draws = np.random.default_rng(4)
     whole = draws.normal(size=(60, 2)) @ draws.normal(size=(2, 6)) + 1

@@ -26,8 +26,10 @@ def nearest_rows(table: Array, k: int = 5) -> Array:
 def iterative_pca(table: Array, rank: int, rounds: int = 1000, tolerance: float = 1e-6) -> Array:
     """Holes are filled with the table's own projection on its first `rank` components, until they settle.
 
-    tolerance: the relative change of the holes at which it ends. Rank 0 gives the columns' means. Source: Kiers
-    1997; Josse and Husson 2016. DataError for a rank above the number of columns or rows.
+    Each component is shrunk by the noise, the mean square of the components left out; without that a table with many
+    holes fits what it has filled in itself. tolerance: the relative change of the holes at which it ends. Rank 0 gives
+    the columns' means. Source: Josse and Husson 2012 (regularised iterative PCA, the default of R's missMDA).
+    DataError for a rank above the number of columns or rows.
     """
     if not 0 <= rank <= min(table.shape):
         raise DataError(f"rank {rank}: a table {table.shape} has at most {min(table.shape)} components")
@@ -37,12 +39,26 @@ def iterative_pca(table: Array, rank: int, rounds: int = 1000, tolerance: float 
     for _ in range(rounds):
         mean = filled.mean(0)
         left, values, right = np.linalg.svd(filled - mean, full_matrices=False)
-        projected = mean + (left[:, :rank] * values[:rank]) @ right[:rank]
+        projected = mean + (left[:, :rank] * shrunk(values, rank, table.shape)) @ right[:rank]
         change = np.square(projected - filled)[holes].sum()
         filled = np.where(holes, projected, table)
         if change <= tolerance**2 * np.square(filled[holes]).sum():
             break
     return filled
+
+
+def shrunk(values: Array, rank: int, shape: tuple[int, ...]) -> Array:
+    """The first `rank` singular values of a centred table of this shape without the noise's share of their squares.
+
+    The noise's variance is estimated from the other values by their degrees of freedom.
+    """
+    rows, columns = shape
+    freedom = (rows - 1 - rank) * (columns - rank)
+    noise = np.square(values[rank:]).sum() / freedom if freedom > 0 else 0.0
+    kept = values[:rank]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Array = np.where(kept > 0, np.maximum(kept - max(rows, columns) * noise / kept, 0), 0)
+    return found
 
 
 def held_out(table: Array, share: float, seed: int) -> Array:
