@@ -27,6 +27,14 @@ GREATEST = 10_000
 CASES = ((2, 2), (4, 2), (8, 2), (16, 2), (4, 3), (8, 3), (4, 4), (8, 4), (4, 6), (4, 8))
 """(N, M); as many channels as components in each level."""
 
+HEAD = (
+    "N, M",
+    "r^(N/2)",
+    "HT-CAC: rank",
+    "the same, shared weights",
+    "its weights",
+    "CP-CAC: channels: rank",
+)
 Vectors = Callable[..., Array]
 
 
@@ -36,7 +44,8 @@ def simplex(generator: np.random.Generator) -> Vectors:
     def draw(*shape: int) -> Array:
         counts = generator.integers(1, GREATEST + 1, shape)
         inverse = np.vectorize(lambda total: pow(int(total), -1, PRIME), otypes=[np.int64])
-        return counts * inverse(counts.sum(-1, keepdims=True)) % PRIME
+        residues: Array = counts * inverse(counts.sum(-1, keepdims=True)) % PRIME
+        return residues
 
     return draw
 
@@ -108,7 +117,8 @@ def rank(matrix: Array) -> int:
 def weights_of(n: int, m: int, channels: int) -> int:
     """Weights of HT-CAC with its own at each position: leaves, levels, top."""
     levels = n.bit_length() - 2
-    return n * channels * m + sum(n // 2**level * channels**2 for level in range(1, levels + 1)) + channels
+    inner = sum((n >> level) * channels**2 for level in range(1, levels + 1))
+    return n * channels * m + inner + channels
 
 
 def case(n: int, m: int, draws: int, seed: int) -> dict[str, Any]:
@@ -137,19 +147,23 @@ def report(out: Path, results: Results) -> Path:
             key, found["bound"], least_and_most(found["deep"]), least_and_most(found["deep, shared"]), found["weights"],
             "; ".join(f"{name.removeprefix('shallow, ')}: {least_and_most(found[name])}" for name in shallows),
         ])  # fmt: skip
-    below = [key for key, found in results.values.items() if min(found["deep"] + found["deep, shared"]) < found["bound"]]
+    below = [
+        key
+        for key, found in results.values.items()
+        if min(found["deep"] + found["deep, shared"]) < found["bound"]
+    ]
     said = (
-        "The bound holds for every draw."
-        if not below
-        else f"The bound is not reached by every draw in {', '.join(below)}: those weights, or the prime, are exceptions."
+        f"The bound is not reached by every draw of {'; '.join(below)}: such weights, or the prime, are exceptions."
+        if below
+        else "The bound holds for every draw."
     )
     parts = [
         f"{said} Each of {results.settings['draws']} draws gives random weights from the simplex, as many channels "
-        "as components (r = M). Ranks are of the matricised coefficient tensor, modulo the prime 2^31 - 1, so they are lower bounds of the "
-        "ranks without rounding. A CP-CAC with Z channels has at most rank Z: to compute what HT-CAC computes it needs "
-        "as many channels as the rank in the third column, which doubles in its exponent with N, while the weights of HT-CAC grow "
-        "in proportion to N.",
-        markdown(("N, M", "r^(N/2)", "HT-CAC: rank", "the same, shared weights", "its weights", "CP-CAC: channels: rank"), rows),
+        "as components (r = M). Ranks are of the matricised coefficient tensor, modulo the prime 2^31 - 1, so they are "
+        "lower bounds of the ranks without rounding. CP-CAC with Z channels has at most rank Z: to compute what HT-CAC "
+        "computes it needs at least as many channels as the third column says, exponentially many in N, while the "
+        "weights of HT-CAC grow in proportion to N.",
+        markdown(HEAD, rows),
         "For nets/ht_cac_mnist.prototxt N is 256 and r 32; its matrix of 32^128 rows cannot be written down.",
     ]  # fmt: skip
     facts = {**results.settings, "command": "python -m tools.results.depth"}

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from netspec.lab import circumstances
 from netspec.lab.baselines import matrices
 from tools.results import uci
 from tools.results.reproduction import Results, markdown, page, parser
@@ -108,7 +107,7 @@ def report(options: argparse.Namespace, results: Results) -> Path:
         "Tables with half of their cells missing",
         [missed(results), text(options), markdown(["", *uci.TABLES], rows)],
         {
-            **circumstances(),
+            **results.made,
             "command": f"python -m tools.results.dlvm --steps N --samples {options.samples} --draws {options.draws} "
             "--tables ..., a call for each number of steps",
             "seed": options.seed,

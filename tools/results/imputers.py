@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from netspec.interchange.snapshot_files import newest, states
-from netspec.lab import FIG_4, Cell, Table, circumstances, parse, run
+from netspec.lab import FIG_4, Cell, Table, parse, run
 from netspec.lab.imputing import Imputations, title
 from netspec.lab.methods import Imputed
 from netspec.model import model
@@ -152,7 +152,7 @@ def report(out: Path, results: Results) -> Path:
         "LeNets, and what the intervals do not tell from it:",
         best(both),
     ]
-    facts = {**results.settings, **circumstances()}
+    facts = {**results.settings, **results.made}
     return page(out.with_suffix(".md"), "Imputers before LeNet", parts, facts)
 
 

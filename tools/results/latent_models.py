@@ -22,7 +22,6 @@ from torch import Tensor
 
 from netspec import draw
 from netspec.draw.canvas import figure, write
-from netspec.lab import circumstances
 from netspec.model.model import Model, load
 from netspec.queries import chains, latent
 from netspec.queries.latent import Latent
@@ -150,7 +149,7 @@ def report(out: Path, results: Results) -> Path:
         "One digit, its upper half as it is seen, and sixteen imputations:",
         f"![imputations]({out.name}_imputations.png)",
     ]
-    return page(out.with_suffix(".md"), "Deep latent-variable models", parts, {**settings, **circumstances()})
+    return page(out.with_suffix(".md"), "Deep latent-variable models", parts, {**settings, **results.made})
 
 
 def plots(out: Path, results: Results) -> Path:

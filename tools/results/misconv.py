@@ -3,7 +3,8 @@
     python -m tools.results.misconv [--masks square,noise] [--ways zero,mask,...] [--seeds 1] [--steps N] [--quick]
 
 Rows, all of nets/misconv_mnist.prototxt: MisConv (behind the density of dmfa_mnist, trained first: for squares on whole
-images, for the other kinds on images that lack pixels of that kind, scored on a second square), zero, mask, PC (partial convolution), k-NN (filled in from --donors images, all incomplete), complete (nothing missing).
+images, for the other kinds on images that lack pixels of that kind, scored on a second square), zero, mask, PC (partial
+convolution), k-NN (filled in from --donors images, all incomplete), complete (nothing missing).
 The same pixels are missing in every epoch. Overhead: seconds of a forward pass of MisConv and of a convolution. The
 record is written after each training. --quick: a few steps, square only.
 """
@@ -26,7 +27,7 @@ from torch import Tensor
 from netspec.data.files.idx import Array
 from netspec.data.sets.datasets import load
 from netspec.draw.canvas import figure, write
-from netspec.lab import circumstances, parse, wilson
+from netspec.lab import parse, wilson
 from netspec.net.make import make_net
 from tools.results.reproduction import Results, markdown, page, parser, published, trained
 
@@ -248,7 +249,7 @@ def missed(results: Results) -> str:
     """Where MisConv is not above its rivals, first of all."""
     lines = []
     for mask in MASKS:
-        ours = found(results, "MisConv", mask)
+        ours = found(results, "MisConv", mask) or found(results, SQUARES, mask)
         rivals = {way: found(results, way, mask) for way in ("zero", "mask", "k-NN", "PC")}
         measured = {way: float(np.mean(values)) for way, values in rivals.items() if values}
         if not ours or not measured:
@@ -268,13 +269,16 @@ def missed(results: Results) -> str:
 def report(out: Path, results: Results) -> Path:
     """The page, from the record alone."""
     theirs, rows = published("misconv"), []
-    for way in WAYS:
+    for way in (*WAYS, SQUARES):
         cells = []
         for mask in MASKS:
             values = found(results, way, mask)
             low, high = wilson(float(np.mean(values)), 10_000) if values else (0.0, 0.0)
             more = f", {len(values)} seeds" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.4f} ({low:.4f} to {high:.4f}{more})" if values else "")
+        if way == SQUARES:
+            rows += [[way, *cells]] if any(cells) else []
+            continue
         rows.append([way, *cells])
         rows.append([f"{way}, published", *(f"{x:.3f}" for x in theirs[AS_PUBLISHED.get(way, way)])])
     rows.append(["ACFlow, published", *(f"{x:.3f}" for x in theirs["ACFlow"])])
@@ -303,7 +307,7 @@ def report(out: Path, results: Results) -> Path:
             ratios(results),
             f"![overhead]({picture.name})",
         ],
-        {**settings, **circumstances()},
+        {**settings, **results.made},
     )
 
 

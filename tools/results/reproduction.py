@@ -28,6 +28,8 @@ class Results:
         self.device = device
         self.path, self.settings = path, json.loads(json.dumps(dict(settings)))
         self.values: dict[str, Any] = {}
+        self.made: dict[str, Any] = {}
+        """Circumstances of the last result that was computed."""
         if path.exists():
             data = json.loads(path.read_text())
             if data["settings"] != self.settings:
@@ -35,7 +37,7 @@ class Results:
                     f"{path}: was made with {data['settings']}, now asked for {self.settings}; "
                     "remove it or give another --out"
                 )
-            self.values = data["results"]
+            self.values, self.made = data["results"], data.get("made", {})
 
     def get(self, key: str, compute: Callable[[], Any]) -> Any:
         """The result under `key`, computed where it is missing."""
@@ -46,7 +48,8 @@ class Results:
 
     def save(self) -> None:
         """Write the file whole."""
-        data = {"settings": self.settings, "results": self.values, "made": circumstances(self.device)}
+        self.made = circumstances(self.device)
+        data = {"settings": self.settings, "results": self.values, "made": self.made}
         write_whole(self.path, (json.dumps(data, indent=1) + "\n").encode())
 
 

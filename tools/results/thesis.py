@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from netspec.draw.canvas import figure, write
-from netspec.lab import circumstances, parse, wilson
+from netspec.lab import parse, wilson
 from netspec.lab.paired import paired
 from netspec.layers.base import Layer, as_tuple
 from netspec.layers.latent.sampling import Sampler
@@ -221,7 +221,7 @@ def report(out: Path, results: Results) -> Path:
         out.with_suffix(".md"),
         "Corrupted digits behind a denoising autoencoder",
         [goal, text, markdown(head, rows), f"![accuracy against the number of samples]({picture.name})"],
-        {**settings, **circumstances()},
+        {**settings, **results.made},
     )
 
 
