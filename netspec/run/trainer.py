@@ -195,8 +195,9 @@ class Trainer:
             self.take_up(start.foreign, weights)
         loaded = set() if start.resumes else {name for one in weights for name in self.load(one)}
         self.folder = Folder(self.own or new_folder(self.plan.stem, self.options.out))
+        fitted: list[str] = []
         if not start.resumes:
-            initialise(
+            fitted = initialise(
                 self.net,
                 self.feeder.next,
                 seed=self.seed,
@@ -241,6 +242,8 @@ class Trainer:
         self.best = Best(self.message, self.folder.path)
         if refused := self.best.resume(self.solver.iteration):
             self.progress.line(refused)
+        if fitted and self.message.snapshot:  # what took time before the first iteration is not done twice
+            self.save()
 
     def lacks_loss(self) -> str:
         """Why the net would learn nothing, in words; "" where gradients reach a weight."""

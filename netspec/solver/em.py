@@ -103,7 +103,8 @@ class EMSolver(Solver):
     def state_dict(self) -> State:
         state = super().state_dict()
         for name, layer in zip(self.names, self.layers, strict=True):
-            kept = self.averages.get(name) or [torch.zeros_like(one) for one in layer.new_evidence()]
+            kept = self.averages.get(name) or layer.first_counts
+            kept = kept or [torch.zeros_like(one) for one in layer.new_evidence()]
             state |= {f"history/em/{name}/{i}": one for i, one in enumerate(kept)}
         return state
 

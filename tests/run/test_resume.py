@@ -75,6 +75,44 @@ def comparable(run: Path) -> list[dict[str, object]]:
     return lines
 
 
+LATENT = """
+name: "latent"
+layer { name: "data" type: "Dataset" top: "data" top: "label"
+  dataset_param { name: "digits" split: "train" batch_size: 50 shuffle: true } }
+layer { name: "leaf" type: "Leaves" bottom: "data" top: "leaf" leaves_param { num_instances: 3 radius: 1
+  distribution { kind: "categorical" levels: 256 } unsupervised_init { type: "neighbourhood" num_batches: 3 } } }
+layer { name: "tree" type: "LatentTree" bottom: "leaf" top: "tree"
+  latent_tree_param { unsupervised_init { type: "chow_liu" } } }
+layer { name: "score" type: "MEX" bottom: "tree" top: "score" mex_param { num_instances: 1
+  block_param { block_size: 1 } softmax_mode: true normalize_offsets: true } }
+layer { name: "loss" type: "LogLikelihoodLoss" bottom: "score" top: "loss" }
+"""
+LATENT_SOLVER = """net: "latent.prototxt" type: "EM" base_lr: 0.1 lr_policy: "fixed" max_iter: 4
+em_param { prior_values: 1 images: 1217 } snapshot: 10 random_seed: 1 solver_mode: CPU"""
+
+
+def test_an_initialisation_is_not_done_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run is stopped in its first iteration: what was fitted to the data before it is in a snapshot."""
+    (tmp_path / "latent.prototxt").write_text(LATENT)
+    solver = tmp_path / "latent_solver.prototxt"
+    solver.write_text(LATENT_SOLVER)
+    whole = train(solver, "whole")
+    first = tmp_path / "whole" / "snapshots" / "iter_0.state.safetensors"
+    part = tmp_path / "part"
+    shutil.copytree(tmp_path / "whole", part)
+    for path in (part / "snapshots").iterdir():
+        if "iter_0." not in path.name:
+            path.unlink()
+    assert first.is_file()
+    capsys.readouterr()
+    resumed = fit(solver, resume=part)
+    assert "neighbourhood" not in capsys.readouterr().out
+    assert resumed.iteration == 4
+    assert equal(resumed.net.weights(), whole.net.weights())
+    for name, value in whole.solver.state_dict().items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(resumed.solver.state_dict()[name])), name
+
+
 def test_resumed_run_is_bit_identical(solver: Path) -> None:
     whole = train(solver, "whole")
     part = train(solver, "part", overrides=["max_iter=14"])
