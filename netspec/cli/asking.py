@@ -69,6 +69,16 @@ def inches(page: str) -> tuple[float, float] | None:
     return sides
 
 
+def parts(text: str) -> list[str]:
+    """What stands between the commas."""
+    return [part for part in text.split(",") if part]
+
+
+def tell(line: str) -> None:
+    """A line of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def bounds(robust: str) -> tuple[int, float]:
     """NxC as (N, C)."""
     deleted, _, bound = robust.partition("x")
@@ -405,14 +415,13 @@ def missing(
     """Classify images with pixels missing: a table of accuracies, models side by side. Of nets over tables: fill cells
     that were taken away, and tell classes, beside scikit-learn's ways.
     """
-    from netspec.lab import missing as laboratory
+    from netspec import lab
     from netspec.lab.rows import of_tables, report
 
     consent_to(allow_python)
     if metric or baselines or rows or of_tables(runs):
         useless = {"--rects": rects, "--other": other, "--shifts": shifts, "--mixture": mixture, "--impute": impute,
                    "--neighbours": neighbours, "--robust": robust, "--images": images}  # fmt: skip
-        tell = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
         figures = report(
             runs, metric, iid, baselines, [name for name, value in useless.items() if value],
             table=rows, repeats=repeats, seed=seed, out=out or (), progress=tell,
@@ -420,23 +429,15 @@ def missing(
         print(figures.text())
         return
     begin, end = chosen(images) if images else (0, None)
-    table = laboratory(
+    table = lab.missing(
         runs,
-        iid=[part for part in iid.split(",") if part],
-        rects=[part for part in rects.split(",") if part],
-        others=other or (),
+        lab.Columns(parts(iid), parts(rects), other or (), repeats, seed),
+        lab.Rows(impute or (), shifts, mixture, neighbours, [bounds(text) for text in robust or ()]),
         split=split,
         begin=begin,
         end=end,
-        repeats=repeats,
-        seed=seed,
-        shifts=shifts,
-        mixture=mixture,
-        impute=impute or (),
-        neighbours=neighbours,
-        robust=[bounds(one) for one in robust or ()],
         out=out or (),
         device=device,
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=tell,
     )
     print(table.text())

@@ -1,8 +1,10 @@
 """The missing-data laboratory: methods side by side in settings of missing pixels."""
 
-from netspec.lab.assemble import assemble, missing
+from netspec.lab.assemble import assemble
 from netspec.lab.imputing import IMPUTATIONS
+from netspec.lab.layout import Columns, Rows
 from netspec.lab.methods import Direct, Imputed, Imputer, Method, translated_scores
+from netspec.lab.missing import missing
 from netspec.lab.plot import plot
 from netspec.lab.run import circumstances, run
 from netspec.lab.settings import FIG_4, Setting, parse, parse_all
@@ -12,10 +14,12 @@ __all__ = [
     "FIG_4",
     "IMPUTATIONS",
     "Cell",
+    "Columns",
     "Direct",
     "Imputed",
     "Imputer",
     "Method",
+    "Rows",
     "Setting",
     "Table",
     "assemble",

@@ -17,13 +17,13 @@ import torch
 
 from netspec.data.files.idx import Array
 from netspec.errors import DataError
+from netspec.lab.layout import SEED
 from netspec.lab.methods import Method
 from netspec.lab.settings import Setting
 from netspec.lab.table import Cell, Table
 
 CHUNK = 1000
 """Images shown at a time."""
-SEED = 2018
 
 
 def run(

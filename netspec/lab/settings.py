@@ -10,7 +10,7 @@ import numpy as np
 
 from netspec.data.draws import derive
 from netspec.data.files.idx import Array
-from netspec.data.missing import Missing
+from netspec.data.masks import Missing
 from netspec.errors import DataError, did_you_mean
 
 CLEAN = "clean"
@@ -40,7 +40,7 @@ def parse(text: str, per_channel: bool = False) -> Setting:
 
     iid:P  rects:NxW or rects:NxWxH  nonzero:N  pixels:N  lines:N  square[:W]  trapezoid[:P]  noise[:P]  mar
     file:PATH
-    (see `netspec.data.missing`). Raises DataError that says what was expected.
+    (see `netspec.data.masks`). Raises DataError that says what was expected.
     """
     kind, _, argument = (part.strip() for part in text.partition(":"))
     if kind == CLEAN and not argument:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from netspec.cli import app, main
 from netspec.errors import NetspecError
+from tests.command import call
 from tests.places import ROOT
 
 DIGITS = str(ROOT / "nets" / "ht_cac_digits.prototxt")
@@ -67,13 +68,6 @@ FLAGS = {
     "runs": "csv in json rebuild sort sql",
     "field": "json",
 }
-
-
-def call(*arguments: str) -> str:
-    """What a command prints; its errors are raised."""
-    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,8 @@ from typer.testing import CliRunner
 
 from netspec.cli import app
 from netspec.data.files.images import decode, encode
+from tests.command import call
 from tests.model.own_data import pictures, table_text
-
-
-def run(*words: object) -> str:
-    """What a command prints; it must succeed."""
-    found = CliRunner().invoke(app, [str(word) for word in words])
-    assert found.exception is None, (words, found.exception, found.output)
-    return found.output
 
 
 def refused(*words: object) -> str:
@@ -37,11 +31,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_table_with_holes_to_one_without(folder: Path) -> None:
     (folder / "zoo.csv").write_text(table_text())
-    told = run("arrange", "zoo.csv", "--target", "kind", "--set", "iterations=20")
+    told = call("arrange", "zoo.csv", "--target", "kind", "--set", "iterations=20")
     assert "next: netspec train zoo.prototxt" in told
     assert "then: netspec predict runs/zoo --table zoo.csv" in told
-    run("train", "zoo")  # the name of the net, as of those that are shipped
-    run("complete", "runs/zoo", "--table", "zoo.csv")
+    call("train", "zoo")  # the name of the net, as of those that are shipped
+    call("complete", "runs/zoo", "--table", "zoo.csv")
     before, after = (
         list(csv.DictReader((folder / name).read_text().splitlines()))
         for name in ("zoo.csv", "zoo_completed.csv")
@@ -64,10 +58,10 @@ def test_a_table_with_holes_to_one_without(folder: Path) -> None:
 
 def test_a_folder_of_pictures_to_classes_and_completions(folder: Path) -> None:
     pictures(folder / "mine")
-    told = run("arrange", "mine", "--set", "iterations=60")
+    told = call("arrange", "mine", "--set", "iterations=60")
     assert "40 pictures of 8x8, grey; classes above, below" in told
-    run("train", "mine.prototxt")
-    lines = run("predict", "runs/mine", "--images", "mine").splitlines()
+    call("train", "mine.prototxt")
+    lines = call("predict", "runs/mine", "--images", "mine").splitlines()
     assert len(lines) == 41
     assert all(line.split()[0].split("/")[1] == line.split()[1] for line in lines[1:])
     # The upper half of a picture is taken away: NaN in an array of one's own.
@@ -75,7 +69,7 @@ def test_a_folder_of_pictures_to_classes_and_completions(folder: Path) -> None:
     holed = whole.astype(np.float32)
     holed[:, :4] = np.nan
     np.save(folder / "holed.npy", holed)
-    run("complete", "runs/mine", "--images", "holed.npy", "-o", "filled")
+    call("complete", "runs/mine", "--images", "holed.npy", "-o", "filled")
     filled = np.stack([decode(folder / "filled" / f"{i}.png", False, "")[0] for i in range(len(whole))])
     assert np.abs(filled[:, 4:].astype(float) - whole[:, 4:]).max() <= 1
     assert np.abs(filled[:, :4].astype(float).mean() - whole[:, :4].mean()) < 30
@@ -87,22 +81,22 @@ def test_pictures_of_odd_size_in_colour_without_classes(folder: Path) -> None:
     for i in range(12):
         image = rng.integers(0, 255, (3, 45, 7), dtype=np.uint8)
         (folder / "flat" / f"{i}.png").write_bytes(encode(image, "png", ""))
-    told = run("arrange", "flat", "--set", "iterations=2", "--set", "gaussians=4", "--set", "states=4")
+    told = call("arrange", "flat", "--set", "iterations=2", "--set", "gaussians=4", "--set", "states=4")
     assert "12 pictures of 32x5, colour; no labels" in told
-    run("train", "flat.prototxt")
-    assert "log p" in run("likelihood", "runs/flat", "--images", "flat")
+    call("train", "flat.prototxt")
+    assert "log p" in call("likelihood", "runs/flat", "--images", "flat")
     assert "without classes" in refused("predict", "runs/flat", "--images", "flat")
 
 
 def test_arrays_and_lists_are_pictures(folder: Path) -> None:
     images = np.random.default_rng(0).integers(0, 255, (10, 6, 4), dtype=np.uint8)
     np.savez(folder / "some.npz", images=images, labels=np.arange(10) % 2)
-    assert "10 pictures of 6x4, grey; classes 0, 1" in run("arrange", "some.npz")
+    assert "10 pictures of 6x4, grey; classes 0, 1" in call("arrange", "some.npz")
     names = [folder / f"{i}.png" for i in range(10)]
     for name, image in zip(names, images, strict=True):
         name.write_bytes(encode(image[None], "png", ""))
     (folder / "list.txt").write_text("".join(f"{name} {'ab'[i % 2]}\n" for i, name in enumerate(names)))
-    assert "10 pictures of 8x8, grey; classes a, b" in run("arrange", "list.txt", "--size", "8x8")
+    assert "10 pictures of 8x8, grey; classes a, b" in call("arrange", "list.txt", "--size", "8x8")
 
 
 def test_wrong_starts_say_what_to_do(folder: Path) -> None:
@@ -119,7 +113,7 @@ def test_wrong_starts_say_what_to_do(folder: Path) -> None:
     assert "holds no images" in refused("arrange", "rows.npz")
     assert "no such value; did you mean 'states'?" in refused("arrange", "people.csv", "--set", "state=3")
     assert sorted(path.name for path in folder.iterdir()) == ["people.csv", "photos", "rows.npz"]
-    run("arrange", "people.csv")
+    call("arrange", "people.csv")
     text = (folder / "people.prototxt").read_text()
     assert "exists" in refused("arrange", "people.csv")
     assert (folder / "people.prototxt").read_text() == text
@@ -127,8 +121,8 @@ def test_wrong_starts_say_what_to_do(folder: Path) -> None:
 
 def test_a_tables_model_draws_no_pictures(folder: Path) -> None:
     (folder / "t.csv").write_text("a,b\n" + "".join(f"{i},{i * i}\n" for i in range(20)))
-    run("arrange", "t.csv", "--set", "iterations=2", "--test", "0")
-    run("train", "t.prototxt")
+    call("arrange", "t.csv", "--set", "iterations=2", "--test", "0")
+    call("train", "t.prototxt")
     assert "--table FILE.csv" in refused("complete", "runs/t")
     (folder / "code.py").write_text("import os, sys, re\n")
     assert "has no column 'a'" in refused("complete", "runs/t", "--table", "code.py")
@@ -149,9 +143,9 @@ def test_parquet_keeps_its_types(folder: Path) -> None:
     frame.loc[::5, "born"] = None
     frame.loc[1::5, "count"] = None
     frame.to_parquet("t.parquet")
-    run("arrange", "t.parquet", "--set", "iterations=2")
-    run("train", "t.prototxt")
-    run("complete", "runs/t", "--table", "t.parquet")
+    call("arrange", "t.parquet", "--set", "iterations=2")
+    call("train", "t.prototxt")
+    call("complete", "runs/t", "--table", "t.parquet")
     found = pandas.read_parquet("t_completed.parquet")
     types = [parquet.read_schema(name).types for name in ("t.parquet", "t_completed.parquet")]
     assert types[0] == types[1]
@@ -161,7 +155,7 @@ def test_parquet_keeps_its_types(folder: Path) -> None:
     assert (found["born"][seen] == frame["born"][seen]).all()
     # A date without a time of day is the same date.
     (folder / "t.csv").write_text("born,count,share,word,flag\n2001-02-03,,0.5,x,True\n")
-    told = run("likelihood", "runs/t", "--table", "t.csv")
+    told = call("likelihood", "runs/t", "--table", "t.csv")
     assert told.splitlines()[1].split()[1] == "4"
 
 
@@ -176,22 +170,22 @@ def far(folder: Path) -> Path:
         for x, y, k in zip(a, b, kind, strict=True)
     ]
     (folder / "far.csv").write_text("a,b,kind\n" + "\n".join(lines) + "\n")
-    run("arrange", "far.csv", "--target", "kind", "--set", "iterations=20")
-    run("train", "far.prototxt")
+    call("arrange", "far.csv", "--target", "kind", "--set", "iterations=20")
+    call("train", "far.prototxt")
     return folder
 
 
 def test_values_far_from_0_beside_their_spread(far: Path) -> None:
     (far / "ask.csv").write_text(f"a,b\n{1e9 + 2},\n,{1e6 - 3}\n,\n")
-    run("complete", "runs/far", "--table", "ask.csv")
+    call("complete", "runs/far", "--table", "ask.csv")
     rows = [line.split(",") for line in (far / "ask_completed.csv").read_text().splitlines()[1:]]
     assert float(rows[0][0]) == 1e9 + 2  # as it was written
     assert float(rows[0][1]) == pytest.approx(1e6 + 3, abs=0.5)
     assert float(rows[1][0]) == pytest.approx(1e9 - 2, abs=0.5)
-    kinds = [line.split()[0] for line in run("predict", "runs/far", "--table", "ask.csv").splitlines()[1:3]]
+    kinds = [line.split()[0] for line in call("predict", "runs/far", "--table", "ask.csv").splitlines()[1:3]]
     assert kinds == ["y", "x"]
     # A density in the columns' own units: about that of normal distributions of deviation 0.3.
-    told = run("likelihood", "runs/far", "--table", "ask.csv").splitlines()[1].split()
+    told = call("likelihood", "runs/far", "--table", "ask.csv").splitlines()[1].split()
     assert float(told[2]) == pytest.approx(np.log(0.5 / (0.3 * np.sqrt(2 * np.pi))), abs=0.5)
 
 
@@ -201,14 +195,14 @@ def test_evidence_far_outside_and_infinite_is_said_by_line_and_column(far: Path)
     assert found.exception is None
     assert "column 'a', line 3: 'inf' is none of its values (number)" in found.output
     (far / "ask.csv").write_text("a,b\n1e9,\n,1e300\n")
-    told = run("predict", "runs/far", "--table", "ask.csv")
+    told = call("predict", "runs/far", "--table", "ask.csv")
     assert "column 'b', line 3: '1e300' lies too far from the column's values" in told
     (far / "ask.csv").write_text("a,b\n1e9,\n,1e17\n")
     assert "line 3" in refused("predict", "runs/far", "--table", "ask.csv")
     assert "so far from all components" in refused("complete", "runs/far", "--table", "ask.csv")
     # 10,000 deviations away is answered, by probabilities.
     (far / "ask.csv").write_text(f"a,b\n{1e9 + 2e4},\n{1e9 - 2e4},\n")
-    lines = [line.split() for line in run("predict", "runs/far", "--table", "ask.csv").splitlines()[-2:]]
+    lines = [line.split() for line in call("predict", "runs/far", "--table", "ask.csv").splitlines()[-2:]]
     assert all(float(x) + float(y) == pytest.approx(1) for _, x, y in lines)
     # An error in a later batch names its own line.
     (far / "ask.csv").write_text("a,b\n" + "1e9,\n" * 250 + ",1e17\n")
@@ -228,9 +222,9 @@ def test_thirty_columns_with_a_fifth_missing_and_one_empty(folder: Path) -> None
     (folder / "wide.csv").write_text("\n".join([head, *rows]) + "\n")
     found = CliRunner().invoke(app, ["arrange", "wide.csv", "--set", "iterations=10", "--set", "states=4"])
     assert "column 'empty': holds no value; it is left out" in found.output
-    told = run("train", "wide.prototxt")
+    told = call("train", "wide.prototxt")
     assert "with missing values" in told  # how many patches had some
-    run("complete", "runs/wide", "--table", "wide.csv")
+    call("complete", "runs/wide", "--table", "wide.csv")
     lines = [line.split(",") for line in (folder / "wide_completed.csv").read_text().splitlines()[1:]]
     assert all(line[29] == "" for line in lines)  # unknown stays unknown
     filled = np.array([[float(cell) for cell in line[:29]] for line in lines])
@@ -244,15 +238,15 @@ def test_a_density_is_told_from_a_probability(folder: Path) -> None:
     (folder / "words.csv").write_text("w,v\n" + "".join(f"{w},{w * 2}\n" for w in words))
     (folder / "mixed.csv").write_text("w,v\n" + "".join(f"{w},{rng.normal():.3f}\n" for w in words))
     for name, told in (("words", "of a probability"), ("mixed", "of a density in the columns' own units")):
-        run("arrange", f"{name}.csv", "--set", "iterations=10", "--set", "states=4", "--test", "0")
-        run("train", f"{name}.prototxt")
-        lines = run("likelihood", f"runs/{name}", "--table", f"{name}.csv").splitlines()
+        call("arrange", f"{name}.csv", "--set", "iterations=10", "--set", "states=4", "--test", "0")
+        call("train", f"{name}.prototxt")
+        lines = call("likelihood", f"runs/{name}", "--table", f"{name}.csv").splitlines()
         assert told in lines[-1]
         first = json.loads(
-            run("likelihood", f"runs/{name}", "--table", f"{name}.csv", "--json").splitlines()[0]
+            call("likelihood", f"runs/{name}", "--table", f"{name}.csv", "--json").splitlines()[0]
         )
         assert first["kind"] in told
     # Probabilities of all rows that can be sum to 1.
     (folder / "all.csv").write_text("w,v\n" + "".join(f"{w},{v * 2}\n" for w in "abc" for v in "abc"))
-    lines = run("likelihood", "runs/words", "--table", "all.csv", "--json").splitlines()
+    lines = call("likelihood", "runs/words", "--table", "all.csv", "--json").splitlines()
     assert sum(np.exp(json.loads(line)["log_likelihood"]) for line in lines) == pytest.approx(1, abs=1e-4)

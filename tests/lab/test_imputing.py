@@ -62,7 +62,7 @@ def test_a_net_that_completes_is_a_row_and_leaves_observed_pixels(
     net = tmp_path / "own.prototxt"
     net.write_text(KINDS[kind][0])
     effort = f":{EFFORT[kind]}" if kind in EFFORT else ""
-    made = lab.missing([plain], iid=["0.5"], end=20, impute=[f"{net}{effort}", "zero"])
+    made = lab.missing([plain], lab.Columns(iid=["0.5"]), lab.Rows(impute=[f"{net}{effort}", "zero"]), end=20)
     row = f"run, own {effort[1:]}".strip()
     assert list(made.cells) == [row, "run, zero"]
     assert made.cells[row]["clean"] == made.cells["run, zero"]["clean"]  # nothing to fill in
@@ -81,9 +81,9 @@ def test_names_of_runs_with_a_way_and_a_number(plain: Path, tmp_path: Path) -> N
     assert imputing.run_of(f"{net}:7") == (str(net), "", 7)
     assert imputing.title(f"{net}:sampled:7") == "vae sampled 7"
     with pytest.raises(DataError, match="did you mean 'sampled'"):
-        lab.missing([plain], impute=[f"{net}:sampld"], end=2)
+        lab.missing([plain], rows=lab.Rows(impute=[f"{net}:sampld"]), end=2)
     with pytest.raises(DataError, match="expected RUN, RUN:WAY"):
-        lab.missing([plain], impute=[f"{net}:7:sampled"], end=2)
+        lab.missing([plain], rows=lab.Rows(impute=[f"{net}:7:sampled"]), end=2)
     with pytest.raises(DataError, match="completes images and tells no classes; give it as --impute"):
         lab.missing([net], end=2)
 
@@ -104,7 +104,7 @@ def test_images_of_another_size_are_refused(plain: Path, tmp_path: Path) -> None
         'layer { name: "half" type: "Power" bottom: "data" top: "completed" power_param { scale: 0.5 } }'
     )
     with pytest.raises(DataError, match=r"completes images \(1, 8, 9\), .* reads \(1, 8, 8\)"):
-        lab.missing([plain], impute=[str(net)], end=2)
+        lab.missing([plain], rows=lab.Rows(impute=[str(net)]), end=2)
 
 
 def test_a_class_of_ones_own_needs_consent(
@@ -118,17 +118,17 @@ def test_a_class_of_ones_own_needs_consent(
             consent.command(),  # another test may have given the program's consent
             pytest.raises(SpecError, match="runs Python of yours; if you trust it, say --allow-python"),
         ):
-            lab.missing([plain], impute=[name], end=2)
+            lab.missing([plain], rows=lab.Rows(impute=[name]), end=2)
     assert "greys" not in sys.modules
     with consent.command():
         consent.allow_python()
-        made = lab.missing([plain], iid=["0.5"], impute=names, end=20)
+        made = lab.missing([plain], lab.Columns(iid=["0.5"]), lab.Rows(impute=names), end=20)
         assert list(made.cells) == [f"run, {name}" for name in names]
         assert made.cells[f"run, {names[0]}"] == made.cells[f"run, {names[1]}"]
         with pytest.raises(DataError, match="Useless has no method fill"):
-            lab.missing([plain], impute=["greys:Useless"], end=2)
+            lab.missing([plain], rows=lab.Rows(impute=["greys:Useless"]), end=2)
         with pytest.raises(DataError, match=r"no_such_module:Grey.*No module named"):
-            lab.missing([plain], impute=["no_such_module:Grey"], end=2)
+            lab.missing([plain], rows=lab.Rows(impute=["no_such_module:Grey"]), end=2)
 
 
 def test_the_command_takes_consent(plain: Path, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_command_takes_consent(plain: Path, tmp_path: Path) -> None:
 )
 def test_what_is_no_imputation(plain: Path, name: str, said: str) -> None:
     with pytest.raises((DataError, SpecError), match=said):
-        lab.missing([plain], impute=[name], end=2)
+        lab.missing([plain], rows=lab.Rows(impute=[name]), end=2)
 
 
 def test_the_nearest_images_means_are_scikit_learns() -> None:
@@ -246,7 +246,7 @@ def test_random_trees_regress_missing_pixels_on_the_others() -> None:
 
 
 def test_the_learned_baselines_are_rows(plain: Path) -> None:
-    made = lab.missing([plain], iid=["0.3"], impute=["mean", "knn", "pca:8"], end=60)
+    made = lab.missing([plain], lab.Columns(iid=["0.3"]), lab.Rows(impute=["mean", "knn", "pca:8"]), end=60)
     accuracy = {name: row["iid:0.3"].accuracy for name, row in made.cells.items()}
     assert list(accuracy) == ["run, mean", "run, knn", "run, pca:8"]
     assert min(accuracy["run, knn"], accuracy["run, pca:8"]) > accuracy["run, mean"]

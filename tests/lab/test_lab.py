@@ -223,9 +223,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_the_laboratory_in_one_call(runs: tuple[Path, Path], tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("t.json", "t.md", "t.png", "t.svg")]
     made = lab.missing(
-        runs, iid=["0.5"], rects=["1x3"], others=["nonzero:5"], end=60, neighbours=3, robust=[(1, 1.0)],
-        impute=["zero", "mean_per_pixel", "sampled"], out=files,
-    )  # fmt: skip
+        runs,
+        lab.Columns(iid=["0.5"], rects=["1x3"], others=["nonzero:5"]),
+        lab.Rows(neighbours=3, robust=[(1, 1.0)], impute=["zero", "mean_per_pixel", "sampled"]),
+        end=60,
+        out=files,
+    )
     assert list(made.cells) == [
         "ht", "plain, zero", "plain, mean_per_pixel", "plain, sampled", "3 nearest neighbours",
         "robust linear (N=1, C=1)",
@@ -240,13 +243,15 @@ def test_the_laboratory_in_one_call(runs: tuple[Path, Path], tmp_path: Path) -> 
 
 
 def test_a_row_does_not_depend_on_the_others(runs: tuple[Path, Path]) -> None:
-    together = lab.missing(runs, iid=["0.5"], end=60)
-    alone = lab.missing(runs[:1], iid=["0.5"], end=60)
+    together = lab.missing(runs, lab.Columns(iid=["0.5"]), end=60)
+    alone = lab.missing(runs[:1], lab.Columns(iid=["0.5"]), end=60)
     assert together.cells["ht"] == alone.cells["ht"]
 
 
 def test_a_mixture_is_one_row_more(runs: tuple[Path, Path]) -> None:
-    made = lab.missing([*runs, runs[0]], iid=["0.5"], end=60, mixture=True, impute=["zero"])
+    made = lab.missing(
+        [*runs, runs[0]], lab.Columns(iid=["0.5"]), lab.Rows(mixture=True, impute=["zero"]), end=60
+    )
     assert list(made.cells) == ["ht (1)", "plain, zero", "ht (2)", "ht (1) + ht (2)"]
     assert made.cells["ht (1) + ht (2)"] == made.cells["ht (1)"]  # of a net and itself
 
@@ -258,16 +263,16 @@ def test_a_wrong_suffix_costs_no_work() -> None:
 
 def test_what_cannot_be_assembled(runs: tuple[Path, Path]) -> None:
     with pytest.raises(DataError, match="comes from a generative net"):
-        lab.missing(runs[1:], impute=["expected"])
+        lab.missing(runs[1:], rows=lab.Rows(impute=["expected"]))
     with pytest.raises(DataError, match="did you mean 'zero'"):
-        lab.missing(runs[1:], impute=["zeros"])
+        lab.missing(runs[1:], rows=lab.Rows(impute=["zeros"]))
     with pytest.raises(DataError, match="no run was given"):
         lab.missing([])
 
     with pytest.raises(DataError, match="does not know of missing pixels"):
         lab.Direct(model.load(runs[1]))
     with pytest.raises(DataError, match="no model to mix"):
-        lab.missing(runs[1:], mixture=True)
+        lab.missing(runs[1:], rows=lab.Rows(mixture=True))
     ours, plain = (model.load(run) for run in runs)
     with pytest.raises(DataError, match="plain: this net is no generative model"):
         Mixture([ours, plain])
@@ -278,15 +283,15 @@ def test_what_cannot_be_assembled(runs: tuple[Path, Path]) -> None:
     with pytest.raises(DataError, match="it has 3 classes, the other 10"):
         Mixture([ours, digits(1, "num_instances: 10", "num_instances: 3")])
     with pytest.raises(DataError, match="a mixture needs two generative runs; there is one, ht"):
-        lab.missing(runs, mixture=True, end=5)
+        lab.missing(runs, rows=lab.Rows(mixture=True), end=5)
     with pytest.raises(DataError, match="did you mean 'zero'"):
-        lab.missing(runs[:1], impute=["zeros"], end=5)
+        lab.missing(runs[:1], rows=lab.Rows(impute=["zeros"]), end=5)
     with pytest.raises(DataError, match="10000 nearest neighbours: there are 1507 training images"):
-        lab.missing(runs[:1], neighbours=10_000, end=5)
+        lab.missing(runs[:1], rows=lab.Rows(neighbours=10_000), end=5)
 
 
 def test_baselines_given_twice_are_one_row(runs: tuple[Path, Path]) -> None:
-    made = lab.missing(runs[1:], impute=["zero", "zero"], robust=[(1, 1.0), (1, 1.0)], end=20)
+    made = lab.missing(runs[1:], rows=lab.Rows(impute=["zero", "zero"], robust=[(1, 1.0), (1, 1.0)]), end=20)
     assert list(made.cells) == ["plain, zero", "robust linear (N=1, C=1)"]
     assert made.cells["plain, zero"]["clean"].accuracy <= 1
 
@@ -301,7 +306,10 @@ def test_an_image_has_its_mask_in_any_selection(runs: tuple[Path, Path], tmp_pat
     masks = np.random.default_rng(1).random((40, 8, 8)) < 0.5
     np.save(tmp_path / "masks.npy", masks)
     names = ["iid:0.5", f"file:{tmp_path / 'masks.npy'}"]
-    parts = [lab.missing(runs[:1], others=names, begin=b, end=e) for b, e in ((0, 40), (0, 25), (25, 40))]
+    parts = [
+        lab.missing(runs[:1], lab.Columns(others=names), begin=b, end=e)
+        for b, e in ((0, 40), (0, 25), (25, 40))
+    ]
     for name in names:
         whole, *halves = (table.cells["ht"][name].right for table in parts)
         assert whole == sum(halves)

@@ -16,6 +16,7 @@ from netspec.cli import app
 from netspec.errors import DataError
 from netspec.lab.baselines.tables import boosted, imputed
 from netspec.lab.rows import calibration_error, cell_errors, hidden_cells, missing_cells, names_of
+from tests.command import call
 
 
 def test_calibration_error_by_hand() -> None:
@@ -68,18 +69,12 @@ def test_runs_of_one_name_are_told_apart() -> None:
         missing_cells([])
 
 
-def run(*words: object) -> str:
-    found = CliRunner().invoke(app, [str(word) for word in words])
-    assert found.exception is None, (words, found.exception, found.output)
-    return found.output
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_nets_figures_beside_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run("arrange", "sklearn_iris", "-o", "iris.prototxt", "--set", "iterations=30")
-    run("train", "iris.prototxt")
-    told = run("missing", "runs/iris", "--iid", "0.5", "--repeats", 2, "--metric", "rmse,accuracy,ece",
+    call("arrange", "sklearn_iris", "-o", "iris.prototxt", "--set", "iterations=30")
+    call("train", "iris.prototxt")
+    told = call("missing", "runs/iris", "--iid", "0.5", "--repeats", 2, "--metric", "rmse,accuracy,ece",
                "--out", "f.json", "--out", "f.md")  # fmt: skip
     assert told.splitlines()[-9].split()[:3] == ["metric", "method", "0.5"]
     figures = json.loads((tmp_path / "f.json").read_text())["figures"]

@@ -17,15 +17,10 @@ from netspec.data.files.images import decode, encode
 from netspec.data.tables.reading import Frame
 from netspec.errors import DataError, NetspecError
 from netspec.model.rows import TableModel
+from tests.command import call
 from tests.model.own_data import pictures, table_text, train
 
 TABLE = 'type: "Table" table_param {{ source: "{}" target: "kind" batch_size: 100 split {{ test: 0.2 }} {} }}'
-
-
-def call(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def rows(path: Path) -> list[dict[str, str]]:

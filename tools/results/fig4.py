@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from netspec.data.missing import Missing
-from netspec.lab import FIG_4, IMPUTATIONS, Cell, Method, Setting, Table, assemble, plot
+from netspec.data.masks import Missing
+from netspec.lab import FIG_4, IMPUTATIONS, Cell, Method, Rows, Setting, Table, assemble, plot
 from netspec.lab.calibration import calibration_error
 from netspec.lab.imputing import title
 from netspec.lab.methods import SHIFTED, Direct
@@ -218,7 +218,7 @@ def methods(args: argparse.Namespace) -> tuple[list[Method], Any, Any]:
             print(
                 f"no run is generative: no rows for the imputations {', '.join(IMPUTATIONS[3:])}", flush=True
             )
-        found = assemble(models, known, neighbours=5, robust=[(5, 0.1)], seed=args.seed)
+        found = assemble(models, Rows(known, neighbours=5, robust=[(5, 0.1)]), args.seed)
     if args.mix:
         parts = [models[0], *(model.load(folder, device=args.device) for folder in args.mix)]
         mixed = Mixture(parts, f"mixture of {len(parts)} {args.run[0].name}")
@@ -227,7 +227,7 @@ def methods(args: argparse.Namespace) -> tuple[list[Method], Any, Any]:
             for shifts in (False, True)[: 1 + args.shifts]
         ]
     if args.shifts:
-        found += assemble([one for one in models if one.generative], shifts=True)
+        found += assemble([one for one in models if one.generative], Rows(shifts=True))
     n = args.images or (300 if args.quick else None)
     return found, *models[0].images("test", 0, n)
 

@@ -19,7 +19,7 @@ from netspec.data.files.idx import Array
 from netspec.data.files.whole import write_whole
 from netspec.interchange.snapshot_files import iteration_of, newest
 from netspec.lab import Direct, Table, circumstances, parse_all, run
-from netspec.lab.run import SEED
+from netspec.lab.layout import SEED
 from netspec.model import model
 from netspec.model.model import Model
 from tools.results.reproduction import published

@@ -10,7 +10,7 @@ from netspec.data.binarising import KINDS as BINARY
 from netspec.data.binarising import binarised, binary_seed
 from netspec.data.draws import derive
 from netspec.data.files.idx import Array
-from netspec.data.missing import Missing
+from netspec.data.masks import Missing
 from netspec.data.sets.catalogue import Known
 from netspec.data.sets.datasets import SPLITS, Labelled, load, named
 from netspec.data.source import Order, Shape, Stream, failure, mistake

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from netspec.data.draws import derive
 from netspec.data.files.idx import Array
-from netspec.data.missing import Missing
+from netspec.data.masks import Missing
 from netspec.data.pictures import Pictures, open_pictures
 from netspec.data.source import Order, Shape, Stream, failure, mistake
 from netspec.data.tables.split import ALL, Split

@@ -14,7 +14,7 @@ from torch import Tensor
 from netspec import schema
 from netspec.data.draws import derive
 from netspec.data.files.idx import Array
-from netspec.data.missing import Missing
+from netspec.data.masks import Missing
 from netspec.data.sets.tables import TABLES, open_named, unknown
 from netspec.data.source import Order, Shape, Stream, failure, mistake
 from netspec.data.tables.columns import Column

@@ -13,15 +13,14 @@ import h5py
 import lmdb
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from netspec.cli import app
 from netspec.data.files.images import encode
 from netspec.data.files.whole import staged
 from netspec.data.pictures import open_pictures
 from netspec.data.writing.convert import Example, from_any
 from netspec.data.writing.databases import write_database, write_hdf5, write_npz
 from netspec.errors import DataError
+from tests.command import call
 from tests.places import ROOT
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 3, 5, 4), dtype=np.uint8)
@@ -29,12 +28,6 @@ LABELS = np.arange(9) % 3
 TABLE = "size,sex,legs\n" + "".join(
     f"{1000 + i},{'' if i % 7 == 0 else 'fm'[i % 2]},{'' if i % 5 == 0 else i % 6}\n" for i in range(30)
 )
-
-
-def call(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 @pytest.fixture

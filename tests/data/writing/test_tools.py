@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
-from netspec.cli import app
 from netspec.data import feeder
 from netspec.data.files import idx
 from netspec.data.files.protos import read_blob, read_datum
@@ -25,15 +23,10 @@ from netspec.net.net import Net
 from netspec.pycaffe.command import main
 from netspec.run.evaluate import evaluate
 from netspec.run.fit import fit
+from tests.command import call
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 3, 5, 4), dtype=np.uint8)
 LABELS = np.arange(12, dtype=np.uint8) % 3
-
-
-def call(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 @pytest.fixture

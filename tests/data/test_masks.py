@@ -12,7 +12,7 @@ from PIL import Image
 from netspec.data import feeder
 from netspec.data.draws import bits, integers, uniform
 from netspec.data.files import idx
-from netspec.data.missing import KINDS, NEEDS, Missing
+from netspec.data.masks import KINDS, NEEDS, Missing
 from netspec.errors import DataError, SpecError
 from netspec.net.make import make_net
 from netspec.net.net import Net
