@@ -10,13 +10,13 @@ from netspec.data.binarising import KINDS as BINARY
 from netspec.data.binarising import binarised, binary_seed
 from netspec.data.draws import derive
 from netspec.data.files.idx import Array
-from netspec.data.masks import Missing
+from netspec.data.hiding import Hiding
 from netspec.data.sets.catalogue import Known
 from netspec.data.sets.datasets import SPLITS, Labelled, load, named
 from netspec.data.source import Order, Shape, Stream, failure, mistake
 from netspec.data.transform import Transformer
 from netspec.errors import DataError, did_you_mean
-from netspec.schema.spec import TRAIN, LayerSpec
+from netspec.schema.spec import LayerSpec
 
 
 def known(spec: LayerSpec) -> Known:
@@ -88,14 +88,7 @@ class DatasetSource(Stream):
                 spec, f"no way to binarize is called {p.binarize!r}{hint}", "dataset_param", "binarize"
             )
         self.binary_seed = binary_seed(spec, seed)
-        self.missing: Missing | None = None
-        if p.HasField("missing"):
-            try:
-                self.missing = Missing.of(p.missing, derive(seed, "missing"))
-            except DataError as error:
-                raise mistake(spec, str(error), "dataset_param", "missing") from error
-        self.fixed = p.missing.fixed if p.missing.HasField("fixed") else phase != TRAIN
-        self.fixed |= p.missing.kind == "file"  # a file's masks belong to images, not to epochs
+        self.hiding = Hiding(spec, "dataset_param", phase, seed)
 
     def held(self, top: int) -> Array | None:
         return np.asarray(self.data.labels[self.begin : self.begin + self.order.n]) if top == 1 else None
@@ -130,14 +123,11 @@ class DatasetSource(Stream):
             raw = binarised(raw, binary, self.binary_seed, chosen, positions)
         data = self.transform(raw, positions)
         labels = torch.from_numpy(self.data.labels[chosen].astype(np.float32))
-        mask = np.ones((len(data), *self.shapes[2][1:]), bool) if len(self.shapes) > 2 else None
         clean = data.copy() if len(self.shapes) > 3 else None
-        if self.missing is not None:
-            seen = self.transform.place(raw, positions)
-            mask = self.missing.mask(seen, chosen if self.fixed else positions)
-            np.copyto(data, np.float32(self.missing.value), where=~mask)
+        mask = self.hiding.hide(data, lambda: self.transform.place(raw, positions), chosen, positions)
         tops = [torch.from_numpy(data), labels]
-        if mask is not None:
+        if len(self.shapes) > 2:
+            mask = np.broadcast_to(mask, (len(data), *self.shapes[2][1:]))
             tops.append(torch.from_numpy(mask.astype(np.float32)))
         if clean is not None:
             tops.append(torch.from_numpy(clean))

@@ -8,15 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from netspec.data.draws import derive
 from netspec.data.files.idx import Array
-from netspec.data.masks import Missing
+from netspec.data.hiding import Hiding
 from netspec.data.pictures import Pictures, open_pictures
 from netspec.data.source import Order, Shape, Stream, failure, mistake
 from netspec.data.tables.split import ALL, Split
 from netspec.data.transform import Transformer, near
 from netspec.errors import DataError
-from netspec.schema.spec import TRAIN, LayerSpec
+from netspec.schema.spec import LayerSpec
 
 FIELD = "pictures_param"
 
@@ -84,13 +83,7 @@ class PicturesSource(Stream):
         self.samples = len(self.chosen)
         self.order = Order(self.samples, p.shuffle, seed)
         self.transform = Transformer(spec, phase, seed)
-        self.missing: Missing | None = None
-        if p.HasField("missing"):
-            try:
-                self.missing = Missing.of(p.missing, derive(seed, "missing"))
-            except DataError as error:
-                raise mistake(spec, str(error), FIELD, "missing") from error
-        self.fixed = p.missing.fixed if p.missing.HasField("fixed") else phase != TRAIN
+        self.hiding = Hiding(spec, FIELD, phase, seed)
         self.notes += self.pictures.notes
 
     def make(self, positions: Array) -> tuple[Tensor, ...]:
@@ -101,13 +94,10 @@ class PicturesSource(Stream):
             raise failure(self.spec, str(error), FIELD, "source") from error
         data = self.transform(raw, positions, True)
         labels = torch.from_numpy(self.pictures.labels[chosen])
-        mask = np.ones((len(data), *self.shapes[2][1:]), bool) if len(self.shapes) > 2 else None
-        if self.missing is not None:
-            seen = self.transform.place(raw, positions)
-            mask = self.missing.mask(seen, chosen if self.fixed else positions)
-            np.copyto(data, np.float32(self.missing.value), where=~mask)
+        mask = self.hiding.hide(data, lambda: self.transform.place(raw, positions), chosen, positions)
         tops = [torch.from_numpy(data), labels]
-        if mask is not None:
+        if len(self.shapes) > 2:
+            mask = np.broadcast_to(mask, (len(data), *self.shapes[2][1:]))
             tops.append(torch.from_numpy(mask.astype(np.float32)))
         return tuple(tops[: len(self.shapes)])
 

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from netspec import schema
-from netspec.data.draws import derive
 from netspec.data.files.idx import Array
-from netspec.data.masks import Missing
+from netspec.data.hiding import Hiding
 from netspec.data.sets.tables import TABLES, open_named, unknown
 from netspec.data.source import Order, Shape, Stream, failure, mistake
 from netspec.data.tables.columns import Column
@@ -23,7 +22,6 @@ from netspec.data.tables.split import ALL, TRAIN, Split
 from netspec.data.tables.table import Layout, Wishes, describe
 from netspec.data.transform import near
 from netspec.errors import DataError
-from netspec.schema.spec import TRAIN as TRAIN_PHASE
 from netspec.schema.spec import LayerSpec
 
 FIELD = "table_param"
@@ -131,13 +129,7 @@ class TableSource(Stream):
         self.shapes = shapes(spec, self.layout)
         self.samples = len(self.data)
         self.order = Order(self.samples, p.shuffle, seed)
-        self.missing: Missing | None = None
-        if p.HasField("missing"):
-            try:
-                self.missing = Missing.of(p.missing, derive(seed, "missing"))
-            except DataError as error:
-                raise mistake(spec, str(error), FIELD, "missing") from error
-        self.fixed = p.missing.fixed if p.missing.HasField("fixed") else phase != TRAIN_PHASE
+        self.hiding = Hiding(spec, FIELD, phase, seed)
 
     def encoded(self, rows: Rows, split: Split) -> tuple[Array, Array]:
         """The rows of the part as numbers, and their labels, in the order of the file."""
@@ -167,12 +159,9 @@ class TableSource(Stream):
         chosen = self.order(positions)
         data = np.ascontiguousarray(self.data[chosen])[:, None, None]
         labels = torch.from_numpy(self.labels[chosen])
-        if self.missing is not None:
-            mask = self.missing.mask(data, chosen if self.fixed else positions)
-            np.copyto(data, np.float32(self.missing.value), where=~mask)
-        tops = [torch.from_numpy(data), labels]
-        if len(self.shapes) > 2:
-            tops.append(torch.from_numpy((~np.isnan(data)).astype(np.float32)))
+        known = ~np.isnan(data)
+        known &= self.hiding.hide(data, lambda: data, chosen, positions)
+        tops = [torch.from_numpy(data), labels, torch.from_numpy(known.astype(np.float32))]
         return tuple(tops[: len(self.shapes)])
 
 
