@@ -28,6 +28,12 @@ def fullest_cases() -> dict[str, Case]:
 
 FULLEST = fullest_cases()
 each_type = pytest.mark.parametrize("name", sorted(set(OURS) & set(FULLEST)))
+IN_EVERY_RUN = {case.name for case in FULLEST.values()}
+one_case_a_type = pytest.mark.parametrize(  # the other cases are slow
+    "case",
+    [pytest.param(case, marks=() if case.name in IN_EVERY_RUN else pytest.mark.slow) for case in CASES],
+    ids=lambda case: case.name,
+)
 
 
 def hold(case: Case, check: str, kind: type[Layer] | None = None) -> None:
@@ -75,7 +81,7 @@ def test_bottoms_and_blobs_are_left_alone(case: Case) -> None:
     hold(case, "bottoms")
 
 
-@each_case
+@one_case_a_type
 def test_gradients(case: Case) -> None:
     hold(case, "gradients")
 
@@ -85,11 +91,11 @@ def test_missing(case: Case) -> None:
     hold(case, "missing")
 
 
-@each_case
+@one_case_a_type
 def test_compiled_equals_eager(case: Case) -> None:
     hold(case, "compilation")
 
 
-@each_case
+@one_case_a_type
 def test_exports(case: Case) -> None:
     hold(case, "export")
