@@ -36,7 +36,8 @@ def test_masks_of_a_file_belong_to_the_pictures(tmp_path: Path) -> None:
     )[::2]
     for shown, observed in zip(data, mask, strict=True):
         match = [i for i in range(6) if np.array_equal(shown, np.where(masks[i], PICTURES[i], 0))]
-        assert match and np.array_equal(observed[0], masks[match[0]])
+        assert match
+        assert np.array_equal(observed[0], masks[match[0]])
 
 
 @pytest.mark.parametrize("value", ["nan", "0"])
