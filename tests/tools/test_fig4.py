@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from netspec.data.missing import Missing
+from netspec.data.masks import Missing
 from netspec.lab import FIG_4, Cell
 from tests.places import ROOT
 from tools.results import fig4

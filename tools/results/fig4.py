@@ -212,24 +212,24 @@ def methods(args: argparse.Namespace) -> tuple[list[Method], Any, Any]:
     generative = any(one.generative for one in models)
     known = IMPUTATIONS if generative else IMPUTATIONS[:3]
     if args.alone:
-        found = assemble(models, seed=args.seed)
+        rows = assemble(models, seed=args.seed)
     else:
         if not generative:
             print(
                 f"no run is generative: no rows for the imputations {', '.join(IMPUTATIONS[3:])}", flush=True
             )
-        found = assemble(models, Rows(known, neighbours=5, robust=[(5, 0.1)]), args.seed)
+        rows = assemble(models, Rows(known, neighbours=5, robust=[(5, 0.1)]), args.seed)
     if args.mix:
         parts = [models[0], *(model.load(folder, device=args.device) for folder in args.mix)]
         mixed = Mixture(parts, f"mixture of {len(parts)} {args.run[0].name}")
-        found += [
+        rows += [
             Direct(mixed, mixed.name + SHIFTED * shifts, shifts)
             for shifts in (False, True)[: 1 + args.shifts]
         ]
     if args.shifts:
-        found += assemble([one for one in models if one.generative], Rows(shifts=True))
+        rows += assemble([one for one in models if one.generative], Rows(shifts=True))
     n = args.images or (300 if args.quick else None)
-    return found, *models[0].images("test", 0, n)
+    return rows, *models[0].images("test", 0, n)
 
 
 def main(given: Sequence[str] | None = None) -> None:
