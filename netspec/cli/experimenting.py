@@ -109,7 +109,7 @@ def sweep(
     ] = "",
 ) -> None:
     """Make the runs of a plan, or list them. A sweep that was stopped goes on with the same command."""
-    from netspec.experiments.plans import read_plan
+    from netspec.experiments.plan_reading import read_plan
 
     if len(files) > 2:
         raise typer.BadParameter("give a plan, or a template and a plan")

@@ -11,7 +11,8 @@ from typing import Any
 
 from netspec.errors import SpecError
 from netspec.experiments.parameters import MOST
-from netspec.experiments.plans import ADAPTIVE, Group, Plan, Stage, read_plan
+from netspec.experiments.plan_reading import read_plan
+from netspec.experiments.plans import ADAPTIVE, Group, Plan, Stage
 from netspec.run.settings import settable
 from netspec.schema.templates import Rendered, rendered
 

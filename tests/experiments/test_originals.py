@@ -11,7 +11,7 @@ import pytest
 
 from netspec import schema
 from netspec.cli import app
-from netspec.experiments.plans import read_plan
+from netspec.experiments.plan_reading import read_plan
 from netspec.experiments.points import runs_of, text_of
 
 ORIGINALS = Path(__file__).parent / "originals"

@@ -12,7 +12,7 @@ import pytest
 from netspec.cli import app
 from netspec.errors import SpecError
 from netspec.experiments.parameters import from_object, from_short, permutation
-from netspec.experiments.plans import read_plan
+from netspec.experiments.plan_reading import read_plan
 from netspec.experiments.points import runs_of, settings_of, text_of, variables
 from netspec.experiments.values import parse_settings, read_values
 

@@ -19,7 +19,7 @@ from netspec.errors import NetspecError
 from netspec.experiments import ledger
 from netspec.experiments.job import make
 from netspec.experiments.ledger import DONE, FAILED, Result
-from netspec.experiments.plans import read_plan
+from netspec.experiments.plan_reading import read_plan
 from netspec.experiments.sources import Listed
 from netspec.experiments.study import Study
 from netspec.experiments.sweep import Options, Sweep

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from netspec import fit
-from netspec.experiments.plans import read_plan
+from netspec.experiments.plan_reading import read_plan
 from netspec.experiments.sweep import Options, Sweep
 from netspec.run.fit import Diverged
 from netspec.run.folder import METRICS, Metrics

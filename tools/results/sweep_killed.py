@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from netspec.experiments.ledger import attempts, read_result
-from netspec.experiments.plans import read_plan
+from netspec.experiments.plan_reading import read_plan
 from netspec.run.folder import Metrics
 
 

@@ -1,4 +1,4 @@
-"""The losses of YOLO's versions 1 to 3 and their evaluation, as public Caffes of YOLO compute them.
+"""The losses of YOLO's versions 1 to 3, as public Caffes of YOLO compute them.
 
 The gradient of each is the difference that the authors chose, and not the derivative of the number that is shown.
 Shape suffixes: N = images, B = boxes of a cell, L = cells of an image, G = objects of an image.
@@ -13,24 +13,8 @@ from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, exactly, register
 from netspec.layers.loss.labels import value_with_gradient_of
+from netspec.layers.vision.yolo_boxes import ANNOTATED, FACTS, ROW, centred, corners, objects, overlap
 from netspec.schema.spec import LayerSpec
-
-FACTS = 7
-"""Numbers of a cell in YOLOv1's labels: difficult, is there an object, its class, its box (4)."""
-ROW, ANNOTATED = 5, 8
-"""Numbers of an object: class, x, y, width, height; or image, class, instance, corners (4), difficult."""
-LEAST_SCORE = 0.005
-"""Boxes of YOLOv2 below this are not evaluated."""
-
-
-def overlap(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of boxes (..., 4) as (x, y, width, height), broadcast; 0 where they do not meet."""
-    low = torch.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
-    high = torch.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
-    side = high - low
-    shared = torch.where((side > 0).all(-1), side.prod(-1), 0.0)
-    union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - shared
-    return torch.where(shared > 0, shared / torch.where(shared > 0, union, 1.0), 0.0)
 
 
 @register("DetectionLoss")
@@ -130,25 +114,6 @@ class DetectionLoss(Layer):
         return shared_NBL, number == best_NL.unsqueeze(1)
 
 
-def objects(labels: Tensor, images: int) -> list[list[list[float]]]:
-    """(class from 0, x, y, width, height) of the objects of each image, from rows of AnnotatedData, classes from 1, or
-    of (N, 5 G) numbers, up to a row of zeros.
-    """
-    per_image: list[list[list[float]]] = [[] for _ in range(images)]
-    if labels.dim() == 4 and labels.shape[:2] == (1, 1) and labels.shape[3] == ANNOTATED:
-        for row in labels.reshape(-1, ANNOTATED).tolist():
-            x1, y1, x2, y2 = row[3:7]
-            if 0 <= row[0] < images:
-                per_image[int(row[0])].append([row[1] - 1, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
-        return per_image
-    for mine, rows in zip(per_image, labels.reshape(images, -1, ROW).tolist(), strict=True):
-        for row in rows:
-            if not row[1] or not row[3]:
-                break
-            mine.append(row)
-    return per_image
-
-
 class AnchorLoss(Layer):
     """What the losses of versions 2 and 3 share: maps of boxes, and the objects of each image."""
 
@@ -188,12 +153,6 @@ class AnchorLoss(Layer):
     def cells(self, x: Tensor) -> Tensor:
         """A map (N, B (5 + C), H, W) as (N, B, L, 5 + C)."""
         return x.reshape(x.shape[0], self.param.num, 5 + self.param.num_class, -1).transpose(2, 3)
-
-
-def corners(side: int, like: Tensor) -> Tensor:
-    """(column, row) of each cell, (L, 2)."""
-    place = torch.arange(side, device=like.device, dtype=like.dtype)
-    return torch.stack((place.repeat(side), place.repeat_interleave(side)), 1)
 
 
 @register("RegionLoss")
@@ -260,11 +219,6 @@ class RegionLoss(AnchorLoss):
         return self.loss(x, off, off.square().sum())
 
 
-def centred(sides: Tensor) -> Tensor:
-    """Boxes (..., 4) of these sides about the origin."""
-    return torch.cat((torch.zeros_like(sides), sides), -1)
-
-
 @register("Yolov3")
 class Yolov3(AnchorLoss):
     """YOLOv3: loss = sum of squared differences of the boxes, confidences and classes of one map, over N.
@@ -328,136 +282,3 @@ class Yolov3(AnchorLoss):
                 slope[..., 2:4] = 1
                 off = off * slope
         return self.loss(x, off, value)
-
-
-@register("EvalDetection")
-class EvalDetection(Layer):
-    """rows of objects a class, then (class, score, right, wrong) of each box, of each image.
-
-    Shapes: YOLOv1's scores and labels (see DetectionLoss), or with `biases` YOLOv2's map and objects (see RegionLoss);
-    top (N, num_class + 4 boxes), boxes by class, then by falling score, 0 behind the last. A box's class is its most
-    probable one; its score that probability (PROB), its confidence (OBJ) or their product (MULTIPLY). A box that
-    overlaps a better one of any class by `nms` or more is left out (nms below 0: none is; YOLOv2: scores below 0.005
-    are). A box is right that overlaps an object of its class by `threshold`, of which no better box took it; difficult
-    objects count neither way. No gradient; runs eagerly. Raises SpecError when sizes do not fit. Source:
-    eval_detection_layer.cpp of caffe-yolo and caffe-yolov2.
-    """
-
-    family, roles = "accuracy", ("values", "boxes")
-    products = 0
-    bottoms, differentiable = exactly(2), False
-    param_field = "eval_detection_param"
-
-    def setup(self, *shapes: Shape) -> None:
-        p = self.param
-        cells, biases = p.side**2, len(p.biases)
-        count = cells * (p.num_object * (5 + p.num_class) if biases else p.num_class + 5 * p.num_object)
-        if torch.Size(shapes[0][1:]).numel() != count:
-            self.fail(f"needs {count} numbers for each image, found {shapes[0]}", "bottom", 0)
-        if not biases and torch.Size(shapes[1][1:]).numel() != FACTS * cells:
-            self.fail(f"needs labels (N, {FACTS * cells}), found {shapes[1]}", "bottom", 1)
-        self.require(
-            not biases or biases >= 2 * p.num_object, "biases", f"needs {2 * p.num_object}, found {biases}"
-        )
-
-    @classmethod
-    def needs(cls, spec: LayerSpec, i: int, known: Sequence[Shape | None], image: Shape) -> Shape | None:
-        p, first = spec.message.eval_detection_param, known[0]
-        if not i or first is None:
-            return None
-        return (1, 1, 4, ANNOTATED) if p.biases else (first[0], FACTS * p.side**2)
-
-    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return (bottoms[0].new_empty((bottoms[0].shape[0], self.width())),)
-
-    def width(self) -> int:
-        return int(self.param.num_class + 4 * self.param.side**2 * self.param.num_object)
-
-    def forward(self, *bottoms: Tensor) -> Tensor:
-        p, n = self.param, bottoms[0].shape[0]
-        second = bool(p.biases)
-        boxes, shares, confidence = (self.second if second else self.first)(bottoms[0].detach())
-        if second:
-            known = [[[*row, 0.0] for row in mine] for mine in objects(bottoms[1], n)]
-        else:
-            known = self.first_objects(bottoms[1])
-        probability, label = shares.max(-1)
-        score = {p.OBJ: confidence, p.PROB: probability}.get(p.score_type, confidence * probability)
-        top = bottoms[0].new_zeros((n, self.width()))
-        for image in range(n):
-            self.judge(top[image], boxes[image], label[image].tolist(), score[image], known[image])
-        return top
-
-    def first(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(boxes (N, P, 4), classes' shares (N, P, C), confidences (N, P)) of YOLOv1, cell after cell."""
-        p, side = self.param, int(self.param.side)
-        x = x.reshape(x.shape[0], -1, side**2)
-        c, b = int(p.num_class), int(p.num_object)
-        box = x[:, c + b :].reshape(x.shape[0], b, 4, -1).permute(0, 3, 1, 2)  # N, L, B, 4
-        middle, size = box[..., :2], box[..., 2:]
-        if p.constriant:
-            middle = (corners(side, x).unsqueeze(1) + middle) / side
-        if p.sqrt:
-            size = size.square()
-        shares = x[:, :c].transpose(1, 2).unsqueeze(2).expand(-1, -1, b, -1)
-        return (
-            torch.cat((middle, size), -1).flatten(1, 2),
-            shares.flatten(1, 2),
-            x[:, c : c + b].transpose(1, 2).flatten(1),
-        )
-
-    def second(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same of YOLOv2."""
-        p, side = self.param, int(self.param.side)
-        y = x.reshape(x.shape[0], p.num_object, 5 + p.num_class, -1).permute(0, 3, 1, 2)
-        anchors = y.new_tensor(list(p.biases)[: 2 * p.num_object]).view(-1, 2)
-        middle = (corners(side, y).unsqueeze(1) + y[..., :2].sigmoid()) / side
-        size = y[..., 2:4].exp() * anchors / side
-        return (
-            torch.cat((middle, size), -1).flatten(1, 2),
-            y[..., 5:].softmax(-1).flatten(1, 2),
-            y[..., 4].sigmoid().flatten(1),
-        )
-
-    def first_objects(self, labels: Tensor) -> list[list[list[float]]]:
-        """(class, x, y, width, height, difficult) of the objects of each image."""
-        cells, per_image = int(self.param.side) ** 2, []
-        for row in labels.reshape(labels.shape[0], -1):
-            boxes = row[3 * cells :].reshape(cells, 4).tolist()
-            difficult, there, classes = row[: 3 * cells].reshape(3, cells).tolist()
-            per_image.append([[classes[i], *boxes[i], difficult[i]] for i in range(cells) if there[i] > 0])
-        return per_image
-
-    def judge(
-        self, top: Tensor, boxes: Tensor, label: list[int], score: Tensor, known: list[list[float]]
-    ) -> None:
-        """Write one image's row."""
-        p = self.param
-        for row in known:
-            if 0 <= row[0] < p.num_class and row[5] != 1:
-                top[int(row[0])] += 1
-        order = score.argsort(descending=True, stable=True).tolist()
-        if p.nms >= 0:
-            kept: list[int] = []
-            for k in order:
-                if all(float(overlap(boxes[k], boxes[other])) < p.nms for other in kept):
-                    kept.append(k)
-            order = kept
-        if p.biases:
-            order = [k for k in order if float(score[k]) >= LEAST_SCORE]
-        taken: set[int] = set()
-        at = int(p.num_class)
-        for k in sorted(order, key=lambda k: label[k]):
-            mine = [(i, row) for i, row in enumerate(known) if int(row[0]) == label[k]]
-            shared = [float(overlap(boxes[k], boxes.new_tensor(row[1:5]))) for _, row in mine]
-            best = max(range(len(mine)), key=shared.__getitem__, default=None)
-            right, wrong = 0.0, 1.0
-            if best is not None and shared[best] >= p.threshold:
-                i, row = mine[best]
-                if row[5] == 1:
-                    right, wrong = 0.0, 0.0
-                elif i not in taken:
-                    right, wrong = 1.0, 0.0
-                    taken.add(i)
-            top[at : at + 4] = top.new_tensor([float(label[k]), float(score[k]), right, wrong])
-            at += 4
