@@ -1,4 +1,4 @@
-"""Random numbers addressed by (seed, key): the draws of a sample depend on nothing that was drawn before.
+"""Random numbers addressed by (seed, key): the draws of a sample do not depend on earlier draws.
 
 So a batch can be made again, ahead of time, in another batch size or on another machine, and the state of a
 data source is a position. The stream of a key is splitmix64 (Steele, Lea and Flood 2014) from a mixed start.

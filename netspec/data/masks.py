@@ -1,7 +1,6 @@
 """Masks of missing pixels. One convention: 1 (True) is observed, 0 (False) is missing.
 
-A mask depends on the seed and the image's key alone, so it is the same in any batch size and order. The
-kinds:
+A mask depends on the seed and the image's key alone, so that it is the same for any batch size and order. The kinds:
 
 iid        each pixel is missing with probability `probability`
 rects      `count` rectangles of `width` x `height` pixels (default square), wholly inside, may overlap
@@ -21,7 +20,7 @@ mar        the rule of MIWAE's experiments: with h = the mean of the lower half 
 file       masks from `source`: idx, npy, npz (array `mask`), png, or a folder of png files in the order of
            their names; one mask for all images or one each; not 0 is observed, unless `missing_is_one`
 
-Where a number may be given several times, one of the values is drawn for each image.
+Where a field is given several times, each image draws one of its values.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Missing:
     height: Sequence[int] = ()
     seed: int = 0
     value: float = float("nan")
-    """What is written in place of a missing pixel, after the transform."""
+    """The value of a missing pixel after the transform."""
     per_channel: bool = False
     """Each channel gets its own mask (the two cameras of NORB)."""
     source: str = ""
@@ -69,7 +68,7 @@ class Missing:
 
     @classmethod
     def of(cls, param: Any, seed: int) -> Missing:
-        """From a MissingParameter; its own seed goes before `seed`."""
+        """From a MissingParameter; its own seed takes precedence over `seed`."""
         return cls(
             kind=param.kind,
             probability=tuple(param.probability),
@@ -86,8 +85,7 @@ class Missing:
     def mask(self, images: Array, keys: Array) -> Array:
         """(N, 1, H, W) bool, or (N, C, H, W) with `per_channel` and where a mask file has channels.
 
-        images: (N, C, H, W) raw pixels 0..255; only nonzero and mar look at values. keys: one integer an
-        image.
+        images: (N, C, H, W) raw pixels 0..255; only nonzero and mar look at values. keys: one integer per image.
         """
         keys = np.asarray(keys)
         if not self.per_channel or self.kind == "file":
@@ -155,7 +153,7 @@ def lines(how: Missing, images: Array, keys: Array, seed: int) -> Array:
 
 
 def drawn(n: int, counts: Array, seed: int, keys: Array) -> Array:
-    """(len(keys), n) bool: which of n things are hit by `counts` draws with replacement."""
+    """(len(keys), n) bool: which of n items `counts` draws with replacement hit."""
     most = int(counts.max(initial=0))
     draws = integers(seed, keys, most, n)
     hit = np.zeros((len(keys), n), bool)

@@ -25,13 +25,11 @@ from netspec.schema.spec import LayerSpec
 
 Shape = tuple[int, ...]
 State = dict[str, "int | Tensor"]
-"""Everything that decides which batches come next; plain integers and tensors, so that it fits a snapshot."""
+"""The state that decides which batches come next: integers and tensors, so that a snapshot can hold it."""
 
 
 class Source(Protocol):
-    """The data behind one source layer: batches without end, one float32 CPU tensor a top, of exactly
-    `shapes`.
-    """
+    """The data of one source layer: endless batches, one float32 CPU tensor per top, of exactly `shapes`."""
 
     shapes: list[Shape]
 
@@ -42,10 +40,10 @@ class Source(Protocol):
         """Where the stream stands after the last `next`."""
 
     def load_state(self, state: Mapping[str, int | Tensor]) -> None:
-        """Go on where `state` was taken: `next` then gives the same batches bit for bit."""
+        """Continue where `state` was taken: `next` then gives the same batches bit for bit."""
 
     def close(self) -> None:
-        """Let files, threads and processes go."""
+        """Release files, threads and processes."""
 
 
 class Stream(ABC):
@@ -53,7 +51,7 @@ class Stream(ABC):
 
     shapes: list[Shape]
     samples: int | None = None
-    """How many different samples there are, where that is known."""
+    """Number of different samples, where that is known."""
     ahead: bool = True
     """Whether batches may be made before they are asked for, on another thread."""
 
@@ -62,14 +60,14 @@ class Stream(ABC):
         self.position = 0
         self.rank, self.world = 0, 1
         self.notes: list[str] = []
-        """What the run must record about the data, such as a stand-in."""
+        """Notes on the data for the run's record, such as a stand-in."""
 
     @abstractmethod
     def make(self, positions: Array) -> tuple[Tensor, ...]:
         """The samples at the given places (int64, ascending) of the stream."""
 
     def held(self, top: int) -> Array | None:
-        """Every value of a top that is known before it is read, as labels may be; None for others."""
+        """Every value that a top will have, where that is known beforehand, as for labels; None for others."""
         return None
 
     def next(self) -> tuple[Tensor, ...]:
@@ -83,15 +81,15 @@ class Stream(ABC):
         return {"position": self.position}
 
     def load_state(self, state: Mapping[str, int | Tensor]) -> None:
-        """Go on at the saved position."""
+        """Continue at the saved position."""
         self.position = int(state["position"])
 
     def close(self) -> None:  # noqa: B027 - most streams hold nothing
-        """Let go of files."""
+        """Release files."""
 
 
 class Order:
-    """The order of n samples, epoch after epoch: as they lie, or a new permutation for each (seed, epoch)."""
+    """The order of n samples, epoch after epoch: the stored order, or a new permutation for each (seed, epoch)."""
 
     def __init__(self, n: int, shuffle: bool, seed: int):
         self.n, self.shuffle, self.seed = n, shuffle, seed
@@ -106,7 +104,7 @@ class Order:
         return self._known[epoch]
 
     def __call__(self, positions: Array) -> Array:
-        """Which sample stands at each position of the stream."""
+        """The number of the sample at each position of the stream."""
         epochs, places = np.divmod(positions, self.n)
         if not self.shuffle:
             return places
@@ -118,7 +116,7 @@ class Order:
 
 
 def failure(spec: LayerSpec, message: str, *path: str | int) -> DataError:
-    """A DataError (the data is at fault) at field `path` of a layer, its text led by place, name and type."""
+    """A DataError (the data is at fault) at field `path` of a layer; its text begins with place, name and type."""
     return DataError(str(spec.problem(message, *path)))
 
 
@@ -128,7 +126,7 @@ def mistake(spec: LayerSpec, message: str, *path: str | int) -> SpecError:
 
 
 class Wired(Protocol):
-    """What a feeder needs of a net: its graph, and one made layer a step."""
+    """What a feeder needs of a net: its graph, and one layer object per step."""
 
     @property
     def graph(self) -> Any: ...
@@ -141,8 +139,8 @@ class Feeder:
     """The sources of a net side by side: `next()` gives one tensor for each of the graph's inputs, in their
     order.
 
-    A batch is made ahead on a thread while the last one is used, where every source allows it. The state is
-    that of the batches handed out: what was made ahead is made again after a resume.
+    A batch is made ahead on a thread while the last one is used, where every source allows it. The state is that of the
+    batches handed out; batches made ahead are made again after a resume.
     """
 
     def __init__(self, sources: Sequence[Source], device: str | torch.device = "cpu", ahead: bool = True):
@@ -158,13 +156,13 @@ class Feeder:
             for source in self.sources
             for i in range(len(source.shapes))
         ]
-        """For each input every value that it will have, where its source knows them."""
+        """For each input, all values that it will have, where its source knows them."""
         self._state = self._current()
         self._pool: ThreadPoolExecutor | None = None
         self._coming: Future[tuple[tuple[Tensor, ...], State]] | None = None
 
     def whole(self, batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The batch, but all values of an input where its source knows them, in no order."""
+        """The batch; inputs whose source knows all their values hold these instead, in any order."""
         pairs = zip(batch, self.held, strict=True)
         return tuple(value if held is None else torch.from_numpy(np.array(held)) for value, held in pairs)
 
@@ -180,7 +178,7 @@ class Feeder:
         return tuple(top.to(self.device, non_blocking=True) for top in batch)
 
     def state(self) -> State:
-        """The states of all sources after the last batch handed out; keys led by the source's number."""
+        """The states of all sources after the last batch handed out; keys begin with the source's number."""
         return dict(self._state)
 
     def load_state(self, state: Mapping[str, int | Tensor]) -> None:
@@ -199,7 +197,7 @@ class Feeder:
         self._state = self._current()
 
     def skip(self, batches: int) -> None:
-        """Pass over so many batches, at once where a source is a Stream."""
+        """Pass over `batches` batches, without making them where a source is a Stream."""
         self._drain()
         for source in self.sources:
             if isinstance(source, Stream):
@@ -238,7 +236,7 @@ class Feeder:
         }
 
     def _drain(self) -> None:
-        """Wait for the batch under way and forget it, its error included: it can be made again."""
+        """Wait for the batch in preparation and drop it with any error: it can be made again."""
         if self._coming is not None:
             self._coming.exception()
             self._coming = None

@@ -48,7 +48,7 @@ class Transformer:
         raise mistake(self.spec, message, self.field, *path)
 
     def check_means(self, channels: int) -> None:
-        """`fail` where there are neither one mean value nor one for each channel."""
+        """`fail` unless there is one mean value, or one per channel."""
         if len(self.values) not in (0, 1, channels):
             text = f"{len(self.values)} mean_values for {channels} channels"
             self.fail(text, "mean_value", len(self.values) - 1)
@@ -90,7 +90,7 @@ class Transformer:
         return out
 
     def place(self, images: Array, keys: Array) -> Array:
-        """Crop and mirror only: where each output pixel comes from, values unchanged."""
+        """Crop and mirror only; values are unchanged."""
         if any(self.crop):
             images = self.cropped(images, keys)
         if self.mirror:

@@ -1,4 +1,4 @@
-"""Pictures of a model's answers: completions side by side, and what speaks for which class."""
+"""Pictures of a model's answers: completions side by side, and the evidence for each class."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def completion(
     cell: float | None = None,
     page: tuple[float, float] | None = None,
 ) -> Path:
-    """Draw completions side by side, a row per image, from what is given.
+    """Draw the given completions side by side, one row per image.
 
     observed: (N, C, H, W), NaN where missing. original, expected, most_probable: the same shape.
     deviation: the standard deviation of each pixel, from black (0) to white (the largest one, named above).

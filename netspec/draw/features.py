@@ -12,7 +12,7 @@ from netspec.draw.grids import grid
 from netspec.draw.pixels import array
 
 MOST_ROWS, MOST_COLUMNS = 32, 32
-"""Panels along each side of a page; what is left out is said in its title."""
+"""Most panels along each side of a page; the title tells what is left out."""
 
 
 def filters(
@@ -43,7 +43,7 @@ def feature_maps(
 ) -> Path:
     """Draw a blob: a panel per channel for one image (C, H, W), a row of channels per image for (N, C, H, W).
 
-    A blob without places (N, C) is drawn as one strip of C cells an image. Each panel has its own black and
+    A blob without height and width (N, C) is drawn as one strip of C cells per image. Each panel has its own black and
     white; strips share theirs. Gives the path; raises DrawError for other shapes.
     """
     x = array(values)
@@ -72,6 +72,6 @@ def feature_maps(
 
 
 def _heading(title: str, *counts: tuple[int, int, str]) -> str:
-    """The title, and what of (number, shown at most, word) does not fit on the page."""
+    """The title, with a note for each (number, most shown, word) that does not fit on the page."""
     cut = [f"the first {most} of {n} {word}" for n, most, word in counts if n > most]
     return ": ".join([*([title] if title else []), *([", ".join(cut)] if cut else [])])

@@ -29,7 +29,7 @@ class Panels:
     """A line above each panel; as `cells`, or empty."""
     title: str = ""
     missing: str | None = None
-    """Colour to explain below as that of missing pixels; None when nothing is missing."""
+    """Colour of missing pixels, explained below the page; None when nothing is missing."""
 
 
 def grid(
@@ -51,10 +51,10 @@ def grid(
     """Draw images (N, C, H, W) in rows to `path` (.png, .svg, .pdf); gives the path.
 
     values: tensor or array, C 1 or 3, also (N, H, W); NaN is a missing pixel and gets the colour `missing`.
-    rows, columns: the table's size; what is left out follows from N (default: about square).
-    titles: one a panel. limits: (black, white), "each" for every image its own, None for all together.
-    cell: size of a panel's longer side in points (1/72 inch); page: (width, height) in inches to fit into,
-    which then decides the size.
+    rows, columns: the table's size; one that is not given follows from N (default: about square). titles: one per
+    panel. limits: (black, white), "each" for every image its own, None for all together.
+    cell: size of a panel's longer side in points (1/72 inch); page: (width, height) in inches to fit into, which then
+    decides the size.
     Raises DrawError when shapes, counts of labels or the suffix are wrong.
     """
     path = check_path(path)
@@ -115,7 +115,8 @@ def _bitmap_size(cells: list[list[Bitmap | None]]) -> tuple[int, int]:
 def _side_for_page(panels: Panels, h: float, w: float, page: tuple[float, float]) -> float:
     """The largest panel side that keeps the page, tried from large to small, as small ones wrap more.
 
-    Where none does (the labels alone are too much) the usual side; the whole is made smaller when saved.
+    The usual side where none does because the labels alone are too large; the whole page is then scaled down when
+    saved.
     """
     side = 72 * max(page)
     while side > 2:

@@ -1,4 +1,6 @@
-"""Pictures of a latent tree: one sample as its tree of patches, and what the neurons of a level stand for."""
+"""Pictures of a latent tree: one sample as its tree of patches, and the pictures that the neurons of a level
+stand for.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,8 @@ class Level:
 
     states: (h, w) integers, the state of each node.
     patches: (h, w, C, ph, pw) pixels, what each node stands for; NaN is missing.
-    extent: (rows, columns) of nodes that would cover what the root covers, where the last ones of the level stick
-    out of the image or are not there; default (h, w).
+    extent: (rows, columns) of nodes that would cover the root's area, where the last nodes of the level reach beyond
+    the image or do not exist; default (h, w).
     """
 
     name: str
@@ -186,7 +188,7 @@ def _children(
 ) -> dict[tuple[int, int], list[tuple[int, int]]]:
     """For each node the nodes of the next level whose middle lies in its part of the image.
 
-    Both levels by their extents; there: the children that there are, default all.
+    Both levels are given by their extents; there: (rows, columns) of the children that exist, default all.
     """
     cells: dict[tuple[int, int], list[tuple[int, int]]] = {}
     rows, columns = there or children
@@ -245,7 +247,7 @@ def _areas(
     missing: str,
     side: float,
 ) -> Scene:
-    """A frame for each position, with its pictures in rows; the position stands above it."""
+    """A frame per position with its pictures in rows, and the position above it."""
     h, w, k, _, ph, pw = x.shape
     columns = min(columns or int(np.ceil(np.sqrt(k))), k)
     rows = -(-k // columns)

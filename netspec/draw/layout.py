@@ -1,7 +1,7 @@
 """Layered layout of an acyclic graph in plain Python: ranks, order within ranks, coordinates.
 
-For machines without the `dot` program. The libraries at hand were no better: they refuse two edges between
-one pair of nodes, recurse once a node (a ResNet is too deep), and reserve no room for labels on edges.
+For machines without the `dot` program. The available libraries were no better: they refuse two edges between a pair of
+nodes, recurse once per node (a ResNet is too deep), and reserve no room for labels on edges.
 
 Method: Sugiyama's four steps. Longest-path ranks, then nodes are pulled towards their readers; long edges
 become chains of points; barycentre sweeps cut crossings (best order kept); and each rank is placed by
@@ -194,7 +194,7 @@ def _place(items: list[Item], rows: list[list[int]], gap: float, sweeps: int = 6
 
 
 def _wish(items: list[Item], i: int, down: bool, both: bool) -> tuple[float, float]:
-    """Where an item would like to be, and how strongly."""
+    """The position that an item prefers, and the weight of that wish."""
     near = items[i].above + items[i].below if both else items[i].above if down else items[i].below
     if not near:
         return items[i].x, 0.1
@@ -208,7 +208,7 @@ def _wish(items: list[Item], i: int, down: bool, both: bool) -> tuple[float, flo
 
 
 def _straighten(items: list[Item], rows: list[list[int]], gap: float, rounds: int = 3) -> None:
-    """Bring every chain of links without branches onto one line, where its neighbours leave room for that."""
+    """Put every unbranched chain of links on one line where its neighbours leave room."""
     left: dict[int, int] = {}
     right: dict[int, int] = {}
     for row in rows:
@@ -255,7 +255,7 @@ def _alone(items: list[Item], i: int, j: int) -> bool:
 
 
 def _solve(items: list[Item], row: list[int], wishes: list[tuple[float, float]], gap: float) -> None:
-    """Least squares of the wishes under the order and the least distances."""
+    """Positions by least squares of the wishes, subject to the order and the least distances."""
     offset, offsets = 0.0, []
     for k, i in enumerate(row):
         if k:

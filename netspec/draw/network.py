@@ -23,7 +23,7 @@ GET_DOT = (
 
 @dataclass(frozen=True)
 class Drawing:
-    """What was written, and what the user should know about it."""
+    """The files written, and notes for the user."""
 
     paths: tuple[Path, ...]
     notes: tuple[str, ...] = ()

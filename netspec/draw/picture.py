@@ -1,4 +1,4 @@
-"""A net as boxes and links, ready to be drawn: in-place layers folded into their producer, sharing found."""
+"""A net as boxes and links, ready to be drawn: folds in-place layers into their producer, and finds shared weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Part:
     family: str
     options: tuple[str, ...]
     marks: tuple[str, ...]
-    """What must not be overlooked: loss weight, shared weights, frozen weights, in place."""
+    """Marks to notice: loss weight, shared weights, frozen weights, in place."""
     in_place: bool = False
 
 
@@ -199,7 +199,7 @@ class _Folding:
         return tuple(lines)
 
     def shared_links(self, groups: Mapping[str, list[int]]) -> list[tuple[int, int, str]]:
-        """Dashed links between the boxes of each group, one a neighbouring pair, its names together."""
+        """Dashed links between the boxes of each group, one per neighbouring pair, with all its names."""
         pairs: dict[tuple[int, int], list[str]] = {}
         for name, users in groups.items():
             boxes = list(dict.fromkeys(self.box_of[i] for i in users))

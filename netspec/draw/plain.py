@@ -1,4 +1,4 @@
-"""A Picture laid out by ourselves: boxes, links with their shapes on them, legend."""
+"""A Picture laid out by our own layout: boxes, links with their shapes, legend."""
 
 from __future__ import annotations
 
@@ -154,13 +154,13 @@ class _Frame:
         )
 
     def span(self, i: int) -> tuple[float, float]:
-        """Where node i begins and ends along the flow; it stands in the middle of its rank."""
+        """Beginning and end of node i along the flow; it is centred in its rank."""
         begin, end = self.rank(i)
         own = self.nodes[i].w if self.rankdir in ("LR", "RL") else self.nodes[i].h
         return (begin + end - own) / 2, (begin + end + own) / 2
 
     def rank(self, i: int) -> tuple[float, float]:
-        """Where the rank of item i begins and ends along the flow; links run straight in between."""
+        """Beginning and end of item i's rank along the flow; links run straight in between."""
         rank = self.layout.items[i].rank
         return self.layout.tops[rank], self.layout.tops[rank] + self.layout.heights[rank]
 
@@ -171,7 +171,7 @@ class _Frame:
         return x - self.nodes[i].w / 2, y - self.nodes[i].h / 2
 
     def curves(self, edges: list[tuple[int, int]]) -> list[Item]:
-        """One smooth line an edge, with its own port on either box; an arrow where it enters a box."""
+        """One smooth line per edge, with its own port on either box; an arrow where it enters a box."""
         tails: dict[int, list[int]] = {}
         heads: dict[int, list[int]] = {}
         items = self.layout.items

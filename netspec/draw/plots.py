@@ -17,7 +17,7 @@ from netspec.errors import DataError
 from netspec.schema.regular import read_regular
 
 Series = dict[int, float]
-"""Values by iteration; what a resumed run wrote again replaces what stood there."""
+"""Values by iteration; values that a resumed run wrote again replace the earlier ones."""
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22")
 MOST_NAMES = 30
 """Lines that the legend of a panel names."""
@@ -33,10 +33,10 @@ class Metrics:
     tests: dict[tuple[int, str], Series] = field(default_factory=dict)
     """Test results by number of the test net and name of the output."""
     damaged: int = 0
-    """Lines that are no record."""
+    """Number of lines that are no record."""
 
     def named_tests(self) -> dict[str, Series]:
-        """Test results by a name to show; the net's number is in it where there are several."""
+        """Test results by displayed name, which contains the net's number where there are several nets."""
         several = len({k for k, _ in self.tests}) > 1
         head = "test {}: {}" if several else "test {1}"
         return {head.format(k, name): series for (k, name), series in self.tests.items()}
@@ -94,10 +94,10 @@ def _number(value: Any) -> float:
 
 
 def smooth(values: npt.NDArray[np.float64], span: float) -> npt.NDArray[np.float64]:
-    """Weighted mean of the values around each, weights falling by half every `span` / 3 values; skips NaN.
+    """Weighted mean of the values around each value; weights halve every `span` / 3 values; NaN is skipped.
 
-    Both sides count alike, so that the smooth line does not lag behind; near the start as far as the start is away, so
-    that the line begins at the first value. Weights sum to one everywhere.
+    Both sides count equally, so that the smooth line does not lag behind. Near the start the window reaches only as far
+    as the start, so that the line begins at the first value. Weights sum to one everywhere.
     """
     keep = 0.5 ** (3 / max(span, 1.0))
     good = np.isfinite(values)

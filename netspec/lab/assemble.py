@@ -16,7 +16,7 @@ from netspec.model.mixture import Mixture
 from netspec.model.model import Model
 
 ROBUST = 6000
-"""Training images of a robust linear classifier: its time grows with them, its accuracy hardly."""
+"""Training images of a robust linear classifier; more would cost time and hardly improve its accuracy."""
 
 
 def assemble(models: Sequence[Model], rows: Rows = ALONE, seed: int = SEED) -> list[Method]:
@@ -62,13 +62,13 @@ def assemble(models: Sequence[Model], rows: Rows = ALONE, seed: int = SEED) -> l
 
 
 def short(name: str) -> str:
-    """What a run or a net file is called in a table."""
+    """The name of a run or a net file in a table."""
     path = Path(name)
     return path.stem if path.suffix == ".prototxt" else path.resolve().name
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Each name once; repeated ones numbered."""
+    """The names made unique: repeated ones are numbered."""
     return [
         f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name
         for i, name in enumerate(names)

@@ -1,4 +1,4 @@
-"""An imputation from what the user calls it: a baseline's name, a trained run, or a class of the user's own.
+"""An imputation from its name: a baseline, a trained run, or a class of the user's own.
 
 zero  mean  mean_per_pixel           constants
 knn[:K]  pca[:RANK]  missforest      baselines that look at training images
@@ -26,7 +26,7 @@ CONSTANT = ("zero", "mean", "mean_per_pixel")
 LEARNED = {"knn": 5, "pca": 50, "missforest": 100}
 """Baselines that look at training images, with their number: neighbours, components, trees."""
 IMPUTATIONS = (*CONSTANT, *ByModel.KINDS)
-"""Those that cost little beside the classifier."""
+"""Baselines that cost little compared with the classifier."""
 NAMES = (*IMPUTATIONS, *LEARNED)
 EXAMPLES = {"knn": 5000, "pca": 10_000, "missforest": 1000}
 """Training images that each of LEARNED looks at."""
@@ -37,7 +37,7 @@ class Imputations:
     """The imputers of one table, each made once for each classifier's data."""
 
     def __init__(self, generative: Model | None, seed: int, device: Any = None):
-        """generative: what expected, most_probable and sampled come from."""
+        """generative: the model behind expected, most_probable and sampled."""
         self.generative, self.seed, self.device = generative, seed, device
         self.runs: dict[str, Model] = {}
 
@@ -85,7 +85,7 @@ def run_of(text: str) -> tuple[str, str, int] | None:
 
 
 def check(text: str) -> None:
-    """DataError where nothing is called so; nothing is loaded or imported."""
+    """DataError where the name is unknown; loads and imports nothing."""
     kind, colon, number = text.partition(":")
     if kind in LEARNED and colon and not (number.isdecimal() and int(number)):
         raise DataError(f"imputation {text!r}: expected {kind} or {kind}:NUMBER, a number of at least 1")
@@ -96,7 +96,7 @@ def check(text: str) -> None:
 
 
 def title(text: str) -> str:
-    """What an imputation is called in a table."""
+    """The title of an imputation in a table."""
     if text.partition(":")[0] in NAMES or (run := run_of(text)) is None:
         return text
     folder, way, effort = run

@@ -1,4 +1,4 @@
-"""Methods that the laboratory compares: each says a class for pixels of which some are missing."""
+"""Methods that the laboratory compares: each predicts a class from pixels of which some are missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHIFTS = [(0, 0), *((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or 
 6.1).
 """
 SHIFTED = ", 9 shifts"
-"""What the name of a method that averages over them ends with."""
+"""Suffix of the names of methods that average over translations."""
 
 
 class Method(Protocol):

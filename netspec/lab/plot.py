@@ -1,6 +1,4 @@
-"""The plot of a table: accuracy against how much is missing, a panel per kind of missingness, a line
-a method.
-"""
+"""The plot of a table: accuracy against the amount missing, a panel per kind of missingness, a line per method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables with cells taken away: how well a net fills them in, and tells classes, beside scikit-learn's own ways."""
+"""Tables with hidden cells: how well a net fills them in and predicts classes, compared with scikit-learn's methods."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def calibration_error(probabilities: Array, labels: Array, bins: int = BINS) -> 
 
 
 def hidden_cells(rows: Array, share: float, seed: int) -> Array:
-    """Which observed cells (n, D) are taken away, each with this probability."""
+    """The observed cells (n, D) to hide, each with this probability."""
     return (np.random.default_rng([seed, round(1000 * share)]).random(rows.shape) < share) & ~np.isnan(rows)
 
 
@@ -125,7 +125,7 @@ class Figures:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def put(self, method: str, share: float, figures: dict[str, float]) -> None:
-        """Enter the figures of one repeat."""
+        """Add the figures of one repeat."""
         for metric, value in figures.items():
             self.values.setdefault(metric, {}).setdefault(method, {}).setdefault(f"{share:g}", []).append(
                 value
@@ -225,7 +225,7 @@ def missing_cells(
 
 
 def names_of(runs: Sequence[str | Path]) -> dict[str, str]:
-    """What each run is called in a table, by its path: the folder's name, or the path where several have that name."""
+    """The name of each run in a table: the folder's name, or the path where several share it."""
     paths = list(dict.fromkeys(str(Path(run)) for run in runs))
     names = [Path(path).resolve().name for path in paths]
     return {path: name if names.count(name) == 1 else path for path, name in zip(paths, names, strict=True)}
@@ -250,7 +250,7 @@ def of_tables(runs: Sequence[str | Path]) -> bool:
 def report(
     runs: Sequence[str | Path], metrics: str, shares: str, baselines: str, useless: Sequence[str], **more: Any
 ) -> Figures:
-    """`missing_cells` of what a command line says: names and shares with commas between them; baselines "none": none.
+    """`missing_cells` from a command line: names and shares separated by commas; baselines "none" means none.
 
     DataError for options that tables have no use for (`useless`), and shares that are none.
     """

@@ -21,7 +21,7 @@ from netspec.schema.regular import LARGER, most_unpacked, refuse_special
 Array = np.ndarray[Any, Any]
 
 MOST_BYTES = 2**31
-"""No array above this size is read; a header that declares more is taken for damage."""
+"""Larger arrays are not read; a header that declares more counts as damage."""
 
 KINDS = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 """Element type by the third byte of an idx file (LeCun's description of the format)."""
@@ -86,7 +86,7 @@ def read(path: Path, most: int = MOST_BYTES) -> Array:
 
 
 def at_most(file: IO[bytes], size: int) -> bytes:
-    """Up to `size` bytes, in memory that grows with what is there and not with what was declared."""
+    """Up to `size` bytes; memory grows with the bytes that are there, not with the declared number."""
     out = io.BytesIO()
     while out.tell() < size:
         piece = file.read(min(CHUNK, size - out.tell()))

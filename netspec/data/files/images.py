@@ -19,15 +19,15 @@ MOST_PIXELS = 1 << 26
 """No picture above this size is decoded."""
 
 FORMATS = ("BMP", "JPEG", "JPEG2000", "PNG", "PPM", "SUN", "TIFF", "WEBP")
-"""What OpenCV reads; other decoders of Pillow may start programs on their input."""
+"""The formats that OpenCV reads; other decoders of Pillow may start programs on their input."""
 
 COEF_BITS = 11
 """Bits of a weight in OpenCV's 8-bit bilinear resizing."""
 
 
 def taps(size: int, new: int, ratio: float | None = None) -> tuple[Array, Array, Array]:
-    """For each output place: left neighbour, right neighbour, weight of the right one (pixel centres
-    aligned). `ratio` is that of the sizes where it is not the quotient of whole pixels.
+    """For each output place: left neighbour, right neighbour, weight of the right one (pixel centres aligned). `ratio`:
+    old size over new size, where it is not the quotient of the numbers of pixels.
     """
     place = ((np.arange(new) + 0.5) * (size / new if ratio is None else ratio) - 0.5).astype(np.float32)
     left = np.floor(place).astype(np.int64)
@@ -79,9 +79,8 @@ def nearest(images: Array, height: int, width: int) -> Array:
 def decode(source: bytes | Path, color: bool | None, name: str) -> Array:
     """A picture as (C, H, W) uint8, colour in the order B, G, R.
 
-    color: True three channels, False one, None as the file has them (more than one channel: three).
-    Orientation tags are ignored and transparency is dropped, as OpenCV 2.4 does. Raises DataError with
-    `name`.
+    color: True gives three channels, False one, None the file's own (three where it has more than one).
+    Orientation tags are ignored and transparency is dropped, as OpenCV 2.4 does. Raises DataError with `name`.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -105,7 +104,7 @@ def decode(source: bytes | Path, color: bool | None, name: str) -> Array:
 
 
 def encode(image: Array, kind: str, name: str) -> bytes:
-    """The bytes of a picture file ("png", "jpg", ...) of a (C, H, W) uint8 image, colour in the order B, G, R.
+    """A (C, H, W) uint8 image, colour in the order B, G, R, as the bytes of a picture file ("png", "jpg", ...).
 
     Raises DataError with `name` when there is no such kind, or it cannot hold the image.
     """

@@ -1,9 +1,8 @@
 """LevelDB read without its library: tables, log and manifest of a folder, merged in key order.
 
-Nothing is locked or written, so a folder that another process uses, or that is read-only, can be read. Sizes
-are checked before anything is allocated; checksums are not. Blocks compressed with snappy are decompressed by
-cramjam where it is installed, else in Python. Format: the files doc/table_format.md and doc/log_format.md of
-LevelDB.
+Nothing is locked or written, so that folders in use by another process and read-only folders can be read. Sizes are
+checked before anything is allocated; checksums are not. Blocks compressed with snappy are decompressed by cramjam where
+it is installed, else in Python. Format: the files doc/table_format.md and doc/log_format.md of LevelDB.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ first.
 
 
 class Damage(Exception):
-    """The bytes are not what the format says."""
+    """The bytes do not follow the format."""
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:

@@ -1,9 +1,10 @@
-"""LMDB read without its library, which trusts every number of the file it maps: a damaged one would end the process.
+"""LMDB read without its library, which trusts every number in the file that it maps: a damaged file would end the
+process.
 
-Every page, node and length is held to the file's bounds before it is followed, and no more pages are visited than
-the file has, so that time and memory stay within its size. Nothing is locked or written. Read is what Caffe
-writes: one table without duplicate keys, of a 64-bit little-endian machine. Format: lmdb.h and the structures at
-the head of mdb.c of LMDB 0.9.
+Every page, node and length is checked against the file's bounds before it is followed, and at most as many pages are
+visited as the file has, so that time and memory are bounded by its size. Nothing is locked or written. The reader
+supports what Caffe writes: one table without duplicate keys, from a 64-bit little-endian machine. Format: lmdb.h and
+the structures at the head of mdb.c of LMDB 0.9.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SMALLEST_NODE = NODE.size + 2
 
 
 class Damage(Exception):
-    """The bytes are not what the format says."""
+    """The bytes do not follow the format."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Meta:
 
 
 class Node(NamedTuple):
-    """A record: its key, where its value lies (`big`: where the number of its first page does), and its length."""
+    """A record: its key, the place of its value (`big`: the place of the number of its first page), and its length."""
 
     key: bytes
     place: int
@@ -64,7 +65,7 @@ class Node(NamedTuple):
 
 
 class Reader:
-    """The records of one file. `entries` is how many; `nodes` where they lie; `value` what they hold."""
+    """The records of one file: `entries` is their number, `nodes` gives their places, `value` their contents."""
 
     def __init__(self, file: Path):
         """DataError where the file cannot be read, is no LMDB, or is truncated."""
@@ -121,7 +122,7 @@ class Reader:
         return Meta(size, kind, depth, entries, root, last, transaction)
 
     def nodes(self) -> Iterator[Node]:
-        """Each record in key order, values unread; Damage where the file is not what it should be."""
+        """Each record in key order, its value unread; Damage where the file breaks the format."""
         count, self.visited = 0, 0
         if self.entries:
             for node in self.walk(self.meta.root, self.meta.depth):
@@ -133,7 +134,7 @@ class Reader:
             raise Damage(f"{count} records, it declares {self.entries}")
 
     def value(self, node: Node) -> bytes:
-        """The value that `nodes` told of; Damage where it does not lie on pages of its own as it should."""
+        """The value of a record from `nodes`; Damage where a large value is not on overflow pages."""
         place = self.overflow(node.place, node.length) if node.big else node.place
         return self.data[place : place + node.length]
 
@@ -158,7 +159,7 @@ class Reader:
             yield Node(self.data[key:place], place, low | high << 16, big)
 
     def page(self, number: int, kind: int) -> int:
-        """Where a page lies that must be of a kind."""
+        """The place of a page; Damage where it is of another kind."""
         if not 2 <= number <= self.meta.last:
             raise Damage(f"page {number} of {self.meta.last + 1} is asked for")
         self.visited += 1
@@ -171,7 +172,7 @@ class Reader:
         return start
 
     def overflow(self, place: int, length: int) -> int:
-        """Where a value starts that fills pages of its own, their number standing at `place`."""
+        """The start of a value on overflow pages, whose number is stored at `place`."""
         (number,) = struct.unpack_from("<Q", self.data, place)
         start = self.page(number, OVERFLOW)
         pages = -(-(length + HEADER.size) // self.meta.page_size)

@@ -1,8 +1,8 @@
 """A file whose writes wait in memory until they are committed: a full disk refuses a commit as a whole.
 
 HDF5's library cannot be told that a write failed: it tries again when the file is closed, and then ends the process.
-Given this file instead of a path it never sees an error. The space of a commit is asked for before anything is
-written, so where there is none the file on the disk stays as the last commit left it, and can be read.
+With this file in place of a path it never sees an error. A commit reserves its space before it writes anything; where
+there is none, the file on the disk stays as the last commit left it, and can be read.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ PAGE = 1 << 16
 class PendingFile(io.RawIOBase):
     """A regular file, opened to be read and written by one process.
 
-    anew: whether what is there is dropped, or made where there is none. Raises OSError where it cannot be opened or
-    another writer holds it, DataError for a device or a pipe.
+    anew: drop the contents of an existing file, or make the file. Raises OSError where it cannot be opened or another
+    writer holds it, DataError for a device or a pipe.
     """
 
     def __init__(self, path: Path, anew: bool = True):
@@ -35,7 +35,7 @@ class PendingFile(io.RawIOBase):
         self.refused = False
         """Whether a commit failed; nothing reaches the disk from then on."""
         self.held = self.valid = self.length = 0
-        """Bytes on the disk, how many of them still count, and bytes of the file as it is now."""
+        """Bytes on the disk, how many of them still count, and bytes of the present file."""
         flags = os.O_RDWR | getattr(os, "O_BINARY", 0) | (os.O_CREAT if anew else 0)
         self.disk = io.FileIO(os.open(path, flags, 0o666), "r+")
         try:
@@ -101,10 +101,10 @@ class PendingFile(io.RawIOBase):
         return self.length
 
     def flush(self) -> None:
-        """Nothing: the library flushes when it likes, and must not fail."""
+        """Does nothing: the library flushes at will, and must not fail."""
 
     def page(self, number: int) -> bytearray:
-        """PAGE bytes as they are now, zeros behind the end of the file."""
+        """The present PAGE bytes of a page; zeros after the end of the file."""
         if (kept := self.pages.get(number)) is not None:
             return kept
         self.disk.seek(number * PAGE)
@@ -114,7 +114,7 @@ class PendingFile(io.RawIOBase):
     # What its owner calls
 
     def commit(self) -> None:
-        """Let the disk hold what was written; OSError where it does not fit, and the file stays as it was."""
+        """Write everything to the disk; OSError where it does not fit, and then the file is unchanged."""
         if self.refused:
             raise OSError(errno.EIO, "an earlier write failed")
         try:
@@ -135,7 +135,7 @@ class PendingFile(io.RawIOBase):
         self.pages.clear()
 
     def close(self) -> None:
-        """Let go of the file; what was not committed is lost."""
+        """Close the file; uncommitted writes are lost."""
         if not self.closed:
             self.disk.close()
         super().close()
@@ -154,7 +154,7 @@ def lock(disk: io.FileIO) -> None:
 
 
 def allocate(disk: io.FileIO, start: int, end: int) -> None:
-    """Make the file `end` bytes long with space of its own for what is behind `start`; OSError where there is none."""
+    """Make the file `end` bytes long and reserve space from `start` on; OSError where there is none."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(disk.fileno(), start, end - start)
         return
@@ -163,7 +163,7 @@ def allocate(disk: io.FileIO, start: int, end: int) -> None:
 
 
 def write_all(disk: io.FileIO, data: bytes | bytearray, start: int) -> None:
-    """Every byte at its place: a disk that is nearly full takes a part of a write first."""
+    """Write all bytes: a disk that is nearly full takes only a part of a write at first."""
     disk.seek(start)
     rest = memoryview(data)
     while rest:

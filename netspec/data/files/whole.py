@@ -42,10 +42,11 @@ def clean(folder: Path) -> None:
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """An empty folder beside `target`: what is written into it takes its place in the target's folder at the end, or
-    goes where anything fails, the signals to interrupt and to end among it.
+    """An empty folder beside `target`.
 
-    What a killed process left of the same target is removed first. Errors name the files' places to be.
+    At the end its contents move into the target's folder; on any failure, and on the signals to interrupt and to end,
+    they are removed. Leftovers of a killed process for the same target are removed first. Errors name the final places
+    of the files.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target)
@@ -68,7 +69,7 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 def own_folder(target: Path) -> Path:
-    """A new folder beside `target`, whose name says the process; none of its other folders."""
+    """A new folder beside `target` whose name tells the process and differs from its other folders."""
     number = 0
     while True:
         folder = target.with_name(f".{target.name}.{number}.{os.getpid()}.tmp")
@@ -79,7 +80,7 @@ def own_folder(target: Path) -> Path:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove the folders beside `target` that processes which are no more were writing it into."""
+    """Remove folders beside `target` that belong to processes which no longer exist."""
     for path in target.parent.glob(f".{escape(target.name)}.*.tmp"):
         number = path.name.split(".")[-2]
         if path.is_dir() and number.isdecimal() and not alive(int(number)):
@@ -87,7 +88,7 @@ def remove_leftovers(target: Path) -> None:
 
 
 def alive(process: int) -> bool:
-    """Whether there is a process of this number."""
+    """Whether a process of this number exists."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -99,7 +100,7 @@ def alive(process: int) -> bool:
 
 @contextmanager
 def ended_by_signal() -> Iterator[None]:
-    """Let SIGTERM end the program by an exception, so that what is unfinished can be removed."""
+    """Let SIGTERM end the program by an exception, so that unfinished files are removed."""
     here = threading.current_thread() is threading.main_thread()
     if not here or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield

@@ -1,4 +1,4 @@
-"""Images out of arrays: .npz, .npy, idx and HDF5 files; which axis is which, and what the values mean."""
+"""Images from arrays (.npz, .npy, idx and HDF5 files): tells axes apart, and what the values mean."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from netspec.schema.regular import refuse_special
 CHANNELS = (1, 3, 4)
 IMAGES = ("images", "image", "data", "x", "X", "x_train", "train_images", "imgs", "arr_0")
 LABELS = ("labels", "label", "y", "Y", "target", "targets", "y_train", "train_labels", "classes", "arr_1")
-"""Names by which arrays are known where there are several that would do."""
+"""Usual names of image arrays, which decide where several arrays would do."""
 
 
 def arrays_of(path: Path) -> tuple[Array, Array | None, list[str]]:
-    """(images as they lie, labels or None, notes) of an array file; DataError where it holds no images."""
+    """(images in their own layout, labels or None, notes) of an array file; DataError where it holds no images."""
     kind = path.suffix.lower()
     if kind == ".npy":
         return np.asarray(idx.npy(path)), beside(path), []
@@ -36,7 +36,7 @@ def arrays_of(path: Path) -> tuple[Array, Array | None, list[str]]:
 
 
 def choose(path: Path, shapes: dict[str, tuple[int, ...]]) -> tuple[str, str]:
-    """(the name of the images, that of their labels or "") among arrays of these shapes."""
+    """(name of the images, name of their labels or "") among arrays of these shapes."""
     several = [name for name, shape in shapes.items() if len(shape) in (3, 4) and shape[0]]
     if not several:
         held = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "nothing"
@@ -77,8 +77,8 @@ def from_hdf5(path: Path) -> tuple[Array, Array | None, list[str]]:
 
 
 def beside(path: Path) -> Array | None:
-    """Labels in the file beside one of images: `labels` for `images` and `idx1` for `idx3` in its name, or
-    `<stem>_labels` with its ending.
+    """The file of labels beside a file of images: its name with `labels` for `images` and `idx1` for `idx3`, or
+    `<stem>_labels` with the same ending.
     """
     names = [
         path.name.replace("images", "labels").replace("idx3", "idx1"),
@@ -140,8 +140,8 @@ def numbered(where: str, labels: Array, n: int) -> tuple[Array, tuple[str, ...]]
 
 
 def planar(where: str, images: Array) -> Array:
-    """(N, C, H, W) whatever the order of the axes: three are without channels, a last one of 1, 3 or 4 is the
-    channels where the second is not.
+    """Images as (N, C, H, W). Three axes have no channels; with four, the last axis holds the channels where it is 1, 3
+    or 4 and the second is not.
     """
     if images.ndim == 2:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Pictures: images with labels, wherever they lie, read when they are asked for and kept while there is room."""
+"""Pictures: images with labels from any kind of source, read on demand and kept while there is room."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Pictures:
     """Images (C, H, W) with values 0 to 255, colour in the order B, G, R; float32 with NaN where a pixel is missing."""
 
     where: str
-    """What they were read from, to be named in errors."""
+    """Their source, for errors."""
     names: Sequence[str]
-    """A name for each: its file, or its number."""
+    """A name per picture: its file, or its number."""
     read: Callable[[int], Array]
-    """Picture i as it lies there."""
+    """Reads picture i in its own size and channels."""
     labels: Array
     """(N,) float32, NaN where there is none."""
     class_names: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
-    """Height and width that all are resized to; by default those of the first."""
+    """Height and width to which all are resized; by default those of the first picture."""
     color: bool | None = None
-    """Whether they have three channels; by default as the first has."""
+    """Whether they have three channels; by default as the first picture."""
     kept: dict[int, Array] = field(default_factory=dict, repr=False)
     room: int = KEPT
 

@@ -1,4 +1,6 @@
-"""Opening pictures: by what a path is, a folder, picture files, a list, .npz, .npy, idx, HDF5, LMDB or LevelDB."""
+"""Opens pictures from a folder, picture files, a list, .npz, .npy, idx, HDF5, LMDB or LevelDB, told apart by the
+path.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,8 @@ def open_pictures(
 ) -> Pictures:
     """The pictures of a folder or file, or of several picture files.
 
-    size: (height, width) to resize to; color: three channels or one; by default as the first picture is.
-    classes: names of the classes that are known, in the order of their numbers; by default those that are there.
+    size: (height, width) to resize to; color: three channels or one; by default those of the first picture.
+    classes: names of the known classes, in the order of their numbers; by default those of the source.
     A folder with sub-folders of pictures has one class per sub-folder, in the order of their names; one with pictures
     alone has no labels. DataError where there are no pictures, or they cannot be read.
     """
@@ -120,8 +122,8 @@ def is_picture(path: Path) -> bool:
 
 
 def in_list(path: Path) -> tuple[list[Path], list[str]]:
-    """The picture files of a list, `<path>` or `<path> <class>` a line, paths relative to the list's folder or to the
-    working directory; the class of each, "" where none is given.
+    """(picture files, class of each or "") of a list with one `<path>` or `<path> <class>` per line; paths are relative
+    to the list's folder or to the working directory.
     """
     try:
         lines = read_regular(path).decode("utf-8").splitlines()

@@ -17,9 +17,9 @@ class Known:
     held_out: int
     """How many of the last training images are the validation split."""
     files: dict[str, Remote] = field(default_factory=dict)
-    """By role; for idx sets 'train images', 'train labels', 'test images', 'test labels'."""
+    """Files by role; for idx sets 'train images', 'train labels', 'test images', 'test labels'."""
     label_digests: tuple[str, ...] = ()
-    """SHA-256 of the decompressed label files: tells whose files lie in a folder without the set's name."""
+    """SHA-256 of the decompressed label files; identifies the set in a folder without its name."""
     classes: tuple[str, ...] = ()
 
 

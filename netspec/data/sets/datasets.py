@@ -1,9 +1,9 @@
 """Named data sets: found on $NETSPEC_DATA, in the user's cache, downloaded, or replaced by a stand-in.
 
-Searched in order: in each folder of $NETSPEC_DATA (separated by os.pathsep), `<folder>/<name>/`, then the
-files lying in the folder itself; then `<cache>/netspec/data/<name>/`, where <cache> is $XDG_CACHE_HOME or
-~/.cache. What is nowhere is downloaded into the cache ($NETSPEC_MIRROR, an address that serves
-`<name>/<file>`, is tried first).
+Searched in order: in each folder of $NETSPEC_DATA (separated by os.pathsep), `<folder>/<name>/`, then the files lying
+in the folder itself; then `<cache>/netspec/data/<name>/`, where <cache> is $XDG_CACHE_HOME or ~/.cache. A set that is
+in none of these places is downloaded into the cache ($NETSPEC_MIRROR, an address that serves `<name>/<file>`, is tried
+first).
 
 Splits: `whole_train` and `test` are the files' own; `train` is whole_train without its last images, which are
 `validation` (10,000 of mnist, fashion-mnist and cifar10). digits (scikit-learn's 1,797 images of 8x8, its
@@ -36,7 +36,7 @@ NAME_ONE = "or name a `stand_in` in the layer's dataset_param"
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images (N, C, H, W) uint8, colour in the order R, G, B; labels (N,) uint8; what a run must record."""
+    """Images (N, C, H, W) uint8, colour in the order R, G, B; labels (N,) uint8; notes for the run's record."""
 
     images: Array
     labels: Array
@@ -49,9 +49,8 @@ class Labelled:
 def load(name: str, split: str = "train", stand_in: str = "") -> Labelled:
     """One split of a named data set.
 
-    stand_in: the set to use, resized, when `name` is absent and cannot be had; this is said on stderr and in
-    `notes`. Raises DataError: unknown name or split, damaged file, or nowhere to be had (then it says where
-    to put which file).
+    stand_in: the set to use, resized, when `name` is absent and cannot be downloaded; stderr and `notes` say so. Raises
+    DataError for an unknown name or split, a damaged file, and an absent set (the error says where to put which file).
     """
     known = named(name)
     if split not in SPLITS:
@@ -77,11 +76,11 @@ def named(name: str) -> Known:
 
 
 class Absent(DataError):
-    """A data set is nowhere to be had."""
+    """A data set is neither on this machine nor downloadable."""
 
 
 def parts(known: Known, split: str) -> tuple[Array, Array]:
-    """All images and labels of the file set that `split` is cut from."""
+    """All images and labels of the files from which `split` is cut."""
     if known.name == "digits":
         return digits()
     half = "test" if split == "test" else "train"
@@ -171,13 +170,13 @@ def download(known: Known) -> Path:
 
 
 def absent(known: Known, reasons: str) -> Absent:
-    """What to say where a set is nowhere, and cannot be downloaded for these reasons."""
+    """The error for an absent set whose download failed for these reasons."""
     missing, remedy = whereabouts(known)
     return Absent(f"{missing}, and the download failed ({reasons}). {remedy}, {NAME_ONE}")
 
 
 def whereabouts(known: Known) -> tuple[str, str]:
-    """Where a set was looked for in vain, and which files to put where."""
+    """In words: where a set was sought, and which files to put where."""
     files = ", ".join(remote.name for remote in known.files.values())
     other = " (or cifar10_from_jpeg.npz, or cifar-10-batches-bin/)" if known.name == "cifar10" else ""
     searched = ", ".join(str(folder) for folder in folders()) or "not set"
@@ -188,7 +187,7 @@ def whereabouts(known: Known) -> tuple[str, str]:
 
 
 def lack(name: str, stand_in: str) -> str:
-    """What is to be said of a named set that is not on this machine, without any download; "" where it is."""
+    """A remark on a named set that is not on this machine, without any download; "" where it is."""
     known = named(name)
     if not known.files or locate(known) is not None:
         return ""
@@ -199,7 +198,7 @@ def lack(name: str, stand_in: str) -> str:
 
 
 def verify(known: Known, folder: Path) -> None:
-    """Compare cached files that bear published names with their published sizes and checksums, once a process."""
+    """Compare cached files that have published names with their published sizes and checksums, once per process."""
     for remote in known.files.values():
         path = folder / remote.name
         if path.is_file():

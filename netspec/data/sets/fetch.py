@@ -1,4 +1,4 @@
-"""Downloads with checksums: a file is in place whole and right, or not at all."""
+"""Downloads with checksums: a file appears complete and verified, or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Remote:
-    """A published file: its name, where it can be had, and what it must be."""
+    """A published file: its name, its addresses, and its size and checksums."""
 
     name: str
     size: int

@@ -116,7 +116,7 @@ def small(images: Array, size: int = 32) -> Array:
 
 
 def held_out(classes: Array, info: Array, seed: int = 1) -> Array:
-    """Which training images are for validation: one toy (instance) of each class, drawn with `seed`."""
+    """The training images held out for validation: one toy (instance) of each class, drawn with `seed`."""
     generator = np.random.default_rng(seed)
     chosen = np.zeros(len(classes), bool)
     for label in np.unique(classes):

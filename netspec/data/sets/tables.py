@@ -16,7 +16,7 @@ from netspec.errors import did_you_mean
 
 @dataclass(frozen=True)
 class KnownTable:
-    """A named table: where it comes from, and the column that is to be foretold."""
+    """A named table: its source, and the column to predict."""
 
     name: str
     target: str
@@ -84,7 +84,7 @@ def embedded(name: str) -> dict[str, list[Any]]:
 
 
 def unknown(name: str) -> str:
-    """What to say of a name that is no file and no table."""
+    """The error for a name that is neither a file nor a table."""
     here = [entry.name for entry in Path().iterdir()]
     return f"{name}: no such file, and no table of that name" + did_you_mean(
         name, [*here, *TABLES], f"known: {', '.join(TABLES)}"

@@ -53,9 +53,7 @@ def read_annotated(data: bytes, name: str, color: bool | None) -> Annotated:
 
 
 class AnnotatedSource(Stream):
-    """data = augmented, warped pictures; label (1, 1, R, 8), a row per box, image number -1 where there is
-    none.
-    """
+    """data = augmented, warped pictures; label (1, 1, R, 8), one row per box, image number -1 where there is no box."""
 
     def __init__(self, spec: LayerSpec, phase: str, seed: int):
         p, t = spec.message.data_param, spec.message.transform_param

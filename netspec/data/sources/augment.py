@@ -125,7 +125,7 @@ def padded(image: Array, boxes: Array, param: Any) -> tuple[Array, Array]:
 
 
 def sampled(boxes: Array, samplers: Any, generator: Generator) -> Array | None:
-    """A part (4,) of the unit square, one of those that the batch samplers find; None when none was found."""
+    """A random one of the parts (4,) of the unit square that the batch samplers accept; None when they accept none."""
     parts = []
     for sampler in samplers:
         if not sampler.use_original_image:
@@ -162,9 +162,7 @@ def shared(part: Array, boxes: Array) -> Array:
 
 
 def satisfies(part: Array, boxes: Array, constraint: Any) -> bool:
-    """Whether some box meets all bounds that are set: on overlap, and on the share of the part and of the
-    box.
-    """
+    """Whether some box meets all bounds of the constraint: on overlap, and on the share of the part and of the box."""
     bounds = {field.name for field, _ in constraint.ListFields()}
     if not bounds:
         return True

@@ -33,12 +33,12 @@ def need(module: str) -> Any:
 
 
 class Database(ABC):
-    """Records in the order of their keys. `at(position)` counts on from the last record to the first."""
+    """Records in the order of their keys. `at(position)` wraps around from the last record to the first."""
 
     def __init__(self, path: Path):
         self.path = path
         self.count: int | None = None
-        """How many records there are, once it is known."""
+        """Number of records, once known."""
         self._next = 0
 
     @abstractmethod
@@ -47,7 +47,7 @@ class Database(ABC):
 
     @abstractmethod
     def advance(self, read: bool) -> tuple[bytes, bytes] | None:
-        """Key and value of the next record (empty unless `read`), or None behind the last."""
+        """Key and value (empty unless `read`) of the next record, or None after the last."""
 
     @abstractmethod
     def close(self) -> None:

@@ -23,7 +23,7 @@ from netspec.schema.regular import LARGER, most_unpacked, refuse_special
 from netspec.schema.spec import LayerSpec
 
 MOST_ROWS = 1 << 27
-"""No file with more rows is read: their order alone would fill the memory."""
+"""Files with more rows are not read: their order alone would fill the memory."""
 MOST_PACKED = 1100
 """Bytes that one stored byte can stand for: deflate packs 1,032 into one at most."""
 KEEP = 1 << 29
@@ -88,7 +88,7 @@ class Hdf5File:
 
 
 def data_set(file: Any, name: str, path: str, kinds: str = "fiu") -> Any:
-    """The data set of a name: numbers, that lie in this file and are no more than it can hold.
+    """The data set of a name. It must be numeric, lie in this file, and claim no more than the file can hold.
 
     kinds: letters of numpy's types that are taken.
     """
@@ -114,7 +114,7 @@ def data_set(file: Any, name: str, path: str, kinds: str = "fiu") -> Any:
 
 
 class Hdf5Source(Stream):
-    """One top a data set of its name, from the files that a list names, one after the other.
+    """One top per data set of its name, from the files in a list, one after another.
 
     With `shuffle` the files come in a new order each epoch, and so do the rows within each file.
     """
@@ -164,8 +164,8 @@ class Hdf5Source(Stream):
         return files
 
     def named(self, line: str, folder: Path) -> list[Path]:
-        """The files of a line: the one that it names as a whole, else one for each of its words, as Caffe reads it;
-        they also lie beside the list, where the writer was told of them by another way.
+        """The files of a line: the file that the whole line names, else one per word, as Caffe reads it. Files are also
+        sought beside the list, since their writer may have used another path.
         """
 
         def there(name: str) -> Path:
@@ -214,7 +214,7 @@ class Hdf5Source(Stream):
 
 
 class Hdf5Writer:
-    """Appends rows to the data sets of a new file; an existing file is replaced at the first rows, or gone on with.
+    """Appends rows to the data sets of a new file; an existing file is replaced at the first append, or continued.
 
     Each `append` reaches the disk as a whole or not at all: where the disk is full, the rows before stay readable.
     """
@@ -224,9 +224,9 @@ class Hdf5Writer:
         self.file: Any = None
         self.pending: PendingFile | None = None
         self.rows = 0
-        """Rows that were appended, those before a `go_on` counted."""
+        """Rows appended, including those before `go_on`."""
         self.failure: DataError | None = None
-        """Why nothing more is written: begun anew, the file would lose the rows that it has."""
+        """Why nothing more is written: a new start would lose the rows that the file has."""
 
     def open(self, mode: str) -> None:
         """The file, "w" (anew) or "r+"; OSError where it cannot be."""
@@ -235,7 +235,7 @@ class Hdf5Writer:
         self.file = h5py.File(self.pending, mode)
 
     def go_on(self, rows: int) -> None:
-        """Append behind the first `rows` rows of the file that is there; DataError where it has fewer."""
+        """Append after the first `rows` rows of the existing file; DataError where it has fewer."""
         self.rows = rows
         if rows == 0:
             return
@@ -259,7 +259,7 @@ class Hdf5Writer:
             raise DataError(f"{self.path}: cannot be gone on with ({one_line(error)})") from error
 
     def anew(self) -> None:
-        """Begin a new file after all."""
+        """Begin a new file."""
         self.drop()
         self.rows = 0
 
@@ -295,7 +295,7 @@ class Hdf5Writer:
             self.pending.commit()
 
     def drop(self) -> None:
-        """Let go of the file without what was not committed."""
+        """Close the file and drop uncommitted rows."""
         file, self.file = self.file, None
         pending, self.pending = self.pending, None
         if pending is not None:

@@ -61,8 +61,8 @@ def balanced(labels: Array, count: int, seed: int) -> Array:
 
 
 class DatasetSource(Stream):
-    """data = transformed images, `missing.value` (NaN) at missing pixels; label; mask, 1 where observed; data
-    before pixels were taken away.
+    """data = transformed images, `missing.value` (NaN) at missing pixels; label; mask, 1 where observed; the data
+    before pixels were removed.
     """
 
     def __init__(self, spec: LayerSpec, phase: str, seed: int):
@@ -104,7 +104,7 @@ class DatasetSource(Stream):
         return data
 
     def _with_few_labels(self, data: Labelled) -> Labelled:
-        """The data with `labels` labels left, the others NaN; or those examples alone."""
+        """The data with only `labels` labels, the others NaN; or only the labelled examples."""
         p = self.spec.message.dataset_param
         try:
             kept = balanced(data.labels, p.labels, p.label_seed)

@@ -15,7 +15,7 @@ import numpy as np
 from netspec.data.files.idx import Array
 
 MISSING = ("clahe", "convert_to_hsv", "convert_to_lab")
-"""Degradations that are not built."""
+"""Degradations that are not implemented."""
 LUMA = np.array([0.114, 0.587, 0.299], np.float32).reshape(3, 1, 1)
 """Weights of B, G and R in grey."""
 STEP = 64
@@ -23,7 +23,7 @@ STEP = 64
 
 
 def missing(param: Any) -> str:
-    """The first field that asks for a degradation that is not built; "" where none does."""
+    """The first field that asks for a degradation that is not implemented; "" where none does."""
     return next((name for name in MISSING if getattr(param, name)), "")
 
 

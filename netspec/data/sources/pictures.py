@@ -1,4 +1,4 @@
-"""The source of the Pictures layer: images of one's own, transformed, with missing pixels if asked for."""
+"""The source of the Pictures layer: the user's images, transformed, with missing pixels if asked for."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def opened(spec: LayerSpec) -> Pictures:
 
 
 def check(spec: LayerSpec) -> None:
-    """SpecError at the field of a Pictures layer that is wrong whatever the data are."""
+    """SpecError at a field of a Pictures layer that is wrong for any data."""
     p = spec.message.pictures_param
     if not p.source:
         raise mistake(spec, "needs a source: a folder, a list, or a file of pictures", FIELD)
@@ -103,9 +103,9 @@ class PicturesSource(Stream):
 
 
 def settle(spec: LayerSpec, earlier: Any = None) -> list[str]:
-    """Write the size, the colour and the classes of the pictures into the layer's message, where it lacks them.
+    """Write the pictures' size, colour and classes into the layer's message where it lacks them.
 
-    earlier: the message of the training net's layer of this name, whose classes and size hold here too.
+    earlier: the message of the training net's layer of the same name, whose classes and size apply here too.
     """
     p = spec.message.pictures_param
     if earlier is not None:

@@ -26,9 +26,9 @@ from netspec.schema.spec import LayerSpec
 
 FIELD = "table_param"
 MOST_STRATA = 1000
-"""Classes from which shares are taken alike; with more, the target is a number."""
+"""Most classes for stratified shares; a target with more values is a number."""
 IN_MEMORY = 1 << 28
-"""Bytes of encoded rows above which they lie in a temporary file, mapped into memory."""
+"""Above this many bytes, encoded rows go into a temporary file that is mapped into memory."""
 
 
 def open_source(name: str, form: Form, path: Path | None = None) -> Rows:
@@ -43,12 +43,12 @@ def open_source(name: str, form: Form, path: Path | None = None) -> Rows:
 
 
 def form_of(p: Any) -> Form:
-    """How the layer says that its file is written."""
+    """The form of the file, as the layer says it."""
     return Form(p.separator or None, p.encoding or None, p.header if p.HasField("header") else None)
 
 
 def wishes_of(p: Any) -> Wishes:
-    """What the layer says of its columns."""
+    """The layer's settings for columns."""
     return Wishes(
         p.target, tuple(p.leave_out), tuple(p.category), tuple(p.number), tuple(p.missing_word), p.decimal
     )
@@ -60,7 +60,7 @@ def rows_of(p: Any, path: Path) -> Rows:
 
 
 def layout_of(p: Any, path: Path) -> Layout:
-    """The layout that a TableParameter carries, or else what the training part of its data says."""
+    """The layout in a TableParameter, else one described from the training part of its data."""
     if len(p.column):
         columns = tuple(Column.of(column) for column in p.column)
         return Layout(columns, p.target, p.one_hot, p.standardise, tuple(p.missing_word))
@@ -89,7 +89,7 @@ def _described(key: bytes, path: Path, stamp: tuple[int, int] | None) -> Layout:
 
 
 def labels_of(rows: Rows, target: str) -> tuple[int, Array | None]:
-    """(how many rows there are, a number for each text of the target, where there is one, to stratify by)."""
+    """(number of rows, a number per distinct text of the target for stratification, where there is a target)."""
     if target and target not in rows.names:
         Wishes(target).check(rows.names, str(rows.path))
     place = rows.names.index(target) if target else None
@@ -152,7 +152,7 @@ class TableSource(Stream):
         return data, labels
 
     def say(self, text: str) -> None:
-        """Keep what is said first of each column."""
+        """Keep the first remark on each column."""
         self.odd.setdefault(text.partition(", line")[0], text)
 
     def make(self, positions: Array) -> tuple[Tensor, ...]:
@@ -166,7 +166,7 @@ class TableSource(Stream):
 
 
 def room(shape: tuple[int, int]) -> Array:
-    """Room for rows: in memory, or where they are many in a file without a name that goes away with the array."""
+    """An empty array for rows: in memory, or for many rows in an unnamed file that disappears with the array."""
     if 4 * shape[0] * shape[1] <= IN_MEMORY:
         return np.empty(shape, np.float32)
     with tempfile.TemporaryFile(prefix="netspec-table-") as file:
@@ -174,7 +174,7 @@ def room(shape: tuple[int, int]) -> Array:
 
 
 def check(spec: LayerSpec) -> None:
-    """SpecError at the field of a Table layer that is wrong whatever the data are."""
+    """SpecError at a field of a Table layer that is wrong for any data."""
     p = spec.message.table_param
     if not p.source and not len(p.column):
         raise mistake(spec, "needs a source: a .csv, .tsv or .parquet file, or a named table", FIELD)
@@ -206,9 +206,10 @@ def shapes(spec: LayerSpec, layout: Layout | None = None) -> list[Shape]:
 
 
 def settle(spec: LayerSpec, earlier: Any = None) -> list[str]:
-    """Write into the layer's message what its columns are, where it does not say; gives what is left out, and why.
+    """Write the columns into the layer's message where it lacks them; returns remarks on columns that are left out, and
+    why.
 
-    earlier: the message of the training net's layer of this name, whose columns hold here too.
+    earlier: the message of the training net's layer of the same name, whose columns apply here too.
     """
     check(spec)
     p = spec.message.table_param

@@ -202,5 +202,5 @@ class WindowSource(Stream):
 
 
 def rounded(x: float) -> int:
-    """To the nearest integer, halves away from zero, as C's round."""
+    """Rounded to the nearest integer, halves away from zero, as C's round."""
     return floor(abs(x) + 0.5) * (1 if x >= 0 else -1)

@@ -9,12 +9,12 @@ from netspec.data.files.idx import Array
 BINS = 8
 """Parts of equal size that numbers are cut into."""
 MOST_ROWS = 20_000
-"""Rows that are looked at: of more, these at equal distances."""
+"""Most rows examined; from larger tables, rows at equal distances."""
 
 
 def levels(values: Array) -> Array:
-    """Values (n,) as numbers of levels from 0, -1 where NaN: of few different values each is one, of many each of
-    BINS parts of equal size.
+    """Values (n,) as level numbers from 0, -1 where NaN: each value is a level where there are few, else each of BINS
+    parts of equal size.
     """
     seen = ~np.isnan(values)
     out = np.full(len(values), -1, np.int64)
@@ -30,8 +30,8 @@ def levels(values: Array) -> Array:
 def mutual_information(rows: Array) -> Array:
     """(D, D) nats between columns of rows (n, D), from the rows in which both are observed; NaN is missing.
 
-    Numbers are cut into parts of equal size. What independent columns would show by chance, (a - 1) (b - 1) / 2n for
-    a and b levels, is taken off; never below 0. The diagonal is 0.
+    Numbers are cut into parts of equal size. The amount that independent columns show by chance, (a - 1) (b - 1) / 2n
+    for a and b levels, is subtracted; the result is at least 0. The diagonal is 0.
     """
     step = -(-len(rows) // MOST_ROWS) if len(rows) else 1
     coded = [levels(column.astype(np.float64)) for column in rows[::step].T]
@@ -51,7 +51,7 @@ def mutual_information(rows: Array) -> Array:
 
 
 def information(counts: Array) -> float:
-    """Mutual information in nats of a table of counts, less what chance would show."""
+    """Mutual information in nats of a table of counts, less the amount due to chance."""
     total = counts.sum()
     if not total:
         return 0.0
@@ -64,8 +64,8 @@ def information(counts: Array) -> float:
 
 
 def order(information: Array) -> list[int]:
-    """Columns in the order of the leaves of an average-linkage clustering, turned so that neighbours are as dependent
-    as can be.
+    """Columns in the order of the leaves of an average-linkage clustering, whose branches are flipped to make
+    neighbours as dependent as possible.
     """
     count = len(information)
     if count < 3:

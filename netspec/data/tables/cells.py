@@ -29,7 +29,7 @@ GROUPED = {
     ".": re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?"),
     ",": re.compile(r"[+-]?\d{1,3}(?:[. ]\d{3})+(?:,\d*)?"),
 }
-"""Numbers with their thousands set apart, by the decimal sign."""
+"""Patterns of numbers with thousands separators, by decimal sign."""
 MAYBE_DATE = re.compile(r"\d{1,4}[-/. ](?:\d{1,2}|[A-Za-z]{3})[-/. ]\d{1,4}(?:[T ].*)?")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -84,7 +84,7 @@ def is_whole(cell: str) -> bool:
 
 
 ISO = tuple(form for form in DATES if form.startswith("%Y-"))
-"""Formats that mean the same wherever they are read."""
+"""Formats that mean the same everywhere."""
 
 
 def any_moment(cell: str, form: str) -> float | None:
@@ -117,7 +117,7 @@ def written_moment(days: float, form: str) -> str:
 
 
 def written_number(value: float, decimal: str, digits: int) -> str:
-    """A number with at most so many digits behind the decimal sign."""
+    """A number with at most `digits` digits after the decimal sign."""
     text = f"{value:.{digits}f}"
     if digits:
         text = text.rstrip("0").rstrip(".")

@@ -31,13 +31,13 @@ from netspec.errors import DataError
 NUMBER, INTEGER, CATEGORY, DATE, LEFT_OUT = "NUMBER", "INTEGER", "CATEGORY", "DATE", "LEFT_OUT"
 KINDS = (NUMBER, INTEGER, CATEGORY, DATE, LEFT_OUT)
 MOST_CATEGORIES = 200
-"""A column of more different texts is no column of categories."""
+"""A column with more different texts is not categorical."""
 MOST_CLASSES = 20
 """A target of whole numbers with more different values is a number, not a class."""
 DIGITS = 4
 """Digits of a written number from the first one of its column's deviation on."""
 ALMOST = 0.9
-"""A column in which this share of cells are numbers is one of numbers with slips in it."""
+"""A column in which this share of cells are numbers is numeric with slips in it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Column:
         return made
 
     def cells(self, one_hot: bool) -> int:
-        """How many cells of a row of the blob the column takes."""
+        """Number of cells that the column takes in a row of the blob."""
         if self.kind == LEFT_OUT:
             return 0
         return len(self.values) if self.kind == CATEGORY and one_hot else 1
@@ -82,8 +82,8 @@ class Column:
     ) -> tuple[Array, list[int]]:
         """(numbers (n,) float64, NaN where missing; the places of cells that are none of the column's).
 
-        Numbers and dates less the mean, over the deviation; a category as its number from 0. A cell that is none
-        (a word among numbers, a category never seen) is NaN too.
+        Numbers and dates less the mean, over the deviation; a category as its number from 0. A cell that does not fit
+        the column (a word among numbers, an unseen category) is NaN too.
         """
         if self.kind == CATEGORY:
             return self._categories(cells, words)
@@ -142,7 +142,7 @@ class Column:
 
 
 MOST_DIGITS = 400
-"""Of a whole number: longer ones are names."""
+"""Most digits of a whole number; longer ones are names."""
 
 
 def plain(cell: str) -> str:
@@ -154,7 +154,7 @@ def plain(cell: str) -> str:
 
 
 class Summary:
-    """What has been seen of a column so far: enough to say what it is."""
+    """A summary of the cells of a column so far, enough to tell its kind."""
 
     def __init__(self, name: str, words: Collection[str] = (), decimals: str = "."):
         """decimals: the decimal signs that may occur, "." or ".,"."""
@@ -220,7 +220,7 @@ class Summary:
     # What it is
 
     def column(self, forced: str = "", target: bool = False) -> tuple[Column, str]:
-        """(the column, what is to be said of it). forced: CATEGORY or NUMBER, whatever the cells look like.
+        """(the column, remarks on it). forced: CATEGORY or NUMBER, whatever the cells look like.
 
         Raises DataError where nearly all cells are numbers, and some are words.
         """
@@ -246,11 +246,11 @@ class Summary:
         return self.categories(), ""
 
     def names_rows(self) -> bool:
-        """Whether nearly each cell is a text of its own, as names and numbers of things are."""
+        """Whether nearly every cell is a unique text, as for names and serial numbers."""
         return self.seen > 20 and len(self.distinct) > 0.5 * self.seen
 
     def categories(self) -> Column:
-        """As categories: whole numbers in their order, texts in that of the alphabet."""
+        """As categories: whole numbers in numeric order, texts in alphabetical order."""
         names = [cell for cell in self.distinct if plain(cell) == cell or plain(cell) not in self.distinct]
         if self.many:
             raise DataError(f"column {self.name!r}: has more than {MOST_CATEGORIES} categories")
@@ -258,7 +258,7 @@ class Summary:
         return Column(self.name, CATEGORY, values=tuple(names))
 
     def numeric(self, decimal: str, target: bool, forced: bool) -> Column:
-        """As numbers; as categories where there are but two, or few whole ones of a target."""
+        """As numbers; as categories where there are only two, or for a target with few whole numbers."""
         few = 2 if not target else MOST_CLASSES
         if not forced and self.whole and not self.many and 2 <= len(self.distinct) <= few:
             return self.categories()

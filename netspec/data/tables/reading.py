@@ -19,7 +19,7 @@ from netspec.errors import DataError, no_such_file
 PIECE = 20_000
 """Rows of a piece."""
 SNIFFED = 1 << 16
-"""Characters that tell how a file is written."""
+"""Number of characters from which separator and decimal sign are told."""
 SEPARATORS = (",", ";", "\t", "|")
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -37,7 +37,7 @@ Cells = list[str | None]
 
 @dataclass(frozen=True)
 class Form:
-    """How a table is written; what is None is found from the file."""
+    """How a table is written; None means detected from the file."""
 
     separator: str | None = None
     encoding: str | None = None
@@ -55,7 +55,7 @@ class Form:
 
 @dataclass
 class Piece:
-    """Some rows: a list of cells for each column, and where each row stands, to be named in errors."""
+    """Some rows: a list of cells per column, and the place of each row for errors."""
 
     columns: list[Cells]
     places: Sequence[int]
@@ -204,7 +204,7 @@ class Parquet:
 
 
 class Frame:
-    """Columns at hand: a pandas DataFrame, or a mapping of names to values."""
+    """Columns in memory: a pandas DataFrame, or a mapping of names to values."""
 
     def __init__(self, frame: Any, name: str = "the table"):
         self.path, self.notes = Path(name), list[str]()

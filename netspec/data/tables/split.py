@@ -1,4 +1,4 @@
-"""Parts of one's own data: shares held out at random, from each class alike, the same for the same seed."""
+"""Parts of the user's data: shares held out at random, stratified by class, equal for equal seeds."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Split:
 
     @classmethod
     def of(cls, message: Any, phase: str = "TRAIN") -> Split:
-        """From a SplitParameter; a part that is not named goes by the phase."""
+        """From a SplitParameter; without a named part the phase decides."""
         # The shares are 32-bit floats: 0.2 is meant, not 0.20000000298.
         validation, test = (float(f"{share:.6g}") for share in (message.validation, message.test))
         part = message.part
@@ -59,8 +59,8 @@ class Split:
     def rows(self, n: int, labels: Array | None = None, part: str = "") -> Array:
         """Indices, ascending, of the part (default: its own) of n examples.
 
-        labels (n,): a class each, NaN or negative where unknown; with `stratified` each class gives its share. The
-        order in which a class's examples are taken depends on the seed, the class and their indices alone.
+        labels (n,): classes, NaN or negative where unknown; with `stratified` each class gives its share. The order in
+        which a class's examples are taken depends on the seed, the class and their indices alone.
         """
         part = part or self.part
         if part == ALL:

@@ -15,12 +15,12 @@ from netspec.errors import DataError, did_you_mean
 
 Say = Callable[[str], None]
 FARTHEST = float(np.finfo(np.float32).max)
-"""Farther from the mean, in deviations, no value can lie."""
+"""Largest distance of a value from the mean, in deviations."""
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a layer says of its columns before they are known."""
+    """A layer's settings for columns that are not yet known."""
 
     target: str = ""
     leave_out: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Wishes:
     decimal: str = ""
 
     def check(self, names: Sequence[str], where: str) -> None:
-        """DataError, with the nearest name, where a column that is named is none of the table's."""
+        """DataError, with the nearest name, where the table lacks a named column."""
         for name in (*([self.target] if self.target else []), *self.leave_out, *self.category, *self.number):
             if name not in names:
                 hint = did_you_mean(name, names, f"it has {listed(names)}")
@@ -53,7 +53,7 @@ class Layout:
     standardise: bool = True
     words: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
-    """What is to be said of columns that are left out."""
+    """Remarks on columns that are left out."""
 
     @property
     def inputs(self) -> list[Column]:
@@ -95,8 +95,8 @@ class Layout:
     def fit(self, names: Sequence[str], where: str) -> list[int | None]:
         """For each column of the layout its place in a table of these columns; None for a target that is not there.
 
-        Columns are matched by name; a table of as many columns without any of the names by their order. DataError
-        where one lacks.
+        Columns are matched by name; a table with as many columns and none of the names is matched by order. DataError
+        for a missing column.
         """
         wanted = [column.name for column in self.columns]
         if len(names) == len(wanted) and not set(names) & set(wanted):
@@ -163,7 +163,7 @@ class Layout:
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:
-    """Names in a row, the first few of many."""
+    """Names joined by commas; only the first few of many."""
     rest = f", ... ({len(names)} in all)" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
 
@@ -222,5 +222,5 @@ def describe(
 
 
 def missing_words(words: Collection[str]) -> str:
-    """The words that stand for missing cells, to be told."""
+    """The words for missing cells, for messages."""
     return ", ".join(sorted({*MISSING, *words} - {""}))

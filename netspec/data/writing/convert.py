@@ -30,14 +30,14 @@ from netspec.schema.regular import read_regular
 MOST_KEY = 500
 """Characters of a key: an LMDB takes 511 bytes."""
 TABLES_END = (".csv", ".tsv", ".tab", *PARQUET)
-"""Endings of files that are tables whatever they hold."""
+"""Endings of files that are always tables."""
 
 
 @dataclass(frozen=True)
 class Example:
     """One record to write: its key, its image (C, H, W), colour in the order B, G, R, and its label, NaN where unknown.
 
-    `encoded` holds a picture file's own bytes, written in place of the pixels.
+    `encoded` holds the bytes of a picture file, which are written in place of pixels.
     """
 
     key: str
@@ -135,10 +135,9 @@ def from_list(
     """The pictures of a list `<path> <integer>`, keyed `<number in 8 digits>_<path>` as convert_imageset
     does.
 
-    size: (height, width) to resize to. encoded: keep the files' bytes, or encode anew what is resized; a
-    word ("png") is the kind that all become. same_size: DataError at the first of another size. shuffle: a
-    seed. skip: told of each picture that cannot be read, which then is left out; without it, and where none can
-    be read, DataError.
+    size: (height, width) to resize to. encoded: keep the files' bytes, and encode resized pictures again; a word
+    ("png") encodes all as that kind. same_size: DataError at the first of another size. shuffle: a seed. skip: called
+    for each unreadable picture, which is then left out; DataError without `skip`, and where no picture can be read.
     """
     lines = []
     try:
@@ -209,7 +208,7 @@ def from_pictures(pictures: Pictures, shuffle: int | None = None) -> Iterator[Ex
 
 def from_table(rows: Rows, layout: Layout) -> Iterator[Example]:
     """The rows of a table, each an image (1, 1, D) of its cells as a Table layer gives them, NaN where missing; the
-    class, or the target's value, is the label. Pieces of the table are in memory, one at a time.
+    class, or the target's value, is the label. One piece of the table is in memory at a time.
     """
     places = layout.fit(rows.names, str(rows.path))
     number = 0
@@ -221,14 +220,16 @@ def from_table(rows: Rows, layout: Layout) -> Iterator[Example]:
 
 
 def is_table(source: str) -> bool:
-    """Whether a table is meant: by a file's ending, or a named table's name."""
+    """Whether a source is a table, by the file's ending or as a named table."""
     path = Path(source)
     ending = Path(path.name.lower().removesuffix(".gz")).suffix
     return ending in TABLES_END if path.is_file() else source in TABLES
 
 
 def names_classes(path: Path) -> bool:
-    """Whether a list of pictures gives classes by name, or none: its first line ends with no whole number."""
+    """Whether a list of pictures gives classes by name or not at all: its first line does not end with a whole
+    number.
+    """
     if not is_list(path):
         return False
     with open(path, encoding="utf-8") as file:

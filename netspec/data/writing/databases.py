@@ -102,7 +102,7 @@ class LevelDbWriter:
 
 
 def refuse_taken(path: Path) -> None:
-    """DataError where something lies at the path of a new database."""
+    """DataError where something already exists at the path of a new database."""
     if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
         raise DataError(f"{path}: exists; remove it, or choose another name")
 

@@ -32,7 +32,7 @@ class Batches(Protocol):
 
 
 class FeatureWriter:
-    """Rows of blobs into `path`: .h5 (a data set a blob), .npz (an array a blob), else a database a blob.
+    """Writes rows of blobs to `path`: .h5 (a data set per blob), .npz (an array per blob), else a database per blob.
 
     A database of one blob is `path` itself, of several `path/<blob>`; keys are numbers in 10 digits, values
     Datums with float_data, as Caffe's extract_features writes them.
@@ -41,7 +41,7 @@ class FeatureWriter:
     def __init__(
         self, path: Path, blobs: Sequence[str], backend: str = "LMDB", places: Sequence[Path] | None = None
     ):
-        """places: the databases, one a blob, in place of those under `path`."""
+        """places: the databases, one per blob, in place of those under `path`."""
         self.path, self.blobs = path, list(blobs)
         self.rows = dict.fromkeys(blobs, 0)
         self.hdf5 = Hdf5Writer(path) if path.suffix in (".h5", ".hdf5") else None

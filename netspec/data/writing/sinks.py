@@ -1,4 +1,4 @@
-"""Sinks: what layers without tops (HDF5Output) ask to be written, gathered during a walk.
+"""Sinks: collects what layers without tops (HDF5Output) write during a walk.
 
     with Sinks(net) as sinks:
         for batch in batches:
@@ -40,7 +40,9 @@ def plain(layer: Any, *bottoms: Tensor) -> tuple[Tensor, ...]:
 
 
 def refuse_shared_files(nets: Iterable[NetSpec]) -> None:
-    """SpecError where two HDF5Output layers of a run's nets would write one file, which Caffe, too, cannot begin."""
+    """SpecError where two HDF5Output layers of a run's nets would write the same file; Caffe cannot open one file twice
+    either.
+    """
     owners: dict[str, LayerSpec] = {}
     problems = []
     for net in nets:
@@ -94,7 +96,7 @@ class Sinks:
         return self.call(layer, *bottoms)
 
     def record(self, slots: Mapping[int, Tensor]) -> None:
-        """Append from a walk that is over, every slot's value kept (`net.slots`)."""
+        """Append the values of a finished walk that kept every slot (`net.slots`)."""
         for step, layer in zip(self.net.graph.steps, self.net.made, strict=True):
             if id(layer) in self.writers:
                 self(layer, *(slots[slot] for slot in step.reads))
@@ -104,7 +106,7 @@ class Sinks:
         return [writer.rows for writer in self.writers.values()]
 
     def load_state(self, rows: Sequence[int]) -> list[str]:
-        """Go on with each file behind so many rows; gives why files are begun anew instead."""
+        """Continue each file after its number of rows; returns the reasons why files are begun anew instead."""
         problems = []
         for writer, count in zip(self.writers.values(), rows, strict=False):
             try:

@@ -1,4 +1,4 @@
-"""Imputers: what stands in for missing pixels in front of a classifier of whole images."""
+"""Imputers: fill in missing pixels for a classifier of whole images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Zero:
 
 
 class Mean:
-    """Missing pixels are the mean of the training pixels: one number, or with `per_pixel` one a place."""
+    """Missing pixels are the mean of the training pixels: one number, or with `per_pixel` one per place."""
 
     def __init__(self, training: Array, per_pixel: bool = False):
         """training: (N, C, H, W) 0..255."""
