@@ -40,7 +40,7 @@ _HOMES = {
     "save_program": "onnx",
     "write_solverstate": "solverstate",
 }
-"""Where names live that are imported when first used."""
+"""The modules of names that are imported on first use."""
 
 __all__ = [
     "blob_from_image",

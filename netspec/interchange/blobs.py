@@ -1,7 +1,7 @@
-"""BlobProto, the array of Caffe's files: read where it lies in an encoded message, and written.
+"""BlobProto, the array of Caffe's files: read in place from an encoded message, and written.
 
-Nothing is allocated by what a message declares: values are taken from the bytes that are there, and only when
-they are asked for. A net's file of a gigabyte costs its own size and a list of places.
+Declared sizes allocate nothing: values are read from the bytes of the file, and only on demand. A file of a gigabyte
+costs its own size and a list of places.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class StoredBlob:
         return values.reshape(self.shape)
 
     def fits(self, shape: Sequence[int]) -> bool:
-        """Whether Caffe takes this blob for one of `shape`: old 4-D sizes count from the last axis."""
+        """Whether Caffe accepts this blob for `shape`: old 4-D sizes count from the last axis."""
         if self.legacy:
             return len(shape) <= 4 and self.shape == (1,) * (4 - len(shape)) + tuple(shape)
         return self.shape == tuple(shape)
@@ -152,11 +152,11 @@ def _signed(value: int) -> int:
 
 
 Table = dict[int, "Table"]
-"""Which fields of a message lead to blobs: number -> table of the message inside; {} for a blob itself."""
+"""The fields of a message that lead to blobs: number -> table of the inner message; {} for a blob itself."""
 
 
 def rewrite(data: bytes, table: Table, change: Callable[[bytes], bytes]) -> bytes:
-    """The message with every blob that `table` leads to put through `change`; all else keeps its bytes."""
+    """The message with `change` applied to every blob that `table` leads to; all other bytes stay."""
     parts: list[bytes] = []
     kept = 0
     for span in spans(data, 0, len(data)):

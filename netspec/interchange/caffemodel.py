@@ -63,7 +63,7 @@ class StoredLayer:
 
 @dataclass(frozen=True)
 class Caffemodel:
-    """A weight file, read: the layers in file order, Caffe's own Split layers among them."""
+    """The contents of a weight file: the layers in file order, including Caffe's own Split layers."""
 
     name: str
     layers: tuple[StoredLayer, ...]
@@ -209,7 +209,7 @@ def net_message(net: Net) -> Any:
 
 
 def net_arrays(net: Net) -> list[list[Array]]:
-    """For each layer its blobs; one that is shared stands in every layer that uses it."""
+    """The blobs of each layer; a shared blob appears in every layer that uses it."""
     return [[layer.blob(j).detach().cpu().numpy() for j in range(len(layer.blobs))] for layer in net.made]
 
 
@@ -217,7 +217,7 @@ def encode_net(message: Any, layers: list[list[Array]], dialect: Dialect | None 
     """A caffemodel's bytes from a NetParameter (current syntax) and the arrays of each of its layers.
 
     dialect: whose field numbers to use; by default the SimNets fork's where the net has a layer of that fork.
-    Raises SnapshotError when the dialect asked for cannot hold one of the layers.
+    Raises SnapshotError when the dialect cannot hold one of the layers.
     """
     copy = type(message)()
     copy.CopyFrom(message)
@@ -232,7 +232,7 @@ def encode_net(message: Any, layers: list[list[Array]], dialect: Dialect | None 
 
 
 def write_caffemodel(net: Net, path: str | Path, dialect: Dialect | None = None) -> None:
-    """Write a net and its weights as the Caffe of `dialect` does; the old file, or the new one whole."""
+    """Write a net and its weights as the Caffe of `dialect` does; `path` is the old file or the whole new one."""
     whole.write_whole(Path(path), encode_net(net_message(net), net_arrays(net), dialect))
 
 

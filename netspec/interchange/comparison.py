@@ -1,4 +1,4 @@
-"""Two models side by side: the difference of every blob, layer by layer, and the first that departs."""
+"""Compares two models: the difference of every blob, layer by layer, and the first blob that departs."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Report:
         return "\n".join(lines)
 
     def verdict(self) -> str:
-        """One line: what was found."""
+        """The result in one line."""
         a, b = self.names
         if not self.rows:
             return f"{a} and {b} have no blob in common"
@@ -191,7 +191,7 @@ def sample_inputs(net: Net, seed: int = 0) -> list[Tensor]:
 
 
 def name_of(model: Net | str | Path) -> str:
-    """What reports call a model."""
+    """The name of a model in reports."""
     return (model.graph.spec.name or model.graph.spec.file or "net") if isinstance(model, Net) else str(model)
 
 
@@ -227,7 +227,7 @@ def run_onnx(data: bytes, feeds: Mapping[str, Array], file: str = "model") -> di
 
 
 def compare_onnx(net: Net, inputs: Sequence[Tensor] | None = None, tolerance: float = TOLERANCE) -> Report:
-    """The net against its own ONNX form, blob by blob: every blob is made an output of a second export."""
+    """Compare the net with its own ONNX form, blob by blob: a second export makes every blob an output."""
     values = list(inputs) if inputs is not None else sample_inputs(net)
     model = to_onnx(net, values, every=True).model_proto
     feeds = dict(zip(net.input_names, values, strict=True))
@@ -249,7 +249,8 @@ def open_net(
 ) -> Net:
     """A net from its prototxt and weights, built without its data; SpecError where a shape is known to data alone.
 
-    path: or a run folder: its net in the phase, and the weights of its newest good snapshot unless others are given.
+    path: a prototxt, or a run folder with its net in the phase and the weights of its newest good snapshot, unless
+    others are given.
     shapes: of inputs whose data is not here, by name.
     """
     path = Path(path)

@@ -44,7 +44,7 @@ from netspec.schema.wire import Dialect
 WEIGHTS = (".caffemodel", ".h5", ".hdf5", ".safetensors")
 TARGETS = (*WEIGHTS, ".prototxt", ".onnx", ".pt2")
 PROGRAMS = (".pt2", ".pt", ".pth", ".pkl", ".pickle")
-"""Endings of files that torch, or Python, would unpickle."""
+"""Endings of files that torch or Python would unpickle."""
 
 
 def convert(
@@ -63,16 +63,15 @@ def convert(
 ) -> Report:
     """Write the model in `source` as the kind of file that the ending of `target` names; gives the differences.
 
-    source: a prototxt (with `weights`), a run folder (its test net and newest snapshot), a weight file (with
-    `net`, its prototxt, where the target needs one), an .onnx model,
-    or "package.module:name" of a PyTorch module or of a function
+    source: a prototxt (with `weights`), a run folder (its test net and newest snapshot), a weight file (with `net`, its
+    prototxt, where the target needs one), an .onnx model, or "package.module:name" of a PyTorch module or of a function
     that makes one (with `inputs`, the shapes it takes), whose code is run. A torch.export program (.pt2) is refused.
     shapes: of inputs of the net whose data is not here, by name.
     fork: of a torch module or an ONNX model, write pooling that rounds down as `ceil_mode: false`, which OpenCV and
     many forks read, and not as BVLC's `round_mode: FLOOR`.
-    target: .safetensors, .caffemodel (the prototxt is written beside it where the net is known), .h5, .onnx, .pt2,
-    or .prototxt alone.
-    Raises SpecError, SnapshotError or NetspecError with what is missing, or has no form in the target.
+    target: .safetensors, .caffemodel (the prototxt is written beside it where the net is known), .h5, .onnx, .pt2, or
+    .prototxt alone.
+    Raises SpecError, SnapshotError or NetspecError that names what is missing, or what the target cannot express.
     """
     path = Path(target)
     if path.suffix not in TARGETS:
@@ -91,7 +90,7 @@ def convert(
 
 
 def refuse_program(source: Path) -> None:
-    """NetspecError for a program or a pickle of torch's: to read one may run whatever code is in it."""
+    """NetspecError for a program or pickle of torch: reading one may run any code in it."""
     if source.suffix.lower() in PROGRAMS:
         raise NetspecError(
             f"{source}: {source.suffix} files are written, never read: torch keeps pickles in them, and to load those "
@@ -107,7 +106,7 @@ def opened(
     phase: str,
     shapes: Mapping[str, Sequence[int]],
 ) -> Net:
-    """The net behind a source and what was given with it."""
+    """The net of a source and its options."""
     if source.suffix not in WEIGHTS:
         return open_net(source, weights, phase, shapes)
     if net is not None:
@@ -181,7 +180,7 @@ def compare_weights(
 
 
 def compare_program(net: Net, data: bytes, path: Path) -> Report:
-    """The outputs of the program that was just made for the .pt2 `path` against the net's; no file is read."""
+    """Compare the outputs of the program just made for the .pt2 `path` with the net's; reads no file."""
     values = sample_inputs(net)
     with torch.no_grad(), quiet():
         outputs = torch.export.load(io.BytesIO(data)).module()(*values)
@@ -201,8 +200,8 @@ def compare_program(net: Net, data: bytes, path: Path) -> Report:
 
 
 def weights_to_weights(source: Path, path: Path, dialect: Dialect | None = None) -> Report:
-    """Weights from one file to another, without the net. What safetensors cannot say of a caffemodel (types, old
-    sizes, the net inside) goes with it as a note, so that the way back gives the same file.
+    """Weights from one file to another, without the net. Facts of a caffemodel that safetensors cannot express (types,
+    old sizes, the net inside) are kept as a note, so that converting back gives the same file.
     """
     values = read_weights(source)
     if kind_of(source) == "caffemodel":
@@ -319,7 +318,7 @@ def samples(shapes: Sequence[Sequence[int]]) -> list[Tensor]:
 
 
 def module_called(name: str) -> nn.Module:
-    """The module, or what a function without arguments gives, behind "package.module:name"."""
+    """The module named "package.module:name", or the result of the function without arguments of that name."""
     home, _, attribute = name.rpartition(":")
     try:
         member = getattr(importlib.import_module(home), attribute)

@@ -1,4 +1,6 @@
-"""Dialects told by weights: layers of one name in several forks, by the blobs that a weight file holds for them."""
+"""Tells dialects from weights: a layer type that several forks define differently is recognised by its blobs in a
+weight file.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,15 @@ from netspec.layers.basic.batch_norm import dialect_of, is_open
 from netspec.schema.spec import NetSpec
 
 Source = str | Path | Mapping[str, Tensor] | Caffemodel
-"""A weight file, run folder or solver state, blobs by '<layer>/<index>', or a caffemodel that was read."""
+"""A weight file, run folder or solver state, blobs by '<layer>/<index>', or a parsed caffemodel."""
 
 
 def told(net: NetSpec, *weights: Source) -> NetSpec:
-    """The net with a dialect for each BN layer that its text leaves open, by its blobs in the first weights with some.
+    """The net with a dialect for each BN layer whose text leaves it open, from its blobs in the first weights that hold
+    any.
 
-    A layer that no file holds is of the dialect of the others, where these agree. Files are read only where a
-    layer is open; raises SnapshotError for damaged ones.
+    A layer that no file holds gets the dialect of the others, where these agree. Files are read only where a layer is
+    open; raises SnapshotError for damaged ones.
     """
     names = {layer.name for layer in net.layers if is_open(layer)}
     if not names:
@@ -44,13 +47,13 @@ def told(net: NetSpec, *weights: Source) -> NetSpec:
 
 
 def common_dialect(net: NetSpec) -> str:
-    """The dialect that all layers of a net are of which need one; "" where they disagree, or none does."""
+    """The dialect of all layers that need one; "" where they disagree, or no layer needs one."""
     dialects = {layer.dialect for layer in net.layers if layer.type == "BN" and layer.dialect}
     return dialects.pop() if len(dialects) == 1 else ""
 
 
 def blob_shapes(source: Source) -> dict[str, list[Shape]]:
-    """Shapes of the blobs of each layer, by its name; of layers of one name, those of the first."""
+    """Shapes of the blobs of each layer, by its name; the first layer counts where several share a name."""
     if isinstance(source, Mapping):
         return _grouped(source)
     if not isinstance(source, Caffemodel):

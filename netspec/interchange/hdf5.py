@@ -22,7 +22,7 @@ from netspec.schema.regular import refuse_special
 MOST_ENTRIES = 100_000
 MOST_DEPTH = 16
 MOST_RATIO = 1100
-"""No filter of HDF5's own packs tighter; what claims to is made to fill the memory."""
+"""No filter of HDF5 packs tighter; a file that claims more is built to fill the memory."""
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -38,7 +38,7 @@ class ArrayBlob:
         return tuple(self.values.shape)
 
     def check(self) -> None:
-        """Nothing to find: it was checked when it was read."""
+        """Does nothing: the array was checked when it was read."""
 
     def array(self) -> Array:
         """The values."""

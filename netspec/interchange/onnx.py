@@ -1,7 +1,7 @@
 """Nets as ONNX and as torch.export programs.
 
-torch's own exporter does the work; what it gets wrong or does not know is put right here: statistics of a batch
-(it takes running ones), the logarithm of a sigmoid (it overflows), stable sorting, and gradients-only operators.
+torch's own exporter does the work. This module corrects what it gets wrong or lacks: statistics of a batch (it takes
+running ones), the logarithm of a sigmoid (it overflows), stable sorting, and operators that only change gradients.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from netspec.layers.basic.batch_norm import BN, BatchNorm
 from netspec.net.net import Net
 
 OPSET = 20
-"""The first in which GridSample has today's names; every op used is in it."""
+"""The first opset in which GridSample has its present names; it has every operator used."""
 
 
 class ExportError(SpecError):
-    """A net that cannot leave for another format, with the layer that keeps it."""
+    """A net that cannot be written in another format; names the layer that prevents it."""
 
 
 class Progress:
-    """The layer that is being run: the one to blame for an error. (torch.export puts plain attributes back.)"""
+    """The running layer, which is to blame for an error. (torch.export resets plain attributes.)"""
 
     layer: Layer | None = None
 
 
 class Outward(nn.Module):
-    """A net as others are to see it: inputs to outputs, or to every blob of every layer, losses only once."""
+    """A net in the form to export: inputs to outputs, or to every blob of every layer, each loss once."""
 
     def __init__(self, net: Net, every: bool = False):
         super().__init__()
@@ -120,8 +120,8 @@ def program_of(
 ) -> torch.export.ExportedProgram:
     """The net as a torch.export program; inputs default to zeros of the net's shapes.
 
-    dynamic_batch: the first axis of every input may have any length; a net whose file says 1 is followed with 2, as
-    torch takes a length of 1 for one that never changes.
+    dynamic_batch: the first axis of every input may have any length; a net whose file says 1 is traced with 2, since
+    torch assumes that a length of 1 never changes.
     Raises ExportError with the layer whose forward torch.export cannot follow, or that has its batch written in.
     """
     outward = Outward(net, every)
@@ -169,7 +169,7 @@ def first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporter's talk: it warns of its own parts and prints its progress."""
+    """Within, the exporter's warnings about its own parts and its progress are silenced."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -206,7 +206,7 @@ def to_onnx(
 ) -> Any:
     """The net as a torch.onnx ONNXProgram (`.model_proto`, `.save(path)`), inputs and outputs named as blobs.
 
-    every: all blobs are outputs. Raises ExportError with the layer and operator that ONNX has no word for.
+    every: all blobs are outputs. Raises ExportError with the layer and the operator that ONNX cannot express.
     """
     need_onnx()
     program = program_of(net, inputs, every, dynamic_batch)

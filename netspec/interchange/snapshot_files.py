@@ -1,6 +1,6 @@
 """The two files of a snapshot: their names, writing and reading them, and the newest good one of a folder.
 
-Two files make a snapshot: `iter_N.safetensors` holds the weights, `iter_N.state.safetensors` all else that a
+A snapshot has two files: `iter_N.safetensors` holds the weights, `iter_N.state.safetensors` everything else that a
 resumed run needs. Each carries a checksum of its content; the state file names the weights it belongs to.
 """
 
@@ -85,7 +85,7 @@ NEEDED: dict[str, type | tuple[type, ...]] = {
 DEFAULTS: dict[str, Any] = {
     "seconds": 0.0, "losses": [], "noted": {}, "written": [], "threads": 0, "device": "", "torch": "",
 }  # fmt: skip
-"""Entries that a state may lack, and what stands for them; given ones have the same types."""
+"""Optional entries of a state with their defaults; present entries have the types of the defaults."""
 LISTED = {"losses": (int, float), "written": (int,), "numbers": (int,)}
 """Types of what is in lists and dictionaries."""
 
@@ -150,7 +150,7 @@ def newest(place: Path) -> tuple[Snapshot, list[str]]:
 
 
 def newest_aloud(place: Path) -> Snapshot:
-    """The newest good snapshot; that newer ones are damaged is said on standard error."""
+    """The newest good snapshot; damaged newer ones are reported on standard error."""
     saved, refused = newest(place)
     for reason in refused:
         sys.stderr.write(f"passed over: {reason}\n")
@@ -160,7 +160,7 @@ def newest_aloud(place: Path) -> Snapshot:
 
 
 def stem_of(prefix: str, iteration: int) -> str:
-    """What the names of a snapshot's files begin with. A prefix that begins with a dot would hide them."""
+    """The prefix of the names of a snapshot's files; leading dots, which would hide them, are removed."""
     name = Path(prefix).name.lstrip(".")
     return f"{name}_iter_{iteration}" if name else f"iter_{iteration}"
 

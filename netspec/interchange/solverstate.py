@@ -32,7 +32,7 @@ SUFFIXES = (".solverstate", ".solverstate.h5")
 
 @dataclass(frozen=True)
 class SolverState:
-    """What a Caffe solver remembers; `learned_net` is the weights' name as Caffe wrote it."""
+    """The state of a Caffe solver; `learned_net` is the weights' file name as Caffe wrote it."""
 
     iteration: int
     current_step: int
@@ -137,14 +137,14 @@ def to_state_dict(state: SolverState, solver: Solver) -> State:
 
 
 def restore(solver: Solver, path: str | Path) -> SolverState:
-    """Let `solver` go on where a Caffe solver stopped; weights are the caller's (`SolverState.weights`)."""
+    """Let `solver` continue where a Caffe solver stopped; the caller loads the weights (`SolverState.weights`)."""
     state = read_solverstate(path)
     solver.load_state_dict(to_state_dict(state, solver), str(path))
     return state
 
 
 def history_of(solver: Solver) -> list[Tensor]:
-    """The history blobs of Caffe, in its order; what ours does not keep is as at the start."""
+    """The history blobs in Caffe's order; history that our solver does not keep has its initial value."""
     state = solver.state_dict()
     blobs = []
     for slot in solver.rule.slots:

@@ -21,7 +21,7 @@ from netspec.net.net import Net
 from netspec.schema.regular import refuse_special
 
 Found = tuple[list[str], list[str]]
-"""Names of our blobs that were not found, and of theirs that have no place in the net."""
+"""(names of our blobs that the source lacks, names of its blobs that have no place in the net)."""
 
 
 Weights = str | Path | Mapping[str, Tensor]
@@ -30,10 +30,10 @@ Weights = str | Path | Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Taken:
-    """What came of taking weights into a net."""
+    """The result of copying weights into a net."""
 
     source: str
-    """Where they came from, in words."""
+    """The source in words."""
     missing: list[str]
     """Names of the net's blobs that the source lacks."""
     unused: list[str]
@@ -54,7 +54,9 @@ class Blob(Protocol):
 
 
 def kind_of(path: str | Path) -> str:
-    """What a file begins as: "safetensors", "hdf5", else "caffemodel"; SnapshotError when it is not there."""
+    """The kind of a weight file by its first bytes: "safetensors", "hdf5", else "caffemodel"; SnapshotError when it
+    does not exist.
+    """
     try:
         refuse_special(path)
         with open(path, "rb") as file:
@@ -102,7 +104,7 @@ def named(model: Caffemodel) -> dict[str, Tensor]:
 
 
 def today(kind: str, j: int, blob: StoredBlob) -> Array:
-    """The values of a blob; one with old 4-D sizes in the sizes that a layer of its type has now."""
+    """The values of a blob; old 4-D sizes become the sizes that a layer of its type has now."""
     values = blob.array()
     axes = 2 if kind == "InnerProduct" and j == 0 else 1
     old = kind in ("Convolution", "Deconvolution", "InnerProduct") and blob.legacy and values.ndim == 4
@@ -199,7 +201,7 @@ def load_layers(
 
 
 def compare(net: Net, layer: Layer, blobs: Mapping[int, Blob], file: str, partial: bool) -> list[Problem]:
-    """What keeps the blobs of a file from being those of `layer`."""
+    """The reason why the blobs of a file do not fit `layer`."""
     n = len(layer.blobs)
     shared = {id(p.value) for p in net.params if len(p.users) > 1} if partial else set()
     lacking = [j for j in range(n) if j not in blobs and id(layer.blobs[j]) not in shared]
@@ -227,7 +229,7 @@ def spreads(layer: Layer, j: int, blob: Blob) -> bool:
 
 
 def refuse_transposed(net: Net, model: Caffemodel) -> None:
-    """SpecError where an InnerProduct of the file lies the other way round, which a square hides."""
+    """SpecError where a square InnerProduct of the file is transposed, which its shape does not show."""
     square = {
         layer.spec.name: layer
         for layer in net.made

@@ -1,4 +1,4 @@
-"""Where source layers of a running net get their tops from, and where HDF5Output writes."""
+"""Feeds of the source layers of a running net, and the sink of HDF5Output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Program:
     """Input: the tops hold what the program wrote."""
 
     def forward(self, tops: Sequence[NetBlob]) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
 
 class Data:

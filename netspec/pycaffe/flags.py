@@ -21,7 +21,7 @@ class UsageError(NetspecError):
 def parse(argv: Sequence[str], known: Mapping[str, Any]) -> tuple[list[str], Flags]:
     """The words and the flags of a command line: -flag value, -flag=value, with one dash or two.
 
-    A flag of yes or no is -flag, -noflag or -flag=false. Raises UsageError for a flag that is not known (with the
+    A boolean flag is written -flag, -noflag or -flag=false. Raises UsageError for a flag that is not known (with the
     nearest one), that has no value, or whose value is no whole number where one is needed.
     """
     flags, words, rest = {**GLOG, **known}, list[str](), list(argv)

@@ -18,8 +18,8 @@ class Memory:
     """Values that numpy and torch share. On a GPU there are two copies, and the older is refreshed when asked
     for.
 
-    As with Caffe's SyncedMemory, whoever asks for the array may write into it, so from then on the array is
-    the newer copy until a layer writes.
+    As with Caffe's SyncedMemory, whoever asks for the array may write into it; so the array counts as the newer copy
+    until a layer writes.
     """
 
     def __init__(self, host: Tensor):
@@ -71,8 +71,8 @@ class Memory:
         self.newer = "remote"
 
     def take(self, value: Tensor, others: Sequence[Tensor]) -> None:
-        """`put`, but without a copy where nobody can tell: the tensor itself becomes the memory, unless the
-        program knows the array, or the tensor shares its memory with `others` or with more than itself.
+        """As `put`, without a copy where that makes no difference: the tensor itself becomes the memory, unless the
+        program holds the array, or the tensor shares memory with `others` or is a part of a larger one.
         """
         if self.seen or value.device != CPU or self.remote is not None or not value.is_contiguous():
             self.put(value)
@@ -93,7 +93,7 @@ class Memory:
         self.newer = "both"
 
     def changed(self, device: torch.device) -> None:
-        """Someone wrote into what `tensor(device)` gave."""
+        """Note that somebody wrote into the result of `tensor(device)`."""
         self.newer = "host" if device == CPU and self.remote is not None else "both"
         if device != CPU:
             self.newer = "remote"
@@ -176,7 +176,7 @@ class NetBlob(Blob):
         self.values.take(value, others)
 
     def follow(self, other: NetBlob) -> None:
-        """Have the other blob's values, as they are and will be; gradients stay apart."""
+        """Share the other blob's values, present and future; gradients stay separate."""
         self.values = other.values
 
     def hold(self, data: Array, diff: Array | None = None) -> None:

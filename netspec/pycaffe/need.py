@@ -48,7 +48,7 @@ def _forward(steps: Sequence[Any]) -> list[Need]:
 
 
 def _backward(steps: Sequence[Any], per_step: list[Need]) -> None:
-    """Take away what contributes to no loss, or lies before a bottom where the gradient stops."""
+    """Clear the need of layers that contribute to no loss, and of those before a bottom where the gradient stops."""
     under_loss: set[int] = set()
     skipped: set[int] = set()
     for step, need in reversed(list(zip(steps, per_step, strict=True))):

@@ -82,7 +82,7 @@ class Running:
         return self.diffs.setdefault(id(value), NetBlob(memory))
 
     def plan(self) -> None:
-        """Who needs a gradient, whose bottoms are overwritten; constants and loss diffs filled."""
+        """Determine which layers need a gradient and whose bottoms are overwritten; fill constants and loss diffs."""
         force = self.core.graph.spec.force_backward
         for i, (step, need) in enumerate(zip(self.steps, needs(self.steps, force), strict=True)):
             step.need, step.down = need.layer, need.bottoms

@@ -43,7 +43,7 @@ class Solver:
     def __init__(self, solver_file: str | Path | Document, told_by: Sequence[str] = ()):
         """CaffeError when the file cannot be opened, SpecError for mistakes in it or in its nets.
 
-        told_by: weight files that will be copied in: they tell whose layers those are that forks give one name.
+        told_by: weight files that will be copied in; they tell the fork of layers whose name several forks use.
         """
         document = read(solver_file)
         if self.type is not None:
@@ -270,9 +270,7 @@ class Solver:
         return str(Path(given) / own.name) if Path(given).is_dir() else str(given)
 
     def restore(self, state_file: str | Path) -> None:
-        """Go on where a solver state was written: iteration, history, weights; SnapshotError if it is another
-        net's.
-        """
+        """Continue from a solver state: iteration, history, weights; SnapshotError if it belongs to another net."""
         state = solverstate.read_solverstate(check_file(state_file))
         self._core.load_state_dict(solverstate.to_state_dict(state, self._core), str(state_file))
         if state.learned_net:

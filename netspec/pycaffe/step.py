@@ -46,7 +46,7 @@ class Step:
     """Inputs and outputs of the last forward, joined by their gradient graph."""
     filled: bool = False
     copies: bool = False
-    """A Split whose tops may be its bottom's own memory, since nobody works in place on them."""
+    """Whether it is a Split whose tops can share its bottom's memory, because no layer works in place on them."""
 
     @property
     def name(self) -> str:
@@ -151,7 +151,7 @@ class Step:
         return list(self.layer.blobs)
 
     def keeps(self, top: int) -> bool:
-        """Whether a top stays as it is: DummyData fills constants once, and a program may write others."""
+        """Whether a top keeps its values: DummyData fills constants once, and a program may overwrite them."""
         constant = isinstance(self.layer, DummyData) and self.layer.draws[top].filler.type == "constant"
         return self.filled and constant
 

@@ -22,12 +22,12 @@ from netspec.rendering.levels import Level, RenderingModel, best_scale, relative
 Batch = tuple[Tensor, Tensor | None]
 """Images (N, C, H, W), and labels (N,) with NaN where there is none."""
 FAINT = 0.3
-"""Patches with less than this share of the mean norm say nothing about filters."""
+"""Patches with less than this share of the mean norm are not used for filters."""
 
 
 @dataclass
 class Report:
-    """One iteration: what the E-step found with the old filters, and what the M-step did."""
+    """Report on one iteration: the E-step's figures with the old filters, and the M-step's effect."""
 
     error: float
     """Mean of |I - s I_hat|^2 / |I|^2, s the best scale of each image."""
@@ -40,7 +40,7 @@ class Report:
     accuracy: float
     """Share of the labelled images whose winning class is the label; NaN without labels."""
     reseeded: int
-    """Filters made anew."""
+    """Number of filters that were replaced."""
 
 
 class HardEM:
@@ -172,8 +172,8 @@ class HardEM:
     def set_filters(self, level: Level, filters: Tensor) -> None:
         """The level's new filters, each with the geometric mean of its old norm and its new one; no bias.
 
-        A response passes a filter twice, up and down: with old norm m the least squares asked for n on the
-        way down, together m n.
+        A response passes a filter twice, up and down: with old norm m, least squares asks for norm n on the way down,
+        together m n.
         """
         filters = filters.to(level.weight.device)  # an M-step is solved in main memory
         norm, old = (

@@ -26,9 +26,9 @@ from netspec.net.net import Net
 
 Found = TypeVar("Found", bound=Layer)
 AFTER = ("BatchNorm", "Scale", "Bias", "BN")
-"""What may stand between a convolution and its ReLU."""
+"""Types of layers allowed between a convolution and its ReLU."""
 HANDED_ON = ("Dropout", "Flatten", "Reshape", "Split")
-"""What may stand between levels: the messages stay what they are."""
+"""Types of layers allowed between levels, which do not change the messages."""
 
 
 class Switches(NamedTuple):
@@ -149,7 +149,7 @@ class RenderingModel:
         return [(step, layer) for step, layer in pairs if type(layer) is kind]
 
     def _refuse_gap(self, slot: int, step: Step, layer: Layer) -> None:
-        """Whoever reads the messages of the level below (`slot`) must read them as they are."""
+        """Raise SpecError where a layer between the messages of the level below (`slot`) and `step` changes them."""
         pairs = list(zip(self.net.graph.steps, self.net.made, strict=True))
         while slot != step.reads[0] and (reader := self._reader(pairs, slot, HANDED_ON)) is not None:
             slot = reader[0].writes[0]

@@ -1,4 +1,6 @@
-"""How much each layer tells about class and nuisances, linearly (Fig. 2, left): ridge regressions held out."""
+"""How much each layer tells linearly about class and nuisances (Fig. 2, left): ridge regressions, tested on held-out
+images.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,8 @@ def probe(
 ) -> dict[str, list[float]]:
     """For the image and each level: accuracy of the class, and R^2 of each nuisance, on the second half.
 
-    Features are a level's messages, averaged down to cells x cells a channel and standardised; a ridge
-    regression (one-hot for classes) is fitted on the first half of the images.
+    Features are a level's messages, averaged down to cells x cells per channel and standardised; a ridge regression
+    (one-hot for classes) is fitted on the first half of the images.
     """
     measures: dict[str, list[float]] = {name: [] for name in ("class", *NUISANCES)}
     half = len(labels) // 2

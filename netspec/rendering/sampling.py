@@ -1,7 +1,7 @@
 """Images drawn from a rendering model: classes, switches and templates, rendered down to pixels.
 
-Switches of their own frequencies, each by itself, give blurry images; those of one training image at a time
-(a bank) keep together what belongs together.
+Switches drawn independently by their frequencies give blurry images; switches taken from one training image at a time
+(a bank) stay consistent with each other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from netspec.rendering.levels import Level, RenderingModel, Switches
 
 @dataclass
 class Frequencies:
-    """How often each switch stood where, over some images: what RenderStats keeps during training.
+    """Frequencies of the switches over some images, as RenderStats keeps them during training.
 
     `on` and `won` hold for each level the shares (C, H, W) of a = 1 and of being a window's maximum (None
     where nothing is pooled).

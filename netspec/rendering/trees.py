@@ -36,7 +36,9 @@ class EvolutionaryTree:
         return self.templates[level] - self.templates[level - 1].repeat_interleave(self.branching, 0)
 
     def route(self, x: Tensor) -> Tensor:
-        """The leaf of each row of x (N, D), one choice a level: the filter <mu, x> - |mu|^2 / 2 on the node's view."""
+        """The leaf of each row of x (N, D), by one choice per level: the filter <mu, x> - |mu|^2 / 2 on the node's
+        view.
+        """
         node = torch.zeros(len(x), dtype=torch.long, device=x.device)
         for level, view in enumerate(self.views):
             node = node * self.branching + choose_child(
@@ -83,7 +85,7 @@ def grow(
     rounds: int = 10,
     generator: torch.Generator | None = None,
 ) -> EvolutionaryTree:
-    """A tree by hard EM, from the root down: in each node k-means among its examples, a mutation a cluster.
+    """A tree by hard EM, from the root down: k-means among the examples of each node, one mutation per cluster.
 
     share: of the values that a node looks at, drawn anew in each node. labels (N,) fill the leaves'
     histograms, with one example's worth of all labels' shares added, so that none is empty. x may lie on any
@@ -181,7 +183,7 @@ class ClassTrees:
     def grow(
         cls, x: Tensor, labels: Tensor, classes: int, depth: int = 6, generator: torch.Generator | None = None
     ) -> ClassTrees:
-        """One tree a class, from its own examples."""
+        """One tree per class, from the class's own examples."""
         return cls([grow(x[labels == c], depth=depth, generator=generator) for c in range(classes)])
 
     def scores(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""ONNX models as modules of torch: read in bounds, constants worked out, each node a module of its own."""
+"""ONNX models as modules of torch: sizes are bounded, constants are computed, and each node becomes a module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_VALUES = 1 << 28
 SHORT = 256
 """Values of a constant that may be axes, shapes or other settings."""
 SHORT_OF = {"Gather": 4096}
-"""The same for operators whose constants may be longer."""
+"""The same for operators that allow longer constants."""
 
 
 class Refused(Exception):
@@ -47,7 +47,7 @@ class Call:
     opset: int
     outputs: int = 1
     lists: Mapping[int, list[Any]] = field(default_factory=dict)
-    """The constants that are short, as numbers: while a program is made of a module its tensors have no values."""
+    """Short constants as numbers, since tensors have no values while torch traces a module."""
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute."""
@@ -70,7 +70,7 @@ class Call:
         return default if value is None else float(value)
 
     def only(self, name: str, *allowed: Any) -> None:
-        """Refuse any other value of an attribute than these, of which the first is the default."""
+        """Refuse values of an attribute other than `allowed`, whose first is the default."""
         stated = self.get(name, allowed[0])
         if stated not in allowed:
             raise Refused(
@@ -158,11 +158,11 @@ class Graph(nn.Module):
 
 @dataclass
 class Model:
-    """What `read` found."""
+    """The model that `read` returns."""
 
     graph: Graph
     inputs: list[Tensor]
-    """Numbers that the graph was worked out with."""
+    """Inputs with which the graph was computed."""
     proto: Any
     name: str
     problems: list[Problem] = field(default_factory=list)

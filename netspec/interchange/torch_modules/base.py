@@ -29,7 +29,7 @@ class Blob:
     name: str
     shape: tuple[int, ...]
     pad: tuple[int, ...] = ()
-    """Zeros around the last axes that its reader is to add: Caffe pads inside layers only."""
+    """Zeros around the last axes that the reading layer must add: Caffe pads only inside layers."""
     taken: tuple[tuple[int, int], ...] = ()
     """(first, step) along the last two axes: every so many values of the blob of this name are meant."""
 
@@ -89,7 +89,7 @@ class Conversion:
         return Blob(self.inputs[-1], shape)
 
     def call(self, node: Any) -> None:
-        """One operator: done at once on constants, otherwise turned into layers."""
+        """One operator: computed at once on constants, otherwise turned into layers."""
         look_up = torch.fx.node.map_arg
         self.real[node] = node.target(
             *look_up(node.args, lambda n: self.real[n]), **look_up(node.kwargs, lambda n: self.real[n])
@@ -130,7 +130,7 @@ class Conversion:
         return result
 
     def check(self, result: Any, real: Any) -> None:
-        """The shapes of what was made are the program's."""
+        """Raise Unsupported unless the shapes of the new blobs are those of the program."""
         for blob, value in zip(flat(result), flat(real), strict=False):
             shape = tuple(value.shape)
             if isinstance(blob, Blob) and blob.shape != shape and not blob.pad:
