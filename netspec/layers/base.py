@@ -106,39 +106,39 @@ class Layer(nn.Module):
     is_source: ClassVar[bool] = False
     """Its tops are inputs of the graph, fed by a loader; it is never run (see `source_shapes`)."""
     gathers: ClassVar[bool] = False
-    """Its tops hold rows of detections, of which a test gathers all batches (`average_precision.Detections`)."""
+    """Its tops hold rows of detections, which a test gathers over all batches (`average_precision.Detections`)."""
     of_images: ClassVar[bool] = True
     """For a source: its first top holds images; False: arrays of any meaning."""
     differentiable: ClassVar[bool] = True
     """False for layers without a gradient (ArgMax, Accuracy): they get detached bottoms."""
     param_field: ClassVar[str | None] = None
     spreads: ClassVar[tuple[int, ...]] = ()
-    """Blobs (1, C, H, W) that take weights of another image size: the mean of each channel everywhere."""
+    """Blobs (1, C, H, W) that accept weights of another image size: each channel is filled with its mean."""
     MOST_ENTRIES: ClassVar[int] = 1 << 20
-    """Bound of what a layer counts one by one while it is set up: classes, steps, pixels of a side."""
+    """Upper bound for numbers that a layer's set-up loops over: classes, steps, pixels of a side."""
     looks_for: ClassVar[tuple[str, ...]] = ()
     """Attributes that `look` sets, with values that JSON can hold."""
 
     # What a subclass says of itself to drawings, `netspec check`, the summary and the queries
 
     family: ClassVar[str] = "other"
-    """What kind of layer it is, one of `traits.FAMILIES`: its colour in a drawing."""
+    """The kind of layer, one of `traits.FAMILIES`: its colour in a drawing."""
     roles: ClassVar[tuple[str, ...]] = ()
     """What each bottom is, in words of `traits.ROLES`; further bottoms have the last one's role."""
     alike: ClassVar[bool] = False
-    """All bottoms have one shape."""
+    """All bottoms have the same shape."""
     is_softmax: ClassVar[bool] = False
-    """Its tops beside a loss are probabilities in the order of its scores, which say the same of classes."""
+    """Its tops after the loss are probabilities of the classes in the order of its scores."""
     carries: ClassVar[bool] = False
-    """A label or an image that is its bottom still is one at its top, with the same values or others."""
+    """A label or image at its bottom is still a label or image at its top, perhaps with other values."""
     resizes: ClassVar[bool] = False
     """Carries pictures of labels into another size."""
     counts_values: ClassVar[bool] = False
-    """Takes bottoms of one number of values alone, which its fields say."""
+    """Accepts only bottoms with the number of values that its fields say."""
     undone_by: ClassVar[int | None] = None
-    """How many of its first tops `inverse` needs; None: all."""
+    """Number of tops, from the first, that `inverse` needs; None: all."""
     mixes: ClassVar[bool] = False
-    """A value depends on other places than its own, or on all of them: it has no receptive field to speak of."""
+    """A value depends on several or all places of its bottom: it has no useful receptive field."""
     products: ClassVar[int | None] = None
     """Products that a value of the first top adds up, for layers without matrix products and convolutions."""
 
@@ -197,17 +197,21 @@ class Layer(nn.Module):
 
     @classmethod
     def kind_for(cls, spec: LayerSpec) -> type[Layer]:
-        """The class that computes a layer of this type; another than the registered one where its fields say so."""
+        """The class that computes a layer of this type: the registered one, unless the layer's fields select
+        another.
+        """
         return cls
 
     @classmethod
     def other(cls, spec: LayerSpec) -> str:
-        """The fork whose layer of this name makes another size of the same fields, where nothing tells; else ""."""
+        """The fork whose layer of this name computes another size from the same fields, where the fork is not known;
+        else "".
+        """
         return ""
 
     @classmethod
     def role(cls, i: int, count: int) -> str:
-        """What bottom i of `count` is: a word of `traits.ROLES`, "" where the class says nothing."""
+        """The role of bottom i of `count`: a word of `traits.ROLES`, "" where the class does not say."""
         return cls.roles[min(i, len(cls.roles) - 1)] if cls.roles else ""
 
     @classmethod
@@ -217,7 +221,7 @@ class Layer(nn.Module):
 
     @classmethod
     def needs(cls, spec: LayerSpec, i: int, known: Sequence[Shape | None], image: Shape) -> Shape | None:
-        """The shape of bottom i beside the `known` ones, where its role alone does not tell; None: it does.
+        """The shape of bottom i, given the `known` shapes, where its role does not determine it; None: its role does.
 
         image: the shape of pictures in this net.
         """
@@ -225,14 +229,14 @@ class Layer(nn.Module):
 
     @classmethod
     def lacking(cls, spec: LayerSpec) -> Lack | None:
-        """What the layer needs from outside the net file and will not have here; None: nothing, or it is here."""
+        """A thing outside the net file that the layer needs and that is missing here; None where nothing is missing."""
         return None
 
     @classmethod
     def bottom_for(cls, spec: LayerSpec, tops: Mapping[int, Shape], sure: Sequence[int]) -> Shape:
-        """For a layer that `carries`: the bottom's shape for which the tops of these numbers have these shapes.
+        """For a layer that `carries`: the bottom's shape that gives the tops (by number) these shapes.
 
-        sure: the numbers of those whose shape is certain; of others only the rank is.
+        sure: numbers of the tops whose shape is certain; of other tops only the rank is.
         """
         return next(iter(tops.values()))
 
@@ -242,14 +246,14 @@ class Layer(nn.Module):
         return None
 
     def tree_value(self, index: int, below: Sequence[Value]) -> Value | None:
-        """What the first top holds of a latent tree, if the bottoms hold `below`; None for anything else.
+        """The part of a latent tree that the first top holds, if the bottoms hold `below`; None for anything else.
 
         index: the number of the layer's step.
         """
         return below[0] if self.passes else None
 
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int | None:
-        """Products that a forward pass adds up, over the batch; None where nobody knows.
+        """Products that a forward pass adds up, over the batch; None where unknown.
 
         By default `products` for each value of the first top, else what torch's counter finds in the matrix
         products and convolutions of `forward` on the meta device.
@@ -269,7 +273,7 @@ class Layer(nn.Module):
         return int(counter.get_total_flops()) // 2
 
     def field(self, below: Field, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> Field | None:
-        """What a value of the tops sees, from what one of the bottoms sees; None where that has no meaning.
+        """The receptive field of a value of the tops, from that of a bottom; None where it has no meaning.
 
         By default `below`, where the top has the first bottom's places and the layer does not mix them.
         """
@@ -298,9 +302,7 @@ class Layer(nn.Module):
         return value if value.shape == self.blob_shapes[i] else value.view(self.blob_shapes[i])
 
     def changed(self, *blobs: Tensor) -> bool:
-        """Whether any of these was written to since it was asked last (by Python; writes through arrays do not
-        count).
-        """
+        """Whether any of these was written to since the last call (from Python; writes through arrays do not count)."""
         versions, before = tuple(blob._version for blob in blobs), self.versions
         self.versions = versions
         return versions != before
@@ -332,9 +334,7 @@ class Layer(nn.Module):
         raise SpecError([self.spec.problem(message, *path)])
 
     def positive(self, *fields: str, most: float = inf) -> None:
-        """`fail` at the first of these fields of its own whose value, or one of whose values, is not finite, above 0
-        and at most `most`.
-        """
+        """`fail` at the first of these own fields with a value that is not finite, not above 0, or above `most`."""
         for name in fields:
             value = getattr(self.param, name)
             for i, one in enumerate(value if isinstance(value, Sequence) else [value]):
@@ -351,5 +351,5 @@ class Layer(nn.Module):
 
 
 def as_tuple(tops: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """What a layer's forward returned, always as a tuple."""
+    """The result of a layer's forward as a tuple."""
     return tops if isinstance(tops, tuple) else (tops,)

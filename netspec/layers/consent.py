@@ -17,15 +17,15 @@ from netspec.errors import SpecError
 
 VARIABLE = "NETSPEC_ALLOW_PYTHON"
 REMEDY = f"if you trust it, say --allow-python (train, test, convert, missing, caffe), set {VARIABLE}=1"
-"""What to do where a module is not imported for want of consent."""
+"""The remedy where a module is not imported because consent is missing."""
 
 
 class NoConsent(SpecError):
-    """A net names a Python module, and nobody has said that it may be run."""
+    """A net names a Python module, and the user has not consented to run it."""
 
 
 class _Scopes:
-    """Whether consent is given, from the program down to the command or the reading that runs now."""
+    """The state of consent: of the program, and of the commands and readings that run within it."""
 
     def __init__(self) -> None:
         self.given = [False]
@@ -48,7 +48,7 @@ def allow_python() -> None:
 
 
 def imported_pycaffe() -> None:
-    """A script has imported netspec.pycaffe; where a command of ours does so it is no consent."""
+    """Called when netspec.pycaffe is imported: a script's import is consent, an import by a netspec command is not."""
     if not commanded():
         allow_python()
 
@@ -65,7 +65,7 @@ def commanded() -> bool:
 
 @contextmanager
 def command() -> Iterator[None]:
-    """Within it only what is said to this command is consent, and the environment."""
+    """Within, only consent given to this command or in the environment counts."""
     _scopes.given.append(False)
     try:
         yield
@@ -75,7 +75,7 @@ def command() -> Iterator[None]:
 
 @contextmanager
 def withheld() -> Iterator[None]:
-    """Within it nothing is consent: for what only reads."""
+    """Within, no consent counts; for code that only reads nets."""
     _scopes.withheld += 1
     try:
         yield

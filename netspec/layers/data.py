@@ -1,4 +1,4 @@
-"""Layers that read data: their tops are the net's inputs, fed by the `source` that each of them opens."""
+"""Layers that read data: their tops are inputs of the net, which the layer's `source` feeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from netspec.schema.spec import LayerSpec
 
 
 class DataLayer(Layer):
-    """A layer that no walk runs: `source` opens its data, `source_shapes` asks the data for its shape."""
+    """A layer that no walk runs: `source` opens its data, `source_shapes` gives the shapes of its tops."""
 
     family, roles = "data", ()
     bottoms = exactly(0)
@@ -27,10 +27,10 @@ class DataLayer(Layer):
         """Open the data; raises DataError at the field whose file is missing or damaged."""
 
     def settle(self, earlier: Any = None) -> list[str]:
-        """Write into the layer's message what its data say of themselves, so that the message alone tells it; gives
-        what is to be said of it. By default: nothing.
+        """Write facts learnt from the data into the layer's message, so that the message suffices without the data;
+        returns remarks for the user.
 
-        earlier: the settled message of the layer that a net before this one has in its place.
+        By default does nothing. earlier: the settled message of the corresponding layer in an earlier net.
         """
         return []
 
@@ -59,11 +59,11 @@ class ShapedData(DataLayer):
 class Dataset(DataLayer):
     """data = (x - mean) * scale of a named data set (mnist, fashion-mnist, cifar10, digits); label; mask; clean.
 
-    Shapes: data (N, C, H, W) of raw values 0..255 before `transform_param`; label (N,); mask (N, 1, H, W), or
-    (N, C, H, W) with `missing.per_channel`, is 1 where observed; clean is data before pixels were taken away,
-    such as the target of a net that restores it. Colour is in the order B, G, R. `binarize` makes grey levels
-    black or white. NaN is written at missing pixels (`dataset_param.missing`). Order: of the file, or with
-    `shuffle` a new permutation each epoch; batches run over the end of an epoch into the next.
+    Shapes: data (N, C, H, W) of raw values 0..255 before `transform_param`; label (N,); mask (N, 1, H, W), or (N, C, H,
+    W) with `missing.per_channel`, is 1 where observed; clean is the data before pixels are removed, for example as the
+    target of a net that restores them. Colour is in the order B, G, R. `binarize` makes grey levels black or white. NaN
+    is written at missing pixels (`dataset_param.missing`). Order: of the file, or with `shuffle` a new permutation each
+    epoch; batches run over the end of an epoch into the next.
     """
 
     tops = between(1, 4)
@@ -97,9 +97,9 @@ class Table(DataLayer):
     Shapes: data (N, 1, 1, D), a cell a column, in the order of the file without the target and what is left out;
     with `one_hot` K cells of 0 and 1 for a column of K categories, else the category's number from 0. label (N,): the
     target's class, or its standardised number; mask (N, 1, 1, D) is 1 where observed. NaN stands in data and label
-    where a cell is missing, or holds a category not seen in training. What the columns are is found from the
-    training part of the data and written into the run folder's net. Raises DataError at a line with another number of
-    cells, and at a word among numbers.
+    where a cell is missing, or holds a category not seen in training. The columns are described from the training part
+    of the data, and written into the run folder's net. Raises DataError at a line with another number of cells, and at
+    a word among numbers.
     """
 
     tops = between(1, 3)
@@ -155,10 +155,9 @@ class Pictures(DataLayer):
 class Data(DataLayer):
     """data = transformed images of a database (LMDB, LevelDB) of Datums; label.
 
-    Shapes: data (N, C, H, W), or crop_size x crop_size; label (N,). Colour of encoded pictures is in the
-    order B, G, R. Order: of the keys, round and round. The first record gives the shape; a record of another
-    raises DataError. `rand_skip` and `prefetch` have no effect, as in later versions of Caffe. Source: Caffe,
-    data_layer.cpp.
+    Shapes: data (N, C, H, W), or crop_size x crop_size; label (N,). Colour of encoded pictures is in the order B, G, R.
+    Order: of the keys, over and over. The first record gives the shape; a record of another shape raises DataError.
+    `rand_skip` and `prefetch` have no effect, as in later versions of Caffe. Source: Caffe, data_layer.cpp.
     """
 
     param_field = "data_param"
@@ -321,9 +320,9 @@ class AnnotatedData(DataLayer):
 class HDF5Output(Layer):
     """Nothing; its bottoms are written to a file, as rows of the data sets `data` and `label`.
 
-    Shapes: two bottoms (N, ...), (N, ...); no top. `forward` writes nothing, since a walk has no side
-    effects: who runs the net calls `net.run(sinks, ...)` with a `netspec.data.writing.sinks.Sinks`, which collects
-    and writes. Source: Caffe, hdf5_output_layer.cpp.
+    Shapes: two bottoms (N, ...), (N, ...); no top. `forward` writes nothing, since a walk has no side effects: the
+    caller runs the net by `net.run(sinks, ...)` with a `netspec.data.writing.sinks.Sinks`, which collects and writes.
+    Source: Caffe, hdf5_output_layer.cpp.
     """
 
     family, roles = "data", ("values", "label")

@@ -1,4 +1,4 @@
-"""Fillers: how a blob gets its first values. One function a type, with the random generator passed in.
+"""Fillers: the initial values of a blob. One function per type, which takes the random generator.
 
 Sources: BVLC include/caffe/filler.hpp and the same file of the SimNets fork (dirichlet, identity, bernoulli, rects).
 """
@@ -58,13 +58,13 @@ def fill(blob: Tensor, filler: Any, generator: torch.Generator | None, strict: b
 
 
 STRICT = ("bilinear_old", "rects_short")
-"""Formulas of the SimNets fork, taken in place of others of their name."""
+"""Formulas of the SimNets fork, used in place of others of the same name."""
 
 
 def unknown_types(
     message: Any, path: tuple[str | int, ...] = ()
 ) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """(path of its `type`, what is wrong) for every FillerParameter in a message whose type is none."""
+    """(path of its `type`, what is wrong) for every FillerParameter in a message with an unknown type."""
     if message.DESCRIPTOR.name == "FillerParameter":
         if message.type not in fillers:
             known = f"known: {', '.join(name for name in fillers if name not in STRICT)}"

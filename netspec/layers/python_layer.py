@@ -29,7 +29,7 @@ _as_raised: ContextVar[bool] = ContextVar("as_raised", default=False)
 
 @contextmanager
 def as_raised() -> Iterator[None]:
-    """Within it errors of users' setup and reshape keep their type, and gain a note with the layer."""
+    """Within, errors of a user's setup and reshape keep their type, and get a note that names the layer."""
     token = _as_raised.set(True)
     try:
         yield
@@ -39,12 +39,12 @@ def as_raised() -> Iterator[None]:
 
 log = logging.getLogger("netspec")
 known: dict[tuple[str, str], type[Layer]] = {}
-"""Layers of our own for modules and classes that public nets name."""
+"""Our own layers for Python modules and classes that public nets name."""
 KnownClass = TypeVar("KnownClass", bound="type[Layer]")
 
 
 def stands_for(module: str, name: str) -> Callable[[KnownClass], KnownClass]:
-    """Class decorator: compute Python layers of this module and class by a layer of our own."""
+    """Class decorator: the class computes Python layers of this module and class."""
 
     def add(cls: KnownClass) -> KnownClass:
         known[module, name] = cls
@@ -56,7 +56,7 @@ def stands_for(module: str, name: str) -> Callable[[KnownClass], KnownClass]:
 def own_kind(spec: LayerSpec) -> type[Layer] | None:
     """Our layer for the module and class that a Python layer names; None where there is none.
 
-    With consent to import modules, one that is found goes first.
+    With consent, an importable module takes precedence.
     """
     asked = spec.message.python_param
     kind = known.get((".".join(asked.module.split(".")[-2:]), asked.layer)) or known.get(
@@ -133,7 +133,7 @@ class Python(Layer):
 
     @classmethod
     def kind_for(cls, spec: LayerSpec) -> type[Layer]:
-        """Ours, for a module that is known by name."""
+        """Our own class, for a module known by name."""
         return own_kind(spec) or cls
 
     @classmethod
@@ -196,7 +196,9 @@ class Python(Layer):
 
     @contextmanager
     def running(self, what: str, as_raised: bool) -> Iterator[None]:
-        """The user's code runs: its errors become SpecErrors at this layer, or keep their type and gain a note."""
+        """Within, the user's code runs: its errors become SpecErrors at this layer, or keep their type and get a
+        note.
+        """
         try:
             yield
         except BaseException as error:

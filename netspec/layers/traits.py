@@ -1,4 +1,6 @@
-"""What layer classes say of themselves in words that other rooms read: families, roles of bottoms, receptive fields."""
+"""The vocabulary in which layer classes describe themselves to other rooms: families, roles of bottoms, receptive
+fields.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,7 @@ ROLES = {
     "like": "a blob of which the shape alone is read",
     "ignored": "a blob that is read so that it is no output of the net",
 }
-"""What a bottom can be to a layer: the words of `Layer.roles`."""
+"""Roles of bottoms: the words of `Layer.roles`."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,15 @@ class Field:
     stride: tuple[float, ...]
     """Cells of the input from one value to the next."""
     first: tuple[float, ...] = field(default=(), compare=False)
-    """Where the middle of what the first value sees lies, in cells of the input from the centre of its first."""
+    """Offset of the middle of the first value's field, in cells of the input, from the centre of the input's first
+    cell.
+    """
 
     def grown(self, extent: Sequence[int], stride: Sequence[int], pad: Sequence[int] = ()) -> Field | None:
-        """Under a sliding window of `extent` cells with steps `stride`; None where the number of axes differs.
+        """The field after a sliding window of `extent` cells with steps `stride`; None where the number of axes
+        differs.
 
-        pad: cells before the first of the map that the first window covers (none given: 0).
+        pad: cells that the first window covers before the map's first cell (default 0).
         """
         if len(extent) != len(self.size):
             return None
@@ -94,7 +99,9 @@ class Field:
         )
 
     def enlarged(self, extent: Sequence[int], stride: Sequence[int], pad: Sequence[int] = ()) -> Field | None:
-        """Under a transposed window: a value gathers ceil(extent / stride) values below, and the step shrinks."""
+        """The field after a transposed window: a value gathers ceil(extent / stride) values below, and the step
+        shrinks.
+        """
         if len(extent) != len(self.size):
             return None
         size = tuple(
@@ -110,7 +117,7 @@ class Field:
         )
 
     def at(self, place: Sequence[float]) -> tuple[float, ...]:
-        """Where in the input lies what a value at `place`, in cells of this blob, sees; () where that is not known."""
+        """The part of the input that the value at `place`, in cells of this blob, sees; () where that is unknown."""
         return (
             tuple(f + j * x for f, j, x in zip(self.first, self.stride, place, strict=True))
             if self.first
@@ -123,13 +130,13 @@ NOTHING = Field((), ())
 
 
 class Lack(NamedTuple):
-    """Something outside the net file that a layer needs and that is not read on this machine."""
+    """A thing outside the net file that a layer needs and that is missing on this machine."""
 
     need: str
     """A file, data set or module."""
     problem: Problem
     instead: LayerSpec | None = None
-    """What stands for the layer where shapes alone matter; None: the layer itself."""
+    """A replacement of the layer where only shapes matter; None: the layer itself."""
 
 
 # What a blob holds of a latent tree (`Layer.tree_value`, netspec.queries.recognise)

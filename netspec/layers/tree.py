@@ -1,10 +1,10 @@
-"""What a layer must answer to take part in a latent tree: is it a proper one, its max-product, its way down.
+"""The interface of layers in a latent tree: whether the layer fits, its max-product, and its way down.
 
-A generative net is a chain of such layers from the image up to the class scores. A blob of activations
-(B, M, h, w) holds log p(what lies below position (h, w) | state m); a blob of states (B, h, w) holds one chosen state
-a position. Source: Sharir, Tamari, Cohen and Shashua 2018, section 3 and appendix E.
+A generative net is a chain of such layers from the image up to the class scores. A blob of activations (B, M, h, w)
+holds log p(what lies below position (h, w) | state m); a blob of states (B, h, w) holds one chosen state per position.
+Source: Sharir, Tamari, Cohen and Shashua 2018, section 3 and appendix E.
 
-A leaf says its own distribution: log density, mode, moments, draws, which values can be. So no query names a type.
+A leaf describes its own distribution: log density, mode, moments, draws, legal values. So no query names a type.
 Shape letters: B batch; C, H, W channels, rows, columns of the image; h, w positions; M components; L levels.
 """
 
@@ -31,7 +31,7 @@ class TreeLayer(Layer):
     """While the layer gathers: tensors that the forward depends on, whose gradient of log p are expected counts."""
 
     first_counts: list[Tensor] | None = None
-    """Expected counts (for each image) that an initialisation left for the solver to go on from."""
+    """Expected counts (per image) from an initialisation, with which the solver begins."""
 
     @property
     def is_norm(self) -> bool:
@@ -39,7 +39,7 @@ class TreeLayer(Layer):
         return False
 
     def keeps_common(self) -> bool:
-        """Whether all channels of the top are equal where all of the bottom are: sums, and normalised mixtures."""
+        """Whether the top's channels are all equal wherever the bottom's are: sums, and normalised mixtures."""
         return True
 
     def tree_value(self, index: int, below: Sequence[Value]) -> Value | None:
@@ -51,23 +51,24 @@ class TreeLayer(Layer):
         return first if self.passes or (isinstance(first, Common) and self.keeps_common()) else None
 
     def tree_problem(self) -> Problem | None:
-        """Why this layer is no part of a latent tree, at its field, and what to change; None when it is."""
+        """The problem that keeps this layer out of a latent tree, at its field, with the remedy; None where it fits."""
         raise NotImplementedError
 
     def new_evidence(self) -> list[Tensor]:
-        """Fresh `evidence`, for the blobs as they are; [] for a layer that has nothing to learn so."""
+        """New `evidence` for the present values of the blobs; [] for a layer that learns nothing by counts."""
         if self.blobs:
             self.fail(f"{self.spec.type} cannot learn by expectation maximisation")
         return []
 
     def gather(self, on: bool = True) -> None:
-        """From now on (or no longer) backward leaves expected counts in the gradients of `evidence`, and the blobs
-        get no gradient.
+        """Switch gathering on or off: while it is on, backward leaves expected counts in the gradients of `evidence`,
+        and the blobs get no gradient.
         """
         self.evidence = [one.requires_grad_() for one in self.new_evidence()] if on else None
 
     def maximise(self, counts: list[Tensor], prior_states: float, prior_values: float) -> None:
-        """Write blobs that make expected counts (shaped as `evidence`) most likely; new evidence belongs to them.
+        """Set the blobs to the values under which the expected counts (shaped as `evidence`) are most likely, and make
+        new evidence for them.
 
         prior_states, prior_values: for an Inner layer and for a Leaf: share of the counts that all its rows take
         from their mean.
@@ -81,7 +82,7 @@ class Inner(TreeLayer):
     """Whether the top holds log p(observed, class): then it is the last of the tree."""
 
     def cells(self) -> tuple[int, int]:
-        """Rows and columns of positions at the bottom that one position at the top stands for."""
+        """(rows, columns) of positions at the bottom per position at the top."""
         return 1, 1
 
     def upward_max(self, below: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ class Leaf(TreeLayer):
 
     @property
     def is_leaf(self) -> bool:
-        """Whether the layer, as it is set up, stands below a latent tree at all."""
+        """Whether the layer, as configured, can be the leaf of a latent tree."""
         return True
 
     @property
@@ -117,11 +118,11 @@ class Leaf(TreeLayer):
         raise NotImplementedError
 
     def illegal(self, x: Tensor) -> Tensor:
-        """Which values (B, C, H, W) no component can have; NaN is missing, and legal."""
+        """Mask of the values (B, C, H, W) that no component can take; NaN means missing, and is legal."""
         return x.isinf()
 
     def range_at(self, channel: int, row: int, column: int) -> str:
-        """The values that a pixel can have, in words."""
+        """The legal values of a pixel, in words."""
         return "any finite number"
 
     def upward_max(self, x: Tensor) -> Tensor:

@@ -171,11 +171,11 @@ def _(x: Tensor, largest: list[int]) -> Tensor:
 class Translation(Layer):
     """y[h, w] = x[h - shift_y, w - shift_x], `out_of_bounds_value` where that lies outside the image.
 
-    Shapes: one top a bottom, (N, C, H, W). With `random`, TRAIN draws one shift a forward for the whole batch
-    and all bottoms, uniform over the integers of [-shift_x, shift_x] and [-shift_y, shift_y]; TEST does not
-    shift. Random numbers: torch's generator of the device. out_of_bounds_value: nan marks what came in as
-    missing. Raises SpecError for bottoms of other than 4 axes and for negative random shifts. Source: SimNets
-    fork of Caffe, translation_layer.cpp.
+    Shapes: one top a bottom, (N, C, H, W). With `random`, each forward in TRAIN draws one shift for the whole batch and
+    all bottoms, uniform over the integers of [-shift_x, shift_x] and [-shift_y, shift_y]; TEST does not shift. Random
+    numbers: torch's generator of the device. out_of_bounds_value: nan marks what came in as missing. Raises SpecError
+    for bottoms of other than 4 axes and for negative random shifts. Source: SimNets fork of Caffe,
+    translation_layer.cpp.
     """
 
     family, roles = "shape", ("image",)

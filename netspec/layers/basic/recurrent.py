@@ -79,7 +79,7 @@ class Recurrent(Layer):
     def walk(
         self, inputs: Sequence[Tensor], conts: Sequence[Tensor], start: Sequence[Tensor]
     ) -> list[Tensor]:
-        """Run all steps; gives the top of shape (T, N, H), then the last states (N, H)."""
+        """Run all steps; returns the top of shape (T, N, H), then the last states (N, H)."""
         raise NotImplementedError
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:

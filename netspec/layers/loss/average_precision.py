@@ -57,7 +57,7 @@ class Detections:
     """Gathers rows of DetectionEvaluate, and gives the average precision of each label and their mean."""
 
     def __init__(self, version: str = "Integral"):
-        """SpecError for a version that there is not."""
+        """SpecError for an unknown version."""
         if version not in VERSIONS:
             raise SpecError(f"unknown ap_version {version!r}{did_you_mean(version, VERSIONS)}")
         self.area = VERSIONS[version]

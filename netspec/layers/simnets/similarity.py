@@ -23,7 +23,7 @@ LOG_2PI = log(2 * pi)
 ALLOWED = 5e-3
 """Rounding, in nats, that is taken for the speed of a matrix product."""
 UNKNOWN = 1e-30
-"""Weights up to it say that nothing is known of a value: an initialisation never saw one."""
+"""Weights up to this mean that nothing is known of a value, because an initialisation never observed it."""
 
 
 @register("Similarity")

@@ -1,4 +1,4 @@
-"""What a leaf may say of a value: its log probability, mode, moments, draws, and how it learns from expected counts.
+"""The distribution of a value under a leaf: log probability, mode, moments, draws, and learning from expected counts.
 
 A Distribution knows nothing of nets: it works on its parameters ("blobs") and on values.
 Shape letters: P positions (or 1, where all share their components); B batch; M components; K values of a patch;
@@ -62,7 +62,7 @@ class Distribution:
     # Values
 
     def legal(self, x: Tensor) -> Tensor:
-        """Whether a value (not NaN) can occur at all."""
+        """Whether a value (not NaN) is possible."""
         if not self.discrete:
             return x.isfinite()
         n = self.count(x)
