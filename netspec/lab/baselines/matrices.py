@@ -57,8 +57,8 @@ def shrunk(values: Array, rank: int, shape: tuple[int, ...]) -> Array:
     noise = np.square(values[rank:]).sum() / freedom if freedom > 0 else 0.0
     kept = values[:rank]
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: Array = np.where(kept > 0, np.maximum(kept - max(rows, columns) * noise / kept, 0), 0)
-    return found
+        lowered: Array = np.where(kept > 0, np.maximum(kept - max(rows, columns) * noise / kept, 0), 0)
+    return lowered
 
 
 def held_out(table: Array, share: float, seed: int) -> Array:
