@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -63,13 +64,27 @@ def train(
         list[str] | None,
         typer.Option(metavar="MODULE", help="Also tell a module with wandb's API: trackio, wandb."),
     ] = None,
+    memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="Let blobs take 4G at most: compute layers again in backward.")
+    ] = "",
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local", help="Under torchrun each process takes the file's batch, as Caffe's GPUs do."
+        ),
+    ] = False,
     allow_python: AllowPython = False,
 ) -> None:
-    """Train a net. Ctrl-C saves a snapshot and stops; SIGHUP saves one and goes on."""
+    """Train a net. Ctrl-C saves a snapshot and stops; SIGHUP saves one and goes on.
+
+    With torchrun --nproc-per-node N -m netspec train FILE the batch of the file is shared among N processes.
+    """
     from netspec.model.pages import draw_run
     from netspec.run.fit import fit
+    from netspec.run.spread import LOCAL, WHOLE, launched
 
     consent_to(allow_python)
+    several = launched()
     run = fit(
         file,
         weights=list(weights or []) or None,
@@ -81,9 +96,13 @@ def train(
         out=out,
         compiled=compiled,
         track=[*(["tensorboard"] if tensorboard else []), *(track or ())],
+        memory=memory,
+        spread=(LOCAL if local else WHOLE) if several else "",
     )
     if run.interrupted:
         raise typer.Exit(130)
+    if several and os.environ["RANK"] != "0":
+        return
     for outputs in run.results:
         print(
             ", ".join(

@@ -2,8 +2,9 @@
 
 The samples of a Stream form one endless stream, epoch after epoch, and sample number `position` of the stream
 is a function of the seed and the position alone. A batch is a run of positions, the state is the next
-position. With several processes, process `rank` of `world` takes every world-th sample, as Caffe's solvers
-do.
+position. Of each run of world * batch_size positions process `rank` of `world` takes every world-th, as Caffe's
+solvers do, or (not `strided`) the rank-th batch_size of them, so that the ranks' batches in their order are one batch.
+The state is the same on all ranks, and holds for any number of them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from netspec.data.draws import derive
 from netspec.data.files.idx import Array
+from netspec.data.pinned import Pinned
 from netspec.errors import DataError, SpecError
 from netspec.schema.spec import LayerSpec
 
@@ -59,6 +61,7 @@ class Stream(ABC):
         self.batch_size = batch_size
         self.position = 0
         self.rank, self.world = 0, 1
+        self.strided = True
         self.notes: list[str] = []
         """Notes on the data for the run's record, such as a stand-in."""
 
@@ -72,12 +75,14 @@ class Stream(ABC):
 
     def next(self) -> tuple[Tensor, ...]:
         """The next batch."""
-        first = self.position
-        self.position += self.batch_size
-        return self.make(np.arange(first, self.position) * self.world + self.rank)
+        first, rows = self.position, np.arange(self.batch_size)
+        self.position += self.batch_size * self.world
+        if self.strided:
+            return self.make(first + rows * self.world + self.rank)
+        return self.make(first + self.rank * self.batch_size + rows)
 
     def state(self) -> State:
-        """The next position."""
+        """The next position that no rank has taken."""
         return {"position": self.position}
 
     def load_state(self, state: Mapping[str, int | Tensor]) -> None:
@@ -158,6 +163,7 @@ class Feeder:
         ]
         """For each input, all values that it will have, where its source knows them."""
         self._state = self._current()
+        self._buffers: list[Pinned] = []
         self._pool: ThreadPoolExecutor | None = None
         self._coming: Future[tuple[tuple[Tensor, ...], State]] | None = None
 
@@ -175,7 +181,10 @@ class Feeder:
             coming, self._coming = self._coming or self._pool.submit(self._produce), None
             batch, self._state = coming.result()
             self._coming = self._pool.submit(self._produce)
-        return tuple(top.to(self.device, non_blocking=True) for top in batch)
+        if self.device.type != "cuda":
+            return tuple(top.to(self.device) for top in batch)
+        self._buffers = self._buffers or [Pinned() for _ in batch]
+        return tuple(one.send(top, self.device) for one, top in zip(self._buffers, batch, strict=True))
 
     def state(self) -> State:
         """The states of all sources after the last batch handed out; keys begin with the source's number."""
@@ -196,12 +205,21 @@ class Feeder:
             )
         self._state = self._current()
 
+    def deal(self, rank: int, world: int, strided: bool = True) -> None:
+        """From now on give the batches of process `rank` of `world`, see Stream."""
+        self._drain()
+        self.load_state(self._state)
+        for source in self.sources:
+            if isinstance(source, Stream):
+                source.rank, source.world, source.strided = rank, world, strided
+        self._state = self._current()
+
     def skip(self, batches: int) -> None:
         """Pass over `batches` batches, without making them where a source is a Stream."""
         self._drain()
         for source in self.sources:
             if isinstance(source, Stream):
-                source.position += batches * source.batch_size
+                source.position += batches * source.batch_size * source.world
             else:
                 for _ in range(batches):
                     source.next()
@@ -250,13 +268,15 @@ def feeder(
     given: Mapping[str, Source] | None = None,
     rank: int = 0,
     world: int = 1,
+    strided: bool = True,
     ahead: bool = True,
 ) -> Feeder:
     """The Feeder of a built net: each source layer's own source, or the one in `given` under the layer's
     name.
 
     seed: of shuffling, crops, mirroring and masks; each layer derives its own from it, its name and the
-    phase. Raises DataError when data is missing or damaged, or when a layer (Input) has none and `given` has
+    phase. rank, world, strided: see Stream.
+    Raises DataError when data is missing or damaged, or when a layer (Input) has none and `given` has
     none for it.
     """
     sources: list[Source] = []
@@ -270,6 +290,6 @@ def feeder(
         else:
             raise failure(step.layer, "has no data of its own; give a source for it, or use a data layer")
         if isinstance(source, Stream):
-            source.rank, source.world = rank, world
+            source.rank, source.world, source.strided = rank, world, strided
         sources.append(source)
     return Feeder(sources, device, ahead)

@@ -21,6 +21,9 @@ Shape = tuple[int, ...]
 registry: dict[str, type[Layer]] = {}
 """Layer class by type name, as written in `type:` of a prototxt."""
 
+LOOK_EVERY = 100
+"""Iterations after which code that runs ahead, compiled or on a GPU, asks anew what it goes by in the weights."""
+
 LayerClass = TypeVar("LayerClass", bound="type[Layer]")
 
 
@@ -153,6 +156,7 @@ class Layer(nn.Module):
         self.strict = bool(spec.message.strict)
         """Compute as the SimNets fork does on CPU, its known bugs included, where that differs."""
         self.versions: tuple[int, ...] = ()
+        self.glances = 0
         self.param: Any = getattr(spec.message, self.param_field) if self.param_field else None
 
     # What a subclass implements
@@ -178,6 +182,14 @@ class Layer(nn.Module):
 
         Compiled code cannot read values: it keeps what was read last.
         """
+
+    def glance(self) -> None:
+        """`look`, as an eager forward does; on a GPU, which a look waits for, in every LOOK_EVERY-th one."""
+        if not torch.compiler.is_compiling() and len(self.blobs) and self.blobs[0].is_cuda:
+            self.glances += 1
+            if self.glances % LOOK_EVERY != 1:
+                return
+        self.look()
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """The tops as meta tensors; override where `forward` cannot run on the meta device."""

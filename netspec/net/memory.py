@@ -12,20 +12,18 @@ import torch
 from torch import Tensor
 
 from netspec.errors import SpecError
+from netspec.net.checkpointing import FLOAT, kept_bytes
 from netspec.schema.spec import TRAIN
 
 if TYPE_CHECKING:
     from netspec.net.graph import Graph
 
-FLOAT = 4
-"""Bytes of one value of a blob."""
-
 
 def activation_bytes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> int:
-    """Bytes of the blobs alive at once: all of them and their gradients in TRAIN, the largest live set in TEST."""
+    """Bytes of the blobs alive at once: in TRAIN those kept, and their gradients; the largest live set in TEST."""
     sizes = [FLOAT * prod(shape) for shape in shapes]
     if graph.spec.phase == TRAIN:
-        return 2 * sum(sizes)
+        return kept_bytes(graph, shapes)
     live = most = sum(sizes[slot] for slot in graph.inputs)
     for step in graph.steps:
         if not step.kind.is_source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -11,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from netspec.errors import LabelError, Problem, SpecError
+from netspec.layers import ranks
 from netspec.layers.base import Layer, Shape, as_tuple
-from netspec.net.graph import Graph
+from netspec.net.checkpointing import Walker
+from netspec.net.graph import Graph, Step
 from netspec.net.memory import check_memory
 from netspec.net.params import Param, freeze, materialise, numbered, share_by_name
+from netspec.net.precision import mixed
 from netspec.net.shapes import shape_pass
 from netspec.schema.spec import TRAIN
 
@@ -103,11 +107,17 @@ class Net(nn.Module):
         self._plan = [
             (step, layer) for step, layer in zip(graph.steps, layers, strict=True) if not step.kind.is_source
         ]
+        self._blocks = Walker(graph, self.made)
+        self.bfloat16 = False
+        """Whether `forward` computes the products of convolutions and inner products in bfloat16."""
 
     # Walking
 
-    def run(self, call: Call, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Walk the steps with `call` in place of each layer's forward; returns outputs, then losses, in graph order."""
+    def run(self, call: Call, *inputs: Tensor, again: bool = False) -> tuple[Tensor, ...]:
+        """Walk the steps with `call` in place of each layer's forward; returns outputs, then losses, in graph order.
+
+        again: keep no blob inside of layers with `checkpoint`; backward calls them again.
+        """
         if len(inputs) != len(self.graph.inputs):
             raise ValueError(
                 f"{len(inputs)} inputs given, the net takes {len(self.graph.inputs)}: {self.input_names}"
@@ -115,20 +125,18 @@ class Net(nn.Module):
         slots: list[Any] = [None] * len(self.graph.slots)
         for slot, value in zip(self.graph.inputs, inputs, strict=True):
             slots[slot] = value
-        for step, layer in self._plan:
-            bottoms = [
-                slots[slot].detach() if stop else slots[slot]
-                for slot, stop in zip(step.reads, step.stops, strict=True)
-            ]
-            for slot, top in zip(step.writes, call(layer, *bottoms), strict=True):
-                slots[slot] = top
-            for slot in step.drops:
-                slots[slot] = None
+        if again:
+            self._blocks.run(partial(walk, call), slots)
+        else:
+            walk(call, self._plan, slots)
         return tuple(slots[slot] for slot in (*self.graph.outputs, *(slot for slot, _ in self.graph.losses)))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The net's outputs (blobs that no layer reads, by name), then its loss blobs."""
-        return self.run(plain if torch.compiler.is_compiling() else explained, *inputs)
+        call = plain if torch.compiler.is_compiling() else explained
+        if self.bfloat16:
+            call = mixed(call)
+        return self.run(call, *inputs, again=bool(self._blocks.blocks) and torch.is_grad_enabled())
 
     def _repr_html_(self) -> str:
         from netspec.net.summary import as_html
@@ -145,7 +153,9 @@ class Net(nn.Module):
         for value, (slot, weight) in zip(losses, self.graph.losses, strict=True):
             named = self.graph.steps[self.graph.slots[slot].maker].layer.message.on_off_stage
             if stage is None or named in ("", stage):
-                total = total + weight * value.sum()
+                # a sum over the rows of one part: what all parts sum up to is `parts` times their mean
+                parts = ranks.current().parts if value.dim() else 1
+                total = total + weight * parts * value.sum()
         return total
 
     def outputs(self, tops: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -268,6 +278,19 @@ class Net(nn.Module):
                 value.copy_(new)
         self.look()
         return missing, [name for name in weights if name not in used]
+
+
+def walk(call: Call, plan: Sequence[tuple[Step, Layer]], slots: list[Any]) -> None:
+    """Some steps of a net, over the values of its slots."""
+    for step, layer in plan:
+        bottoms = [
+            slots[slot].detach() if stop else slots[slot]
+            for slot, stop in zip(step.reads, step.stops, strict=True)
+        ]
+        for slot, top in zip(step.writes, call(layer, *bottoms), strict=True):
+            slots[slot] = top
+        for slot in step.drops:
+            slots[slot] = None
 
 
 class _Stop(Exception):

@@ -15,7 +15,7 @@ import torch
 
 from netspec import pycaffe
 from netspec.errors import NetspecError, did_you_mean
-from netspec.pycaffe import glog
+from netspec.pycaffe import glog, parallel
 from netspec.pycaffe.flags import GLOG, UsageError, whole_number
 from netspec.pycaffe.flags import parse as parse_flags
 from netspec.pycaffe.solver import read
@@ -23,6 +23,7 @@ from netspec.pycaffe.tools import TOOLS
 from netspec.pycaffe.tools import main as run_tool
 from netspec.run.averages import Averages
 from netspec.run.signals import EFFECTS, Requests
+from netspec.schema import Document
 
 SOURCE = "caffe.cpp:1"
 USAGE = """usage: caffe <command> <flags>
@@ -42,7 +43,7 @@ flags, with one dash or two, as -flag value or -flag=value:
   -weights FILE[,...]  weights to start from or to score (train, test); not together with -snapshot
   -snapshot FILE       the solver state from which to resume (train)
   -iterations N        iterations to run, default 50 (test, time)
-  -gpu ID[,...]|all    run on a GPU; one is used
+  -gpu ID[,...]|all    run on a GPU; train: on several, each with the batch of the file
   -phase TRAIN|TEST    phase of the net, default TRAIN (time)
   -level N             level of the net's state
   -stage WORD[,...]    stages of the net's state
@@ -91,6 +92,8 @@ def main(argv: Sequence[str]) -> int:
     if importlib.util.find_spec("caffe") is None:
         pycaffe.install()  # Python layers of nets import it
     try:
+        if verb == "train" and not parallel.started() and len(several := gpus(flags)) > 1:
+            return parallel.start_on(several, argv)
         with logging_to(flags):
             VERBS[verb](flags)
     except NetspecError as error:
@@ -135,7 +138,8 @@ def logging_to(flags: Flags) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    glog.info(text, SOURCE)
+    if not parallel.started() or pycaffe.solver_rank() == 0:
+        glog.info(text, SOURCE)
 
 
 def gpus(flags: Flags) -> list[int]:
@@ -158,8 +162,6 @@ def choose_device(wanted: Sequence[int]) -> None:
     say(f"Using GPUs {', '.join(map(str, wanted))}")
     for one in wanted:
         say(f"GPU {one}: {torch.cuda.get_device_name(one)}")
-    if len(wanted) > 1:
-        glog.warning(f"one GPU is used, {wanted[0]}; for several: torchrun and netspec train", SOURCE)
     pycaffe.set_device(wanted[0])
     pycaffe.set_mode_gpu()
 
@@ -185,6 +187,15 @@ def train(flags: Flags) -> None:
     if not flags.gpu and message.solver_mode == message.GPU and torch.cuda.is_available():
         wanted = [message.device_id if message.HasField("device_id") else 0]
     choose_device(wanted)
+    if parallel.started():
+        with parallel.side_by_side():
+            solve(flags, document)
+    else:
+        solve(flags, document)
+
+
+def solve(flags: Flags, document: Document) -> None:
+    """Train the net of a solver's document, alone or beside others."""
     files = flags.weights.split(",") if flags.weights else []
     solver = pycaffe.get_solver(document, [*files, *([flags.snapshot] if flags.snapshot else [])])
     for file in files:
@@ -195,8 +206,10 @@ def train(flags: Flags) -> None:
     if flags.snapshot:
         say(f"Resuming from {flags.snapshot}")
         solver.restore(flags.snapshot)
+    if parallel.started():
+        parallel.Together(solver)
     say("Starting Optimization")
-    with Requests(flags.sigint_effect, flags.sighup_effect) as requests:
+    with Requests(flags.sigint_effect, flags.sighup_effect, repeated=parallel.started()) as requests:
         solver.solve_with(requests)
     say("Optimization Done.")
 

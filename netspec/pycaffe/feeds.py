@@ -13,8 +13,10 @@ from netspec.data.sources.hdf5 import Hdf5Writer
 from netspec.data.sources.memory import MemorySource
 from netspec.layers.base import Layer
 from netspec.layers.blob import Array
+from netspec.pycaffe import mode
 from netspec.pycaffe.memory import NetBlob
 from netspec.pycaffe.mode import CaffeError
+from netspec.schema.spec import TRAIN
 
 
 class Feed(Protocol):
@@ -41,6 +43,8 @@ class Data:
     def open(self) -> Feeder:
         if self.feeder is None:
             self.feeder = Feeder([self.layer.source(self.seed)])
+            if self.layer.phase == TRAIN:  # of several solvers each takes its samples
+                self.feeder.deal(mode.solver_rank(), mode.solver_count())
         return self.feeder
 
     def forward(self, tops: Sequence[NetBlob]) -> None:

@@ -23,6 +23,7 @@ from netspec.run.averages import Averages
 from netspec.run.experiment import tell
 from netspec.run.initialise import initialise
 from netspec.run.signals import Requests
+from netspec.run.spread import any_of
 from netspec.schema import Document
 
 
@@ -142,7 +143,8 @@ class Solver:
         self._log.start(self.iter)
         for _ in range(iters):
             self._iterate()
-            snapshot, self._stopped = self._requests.take() if self._requests else (False, False)
+            wanted = self._requests.take() if self._requests else (False, False)
+            snapshot, self._stopped = any_of(*wanted)
             if snapshot or (self.param.snapshot and self.iter % self.param.snapshot == 0):
                 self.snapshot()
             if self._stopped:
@@ -220,6 +222,8 @@ class Solver:
                 yield name, float(value), weights[name]
 
     def _test_all(self) -> None:
+        if mode.solver_rank():
+            return  # of several solvers the first one tests
         for i, (net, plan) in enumerate(zip(self.test_nets, self._plan.tests, strict=True)):
             self._test(i, net, plan.iterations)
 
@@ -252,7 +256,9 @@ class Solver:
     # State
 
     def snapshot(self) -> None:
-        """Write weights and state to `<snapshot_prefix>_iter_<iteration>`."""
+        """Write weights and state to `<snapshot_prefix>_iter_<iteration>`; of several solvers the first one does."""
+        if mode.solver_rank():
+            return
         hdf5 = self.param.snapshot_format == self.param.HDF5
         ending, kind = (".h5", "HDF5") if hdf5 else ("", "binary proto")
         stem = f"{self._prefix()}_iter_{self.iter}"

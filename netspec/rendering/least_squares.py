@@ -24,18 +24,20 @@ class Gram:
         self.size = filters * kernel[0] * kernel[1]
         self.predictors = torch.zeros(self.size, self.size, dtype=torch.float64)
         self.targets = torch.zeros(self.size, below, dtype=torch.float64)
-        self.square = 0.0
+        self.summed = torch.zeros((), dtype=torch.float64)
         self.count = 0
 
     def add(self, h: Tensor, y: Tensor, weights: Tensor | None = None) -> None:
         """Add images: h (N, K, H, W) and y (N, J, H', W')."""
         h, y = h.detach(), y.detach()
+        for name in ("predictors", "targets", "summed"):  # sums stay where the images are: no wait a batch
+            setattr(self, name, getattr(self, name).to(h.device))
         if self.padding or weights is not None:
             self._add_columns(h, y, weights)
         else:
             self._add_spectra(h, y)
         weighted = y.square() if weights is None else y.square() * weights
-        self.square += float(weighted.sum(dtype=torch.float64))
+        self.summed += weighted.sum(dtype=torch.float64)
         self.count += y.numel()
 
     def _add_columns(self, h: Tensor, y: Tensor, weights: Tensor | None) -> None:
@@ -47,8 +49,8 @@ class Gram:
         weighted_DM = predictors_DM
         if weights is not None:
             weighted_DM = predictors_DM * weights.flatten().repeat(len(y))
-        self.predictors += (weighted_DM @ predictors_DM.t()).double().cpu()
-        self.targets += (weighted_DM @ targets_JM.t()).double().cpu()
+        self.predictors += (weighted_DM @ predictors_DM.t()).double()
+        self.targets += (weighted_DM @ targets_JM.t()).double()
 
     def _add_spectra(self, h: Tensor, y: Tensor) -> None:
         side = y.shape[2:]  # H + s - 1: no shift wraps around
@@ -69,27 +71,32 @@ class Gram:
         left, right = a.flatten(2).permute(2, 1, 0).conj(), b.flatten(2).permute(2, 0, 1)
         product = (left @ right).permute(1, 2, 0).reshape(a.shape[1], b.shape[1], *a.shape[2:])
         sums: Tensor = torch.fft.irfft2(product, list(side))
-        return sums.double().cpu()
+        return sums.double()
+
+    @property
+    def square(self) -> float:
+        """sum of y^2 over all images seen."""
+        return float(self.summed)
 
     @property
     def usage(self) -> Tensor:
         """sum of h^2 of each filter, (K,)."""
-        squares: Tensor = self.predictors.diagonal().view(self.filters, -1).amax(1)
+        squares: Tensor = self.predictors.cpu().diagonal().view(self.filters, -1).amax(1)
         return squares
 
     def solve(self, ridge: float = 0.0) -> Tensor:
         """The filters (K, J, s, s) that minimise the objective, float64; ridge in units of the mean diagonal."""
-        system = self.predictors.clone()
+        system, targets = self.predictors.to("cpu", copy=True), self.targets.cpu()
         system.diagonal().add_(ridge * float(system.diagonal().mean()))
         solution: Tensor = (
-            torch.linalg.solve(system, self.targets)
+            torch.linalg.solve(system, targets)
             if ridge > 0
-            else torch.linalg.pinv(system, hermitian=True) @ self.targets
+            else torch.linalg.pinv(system, hermitian=True) @ targets
         )
         return solution.view(self.filters, *self.kernel, self.below).permute(0, 3, 1, 2).contiguous()
 
     def objective(self, filters: Tensor) -> float:
         """sum of |y - rendered|^2 over all images seen, for filters (K, J, s, s)."""
-        flat = filters.detach().double().cpu().permute(0, 2, 3, 1).reshape(self.size, self.below)
+        flat = filters.detach().to(self.predictors).permute(0, 2, 3, 1).reshape(self.size, self.below)
         fitted = (flat * (self.predictors @ flat)).sum() - 2 * (flat * self.targets).sum()
         return max(self.square + float(fitted), 0.0)

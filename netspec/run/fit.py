@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from netspec.errors import NetspecError, SpecError
 from netspec.interchange.snapshot_files import states, weights_file
 from netspec.interchange.solverstate import SUFFIXES
 from netspec.interchange.weights import Weights, kind_of
+from netspec.layers import ranks
 from netspec.net.allocator import keep_freed_memory
 from netspec.net.devices import choose_device
 from netspec.run import experiment
@@ -22,6 +24,7 @@ from netspec.run.folder import METRICS, new_folder
 from netspec.run.options import Options
 from netspec.run.progress import Progress
 from netspec.run.signals import Requests
+from netspec.run.spread import from_lead, joined, own_device
 from netspec.run.tests import average
 from netspec.run.trainer import Run, Trainer
 from netspec.run.watch import Diverged
@@ -46,6 +49,8 @@ def fit(
     sigint: str = "stop",
     sighup: str = "snapshot",
     track: Sequence[str] = (),
+    memory: str = "",
+    spread: str = "",
 ) -> Run:
     """Train; gives the run with its nets. Files go to `out`, or to a new folder runs/<name of the file>.
 
@@ -63,6 +68,9 @@ def fit(
     given: sources by layer name, for Input layers or in place of data layers.
     track: "tensorboard", or modules that speak wandb's API (trackio, wandb), which get metrics and pictures as well.
     sigint, sighup: what the signals do, "stop" (after a snapshot), "snapshot" or "none"; SIGTERM as SIGINT.
+    memory: such as "4G": what the blobs of a step may take; layers are computed again in backward until they fit.
+    spread: "whole" or "local" where torchrun started this process beside others: whether they have parts of the files'
+    batch, or each the files' batch (docs/how-to/several-processes.md).
     Where a solver names another as `pretraining`, that one runs first, into the folder pretraining inside the run's
     own, and the solver starts from its weights unless `weights` are given; overrides and iterations apply to the solver
     alone.
@@ -82,11 +90,13 @@ def fit(
     ('line', 3)
     """
     keep_freed_memory()
+    if spread:
+        return fit_spread(spread, {**locals()})
     plan = source if isinstance(source, Experiment) else experiment.load(source, overrides)
     if iterations is not None:
         plan.solver.max_iter = iterations
     options = Options(
-        device, seed, out, resume, progress, compiled, given or {}, sigint, sighup, tuple(track)
+        device, seed, out, resume, progress, compiled, given or {}, sigint, sighup, tuple(track), memory
     )
     if plan.solver.pretraining and weights is None and not begun(resume):
         first = pretrain(plan, options)
@@ -96,17 +106,28 @@ def fit(
                 f"this run, and the one after it, go on with --resume {both}"
             )
             return first
-        if resume is not None:  # of a second run that was killed before its first snapshot
+        if resume is not None and ranks.current().leads:  # of a second run, killed before its first snapshot
             (both / METRICS).unlink(missing_ok=True)
         options = replace(options, resume=None, out=both)
         weights = first.net.weights()
     return run(plan, options, chosen(plan, weights, options.resume))
 
 
+def fit_spread(meaning: str, how: dict[str, Any]) -> Run:
+    """`fit` with these arguments, beside the other processes that torchrun started."""
+    source, overrides = how.pop("source"), how.pop("overrides")
+    how.pop("spread")
+    plan = source if isinstance(source, Experiment) else experiment.load(source, overrides)
+    how["device"] = own_device(how["device"], plan.solver)
+    with joined(meaning, how["device"]):
+        return fit(plan, **how)
+
+
 def run(plan: Experiment, options: Options, weights: Sequence[Weights]) -> Run:
     """One run of a plan, from weights that are known to be there; pretraining is done."""
     tell(plan, weights if options.resume is None else [*weights, options.resume])
-    with Requests(options.sigint, options.sighup, patient=False) as requests:
+    several = ranks.current().world > 1
+    with Requests(options.sigint, options.sighup, patient=False, repeated=several) as requests:
         trainer = trainer_of(plan.solver.type)(plan, options, requests)
         try:
             try:
@@ -153,7 +174,7 @@ def pretrain(plan: Experiment, options: Options) -> Run:
     refuse_circle(plan, source)
     if options.resume is not None:
         return again(source, replace(options, resume=Path(options.resume) / "pretraining", out=None))
-    folder = new_folder(plan.stem, options.out)
+    folder = from_lead(new_folder(plan.stem, options.out) if ranks.current().leads else Path())
     try:
         return again(source, replace(options, out=folder / "pretraining"))
     except BaseException:

@@ -70,6 +70,9 @@ class HardEMTrainer(Trainer):
 
     def prepare(self, weights: Sequence[Weights]) -> None:
         p = self.message.hard_em_param
+        if self.ranks.world > 1:
+            text = "type 'HardEM' cannot be spread over processes: its steps go through all images; run it in one"
+            raise SpecError(Problem(text, self.plan.at("type")))
         if len(self.feeder.sources) != 1:
             raise SpecError(
                 Problem("hard EM takes a net with one data layer, without stage semi", self.plan.at("type"))

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import unfold
 
 from netspec.errors import DataError
+from netspec.layers import ranks
 from netspec.layers.base import Layer, as_tuple
 from netspec.layers.basic.convolution import Convolution
 from netspec.layers.simnets.block import normalise
@@ -123,7 +124,7 @@ def stream_of_patches(net: Net, layer: Leaves, batches: Callable[[], tuple[Tenso
 def _bottoms(
     net: Net, layer: Layer, batches: Callable[[], tuple[Tensor, ...]]
 ) -> Callable[[], tuple[Tensor, ...]]:
-    """Yields the bottoms of `layer` for the next mini-batch; random marginalisation is off."""
+    """Yields the bottoms of `layer` for the next mini-batch, of all ranks; random marginalisation is off."""
 
     def call(current: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if current is layer:
@@ -135,7 +136,7 @@ def _bottoms(
             with torch.no_grad():
                 net.run(call, *batches())
         except _Reached as reached:
-            return reached.bottoms
+            return tuple(map(ranks.gathered, reached.bottoms))
         raise KeyError(f"the walk never came to {layer.spec}")
 
     return following

@@ -25,3 +25,4 @@ class Options:
     sigint: str = "stop"
     sighup: str = "snapshot"
     track: tuple[str, ...] = ()
+    memory: str = ""

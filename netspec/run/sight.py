@@ -36,6 +36,16 @@ class Labels:
                 self.seen[i] += batch[i].numel()
                 self.present[i] = self.present[i].to(batch[i].device) + (~batch[i].isnan()).sum()
 
+    def counts(self) -> dict[int, tuple[int, int]]:
+        """For each input (values seen, values that are not NaN)."""
+        return {i: (self.seen[i], int(self.present[i])) for i in self.readers}
+
+    def take(self, counts: Sequence[Mapping[int, tuple[int, int]]]) -> None:
+        """Go by what several processes have seen."""
+        for i in self.readers:
+            self.seen[i] = sum(one[i][0] for one in counts)
+            self.present[i] = torch.tensor(sum(one[i][1] for one in counts))
+
     def all_missing(self) -> list[str]:
         """A text per input whose labels were all NaN so far."""
         return [

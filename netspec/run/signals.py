@@ -20,7 +20,11 @@ class Requests:
     Handlers can only be set from the main thread; elsewhere signals keep their meaning.
     """
 
-    def __init__(self, sigint: str = "stop", sighup: str = "snapshot", patient: bool = True):
+    def __init__(
+        self, sigint: str = "stop", sighup: str = "snapshot", patient: bool = True, repeated: bool = False
+    ):
+        """repeated: SIGTERM after another signal to stop says nothing new: torchrun passes on what a terminal sends."""
+        self.repeated = repeated
         for effect in (sigint, sighup):
             if effect not in EFFECTS:
                 raise NetspecError(f"signal effect {effect!r} is none of {', '.join(EFFECTS)}")
@@ -42,6 +46,8 @@ class Requests:
     def handle(self, number: int, frame: Any) -> None:
         """Note the request; the second that asks to stop does so at once."""
         effect = self.effects[signal.Signals(number)]
+        if self.repeated and self.stop and number == signal.SIGTERM:
+            return
         if effect == "stop" and (self.stop or not self.patient):
             raise KeyboardInterrupt
         self.stop |= effect == "stop"

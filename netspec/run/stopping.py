@@ -164,7 +164,9 @@ class Stopping:
 class Best:
     """The weights with the best value of a test output (`keep_best`), in best.safetensors of the run folder."""
 
-    def __init__(self, message: Any, folder: Path):
+    def __init__(self, message: Any, folder: Path, writes: bool = True):
+        """writes: False for a process that only takes note of what another writes."""
+        self.writes = writes
         self.aim = Aim(message.keep_best, message.keep_best_net, lower_is_better(message.keep_best))
         self.path = folder / BEST
         self.wanted = bool(message.keep_best)
@@ -194,7 +196,8 @@ class Best:
             return False
         self.aim.take(value, iteration)
         info = {"iteration": iteration, "output": self.aim.output, "value": value, "net": self.aim.net}
-        safetensors.save(self.path, weights(), info)
+        if self.writes:
+            safetensors.save(self.path, weights(), info)
         return True
 
     def weights(self) -> dict[str, Tensor]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,20 +15,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import netspec
 from netspec import data
 from netspec.data import Feeder
+from netspec.data.draws import derive
 from netspec.data.writing.sinks import Sinks, refuse_shared_files
 from netspec.errors import SpecError
 from netspec.interchange import snapshot_files
 from netspec.interchange.solverstate import SolverState
 from netspec.interchange.weights import Weights, take_weights
+from netspec.layers import ranks
+from netspec.layers.base import LOOK_EVERY
+from netspec.net import checkpointing
 from netspec.net.classes import check_labels
 from netspec.net.compiling import compile_net
 from netspec.net.devices import choose_device
 from netspec.net.make import make_net
 from netspec.net.net import Net, explained
+from netspec.net.precision import tf32
 from netspec.net.random_state import random_state
-from netspec.run import watch
+from netspec.run import spread, watch
 from netspec.run.experiment import Experiment
 from netspec.run.folder import Folder, new_folder, plain, refuse_taken
 from netspec.run.initialise import initialise
@@ -43,6 +51,7 @@ from netspec.run.stopping import Best, Stopping
 from netspec.run.tests import TestNets
 from netspec.run.tracking import Tracking
 from netspec.run.watch import Alarm, Diverged
+from netspec.schema.spec import TRAIN, NetSpec
 from netspec.solver import Solver, history_of, solver_of
 
 COMPILE_FROM = 2000
@@ -50,11 +59,6 @@ COMPILE_FROM = 2000
 
 LABELS_FOR = 100
 """Iterations in which labels are counted, and checked against the number of classes before the pass."""
-
-LOOK_EVERY = 100
-"""Iterations after which compiled code checks again the facts about the weights that it relies on (the check waits for
-the GPU).
-"""
 
 
 @dataclass
@@ -119,12 +123,17 @@ class Trainer:
         specs = {id(test.spec): test.spec for test in plan.tests}
         refuse_shared_files((plan.train, *specs.values()))
         self.told = settle((plan.train, *specs.values()), options.given)
+        self.ranks = ranks.current()
         self.device = choose_device(self.message, options.device)
         self.beginning = begin(options.resume, options.seed, self.message)
-        self.seed = self.beginning.seed
+        self.seed = spread.from_lead(self.beginning.seed)
         torch.manual_seed(self.seed)
+        self.refuse_spread(specs.values())
         self.net = make_net(
-            plan.train, seed=self.seed, device=self.device, history=history_of(self.message.type)
+            self.fitted(spread.divided(plan.train, self.ranks.parts)),
+            seed=self.seed,
+            device=self.device,
+            history=history_of(self.message.type),
         )
         # Equal test nets are one: each test begins at the same place in the data anyway.
         distinct = {
@@ -141,13 +150,14 @@ class Trainer:
         feeders = [fed[id(test.spec)] for test in plan.tests]
         self.tests = TestNets(tests, feeders, batches, self.seed, self.message)
         self.solver = solver_of(self.message.type)(self.net, self.message, at=plan.at)
+        self.averaging: spread.Averaging | None = None
         self.checkpoint = Checkpoint(self.net, tests, self.solver, self.feeder, self.device)
         self.alarm = Alarm(self.net, self.device, self.message.early_stop.nan)
         self.labels = Labels(self.net)
         self.own = self.beginning.own_folder(options.out)
-        if self.own is None and options.out is not None:
+        if self.own is None and options.out is not None and self.ranks.leads:
             refuse_taken(Path(options.out))
-        self.progress = Progress(self.message.max_iter, quiet=not options.progress)
+        self.progress = Progress(self.message.max_iter, quiet=not (options.progress and self.ranks.leads))
         self.tracking: Tracking | None = None
         self.stopping = Stopping(self.message)
         self.stopping.check(tests, plan.at)
@@ -156,14 +166,36 @@ class Trainer:
         self.losses: deque[Any] = deque(maxlen=max(1, self.message.average_loss))
         self.seconds = 0.0
         self.compiled = False
+        self.net.bfloat16 = self.message.precision == self.message.BF16
         self.results: list[dict[str, Any]] = []
 
     def open(self, net: Net) -> Feeder:
         mine = {step.layer.name for step in net.graph.steps}
         given = {name: source for name, source in self.options.given.items() if name in mine}
         feeder = data.feeder(net, self.seed, device=self.device, given=given)
+        if net.graph.spec.phase == TRAIN and self.ranks.world > 1:
+            feeder.deal(self.ranks.rank, self.ranks.world, strided=not self.ranks.whole)
         self.feeders.append(feeder)
         return feeder
+
+    def fitted(self, spec: NetSpec) -> NetSpec:
+        """The training net with layers that are computed again, where `--memory` asks for it."""
+        if not self.options.memory:
+            return spec
+        shaped = make_net(spec, device="meta")
+        most = checkpointing.bytes_of(self.options.memory)
+        return checkpointing.fitted(shaped.graph, shaped.shapes, most) or spec
+
+    def refuse_spread(self, tests: Iterable[NetSpec]) -> None:
+        """Refuse what several processes cannot do together."""
+        if self.ranks.world == 1:
+            return
+        if self.options.given:
+            raise SpecError("several processes cannot share sources of a program; use data layers")
+        for spec in (self.plan.train, *tests):
+            for layer in spec.layers:
+                if layer.type == "HDF5Output":
+                    raise SpecError([layer.problem("writes what one process sees; leave it out of several")])
 
     def close(self) -> None:
         """Let data go."""
@@ -177,7 +209,7 @@ class Trainer:
 
     def discard(self) -> None:
         """Remove the folder of a run that came to nothing before it was described."""
-        if self.own is None and hasattr(self, "folder"):
+        if self.own is None and isinstance(getattr(self, "folder", None), Folder):
             self.folder.discard()
 
     # Before the first iteration
@@ -187,6 +219,9 @@ class Trainer:
         step.
         """
         start = self.beginning
+        if self.ranks.world > 1:
+            facts = json.dumps(data_facts(self.distinct, self.feeders))
+            spread.refuse_different({**self.plan.texts(), "data": facts, "netspec": netspec.__version__})
         for reason in start.refused:
             self.progress.line(f"passed over: {reason}")
         if start.saved is not None:
@@ -194,7 +229,7 @@ class Trainer:
         elif start.foreign is not None:
             self.take_up(start.foreign, weights)
         loaded = set() if start.resumes else {name for one in weights for name in self.load(one)}
-        self.folder = Folder(self.own or new_folder(self.plan.stem, self.options.out))
+        self.folder = self.folder_of_ranks()
         fitted: list[str] = []
         if not start.resumes:
             fitted = initialise(
@@ -205,19 +240,65 @@ class Trainer:
                 progress=self.progress.line,
             )
         self.solver.clip()
+        if self.ranks.split:
+            begun = self.feeder.state()
+            spread.refuse_looks_across(self.net, self.feeder.next())
+            self.feeder.load_state(begun)
         if self.wants_compile():
             self.compile()
+        self.averaging = spread.Averaging(self.net, self.device, changing=self.solver.hold)
+        if not self.ranks.whole:  # each process draws for its own batch
+            torch.manual_seed(derive(self.seed, "rank", self.ranks.rank, self.solver.iteration) % 2**63)
         notes = [*self.told, *(note for feeder in self.feeders for note in feeder.notes)]
         warnings = [str(problem) for problem in self.plan.warnings]
         if lack := self.lacks_loss():
             warnings.append(lack)
+        if self.ranks.world > 1:
+            notes.append(self.meaning())
+            self.progress.line(notes[-1])
         for warning in warnings:
             self.progress.warn(warning)
         notes += warnings
-        if start.picked and self.own and (aside := self.folder.set_aside(self.solver.iteration)):
+        if (
+            isinstance(self.folder, Folder)
+            and start.picked
+            and self.own
+            and (aside := self.folder.set_aside(self.solver.iteration))
+        ):
             notes.append(f"what was beyond iteration {self.solver.iteration} is another branch now: {aside}")
             self.progress.line(notes[-1])
-        self.folder.describe(
+        if isinstance(self.folder, Folder):
+            self.describe(self.folder, notes)
+        self.stopping.replay(self.folder.metrics.read())
+        self.best = Best(self.message, self.folder.path, writes=self.ranks.leads)
+        if refused := self.best.resume(self.solver.iteration):
+            self.progress.line(refused)
+        if fitted and self.message.snapshot:  # what took time before the first iteration is not done twice
+            self.save()
+
+    def folder_of_ranks(self) -> Folder | spread.Follower:
+        """The run folder, which the first process makes."""
+        made = Folder(self.own or new_folder(self.plan.stem, self.options.out)) if self.ranks.leads else None
+        path, lines = spread.from_lead((made.path, made.metrics.read()) if made else (Path(), []))
+        return made or spread.Follower(
+            path, [one for one in lines if one["iteration"] < self.solver.iteration]
+        )
+
+    def meaning(self) -> str:
+        """What several processes make of batch and learning rate, in words."""
+        slot = self.net.graph.inputs[0] if self.net.graph.inputs else 0
+        own, world = (self.net.shapes[slot] or (1,))[0], self.ranks.world
+        effective = own * world * self.message.iter_size
+        each = "a part of the files' batch" if self.ranks.whole else "the files' batch"
+        often = f" times iter_size {self.message.iter_size}" if self.message.iter_size > 1 else ""
+        return (
+            f"{world} processes, each with {each} ({own} images){often}: {effective} images in an update; "
+            f"learning rates as written; batch statistics {'of all' if self.ranks.whole else 'of each'} processes"
+        ).replace("of each processes", "of each process")
+
+    def describe(self, folder: Folder, notes: Sequence[str]) -> None:
+        """Write what is run, forget metrics of iterations to come, and tell trackers."""
+        folder.describe(
             self.plan,
             {
                 "file": self.plan.file,
@@ -229,21 +310,16 @@ class Trainer:
                 "settings": self.plan.settings,
                 "data": data_facts(self.distinct, self.feeders),
                 "commit": commit_of(self.plan.file),
-                "notes": notes,
+                "notes": list(notes),
+                **({"processes": self.ranks.world} if self.ranks.world > 1 else {}),
             },
         )
-        if damaged := self.folder.metrics.rewind(self.solver.iteration):
-            self.progress.line(f"{self.folder.metrics.path}: {damaged} damaged lines are left out")
+        if damaged := folder.metrics.rewind(self.solver.iteration):
+            self.progress.line(f"{folder.metrics.path}: {damaged} damaged lines are left out")
         if self.options.track:
             config = {"file": self.plan.file, "seed": self.seed, **settings_shown(self.message)}
-            self.tracking = Tracking(self.options.track, self.folder.path, config)
-            self.folder.metrics.listeners.append(self.tracking.line)
-        self.stopping.replay(self.folder.metrics.read())
-        self.best = Best(self.message, self.folder.path)
-        if refused := self.best.resume(self.solver.iteration):
-            self.progress.line(refused)
-        if fitted and self.message.snapshot:  # what took time before the first iteration is not done twice
-            self.save()
+            self.tracking = Tracking(self.options.track, folder.path, config)
+            folder.metrics.listeners.append(self.tracking.line)
 
     def lacks_loss(self) -> str:
         """Why the net would learn nothing, in words; "" where gradients reach a weight."""
@@ -316,7 +392,8 @@ class Trainer:
         self.progress.done = self.progress.first = self.solver.iteration
         started, before = time.monotonic(), self.seconds
         self.requests.patient = True
-        with self.progress:
+        short = tf32(self.device) if self.message.precision == self.message.TF32 else nullcontext()
+        with self.progress, short:
             while self.solver.iteration < m.max_iter and not stop and not self.stopping.over():
                 t = self.solver.iteration
                 if m.test_interval and t % m.test_interval == 0 and (t > 0 or m.test_initialization):
@@ -327,7 +404,7 @@ class Trainer:
                 self.iterate(t)
                 self.seconds = before + time.monotonic() - started
                 self.progress.advance(t + 1)
-                wanted, stop = self.requests.take()
+                wanted, stop = spread.any_of(*self.requests.take())
                 if wanted or stop or (m.snapshot and (t + 1) % m.snapshot == 0):
                     self.save()
             self.alarm.check(self.solver.iteration - 1)
@@ -358,6 +435,7 @@ class Trainer:
 
     def test_best(self) -> dict[str, Any] | None:
         """Test the weights that `keep_best` kept; the net keeps its own."""
+        spread.from_lead(None)  # what the first process wrote is there now
         kept = self.best.weights()
         if not kept:
             return None
@@ -380,7 +458,7 @@ class Trainer:
             self.net.look()
         shown = self.shows(t)
         loss = torch.zeros((), device=self.device)
-        for _ in range(self.message.iter_size):
+        for i in range(self.message.iter_size):
             batch = self.feeder.next()
             if t < LABELS_FOR:
                 self.labels.look(batch)
@@ -394,12 +472,12 @@ class Trainer:
                 for line in watch.statistics(seen, t):
                     self.progress.line(line)
             else:
-                tops = self.walk(batch)
-                part, outputs = self.net.objective(tops, self.solver.counted()), self.net.outputs(tops)
-                if part.requires_grad:
-                    part.backward()  # type: ignore[no-untyped-call]
-            loss += part.detach()
-            self.alarm.look(t, part.detach(), batch, before)
+                part, outputs = self.passed(batch, last=i == self.message.iter_size - 1)
+            part = ranks.mean(part.detach())
+            loss += part
+            self.alarm.look(t, part, batch, before)
+        if self.message.debug_info:
+            spread.average_gradients(self.net)
         loss = loss / self.message.iter_size
         self.losses.append(float(loss) if self.device.type == "cpu" else loss)
         if self.solver.schedule.observes:
@@ -411,12 +489,29 @@ class Trainer:
             for text in self.labels.all_missing():
                 self.progress.warn(f"in the first {t + 1} iterations nothing was learnt from labels: {text}")
 
-    def walk(self, batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The tops for a batch. Where compiled code fails, the layers run uncompiled, so that the error names its
-        layer.
+    def passed(self, batch: Sequence[Tensor], last: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Objective and outputs of a batch, forward and backward; with the `last` the processes average gradients."""
+        stage = self.solver.counted()
+        if self.sinks or self.averaging is None:
+            tops = self.walk(batch)
+            part = self.net.objective(tops, stage)
+            if part.requires_grad:
+                part.backward()  # type: ignore[no-untyped-call]
+        else:
+            with self.averaging.holding(last):
+                part, tops = self.walk(batch, stage)
+                if part.requires_grad:
+                    part.backward()
+        return part, self.net.outputs(tops)
+
+    def walk(self, batch: Sequence[Tensor], stage: str | None = None) -> tuple[Any, ...]:
+        """The tops for a batch, or (objective, tops). Where compiled code fails, the layers run uncompiled, so that the
+        error names its layer.
         """
         try:
-            return self.net.run(self.sinks, *batch) if self.sinks else self.net(*batch)
+            if self.sinks or self.averaging is None:
+                return self.net.run(self.sinks, *batch) if self.sinks else self.net(*batch)
+            return self.averaging(stage, *batch)
         except (IndexError, RuntimeError):
             if self.compiled:
                 with torch.no_grad():
@@ -431,7 +526,7 @@ class Trainer:
     def display(self, t: int, rate: float, outputs: Mapping[str, Tensor]) -> None:
         self.alarm.check(t)
         loss = self.smoothed()
-        values = plain(outputs)
+        values = plain({k: ranks.mean(v.float()) if v.numel() == 1 else v for k, v in outputs.items()})
         norms = watch.gradient_norms(self.net, self.message.iter_size) if self.message.gradient_norms else {}
         self.folder.metrics.write(
             "train", t, lr=rate, loss=loss, outputs=values, seconds=round(self.seconds, 3), **norms
@@ -494,6 +589,8 @@ class Trainer:
                 raise Diverged(text)
             self.progress.line(text)
             return
+        if not self.ranks.leads:
+            return
         m = self.message
         path = self.checkpoint.save(
             self.folder.snapshots,
@@ -533,7 +630,7 @@ class Trainer:
             self.progress.line(problem)
         for change in self.beginning.changes(self.message):
             self.progress.line(f"{change}: not the run that was stopped")
-        if self.own and self.message.HasField("snapshot_format"):
+        if self.own and self.message.HasField("snapshot_format") and self.ranks.leads:
             hdf5 = self.message.snapshot_format == self.message.HDF5
             for name in self.checkpoint.save_for_caffe(saved.path, hdf5, missing=True):
                 self.progress.line(f"{name}: was missing, is written now")
@@ -542,7 +639,7 @@ class Trainer:
         """The loss plot of the run folder."""
         from netspec.draw import curves
 
-        if self.folder.metrics.read():
+        if self.ranks.leads and self.folder.metrics.read():
             curves(self.folder.metrics.path, self.folder.path / "loss.png")
 
 

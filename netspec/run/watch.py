@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from netspec.errors import NetspecError
+from netspec.layers import ranks
 from netspec.net.net import Net
 from netspec.net.random_state import random_state, set_random_state
 
@@ -58,7 +59,8 @@ class Alarm:
     def _fail(self, t: int, batch: Sequence[Tensor], before: list[Tensor], later: int = 0) -> None:
         after = random_state(self.device)
         set_random_state(self.device, before)
-        reason = blame(self.net, batch)
+        with ranks.among(ranks.ALONE):  # the other processes may not have come here
+            reason = blame(self.net, batch)
         set_random_state(self.device, after)
         where = f"iteration {t}" + (f" (traced {later} iterations later)" if later else "")
         raise Diverged(f"loss or gradient is not finite in {where}: {reason}")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from netspec.errors import Position, Problem, SnapshotError, SpecError
+from netspec.layers import ranks
 from netspec.layers.tree import TreeLayer
 from netspec.net.net import Net
 from netspec.net.params import Param
@@ -43,7 +44,7 @@ class EMSolver(Solver):
         self.layers = learners(net)
         self.names = [layer.spec.name for layer in self.layers]
         first = net.shapes[net.graph.inputs[0]] if net.graph.inputs else (1,)
-        self.images = message.em_param.images or first[0] * message.iter_size
+        self.images = message.em_param.images or first[0] * message.iter_size * ranks.current().world
         self.averages: dict[str, list[Tensor]] = {}
         """Expected counts of each layer, a running average over images."""
         self.gathers = False
@@ -87,7 +88,7 @@ class EMSolver(Solver):
         for average, one in zip(self.averages[name], evidence, strict=True):
             average.mul_(1 - share)
             if one.grad is not None:
-                average.add_(one.grad, alpha=-share / self.message.iter_size)
+                average.add_(ranks.mean(one.grad), alpha=-share / self.message.iter_size)
         return self.averages[name]
 
     def refuse_other_losses(self, layer: TreeLayer, evidence: Sequence[Tensor]) -> None:

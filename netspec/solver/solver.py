@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from netspec.data.pinned import Pinned
 from netspec.errors import Position, Problem, SnapshotError, SpecError, did_you_mean
 from netspec.layers.loss.average_precision import VERSIONS
 from netspec.net.compiling import compile_method
@@ -77,6 +78,7 @@ class Solver:
         stages = dict.fromkeys(param.on_off_stage for param in self.active) if self.hold else [""]
         self._groups = {stage: self._group(stage) for stage in stages}
         self._zeros: dict[int, Tensor] = {}
+        self._pinned = Pinned()
         self.compiled = False
         self._change: Callable[..., None] = self._update
         if compiled:
@@ -175,7 +177,7 @@ class Solver:
             return numbers
         packed = torch.tensor(numbers, dtype=torch.float32)
         device = self.active[0].value.device
-        return [packed.pin_memory().to(device, non_blocking=True)] if device.type == "cuda" else [packed]
+        return [self._pinned.send(packed, device)] if device.type == "cuda" else [packed]
 
     def _update(
         self,

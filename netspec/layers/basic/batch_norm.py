@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from netspec.layers import ranks
 from netspec.layers.base import Layer, Shape, between, register
 from netspec.schema import FillerParameter
 from netspec.schema.spec import TEST, TRAIN, LayerSpec
@@ -21,14 +22,36 @@ def by_batch(
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """(y, mean, variance, m): x (N, C, ...) normalised over its m values a channel, and these statistics.
 
-    The variance is the one of the sample, over m - 1 (over 1 when m is 1).
+    The variance is the one of the sample, over m - 1 (over 1 when m is 1). Among ranks that share a batch all of this
+    is of the whole batch.
     """
     m = x.numel() // x.shape[1]
+    if ranks.current().split:
+        return by_batch_of_ranks(x, scale, shift, eps, m * ranks.current().world)
     mean, variance = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
     if m == 1:  # torch would divide 0 by 0
         return by_given(x - x, mean, variance, scale, shift, eps), x.detach().flatten(), variance, m
     y = torch.batch_norm(x, scale, shift, mean, variance, True, 1.0, eps, torch.backends.cudnn.enabled)
     return y, mean, variance, m
+
+
+def by_batch_of_ranks(
+    x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float, m: int
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """`by_batch` where x is a rank's part of the batch: the statistics are of the m values of all ranks.
+
+    The mean first, then the squares around it: one exchange more than sums of x and x^2 take, and precise far from 0.
+    """
+    other, wide = [0, *range(2, x.dim())], (1, -1, *(1,) * (x.dim() - 2))
+    mean = ranks.total(x.sum(other)) / m
+    off = x - mean.view(wide)
+    spread = ranks.total(off.square().sum(other))
+    y = off * torch.rsqrt(spread / m + eps).view(wide)
+    if scale is not None:
+        y = y * scale.view(wide)
+    if shift is not None:
+        y = y + shift.view(wide)
+    return y, mean.detach(), spread.detach() / max(m - 1, 1), m
 
 
 def by_given(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from netspec import schema
-from netspec.layers import fillers
+from netspec.layers import fillers, ranks
 from netspec.layers.base import Layer, Shape, at_least, exactly, register
 from netspec.layers.traits import Constant, Value
 from netspec.schema.spec import TRAIN, LayerSpec
@@ -32,6 +32,10 @@ class Draw:
 
     def __call__(self, shape: Shape, like: Tensor) -> Tensor:
         """A tensor of this shape, with the device and dtype of `like`."""
+        return ranks.drawn(lambda rows: self.draw(rows, like), shape)
+
+    def draw(self, shape: Shape, like: Tensor) -> Tensor:
+        """The same, without a look at ranks."""
         filler = self.filler
         if not self.simple:
             drawn: Tensor = torch.ops.netspec.fill(like, list(shape), self.written, self.strict, self.key)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from netspec import schema
+from netspec.layers import ranks
 from netspec.layers.base import Layer, Shape, register
 from netspec.schema.spec import TRAIN
 
@@ -240,9 +241,16 @@ class Dropout(Layer):
     def forward(self, *bottoms: Tensor) -> Tensor:
         keep = 1 - self.param.dropout_ratio
         if self.phase == TRAIN or self.param.sample_weights_test:
-            kept = F.dropout(bottoms[0], self.param.dropout_ratio)
+            kept = dropped(bottoms[0], self.param.dropout_ratio)
             return kept if self.param.scale_train else kept * keep
         return bottoms[0] if self.param.scale_train else bottoms[0] * keep
+
+
+def dropped(x: Tensor, ratio: float) -> Tensor:
+    """x / (1 - ratio), but 0 with probability `ratio`; among ranks as one process would drop it."""
+    if not ranks.current().split:
+        return F.dropout(x, ratio)
+    return x * ranks.drawn(lambda shape: F.dropout(x.new_ones(shape), ratio), x.shape)
 
 
 @register("SpatialDropout")
@@ -270,7 +278,7 @@ class SpatialDropout(Layer):
         if self.phase != TRAIN and not self.param.sample_weights_test:
             return x
         ones = x.new_ones(x.shape[:2] + (1,) * (x.dim() - 2))
-        return x * F.dropout(ones, self.param.dropout_ratio)
+        return x * dropped(ones, self.param.dropout_ratio)
 
 
 @register("Softmax")

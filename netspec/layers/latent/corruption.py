@@ -7,6 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from netspec.layers import ranks
 from netspec.layers.base import Layer, Shape, between, register
 from netspec.schema.spec import TRAIN
 
@@ -35,8 +36,8 @@ class SaltPepper(Layer):
         x = bottoms[0]
         if self.passes:
             return x
-        hit = torch.rand_like(x) < self.param.probability
-        return torch.where(hit, (torch.rand_like(x) < self.param.salt).to(x.dtype), x)
+        hit = ranks.rand_like(x) < self.param.probability
+        return torch.where(hit, (ranks.rand_like(x) < self.param.salt).to(x.dtype), x)
 
 
 @register("BernoulliSample")
@@ -53,7 +54,7 @@ class BernoulliSample(Layer):
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         p = bottoms[0].sigmoid() if self.param.logits else bottoms[0]
-        drawn = (torch.rand_like(p) < p).to(p.dtype)
+        drawn = (ranks.rand_like(p) < p).to(p.dtype)
         return drawn + (p - p.detach()) if self.param.straight_through else drawn
 
 
@@ -88,9 +89,9 @@ class OrderlessMask(Layer):
         number = there.sum(1, keepdim=True).to(x.dtype)
         most = (number - 1).clamp(0, self.most)
         least = most.clamp(max=self.least)
-        known = least + (torch.rand_like(number) * (most - least + 1)).floor()
-        draws = torch.where(there, torch.rand_like(x.flatten(1)), 2.0)
-        ranks = draws.argsort(1).argsort(1)
-        mask = there & (ranks < known)
+        known = least + (ranks.rand_like(number) * (most - least + 1)).floor()
+        draws = torch.where(there, ranks.rand_like(x.flatten(1)), 2.0)
+        places = draws.argsort(1).argsort(1)
+        mask = there & (places < known)
         weight = torch.where(there & ~mask, number / (number - known).clamp_min(1), 0.0)
         return (mask.to(x.dtype).reshape(x.shape), weight.reshape(x.shape))[: len(self.spec.tops)]

@@ -7,6 +7,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from netspec.layers import ranks
 from netspec.layers.base import Layer, Shape, between, exactly, register
 
 
@@ -60,15 +61,17 @@ class DiffusionForward(OfDiffusion):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         x, steps = bottoms[0], int(self.param.steps)
-        rows = x.shape[0] if self.param.each_row else 1
-        t = torch.randint(1, steps, (rows,), device=x.device).expand(x.shape[0])
+        if self.param.each_row:
+            t = ranks.drawn(lambda rows: torch.randint(1, steps, rows, device=x.device), x.shape[:1])
+        else:
+            t = torch.randint(1, steps, (1,), device=x.device).expand(x.shape[0])
         return (*self.corrupted(x, t), t.to(x.dtype).clone())[: len(self.spec.tops)]
 
     def corrupted(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x_t, and mean and variance of x_(t-1) given x_t and x, at steps t (N,)."""
         left, beta = at(self.left, t, x.dim()), at(self.beta, t, x.dim())
         before = at(self.left, t - 1, x.dim())
-        noisy = left.sqrt() * x + (1 - left).sqrt() * torch.randn_like(x)
+        noisy = left.sqrt() * x + (1 - left).sqrt() * ranks.randn_like(x)
         # Two normal densities of x_(t-1), from x and from x_t, multiplied.
         v1, v2 = 1 - before, beta / (1 - beta)
         variance = 1 / (1 / v1 + 1 / v2)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from netspec.layers import ranks
 from netspec.layers.base import Layer, Shape, at_least, between, register
 from netspec.layers.latent.density import logistic
 
@@ -31,7 +32,7 @@ class Dequantize(Layer):
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         x = bottoms[0]
-        u = 0.5 if self.param.centre else torch.rand_like(x)
+        u = 0.5 if self.param.centre else ranks.rand_like(x)
         return (x * self.factor + u) / self.levels
 
     def inverse(

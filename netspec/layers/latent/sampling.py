@@ -7,6 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from netspec.layers import ranks
 from netspec.layers.base import Layer, Shape, between, exactly, register
 from netspec.layers.latent.density import DEVIATION, deviation_of, normal, student
 from netspec.schema.spec import TRAIN
@@ -57,6 +58,12 @@ def repeat(x: Tensor, count: int) -> Tensor:
     return x if count == 1 else x.repeat(count, *(1 for _ in x.shape[1:]))
 
 
+def noise_of(count: int, x: Tensor) -> Tensor:
+    """(count, *x.shape): draws of N(0, 1), those of each row its own."""
+    shape = (count, *x.shape)
+    return ranks.drawn(lambda rows: torch.randn(rows, dtype=x.dtype, device=x.device), shape, 1)
+
+
 @register("GaussianSample")
 class GaussianSample(Sampler):
     """z = mu + sigma * e with e ~ N(0, 1): `num_samples` draws for each row, and their log density.
@@ -73,7 +80,7 @@ class GaussianSample(Sampler):
 
     def draw(self, count: int, *bottoms: Tensor) -> Tensor:
         mu, spread = bottoms
-        noise = torch.randn((count, *mu.shape), dtype=mu.dtype, device=mu.device)
+        noise = noise_of(count, mu)
         return (mu + deviation_of(spread, self.param.spread) * noise).flatten(0, 1)
 
     def density(self, z_KND: Tensor, *bottoms: Tensor) -> Tensor:
@@ -105,7 +112,7 @@ class StudentTSample(Sampler):
         half = (df / 2).expand(count, *df.shape)
         tiny = torch.finfo(df.dtype).tiny
         gamma = torch._standard_gamma(half).clamp_min(tiny)
-        noise = torch.randn((count, *df.shape), dtype=df.dtype, device=df.device)
+        noise = noise_of(count, df)
         return (location + scale * noise * torch.rsqrt(gamma / half)).flatten(0, 1)
 
     def density(self, z_KND: Tensor, *bottoms: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from netspec.layers import ranks
 from netspec.layers.base import Layer, Shape
 
 # Shape suffixes: O = product of the axes before the class axis, C = classes, I = product of the axes after
@@ -71,13 +72,16 @@ class Normalization:
     def __call__(self, losses: Tensor, valid: Tensor, batch: int) -> Tensor:
         """The sum of `losses` over the chosen number, which is at least 1 (loss_layer.hpp, GetNormalizer).
 
-        `valid` says which losses count, or how much each does.
+        `valid` says which losses count, or how much each does. Among ranks with parts of one batch the mean of their
+        values is that of the whole batch.
         """
-        total = losses.sum()
+        total, parts = losses.sum(), ranks.current().parts
         if self.mode == "VALID":
-            return total / valid.sum().clamp(min=1)
+            counted = ranks.total(valid.sum()).clamp(min=1)
+            return total / (counted if parts == 1 else counted / parts)
         numbers = {"FULL": valid.numel(), "BATCH_SIZE": batch, "PRE_FIXED": self.fixed, "NONE": 1}
-        return total / max(numbers[self.mode], 1)
+        number = max(numbers[self.mode], 1)
+        return total / (number / parts if self.mode in ("PRE_FIXED", "NONE") else number)
 
 
 def normalization(layer: Layer, default: str) -> Normalization:

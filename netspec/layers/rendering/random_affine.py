@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from netspec.layers import ranks
 from netspec.layers.base import Layer, Shape, register
 from netspec.schema.spec import TRAIN
 
@@ -53,7 +54,7 @@ class RandomAffine(Layer):
         """Maps (N, 2, 3) from a place of the top to one of the bottom, sides from -1 to 1."""
         p, (height, width) = self.param, x.shape[2:]
         angle, size, shear, right, down = (
-            (torch.rand(len(x), device=x.device, dtype=x.dtype) * 2 - 1) * most
+            (ranks.rand_like(x[:, 0, 0, 0]) * 2 - 1) * most
             for most in (radians(p.rotation), log1p(p.scale), p.shear, p.shift_x, p.shift_y)
         )
         cos, sin, size = angle.cos(), angle.sin(), (-size).exp()

@@ -142,7 +142,7 @@ class LatentTree(Inner):
         return x_BKhw.flatten(2).permute(2, 0, 1)[self.structure.order]
 
     def forward(self, *bottoms: Tensor) -> Tensor:
-        self.look()
+        self.glance()
         if self.evidence is not None:
             x_PBK = bottoms[0].flatten(2).permute(2, 0, 1)
             top: Tensor = passed(x_PBK, self.evidence[0], self.structure)[0]

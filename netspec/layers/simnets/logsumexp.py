@@ -25,7 +25,8 @@ def product(x_RLK: Tensor, b_RMK: Tensor, normalise: bool, log_k: float = 0.0) -
     underflows: y = s + log(exp(x + peak - s) . exp(b - peak)), and the rows' sums are exp(b - peak) .
     exp(peak), without a second exponential of b.
     An instance more than about e^83 times less likely than the best one of its cell (e^705 in float64)
-    underflows. Outside compilation such entries are computed again, exactly. Under compilation they take the
+    underflows. On a CPU, outside compilation, such entries are computed again, exactly. Under compilation, and on
+    a GPU, which would have to be waited for in every layer, they take the
     value s - 83 with gradient 0: their true gradient would be below e^-83 of the best one's.
     NaN spreads over its cell; -inf drops out; a cell of only -inf gives -inf, with gradient 0.
     """
@@ -38,7 +39,7 @@ def product(x_RLK: Tensor, b_RMK: Tensor, normalise: bool, log_k: float = 0.0) -
     acc_RLM = torch.bmm(torch.exp(moved_RLK - finite(shift_RL1)), w_RMK.transpose(1, 2))
     floor = 100 * torch.finfo(acc_RLM.dtype).tiny
     y_RLM = shift_RL1 + acc_RLM.clamp(min=floor).log()
-    if may_look(acc_RLM):
+    if may_look(acc_RLM) and not acc_RLM.is_cuda:
         low = ((acc_RLM < floor) & (shift_RL1 > -inf)).nonzero(as_tuple=True)
         if len(low[0]):
             y_RLM = y_RLM.index_put(low, log_sum_exp(x_RLK[low[0], low[1]] + b_RMK[low[0], low[2]]) - log_k)

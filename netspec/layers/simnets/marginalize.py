@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from netspec.errors import Problem
+from netspec.layers import ranks
 from netspec.layers.base import Shape, register
 from netspec.layers.tree import Choose, Inner
 from netspec.schema.spec import TRAIN
@@ -50,7 +51,10 @@ class Marginalize(Inner):
         x = bottoms[0]
         if self.phase != TRAIN:
             return x
-        kept = torch.rand((x.shape[0], 1, *x.shape[2:]), device=x.device) < self.param.keep_probability
+        shape = (x.shape[0], 1, *x.shape[2:])
+        kept = (
+            ranks.drawn(lambda rows: torch.rand(rows, device=x.device), shape) < self.param.keep_probability
+        )
         return torch.where(kept, x, self.fill_value)
 
     # In a latent tree (TEST) it changes nothing

@@ -89,7 +89,7 @@ class MEX(Inner):
         self.add_blob((self.regions.number, 1, p.num_instances, self.block.values), p.offsets_filler)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        self.look()
+        self.glance()
         mix = self.mixer()
         tops = []
         for x_BCHW in bottoms:

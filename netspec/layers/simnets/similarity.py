@@ -81,7 +81,7 @@ class Similarity(Leaf):
             self.add_blob((1, 1, 1, p.num_instances), p.bias_filler)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        self.look()
+        self.glance()
         t_MK, w_MK = self.blob(0).flatten(1), self.blob(1).flatten(1)
         if self.evidence is not None:
             t_MK, w_MK = t_MK.detach(), w_MK.detach()

@@ -1,0 +1,326 @@
+"""Several processes that train one net: equal to one process with the same batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from netspec import make_net, schema
+from netspec.data import feeder
+from netspec.errors import SpecError
+from netspec.layers import ranks
+from netspec.layers.basic.batch_norm import by_batch
+from netspec.layers.loss.labels import Normalization
+from netspec.layers.ranks import Ranks
+from netspec.run.fit import fit
+from netspec.run.spread import divided, refuse_different, refuse_looks_across
+from netspec.schema.spec import TRAIN
+from netspec.schema.spec import net as net_of
+from tests.several import several, started
+
+DATA = """
+layer { name: "data" type: "DummyData" top: "x" top: "t" dummy_data_param {
+  shape { dim: 8 dim: 3 dim: 4 dim: 4 } shape { dim: 8 } data_filler { type: "gaussian" }
+  data_filler { type: "bernoulli" non_zero_probability: 0.5 } } }
+"""
+NORMALISED = """
+layer { name: "conv" type: "Convolution" bottom: "x" top: "c"
+  convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "norm" type: "BatchNorm" bottom: "c" top: "n" batch_norm_param { moving_average_fraction: 0.9 } }
+layer { name: "scale" type: "Scale" bottom: "n" top: "s" scale_param { bias_term: true } }
+layer { name: "relu" type: "ReLU" bottom: "s" top: "s" }
+layer { name: "drop" type: "Dropout" bottom: "s" top: "d" dropout_param { dropout_ratio: 0.3 } }
+layer { name: "ip" type: "InnerProduct" bottom: "d" top: "y"
+  inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" top: "loss" }
+layer { name: "accuracy" type: "Accuracy" bottom: "y" bottom: "t" top: "accuracy" }
+"""
+SOLVER = (
+    'base_lr: 0.05 momentum: 0.9 lr_policy: "fixed" max_iter: 12 display: 1 random_seed: 3 solver_mode: CPU '
+    "test_iter: 3 test_interval: 6 snapshot: 6 iter_size: 2 "
+)
+
+
+def entries(folder: Path, kind: str, name: str) -> list[Any]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines if line["kind"] == kind]
+
+
+def written(folder: Path, net: str, solver: str = SOLVER) -> Path:
+    (folder / "net.prototxt").write_text(net)
+    path = folder / "solver.prototxt"
+    path.write_text(f'net: "{folder / "net.prototxt"}" {solver}')
+    return path
+
+
+def trained(_: Ranks, file: Path, how: dict[str, Any]) -> tuple[str, dict[str, Tensor]]:
+    """Train as under torchrun."""
+    run = fit(file, progress=False, compiled=False, **{"spread": "whole", **how})
+    return str(run.folder), run.net.weights()
+
+
+def test_several_are_as_one(tmp_path: Path) -> None:
+    """Statistics, dropout, fillers, tests, iter_size as in one process, which goes on from a snapshot of two."""
+    file = written(tmp_path, DATA + NORMALISED)
+    one, two = tmp_path / "one", tmp_path / "two"
+    weights = fit(file, out=one, progress=False, compiled=False).net.weights()
+    results = started(2, trained, file, {"out": two})
+    assert entries(two, "train", "loss") == pytest.approx(entries(one, "train", "loss"), rel=1e-5)
+    for mine, theirs in zip(entries(one, "test", "outputs"), entries(two, "test", "outputs"), strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-5)
+    for name, value in weights.items():
+        assert torch.equal(results[0][1][name], results[1][1][name]), name
+        assert torch.allclose(value, results[0][1][name], atol=1e-5), name
+    facts = json.loads((two / "run.json").read_text())
+    assert facts["processes"] == 2
+    assert any("2 processes, each with a part of the files' batch" in note for note in facts["notes"])
+    fit(file, resume=two / "snapshots" / "iter_6.state.safetensors", progress=False, compiled=False)
+    assert entries(two, "train", "loss") == pytest.approx(entries(one, "train", "loss"), rel=1e-5)
+    assert (two / "abandoned" / "1").is_dir()
+
+
+def normalised(now: Ranks, x: Tensor, scale: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
+    """y, statistics and gradients of a rank's rows."""
+    mine = x.chunk(now.world)[now.rank].clone().requires_grad_()
+    factor = scale.clone().requires_grad_()
+    y, mean, variance, m = by_batch(mine, factor, None, 1e-5)
+    (y * wanted.chunk(now.world)[now.rank]).sum().backward()  # type: ignore[no-untyped-call]
+    assert mine.grad is not None
+    assert factor.grad is not None
+    return y.detach(), mean, variance, torch.tensor(m), mine.grad, ranks.mean(factor.grad) * now.world
+
+
+def test_statistics_are_of_all_ranks() -> None:
+    """Against torch.batch_norm of the whole batch: values, running statistics, gradients of input and scale."""
+    torch.manual_seed(0)
+    x = (torch.randn(6, 3, 5, dtype=torch.float64) * 3 + 100).requires_grad_()
+    scale = torch.rand(3, dtype=torch.float64, requires_grad=True)
+    wanted = torch.randn(6, 3, 5, dtype=torch.float64)
+    y, mean, variance, m = by_batch(x, scale, None, 1e-5)
+    (y * wanted).sum().backward()  # type: ignore[no-untyped-call]
+    results = several(3, normalised, x.detach(), scale.detach(), wanted)
+    assert torch.allclose(torch.cat([one[0] for one in results]), y)
+    assert x.grad is not None
+    assert scale.grad is not None
+    assert torch.allclose(torch.cat([one[4] for one in results]), x.grad, atol=1e-12)
+    for one in results:
+        assert torch.allclose(one[1], mean)
+        assert torch.allclose(one[2], variance)
+        assert int(one[3]) == m
+        assert torch.allclose(one[5], scale.grad)
+
+
+def part_of_loss(now: Ranks, losses: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    mine, counted = (value.chunk(now.world)[now.rank] for value in (losses, valid))
+    modes = ("VALID", "FULL", "BATCH_SIZE", "NONE", "PRE_FIXED")
+    return {mode: ranks.mean(Normalization(mode, 7.0)(mine, counted, len(mine))) for mode in modes}
+
+
+def test_losses_count_the_valid_of_all_ranks() -> None:
+    """One part has a single valid label, the other has all."""
+    losses, valid = torch.rand(8), torch.tensor([0, 0, 0, 1, 1, 1, 1, 1], dtype=torch.bool)
+    for results in several(2, part_of_loss, losses, valid):
+        for mode, value in results.items():
+            assert float(value) == pytest.approx(float(Normalization(mode, 7.0)(losses, valid, 8))), mode
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_draws_are_rows_of_the_whole_batch(axis: int) -> None:
+    def draw(shape: tuple[int, ...]) -> Tensor:
+        return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+
+    parts = []
+    for rank in range(3):
+        with ranks.among(Ranks(rank, 3)):
+            parts.append(ranks.drawn(draw, (2, 2, 5), axis))
+    assert torch.equal(torch.cat(parts, axis), draw((6, 2, 5) if axis == 0 else (2, 6, 5)))
+    with ranks.among(Ranks(1, 3, whole=False)):
+        assert torch.equal(ranks.drawn(draw, (2, 5)), draw((2, 5)))
+
+
+NUMBERS = """
+layer { name: "d" type: "Dataset" top: "x" top: "t"
+  dataset_param { name: "digits" split: "train" batch_size: %d shuffle: true } }
+layer { name: "s" type: "Reduction" bottom: "x" top: "s" }
+"""
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_ranks_share_a_stream(strided: bool) -> None:
+    """What three take of each batch is the batch of one; and a state holds for another number of ranks."""
+    pytest.importorskip("sklearn")
+    with feeder(make_net(NUMBERS % 6, TRAIN), 5) as whole:
+        batches = [whole.next()[0] for _ in range(3)]
+    state: dict[str, Any] = {}
+    for rank in range(3):
+        with feeder(make_net(NUMBERS % 2, TRAIN), 5, rank=rank, world=3, strided=strided) as part:
+            for batch in batches:
+                rows = batch[rank::3] if strided else batch[2 * rank : 2 * rank + 2]
+                assert torch.equal(part.next()[0], rows)
+            assert state in ({}, part.state())
+            state = part.state()
+    with feeder(make_net(NUMBERS % 6, TRAIN), 5) as again:
+        again.skip(1)
+        one = again.next()[0]
+        again.load_state(state)
+        assert not torch.equal(again.next()[0], one)
+        again.load_state(dict.fromkeys(state, 6))
+        assert torch.equal(again.next()[0], batches[1])
+
+
+def test_a_batch_that_cannot_be_divided_is_said_at_its_field() -> None:
+    document = schema.parse_net(NUMBERS % 7, "some.prototxt")
+    with pytest.raises(
+        SpecError, match=r"some.prototxt:3:.*layer 'd'.*batch of 7 cannot be divided among 2 processes"
+    ):
+        divided(net_of(document, TRAIN), 2)
+    spec = divided(net_of(schema.parse_net(DATA + NORMALISED), TRAIN), 4)
+    net = make_net(spec, seed=1)
+    assert net.shape("x") == (2, 3, 4, 4)
+    assert net.shape("t") == (2,)
+
+
+def looked_at(_: Ranks, text: str) -> None:
+    torch.manual_seed(0)
+    net = make_net(divided(net_of(schema.parse_net(text), TRAIN), 2), seed=1)
+    kept = {name: value.clone() for name, value in net.weights().items()}
+    refuse_looks_across(net, ())
+    assert all(torch.equal(kept[name], value) for name, value in net.weights().items())
+
+
+def test_a_loss_that_is_no_mean_over_images_is_refused() -> None:
+    several(2, looked_at, DATA + NORMALISED)
+    summed = 'layer { name: "sum" type: "Reduction" bottom: "c" top: "l" loss_weight: 1 '
+    summed += "reduction_param { operation: SUMSQ } }"
+    conv = NORMALISED[: NORMALISED.index('layer { name: "norm"')]
+    with pytest.raises(RuntimeError, match=r"a layer looks across the images of a batch.*--local gives"):
+        several(2, looked_at, DATA + conv + summed)
+
+
+def test_other_files_are_named() -> None:
+    def read(now: Ranks) -> None:
+        refuse_different({"net.prototxt": "same", "data": f"of rank {now.rank}"})
+
+    with pytest.raises(RuntimeError, match="process 1 of 2 has another data than process 0"):
+        several(2, read)
+
+
+def dies(now: Ranks) -> None:
+    if now.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    ranks.mean(torch.zeros(1))
+
+
+def test_a_killed_process_ends_the_others_with_a_line() -> None:
+    with pytest.raises(RuntimeError, match=r"Lost: process 1 of 2 is gone: the run ends; --resume goes on"):
+        several(2, dies)
+
+
+def test_hard_em_says_that_it_cannot_be_spread(tmp_path: Path) -> None:
+    file = written(tmp_path, DATA + NORMALISED, SOLVER + 'type: "HardEM"')
+    with pytest.raises(RuntimeError, match="type 'HardEM' cannot be spread over processes"):
+        started(2, trained, file, {"out": tmp_path / "run"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_local_batches_double_what_an_update_sees(tmp_path: Path) -> None:
+    """Caffe's meaning: without layers that look across the batch, two batches of 4 are one of 8."""
+    pytest.importorskip("sklearn")
+    text = (
+        NUMBERS.split('layer { name: "s"')[0]
+        + """
+      layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 10 } }
+      layer { name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" top: "loss" }"""
+    )
+    solver = 'base_lr: 0.001 lr_policy: "fixed" max_iter: 5 display: 1 random_seed: 3 solver_mode: CPU'
+    one = fit(written(tmp_path, text % 8, solver), out=tmp_path / "one", progress=False, compiled=False)
+    results = started(
+        2, trained, written(tmp_path, text % 4, solver), {"out": tmp_path / "two", "spread": "local"}
+    )
+    assert torch.allclose(results[0][1]["ip/0"], one.net.weights()["ip/0"], atol=1e-6)
+    losses = entries(tmp_path / "one", "train", "loss")
+    assert entries(tmp_path / "two", "train", "loss") == pytest.approx(losses, rel=1e-5)
+
+
+# Slow: 200 steps of real nets, 1e-5; and torchrun itself
+
+
+def compared(tmp_path: Path, source: Path | str, settings: list[str]) -> None:
+    """200 steps in one process and in two."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    how = {"iterations": 200, "overrides": [*settings, "display=1", "average_loss=1"], "seed": 1}
+    fit(source, out=one, progress=False, compiled=False, **how)  # type: ignore[arg-type]
+    started(2, trained, source, {"out": two, **how})
+    alone, together = (np.array(entries(folder, "train", "loss")) for folder in (one, two))
+    assert len(alone) == 200
+    assert np.abs(together - alone).max() <= 1e-5 * max(1.0, np.abs(alone).max()), np.abs(
+        together - alone
+    ).max()
+
+
+def test_200_steps_of_ht_cac_with_its_initialisation(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    compared(tmp_path, "ht_cac_digits", ["data.dataset_param.batch_size=20", "test_interval=100"])
+
+
+def test_200_steps_with_synchronised_statistics(tmp_path: Path) -> None:
+    solver = 'base_lr: 0.01 momentum: 0.9 lr_policy: "fixed" max_iter: 200 random_seed: 3 solver_mode: CPU'
+    compared(tmp_path, written(tmp_path, DATA + NORMALISED, solver), [])
+
+
+def test_200_steps_from_an_lmdb(tmp_path: Path) -> None:
+    pytest.importorskip("lmdb")
+    from netspec.data.writing.databases import LmdbWriter
+
+    random = np.random.default_rng(0)
+    writer = LmdbWriter(tmp_path / "db")
+    for i in range(150):
+        label = i % 3
+        image = random.integers(0, 80, (1, 6, 6), dtype=np.uint8) + np.uint8(60 * label)
+        datum = schema.Datum(channels=1, height=6, width=6, data=image.tobytes(), label=label)
+        writer.put(b"%06d" % i, datum.SerializeToString())
+    writer.close()
+    text = f"""
+      layer {{ name: "data" type: "Data" top: "x" top: "t" transform_param {{ scale: 0.01 crop_size: 5 mirror: true }}
+        data_param {{ source: "{tmp_path / "db"}" backend: LMDB batch_size: 8 }} }}
+      layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "y"
+        inner_product_param {{ num_output: 3 weight_filler {{ type: "xavier" }} }} }}
+      layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" top: "loss" }}"""
+    solver = 'base_lr: 0.01 momentum: 0.9 lr_policy: "fixed" max_iter: 200 random_seed: 3 solver_mode: CPU'
+    compared(tmp_path, written(tmp_path, text, solver), [])
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "netspec", *words]
+
+
+def test_torchrun_trains_and_ctrl_c_takes_a_snapshot(tmp_path: Path) -> None:
+    file = written(tmp_path, DATA + NORMALISED, SOLVER.replace("max_iter: 12", "max_iter: 1000000"))
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        command("train", str(file), "--no-compile", "-o", str(out)),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if line.startswith("iteration 20/"):
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    seen += process.stdout.read()
+    process.wait()
+    assert re.search(r"stopped at iteration \d+, files in", seen), seen
+    assert seen.count("snapshot ") >= 1, seen
+    assert "Traceback" not in seen.split("stopped at")[0], seen
