@@ -417,6 +417,10 @@ def missing(
     """
     from netspec import lab
     from netspec.lab.rows import of_tables, report
+    from netspec.run.spread import together
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
     consent_to(allow_python)
     if metric or baselines or rows or of_tables(runs):
@@ -429,15 +433,17 @@ def missing(
         print(figures.text())
         return
     begin, end = chosen(images) if images else (0, None)
-    table = lab.missing(
-        runs,
-        lab.Columns(parts(iid), parts(rects), other or (), repeats, seed),
-        lab.Rows(impute or (), shifts, mixture, neighbours, [bounds(text) for text in robust or ()]),
-        split=split,
-        begin=begin,
-        end=end,
-        out=out or (),
-        device=device,
-        progress=tell,
-    )
-    print(table.text())
+    with together(device) as (among, own):
+        table = lab.missing(
+            runs,
+            lab.Columns(parts(iid), parts(rects), other or (), repeats, seed),
+            lab.Rows(impute or (), shifts, mixture, neighbours, [bounds(text) for text in robust or ()]),
+            split=split,
+            begin=begin,
+            end=end,
+            out=(out or ()) if among.leads else (),
+            device=own,
+            progress=tell if among.leads else lambda line: None,
+        )
+    if among.leads:
+        print(table.text())

@@ -187,22 +187,25 @@ def features(
 ) -> None:
     """Write what a net computes: its blobs over batches of its own data, in phase TEST."""
     from netspec.run.evaluate import extract
+    from netspec.run.spread import together
 
     kind = (backend or backend_of(target)).upper()
     if (kind == "HDF5") != (target.suffix in HDF5):
         raise DataError(f"{target}: HDF5 is written to names that end with {' or '.join(HDF5)}")
-    rows = extract(
-        source,
-        target,
-        blob,
-        weights,
-        batches=batches,
-        backend=kind,
-        stages=stage or (),
-        device=device,
-        seed=1 if seed is None else seed,
-    )
-    print(f"{target}: {rows} rows of {', '.join(blob)}")
+    with together(device) as (among, own):
+        rows = extract(
+            source,
+            target,
+            blob,
+            weights,
+            batches=batches,
+            backend=kind,
+            stages=stage or (),
+            device=None if own is None else str(own),
+            seed=1 if seed is None else seed,
+        )
+    if among.leads:
+        print(f"{target}: {rows} rows of {', '.join(blob)}")
 
 
 HDF5 = (".h5", ".hdf5")

@@ -21,6 +21,8 @@ from netspec.lab.layout import SEED
 from netspec.lab.methods import Method
 from netspec.lab.settings import Setting
 from netspec.lab.table import Cell, Table
+from netspec.layers import ranks
+from netspec.run.spread import from_all
 
 CHUNK = 1000
 """Images shown at a time."""
@@ -41,26 +43,30 @@ def run(
     image only.
 
     pixels (N, C, H, W) 0..255, labels (N,). repeats: masks drawn for each image; a setting without masks is run
-    once. first: number of the first image in its split, so that an image has the same mask in any selection.
+    once. Among several processes each sees every world-th chunk of the images, and all get the table.
+    first: number of the first image in its split, so that an image has the same mask in any selection.
     """
     names = [method.name for method in methods]
     if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
         raise DataError(
             f"two methods are called {repeated[0]!r}; a table has a row per name, so give each its own"
         )
-    table = Table()
+    table, among = Table(), ranks.current()
+    size = min(CHUNK, -(-len(labels) // among.world) or 1)
     for setting in {setting.name: setting for setting in settings}.values():
         right = dict.fromkeys((method.name for method in methods), 0)
         started = time.monotonic()
         times = 1 if setting.how is None else repeats
         for repeat in range(times):
-            for begin in range(0, len(labels), CHUNK):
-                places = np.arange(begin, min(begin + CHUNK, len(labels)))
+            for begin in range(among.rank * size, len(labels), among.world * size):
+                places = np.arange(begin, min(begin + size, len(labels)))
                 shown = pixels[places]
                 observed = setting.observed(shown, first + places, seed, repeat)
                 for method in methods:
                     answers = np.asarray(method.predict(shown, observed))
                     right[method.name] += int((answers == labels[places]).sum())
+        for name in right:
+            right[name] = sum(from_all(right[name]))
         for name, count in right.items():
             table.put(name, setting.name, Cell(count, len(labels), times))
             progress(f"{name}, {setting.name}: {100 * table.cells[name][setting.name].accuracy:.2f} %")

@@ -108,7 +108,7 @@ class Net(nn.Module):
             (step, layer) for step, layer in zip(graph.steps, layers, strict=True) if not step.kind.is_source
         ]
         self._blocks = Walker(graph, self.made)
-        self.bfloat16 = False
+        self.short_products = False
         """Whether `forward` computes the products of convolutions and inner products in bfloat16."""
 
     # Walking
@@ -134,7 +134,7 @@ class Net(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The net's outputs (blobs that no layer reads, by name), then its loss blobs."""
         call = plain if torch.compiler.is_compiling() else explained
-        if self.bfloat16:
+        if self.short_products:
             call = mixed(call)
         return self.run(call, *inputs, again=bool(self._blocks.blocks) and torch.is_grad_enabled())
 

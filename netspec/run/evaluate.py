@@ -17,6 +17,7 @@ from netspec.errors import DataError, SpecError, did_you_mean
 from netspec.interchange import snapshot_files
 from netspec.interchange.dialects import told
 from netspec.interchange.weights import take_weights
+from netspec.layers import ranks
 from netspec.net import reading
 from netspec.net.make import make_net
 from netspec.net.net import Net
@@ -25,6 +26,7 @@ from netspec.run.experiment import Experiment
 from netspec.run.fit import average, choose_device
 from netspec.run.folder import plain
 from netspec.run.progress import Progress
+from netspec.run.spread import InTurn
 from netspec.schema import spec
 from netspec.schema.spec import TEST, NetSpec
 
@@ -80,7 +82,12 @@ def extract(
                 known = dict.fromkeys(net.graph.name(slot) for slot in range(len(net.graph.slots)))
                 hint = did_you_mean(name, known, f"it has {', '.join(known)}")
                 raise DataError(f"{source}: the net has no blob {name!r}{hint}")
-        return write_features(net, feeder, blobs, batches, target, backend, places)
+        if ranks.current().world == 1:
+            return write_features(net, feeder, blobs, batches, target, backend, places)
+        turns = InTurn(net, feeder, blobs, batches)
+        if ranks.current().leads:
+            return write_features(turns, turns, blobs, batches, target, backend, places)
+        return sum(len(values[blobs[0]]) for values in turns.coming)
 
 
 @dataclass

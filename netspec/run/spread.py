@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from netspec.data import Feeder
 from netspec.errors import NetspecError, SpecError
 from netspec.layers import ranks
 from netspec.layers.base import as_tuple, registry
@@ -145,6 +146,22 @@ def lost(now: Ranks, store: Any) -> BaseException:
     return Lost(f"{who} of {now.world} is gone: the run ends; --resume goes on from its last snapshot")
 
 
+@contextmanager
+def together(device: str | torch.device | None) -> Iterator[tuple[Ranks, str | torch.device | None]]:
+    """The processes that torchrun started for a command that asks or scores, each for itself, and this one's device.
+
+    Without torchrun this process is alone.
+    """
+    if not launched() or dist.is_initialized():
+        yield ranks.current(), device
+        return
+    local = os.environ.get("LOCAL_RANK", "0")
+    if (device is None or str(device) == "cuda") and torch.cuda.is_available():
+        device = f"cuda:{local}"
+    with joined(LOCAL, device) as now:
+        yield now, device
+
+
 # Agreement
 
 
@@ -184,7 +201,7 @@ def average_(values: Sequence[Tensor]) -> None:
         return
     flat = torch.cat([value.detach().flatten() for value in values])
     dist.all_reduce(flat)
-    for value, part in zip(values, (flat / now.world).split([v.numel() for v in values]), strict=True):
+    for value, part in zip(values, (flat / now.world).split([v.numel() for v in values]), strict=True):  # type: ignore[no-untyped-call]
         value.detach().copy_(part.view(value.shape))
 
 
@@ -286,12 +303,10 @@ class Averaging:
         if ranks.current().world > 1 and any(value.requires_grad for value in net.parameters()):
             known = inspect.signature(DistributedDataParallel.__init__).parameters
             buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            self.spread = DistributedDataParallel(
-                self.module,
-                device_ids=[device.index] if device.type == "cuda" else None,
-                **{buffers: False},
-                find_unused_parameters=changing,
-            )
+            options: dict[str, Any] = {buffers: False, "find_unused_parameters": changing}
+            if device.type == "cuda":
+                options["device_ids"] = [device.index]
+            self.spread = DistributedDataParallel(self.module, **options)
 
     def __call__(self, stage: str | None, *batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """(the objective of a batch, the tops without gradient)"""
@@ -364,6 +379,34 @@ def refuse_looks_across(net: Net, batch: Sequence[Tensor]) -> None:
             f"the first batch has loss {one:.6g} as one and {shared:.6g} in {now.world} parts: a layer looks across "
             "the images of a batch, or a loss is a sum over them; --local gives each process a batch of its own"
         )
+
+
+class InTurn:
+    """A net and its batches for one who takes them in turn, batch k computed by process k modulo their number."""
+
+    def __init__(self, net: Net, feeder: Feeder, names: Sequence[str], batches: int):
+        self.net, self.feeder, self.names, self.batches = net, feeder, names, batches
+        self.coming = self.values()
+
+    def values(self) -> Iterator[dict[str, Tensor]]:
+        """The blobs of these names of each batch, in order; every process must go through all."""
+        now = ranks.current()
+        self.feeder.deal(now.rank, now.world, strided=False)
+        for begin in range(0, self.batches, now.world):
+            mine = {}
+            if begin + now.rank < self.batches:
+                with ranks.among(ALONE), torch.no_grad():
+                    blobs = self.net.blobs(*self.feeder.next())
+                mine = {name: blobs[name].cpu() for name in self.names}
+            yield from (one for one in from_all(mine) if one)
+
+    def next(self) -> tuple[Tensor, ...]:
+        """Nothing: the batch is taken with its blobs."""
+        return ()
+
+    def blobs(self, *batch: Tensor) -> dict[str, Tensor]:
+        """The blobs of the next batch."""
+        return next(self.coming)
 
 
 class Follower:

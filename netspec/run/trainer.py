@@ -166,7 +166,7 @@ class Trainer:
         self.losses: deque[Any] = deque(maxlen=max(1, self.message.average_loss))
         self.seconds = 0.0
         self.compiled = False
-        self.net.bfloat16 = self.message.precision == self.message.BF16
+        self.net.short_products = self.message.precision == self.message.BF16
         self.results: list[dict[str, Any]] = []
 
     def open(self, net: Net) -> Feeder:
@@ -209,8 +209,9 @@ class Trainer:
 
     def discard(self) -> None:
         """Remove the folder of a run that came to nothing before it was described."""
-        if self.own is None and isinstance(getattr(self, "folder", None), Folder):
-            self.folder.discard()
+        folder = getattr(self, "folder", None)
+        if self.own is None and isinstance(folder, Folder):
+            folder.discard()
 
     # Before the first iteration
 

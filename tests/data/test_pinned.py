@@ -55,6 +55,7 @@ def test_two_buffers_are_made_once_and_awaited_before_they_are_written_again() -
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_what_is_sent_arrives() -> None:
     sender, device, values = Pinned(), torch.device("cuda"), torch.randn(50, 1000)
     ends = [sender.send(value, device) for value in values]

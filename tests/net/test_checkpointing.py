@@ -120,7 +120,7 @@ def test_a_run_within_a_size_is_the_run(tmp_path: Path) -> None:
         "display: 1 solver_mode: CPU"
     )
     weights = []
-    for memory in ("", "150K"):
+    for memory in ("", "90K"):
         run = fit(file, out=tmp_path / f"run{memory}", progress=False, memory=memory)
         weights.append(run.net.weights())
         assert any(one.spec.message.checkpoint for one in run.net.made) == bool(memory)

@@ -16,13 +16,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from netspec import make_net, schema
+from netspec import lab, make_net, schema
 from netspec.data import feeder
 from netspec.errors import SpecError
+from netspec.lab.settings import parse
 from netspec.layers import ranks
 from netspec.layers.basic.batch_norm import by_batch
 from netspec.layers.loss.labels import Normalization
-from netspec.layers.ranks import Ranks
+from netspec.layers.ranks import ALONE, Ranks
+from netspec.run.evaluate import extract
 from netspec.run.fit import fit
 from netspec.run.spread import divided, refuse_different, refuse_looks_across
 from netspec.schema.spec import TRAIN
@@ -253,6 +255,46 @@ def test_local_batches_double_what_an_update_sees(tmp_path: Path) -> None:
     assert entries(tmp_path / "two", "train", "loss") == pytest.approx(losses, rel=1e-5)
 
 
+FED = """
+layer { name: "d" type: "Dataset" top: "x" top: "t" dataset_param { name: "digits" split: "test" batch_size: 3 } }
+layer { name: "p" type: "Pooling" bottom: "x" top: "p" pooling_param { pool: AVE kernel_size: 4 stride: 4 } }
+"""
+
+
+def extracted(now: Ranks, folder: Path, name: str) -> int:
+    return extract(folder / "net.prototxt", folder / f"{name}.npz", ["p", "t"], batches=5)
+
+
+def test_features_are_written_in_the_order_of_one(tmp_path: Path) -> None:
+    """Five batches among two processes, of which the last round has one; both go through all rows."""
+    pytest.importorskip("sklearn")
+    (tmp_path / "net.prototxt").write_text(FED)
+    assert extracted(ALONE, tmp_path, "one") == 15
+    assert several(2, extracted, tmp_path, "two", meaning="local") == [15, 15]
+    one, two = (np.load(tmp_path / f"{name}.npz") for name in ("one", "two"))
+    assert all(np.array_equal(one[name], two[name]) for name in ("p", "t"))
+
+
+def tabled(_: Ranks) -> dict[str, float]:
+    class Brightest:
+        name = "brightest"
+
+        def predict(self, pixels: Any, observed: Any) -> Any:
+            shown = np.where(observed, pixels, 0) if observed is not None else pixels
+            return shown.reshape(len(shown), -1).argmax(1) % 10
+
+    pixels = np.random.default_rng(0).integers(0, 256, (25, 1, 4, 4)).astype(np.uint8)
+    table = lab.run([Brightest()], [parse("iid:0.5")], pixels, np.arange(25) % 10, repeats=2)
+    return {name: row[setting].accuracy for name, row in table.cells.items() for setting in row}
+
+
+def test_the_laboratory_counts_what_all_see() -> None:
+    """Masks belong to an image, so that a table does not depend on who sees it."""
+    one = tabled(ALONE)
+    assert 0 < one["brightest"] < 1
+    assert several(3, tabled, meaning="local") == [one] * 3
+
+
 # Slow: 200 steps of real nets, 1e-5; and torchrun itself
 
 
@@ -308,19 +350,16 @@ def command(*words: str) -> list[str]:
 def test_torchrun_trains_and_ctrl_c_takes_a_snapshot(tmp_path: Path) -> None:
     file = written(tmp_path, DATA + NORMALISED, SOLVER.replace("max_iter: 12", "max_iter: 1000000"))
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        command("train", str(file), "--no-compile", "-o", str(out)),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if line.startswith("iteration 20/"):
-            os.killpg(process.pid, signal.SIGINT)
-            break
-    seen += process.stdout.read()
-    process.wait()
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    words = command("train", str(file), "--no-compile", "-o", str(out))
+    with subprocess.Popen(words, start_new_session=True, **options) as process:
+        seen = ""
+        for line in process.stdout or ():
+            seen += line
+            if line.startswith("iteration 20/"):
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        seen += process.stdout.read() if process.stdout else ""
     assert re.search(r"stopped at iteration \d+, files in", seen), seen
     assert seen.count("snapshot ") >= 1, seen
     assert "Traceback" not in seen.split("stopped at")[0], seen
