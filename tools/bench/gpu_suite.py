@@ -109,7 +109,7 @@ class Suite:
 
     def rates(self) -> dict[str, float]:
         """Billions of operations a second of the best product, by precision."""
-        best = {}
+        best: dict[str, float] = {}
         for precision in PRECISIONS:
             for side in (64,) if self.dry else SIDES:
                 kind = torch.bfloat16 if precision == "BF16" else torch.float32
@@ -151,7 +151,7 @@ class Suite:
             net.look()
 
             def once() -> None:
-                net.objective(net(*batch)).backward()  # type: ignore[no-untyped-call]
+                net.objective(net(*batch)).backward()
                 solver.step()
 
             result["ms"] = self.milliseconds(once, 3 if self.dry else 30)
@@ -173,10 +173,10 @@ class Suite:
             spec = fitted(shaped.graph, shaped.shapes, int(0.6 * estimate)) if way == "again" else plan.train
             net = make_net(spec or plan.train, seed=1, device=self.device)
             batch = [torch.zeros(net.shapes[slot], device=self.device) for slot in net.graph.inputs]
-            net.objective(net(*batch)).backward()  # type: ignore[no-untyped-call]
+            net.objective(net(*batch)).backward()
             torch.cuda.reset_peak_memory_stats(self.device)
             before = torch.cuda.memory_allocated(self.device)
-            net.objective(net(*batch)).backward()  # type: ignore[no-untyped-call]
+            net.objective(net(*batch)).backward()
             peak = torch.cuda.max_memory_allocated(self.device) - before
             results[way] = {"peak": peak, "estimate": kept_bytes(net.graph, net.shapes)}
         return results
