@@ -15,7 +15,7 @@ import pytest
 
 from netspec.lab import Table
 from tests.places import ROOT
-from tools.results import fig4, imputers, latent_models, misconv, sweep_page, table1, tables, thesis
+from tools.results import drmm, fig4, imputers, latent_models, misconv, sweep_page, table1, tables, thesis
 from tools.results.reproduction import Results
 
 RESULTS = ROOT / "docs/results"
@@ -172,3 +172,30 @@ def test_invented_number_is_found_out() -> None:
         invented = [f"{k / 10:.1f}" if page != "dlvm.md" else f"{k / 1000:.3f}" for k in range(101, 999, 7)]
         caught = sum(not stands(text, among) for text in invented)
         assert caught >= 0.5 * len(invented), (page, caught, len(invented))
+
+
+def test_published_rows_of_the_rendering_models_are_all_on_their_page(tmp_path: Path) -> None:
+    """The command that writes them leaves the page as it is, and each row of the record is there."""
+    copy = tmp_path / "drmm.md"
+    shutil.copy(RESULTS / "drmm.md", copy)
+    drmm.published(copy)
+    assert copy.read_text() == (RESULTS / "drmm.md").read_text()
+    record = read(RESULTS / "published.json")
+    for table in ("drmm", "drmm_table5"):
+        for name in record[table]["rows"]:
+            assert f"| {name} |" in copy.read_text(), name
+
+
+def test_table_1_says_first_where_it_is_below_others() -> None:
+    """A net that is told and above, and one that is not told and below at the largest N alone."""
+    trial = {
+        "images": 1000,
+        "HT-CAC": [990] * 7,
+        "HT-CAC, not told": [990] * 6 + [700],
+        "LP": [900] * 6 + [705],
+    }
+    said = table1.missed({"0-1/0": trial})
+    assert said == (
+        "Not told which pixels are deleted, HT-CAC is below the published HT-CAC at N of 150 and our own linear "
+        "classifiers at N of 150. Told, it is below none of them."
+    )
