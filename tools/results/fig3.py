@@ -97,7 +97,8 @@ def write(table: Table, out: Path) -> None:
         rows_b.append([row, *(100 * ours[row][f"rects:{name}"].accuracy for name in RECTS)])
     part_b = markdown(("trained with", *RECTS), rows_b)
     few = f"THE PAPER'S {PAPER:,} ITERATIONS WERE NOT RUN: each net had {table.facts['iterations']:,} of 64 images."
-    parts = [*([few] if table.facts["iterations"] < PAPER else []), "(a) Accuracy in per cent by the p of the test.", part_a,
+    parts = [*([few] if table.facts["iterations"] < PAPER else []),
+             "(a) Accuracy in per cent by the p of the test.", part_a,
              "(b) The same by the N x W of the test (published as a plot only).", part_b,
              f"![each training, ours and published]({out.name}.png)"]  # fmt: skip
     page(

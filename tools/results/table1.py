@@ -193,8 +193,8 @@ def report(out: Path, results: Results, pairs: int, repeats: int) -> Path:
         f"Accuracy in per cent with N non-zero pixels deleted, averaged over {pairs} pairs of digits; "
         f"repeats: {repeats}, the paper has 10. ± is half of a 95 % interval over pairs and repeats. Told, HT-CAC "
         "knows which pixels are deleted and marginalises them; not told, it takes them for observed zeros, as the "
-        "linear classifiers do. The linear classifier of each N is the one of the grid that is best on validation images with "
-        "N deleted."
+        "linear classifiers do. The linear classifier of each N is the one of the grid that is best on validation "
+        "images with N deleted."
     )
     parts = [missed(results.values), WHY, text, table(results.values)]
     return page(out.with_suffix(".md"), "Table 1: pairs of digits, pixels deleted", parts,
