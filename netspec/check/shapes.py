@@ -17,7 +17,7 @@ from netspec.interchange import load_weights
 from netspec.layers import consent
 from netspec.layers.base import Shape
 from netspec.net import reading
-from netspec.net.graph import Graph, Step, compile
+from netspec.net.graph import Graph, Step, compile, kind_of, unknown_type
 from netspec.net.net import Net, build
 from netspec.run import experiment
 from netspec.schema import spec
@@ -164,6 +164,34 @@ def shaped_net(
     inputs whose data is not here; by default the function assumes shapes that the net accepts, and logs them. Raises
     SpecError for mistakes of the net, and for a phase without layers.
     """
+    return shaped_of(path, read_phase(path, phase, stages, level), shapes)
+
+
+def drawable(
+    path: str | Path,
+    phase: str = spec.TRAIN,
+    stages: Collection[str] = (),
+    level: int | None = None,
+    shapes: Mapping[str, Shape] | None = None,
+) -> tuple[Net | spec.NetSpec, list[Problem]]:
+    """What `shaped_net` gives; of a net with layers of unknown types the net as written, and a problem for each.
+
+    Raises SpecError for whatever else is wrong with it.
+    """
+    net_spec = read_phase(path, phase, stages, level)
+    unknown = [unknown_type(layer) for layer in net_spec.layers if kind_of(layer) is None]
+    try:
+        return shaped_of(path, net_spec, shapes), []
+    except SpecError as error:
+        if not unknown or {str(problem) for problem in error.problems} - {
+            str(problem) for problem in unknown
+        }:
+            raise
+        return net_spec, unknown
+
+
+def read_phase(path: str | Path, phase: str, stages: Collection[str], level: int | None) -> spec.NetSpec:
+    """The layers that take part in a phase of a file's net."""
     path = Path(path) / "net.prototxt" if Path(path).is_dir() else Path(path)
     phase = phase.upper()
     if phase not in PHASES:
@@ -176,6 +204,11 @@ def shaped_net(
         net_spec = spec.net(document, phase, stages, level or 0)
     if not net_spec.layers:
         raise SpecError(f"{path}: no layer takes part in phase {phase}")
+    return net_spec
+
+
+def shaped_of(path: str | Path, net_spec: spec.NetSpec, shapes: Mapping[str, Shape] | None) -> Net:
+    """The net on the meta device, the shapes of absent data assumed, which is logged."""
     report = Report(str(path))
     net, assumed, told = shaped(compile(net_spec), report, shapes=shapes)
     if net is None:

@@ -44,18 +44,16 @@ def draw(
     shape: Shapes = None,
     rankdir: Annotated[str, typer.Option(help="Direction of the data: TB, BT, LR or RL.")] = "TB",
 ) -> None:
-    """Draw a net as a graph of layers, shapes on its edges."""
-    from netspec.check import shaped_net
+    """Draw a net as a graph of layers, shapes on its edges; without them where a layer's type is unknown."""
+    from netspec.check import drawable
     from netspec.draw import graph
 
-    drawing = graph(
-        shaped_net(file, phase, stage or (), level, shapes_of(shape)),
-        out or Path(f"{file.stem}.svg"),
-        rankdir=rankdir,
-    )
+    net, unknown = drawable(file, phase, stage or (), level, shapes_of(shape))
+    drawing = graph(net, out or Path(f"{file.stem}.svg"), rankdir=rankdir)
     for path in drawing.paths:
         print(path)
-    for note in drawing.notes:
+    without = [f"{problem}; drawn without shapes" for problem in unknown]
+    for note in (*without, *drawing.notes):
         print(f"note: {note}", file=sys.stderr)
 
 

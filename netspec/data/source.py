@@ -121,8 +121,11 @@ class Order:
 
 
 def failure(spec: LayerSpec, message: str, *path: str | int) -> DataError:
-    """A DataError (the data is at fault) at field `path` of a layer; its text begins with place, name and type."""
-    return DataError(str(spec.problem(message, *path)))
+    """A DataError (the data is at fault) at field `path` of a layer; its text begins with place, name and type, once,
+    also where `message` has them.
+    """
+    own = message.rpartition(f"layer {spec.name!r} ({spec.type}): ")[2]
+    return DataError(str(spec.problem(own, *path)))
 
 
 def mistake(spec: LayerSpec, message: str, *path: str | int) -> SpecError:

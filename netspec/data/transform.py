@@ -26,7 +26,16 @@ class Transformer:
     field that does not fit.
     """
 
-    def __init__(self, spec: LayerSpec, phase: str, seed: int, field: str = "transform_param"):
+    def __init__(
+        self,
+        spec: LayerSpec,
+        phase: str,
+        seed: int,
+        field: str = "transform_param",
+        *,
+        resizes: bool = False,
+    ):
+        """resizes: the caller gives pictures that it has brought to random sizes where a field says so."""
         self.spec, self.field, self.seed = spec, field, seed
         p = getattr(spec.message, field)
         self.param: Any = p
@@ -43,6 +52,9 @@ class Transformer:
             self.mean = read_mean(spec, p.mean_file, field)
         if p.force_color and p.force_gray:
             self.fail("has both force_color and force_gray; give one", "force_gray")
+        for name in () if resizes else ("random_resize_param", "random_aspect_ratio_param"):
+            if name in p.DESCRIPTOR.fields_by_name and p.HasField(name):
+                self.fail(f"{name} is built for the pictures of Data and ImageData", name)
 
     def fail(self, message: str, *path: str | int) -> NoReturn:
         raise mistake(self.spec, message, self.field, *path)

@@ -114,7 +114,7 @@ class Model:
         self.data = deployed.data
         self.image_shape: tuple[int, int, int] = tuple(net.shapes[net.graph.inputs[0]][1:])  # type: ignore[assignment]
         """(C, H, W) of x."""
-        self.transform = Transformer(self.data, TEST, 0)
+        self.transform = Transformer(self.data, TEST, 0, resizes=True)
         self.transform.mirror = False
         p = self.data.message.dataset_param
         self.fill = float(p.missing.value) if p.HasField("missing") else float("nan")

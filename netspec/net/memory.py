@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from netspec.errors import SpecError
+from netspec.errors import Problem, SpecError
 from netspec.net.checkpointing import FLOAT, kept_bytes
 from netspec.schema.spec import TRAIN
 
 if TYPE_CHECKING:
     from netspec.net.graph import Graph
+    from netspec.net.params import Param
 
 
 def activation_bytes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> int:
@@ -90,31 +91,44 @@ def numbers_in(path: Path) -> dict[str, int]:
 def check_memory(
     graph: Graph,
     shapes: Sequence[tuple[int, ...]],
-    new: Iterable[Tensor],
+    new: Sequence[Param],
     device: torch.device,
     history: int = 0,
 ) -> None:
-    """Raise SpecError with the figures, and the largest blob, when blobs and new weights exceed what is free.
+    """Raise SpecError with the figures, and what is largest, when blobs and new weights exceed what is free.
 
     history: tensors that the solver keeps beside each weight.
     """
     copies = 2 + history if graph.spec.phase == TRAIN else 1
-    weights = copies * FLOAT * sum(value.numel() for value in new)
+    weights = copies * FLOAT * sum(param.value.numel() for param in new)
     blobs, free = activation_bytes(graph, shapes), available_bytes(device)
     if weights + blobs <= free:
         return
+    beside = " with their gradients and the solver's history" if history else ""
+    needs = (
+        f"the {graph.spec.phase} net needs {gib(weights + blobs)} ({gib(blobs)} for blobs, {gib(weights)} for "
+        f"weights{beside}), {gib(free)} is free on {device}; "
+    )
+    if weights > blobs:
+        raise SpecError([needs_less(graph, new, needs)])
     largest = max(range(len(shapes)), key=lambda slot: prod(shapes[slot]))
     maker = graph.spec.layers[graph.slots[largest].maker]
-    beside = " with their gradients and the solver's history" if history else ""
-    raise SpecError(
-        [
-            maker.problem(
-                f"the {graph.spec.phase} net needs {gib(weights + blobs)} ({gib(blobs)} for blobs, {gib(weights)} for "
-                f"weights{beside}), {gib(free)} is free on {device}; its largest blob is {graph.name(largest)!r} of "
-                f"shape {tuple(shapes[largest])}; reduce the batch size"
-            )
-        ]
+    shape = tuple(shapes[largest])
+    what = (
+        f"its largest blob is {graph.name(largest)!r} of shape {shape}; reduce the batch size, or that blob"
     )
+    raise SpecError([maker.problem(needs + what)])
+
+
+def needs_less(graph: Graph, new: Sequence[Param], needs: str) -> Problem:
+    """That the weights are too many, at the layer that has most of them."""
+    sizes = Counter[str]()
+    for param in new:
+        sizes[param.name.rpartition("/")[0]] += param.value.numel()
+    name, count = sizes.most_common(1)[0]
+    what = f"{needs}most weights are in this layer: {count:,}"
+    layer = next((layer for layer in graph.spec.layers if layer.name == name), graph.spec.layers[0])
+    return layer.problem(what)
 
 
 def gib(n: int) -> str:

@@ -331,7 +331,7 @@ def build(
     net = Net(graph, layers, shapes)
     net.params = params = share_by_name(graph, layers, others)
     if torch.device(device).type != "meta":
-        new = [param.value for param in params if param.value.is_meta]
+        new = [param for param in params if param.value.is_meta]
         check_memory(graph, shapes, new, torch.device(device), history)
         materialise(params, layers, seed)
         net.to(device)

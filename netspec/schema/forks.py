@@ -91,29 +91,10 @@ FORK_LAYERS = {
 
 FORK_FIELDS = {
     "SolverParameter": {
-        "larc": "NVIDIA's Caffe",
-        "larc_policy": "NVIDIA's Caffe",
-        "larc_eta": "NVIDIA's Caffe",
-        "larc_turbo": "NVIDIA's Caffe",
-        "local_lr_auto": "NVIDIA's Caffe",
-        "local_gw_ratio": "NVIDIA's Caffe",
         "global_grad_scale": "NVIDIA's Caffe",
-        "min_lr": "NVIDIA's Caffe",
-        "rampup_interval": "NVIDIA's Caffe",
-        "rampup_lr": "NVIDIA's Caffe",
-        "momentum_policy": "NVIDIA's Caffe",
-        "momentum_power": "NVIDIA's Caffe",
-        "max_momentum": "NVIDIA's Caffe",
-        "weight_decay_policy": "NVIDIA's Caffe",
-        "weight_decay_power": "NVIDIA's Caffe",
         "store_blobs_in_old_format": "NVIDIA's Caffe",
         "test_and_snapshot_last_epochs": "NVIDIA's Caffe",
-        "warmup_iter": "Intel's Caffe",
-        "warmup_start_lr": "Intel's Caffe",
-        "local_lr_auto_step": "Intel's Caffe",
-        "disabled_update": "Intel's Caffe",
         "engine": "Intel's Caffe",
-        "multiclass_multi_iter": "Intel's Caffe",
         "device_id_list": "a multi-GPU fork",
     },
     "NetParameter": {
@@ -158,6 +139,11 @@ WITHOUT_EFFECT = {
 REFUSED = {
     "fuse_type": "it computes another layer inside this one; write that layer by itself",
     "fusion_type": "it computes another layer inside this one; write that layer by itself",
+    "larc_turbo": "it changes the rates of larc by how gradients turn; leave it out, and larc is as it is published",
+    "local_lr_auto": "it is the first form of larc; write larc: true",
+    "local_gw_ratio": "it is the first form of larc_eta; write larc: true larc_eta: ...",
+    "local_lr_auto_step": "it belongs to a first form of larc; write larc: true",
+    "disabled_update": "it keeps weights from being updated; give the layers param { lr_mult: 0 }",
 }
 """Fields of forks that change numbers and are not implemented: what to do instead."""
 

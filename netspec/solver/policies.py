@@ -1,8 +1,9 @@
 """Learning-rate policies: the global rate of each iteration as an exact float32.
 
 Source: Caffe, src/caffe/solvers/sgd_solver.cpp (GetLearningRate), and the same file of the SimNets fork for `step_lr`
-and `step_policy`, of SSD for "plateau", of Intel's for `warmup_iter`, of NVIDIA's for `rampup_interval` and `min_lr`.
-Where the original computes in float32, so does this module, operation by operation. "cosine" is ours.
+and `step_policy`, of SSD for "plateau", of Intel's for `warmup_iter`, of NVIDIA's for `rampup_interval`, `min_lr`,
+`momentum_policy` and `weight_decay_policy`. Where the original computes in float32, so does this module, operation by
+operation. "cosine" is ours.
 """
 
 from __future__ import annotations
@@ -125,6 +126,45 @@ def warm_up(message: Any, iteration: int) -> np.float32 | None:
         alpha, start = F(iteration) / F(message.rampup_interval), F(message.rampup_lr)
         return F(start + (base - start) * alpha * alpha)
     return None
+
+
+def momentum_at(message: Any, iteration: int, rate: float) -> float:
+    """The momentum of an iteration as `momentum_policy` says; `rate` is the iteration's."""
+    base = F(message.momentum)
+    if message.momentum_policy == "poly":
+        share = power32(F(iteration) / F(message.max_iter), F(message.momentum_power))
+        return float(base + (F(message.max_momentum) - base) * share)
+    if message.momentum_policy == "opt":
+        momentum = (1 - 0.5 * math.sqrt(rate)) ** 2
+        return float(F(min(message.max_momentum, momentum) if message.HasField("max_momentum") else momentum))
+    return float(message.momentum)
+
+
+def decay_share(message: Any, iteration: int) -> float:
+    """What share of `weight_decay` counts in an iteration, as `weight_decay_policy` says."""
+    if message.weight_decay_policy == "poly":
+        return float(power32(F(iteration) / F(message.max_iter), F(message.weight_decay_power)))
+    return 1.0
+
+
+def policy_problems(message: Any) -> Iterator[tuple[str, str]]:
+    """(what is wrong, field) of the momentum, the weight decay and the layer-wise rates of NVIDIA's Caffe."""
+    known = {"momentum_policy": ("fixed", "poly", "opt"), "weight_decay_policy": ("fixed", "poly"),
+             "larc_policy": ("scale", "clip")}  # fmt: skip
+    for field, names in known.items():
+        name = getattr(message, field)
+        if name not in names:
+            yield f"unknown {field} {name!r}{did_you_mean(name, names)}; known: {', '.join(names)}", field
+        elif name == "poly" and message.max_iter <= 0:
+            yield f"{field} 'poly' needs max_iter > 0, found {message.max_iter}", "max_iter"
+    if message.momentum_policy == "poly" and not 0 <= message.max_momentum < 1:
+        yield f"max_momentum must be in [0, 1), found {message.max_momentum:g}", "max_momentum"
+    if message.larc and not 0 < message.larc_eta < math.inf:
+        yield f"larc_eta must be positive, found {message.larc_eta:g}", "larc_eta"
+
+
+LINEAR = ("SGD", "Nesterov")
+"""Types of solver in whose step the rate and the gradient are one factor."""
 
 
 def power(base: float, exponent: int) -> float:

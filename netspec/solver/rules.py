@@ -75,7 +75,7 @@ class SGD(Rule):
 
     def update(self, w: Tensors, g: Tensors, history: History, lr: Number, scalars: Sequence[Number]) -> None:
         (h,) = history
-        torch._foreach_mul_(h, self.momentum)
+        torch._foreach_mul_(h, scalars[0] if scalars else self.momentum)
         add_(h, lr, g)
         torch._foreach_sub_(w, h)
 
@@ -86,6 +86,12 @@ class Nesterov(Rule):
 
     def update(self, w: Tensors, g: Tensors, history: History, lr: Number, scalars: Sequence[Number]) -> None:
         (h,) = history
+        if scalars:  # a momentum of this step's own
+            torch._foreach_add_(w, torch._foreach_mul(h, scalars[0]))
+            torch._foreach_mul_(h, scalars[0])
+            add_(h, lr, g)
+            torch._foreach_sub_(w, torch._foreach_mul(h, 1 + scalars[0]))
+            return
         torch._foreach_add_(w, h, alpha=self.momentum)
         torch._foreach_mul_(h, self.momentum)
         add_(h, lr, g)

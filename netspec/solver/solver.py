@@ -19,7 +19,7 @@ from netspec.layers.loss.average_precision import VERSIONS
 from netspec.net.compiling import compile_method
 from netspec.net.net import Net
 from netspec.net.params import Param
-from netspec.solver.policies import LearningRate
+from netspec.solver.policies import LINEAR, LearningRate, decay_share, momentum_at, policy_problems
 from netspec.solver.regularisation import terms
 from netspec.solver.rules import Number, Rule, rules
 from netspec.solver.stages import Stages
@@ -76,6 +76,8 @@ class Solver:
         self.hold = bool(message.on_off_stage_hold and self.stages.names)
         """Whether weights of an inactive stage stand still."""
         stages = dict.fromkeys(param.on_off_stage for param in self.active) if self.hold else [""]
+        self.decays = message.weight_decay_policy != "fixed"
+        """Whether the share of the weight decay that counts changes from step to step."""
         self._groups = {stage: self._group(stage) for stage in stages}
         self._zeros: dict[int, Tensor] = {}
         self._pinned = Pinned()
@@ -96,6 +98,10 @@ class Solver:
             yield text + did_you_mean(m.regularization_type, terms), "regularization_type"
         if m.ap_version not in VERSIONS:
             yield f"unknown ap_version {m.ap_version!r}{did_you_mean(m.ap_version, VERSIONS)}", "ap_version"
+        yield from policy_problems(m)
+        if m.type in rules and m.type not in LINEAR and (m.larc or m.momentum_policy != "fixed"):
+            field = "larc" if m.larc else "momentum_policy"
+            yield f"{field} is built for types {' and '.join(LINEAR)}, not {m.type!r}", field
         if m.iter_size < 1:
             yield f"iter_size must be at least 1, found {m.iter_size}", "iter_size"
         stages = m.on_off_stage_name
@@ -148,7 +154,12 @@ class Solver:
     ) -> None:
         """Update the weights of a group; its rule counts the updates that the group has had."""
         lrs = [float(rate * F(lr_mult)) for lr_mult in group.by_rate]
-        numbers = (*lrs, *self.rule.scalars(self.stages.turns(stage, self.iteration) + 1))
+        m, scalars = self.message, self.rule.scalars(self.stages.turns(stage, self.iteration) + 1)
+        if m.momentum_policy != "fixed":
+            scalars = (*scalars, momentum_at(m, self.iteration, float(rate)))
+        if self.decays:  # the last number, taken off again in `_update`
+            scalars = (*scalars, decay_share(m, self.iteration))
+        numbers = (*lrs, *scalars)
         values = [self.active[i].value for i in group.members]
         gradients = [own[i] for i in group.members]
         history = [[slot[i] for i in group.members] for slot in self.history]
@@ -192,18 +203,42 @@ class Solver:
         if self.compiled and isinstance(numbers[0], Tensor):
             numbers = numbers[0].unbind()
         gradients = self._scaled(gradients, others)
+        share: Number = 1.0
+        if self.decays:
+            numbers, share = numbers[:-1], numbers[-1]
+        factors = self._factors(values, gradients, numbers[0]) if self.message.larc else None
         for (decay, types, logspace), indices in by_decay.items():
             if decay == 0:
                 continue
+            if self.decays:
+                decay = decay * share
             now = [gradients[i] for i in indices]
             for name in types:
                 now = terms[name]([values[i] for i in indices], now, decay, logspace)
             for i, gradient in zip(indices, now, strict=True):
                 gradients[i] = gradient
+        if factors is not None:
+            gradients = [gradient * factor for gradient, factor in zip(gradients, factors, strict=True)]
         scalars = numbers[len(by_rate) :]
         for lr, indices in zip(numbers, by_rate.values(), strict=False):
             mine = [[slot[i] for i in indices] for slot in history]
             self.rule.update([values[i] for i in indices], [gradients[i] for i in indices], mine, lr, scalars)
+
+    def _factors(self, values: list[Tensor], gradients: list[Tensor], rate: Number) -> list[Tensor]:
+        """For each parameter what its gradient is multiplied by, so that the step is that of its own rate (LARC).
+
+        eta |w| / |g|, 1 where one of the norms is 0 or NaN; by policy "clip" at most 1 once the rate is divided out.
+        The gradient's norm is that before regularisation, as in NVIDIA's kernels, which regularise in the update.
+        """
+        factors = []
+        for w, g in zip(values, gradients, strict=True):
+            norms = torch.linalg.vector_norm(w), torch.linalg.vector_norm(g)
+            usable = (norms[0] > 0) & (norms[1] > 0)
+            own = torch.where(
+                usable, self.message.larc_eta * norms[0] / torch.where(usable, norms[1], 1.0), 1.0
+            )
+            factors.append(own if self.message.larc_policy == "scale" else (own / rate).clamp(max=1.0))
+        return factors
 
     def _scaled(self, gradients: list[Tensor], others: list[Tensor]) -> list[Tensor]:
         """Gradients after clip_gradients (by the norm of all of them together) and division by iter_size."""
@@ -218,7 +253,8 @@ class Solver:
         members = [i for i, p in enumerate(self.active) if not self.hold or p.on_off_stage == stage]
         mine = [self.active[i] for i in members]
         by_decay = grouped(self._decay_of(param) for param in mine)
-        return Group(members, grouped(param.lr_mult for param in mine), by_decay)
+        rates = (1.0 if self.message.larc else param.lr_mult for param in mine)
+        return Group(members, grouped(rates), by_decay)
 
     def counted(self) -> str | None:
         """The stage whose losses count now; None: all losses count."""

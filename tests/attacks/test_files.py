@@ -94,8 +94,9 @@ def test_sources_of_layers_are_regular_files(type: str, tmp_path: Path) -> None:
     text = f'{inputs}layer {{ name: "d" type: "{type}" {own} {param} }}'
     (tmp_path / "net.prototxt").write_text(text)
     net = compile(spec.net(schema.read_net(tmp_path / "net.prototxt"), "TRAIN"))
-    with pytest.raises(NetspecError, match=r"net.prototxt:2:\d+: layer 'd' .*ff.* FIFO"):
+    with pytest.raises(NetspecError, match=r"net.prototxt:2:\d+: layer 'd' .*ff.* FIFO") as caught:
         build(net, device="meta")
+    assert str(caught.value).count("layer 'd'") == 1
 
 
 def test_special_files_are_read_where_that_is_asked_for(

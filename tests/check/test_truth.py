@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from netspec import schema
-from netspec.check import check, shaped_net
+from netspec.check import check, drawable, shaped_net
 from netspec.cli import app
 from netspec.errors import SpecError, one_edit
 from netspec.net import reading
@@ -296,3 +296,25 @@ def test_a_template_is_called_one(name: str, tmp_path: Path) -> None:
     assert "netspec render" in problem.message
     assert problem.position is not None
     assert (problem.position.line, problem.position.column) == (2, 30)
+
+
+UNKNOWN = """name: "u" input: "data" input_dim: 1 input_dim: 3 input_dim: 16 input_dim: 16
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4 kernel_size: 3 } }
+layer { name: "mine" type: "MyFancyLayer" bottom: "conv" top: "mine" my_fancy_param { alpha: 3 } }
+layer { name: "relu" type: "ReLU" bottom: "mine" top: "mine" }
+"""
+
+
+def test_a_net_with_an_unknown_layer_is_drawn_as_written(tmp_path: Path) -> None:
+    (tmp_path / "u.prototxt").write_text(UNKNOWN)
+    result = CliRunner().invoke(app, ["draw", str(tmp_path / "u.prototxt"), str(tmp_path / "u.gv")])
+    assert result.exit_code == 0, result.output
+    assert "MyFancyLayer" in (tmp_path / "u.gv").read_text()
+    assert "layer 'mine' (MyFancyLayer): unknown layer type 'MyFancyLayer'" in result.stderr
+    assert "drawn without shapes" in result.stderr
+
+
+def test_other_mistakes_of_such_a_net_are_not_drawn_over(tmp_path: Path) -> None:
+    (tmp_path / "u.prototxt").write_text(UNKNOWN.replace('bottom: "mine"', 'bottom: "mien"'))
+    with pytest.raises(SpecError, match="bottom 'mien'"):
+        drawable(tmp_path / "u.prototxt")

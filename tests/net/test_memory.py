@@ -79,7 +79,7 @@ def test_the_history_of_the_solver_counts(kind: str, copies: int, monkeypatch: p
     monkeypatch.setattr(memory, "available_bytes", lambda device: need)
     assert build(graph, seed=1, history=history_of(kind)).params[0].value.device == torch.device("cpu")
     monkeypatch.setattr(memory, "available_bytes", lambda device: need - 1)
-    with pytest.raises(SpecError, match=r"big.prototxt:2:1: .*the TRAIN net needs .* GiB is free on cpu"):
+    with pytest.raises(SpecError, match=r"big.prototxt:3:1: .*the TRAIN net needs .* GiB is free on cpu"):
         build(graph, seed=1, history=history_of(kind))
 
 
@@ -103,3 +103,19 @@ def test_a_test_net_keeps_what_is_read_again_later() -> None:
     """
     graph = compile(spec.net(schema.parse_net(text), "TEST"))
     assert memory.activation_bytes(graph, [(1000,)] * 4) == 3 * 4 * 1000
+
+
+def test_too_many_weights_are_named_at_their_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 10_000)
+    graph = compile(spec.net(schema.parse_net(NET, "big.prototxt"), "TEST"))
+    reason = r"big.prototxt:3:1: layer 'ip' \(InnerProduct\): the TEST net needs .* in this layer: 500,000"
+    with pytest.raises(SpecError, match=reason):
+        build(graph)
+
+
+def test_too_large_a_blob_is_named_at_its_maker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 10_000)
+    text = NET.replace("num_output: 500", "num_output: 1")
+    graph = compile(spec.net(schema.parse_net(text, "big.prototxt"), "TEST"))
+    with pytest.raises(SpecError, match=r"big.prototxt:2:1: .*its largest blob is 'x' of shape \(4, 1000\)"):
+        build(graph)

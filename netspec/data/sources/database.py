@@ -18,7 +18,8 @@ from netspec.data.files import lmdb
 from netspec.data.files.idx import Array
 from netspec.data.files.leveldb import Reader
 from netspec.data.files.protos import Record, read_datum
-from netspec.data.source import Stream, failure, mistake
+from netspec.data.resizing import Resizing
+from netspec.data.source import Order, Stream, failure, mistake
 from netspec.data.transform import Transformer, near
 from netspec.errors import DataError
 from netspec.schema.spec import LayerSpec
@@ -72,9 +73,23 @@ class Database(ABC):
             if wanted:
                 return record
 
+    def pick(self, place: int) -> tuple[bytes, bytes]:
+        """Key and value of record `place`, below `length()`; for places in any order."""
+        return self.at(place)
+
     def rewind(self) -> None:
         self._next = 0
         self.first()
+
+    def length(self) -> int:
+        """How many records there are; counts them where the database does not say."""
+        while self.count is None:
+            if self.advance(False) is None:
+                self.count = self._next
+                self.rewind()
+            else:
+                self._next += 1
+        return self.count
 
 
 class Lmdb(Database):
@@ -91,6 +106,8 @@ class Lmdb(Database):
             self.close()
             raise DataError(f"{path}: the database holds no record")
         self.nodes = self.reader.nodes()
+        self.all: list[lmdb.Node] = []
+        """Where each record lies, once one was picked out of order."""
 
     def first(self) -> None:
         self.nodes = self.reader.nodes()
@@ -101,6 +118,16 @@ class Lmdb(Database):
             if node is None:
                 return None
             return (node.key, self.reader.value(node)) if read else (b"", b"")
+        except lmdb.Damage as damage:
+            raise DataError(f"{self.path}: damaged: {damage}") from None
+
+    def pick(self, place: int) -> tuple[bytes, bytes]:
+        try:
+            self.all = self.all or list(self.reader.nodes())
+            node = self.all[place]
+            return node.key, self.reader.value(node)
+        except IndexError:
+            raise DataError(f"{self.path}: damaged: {len(self.all)} records of {self.count}") from None
         except lmdb.Damage as damage:
             raise DataError(f"{self.path}: damaged: {damage}") from None
 
@@ -141,7 +168,10 @@ def open_database(path: Path, backend: str) -> Database:
 
 
 class DatabaseSource(Stream):
-    """data, label from a database of Datums, in key order, every rank taking its own records."""
+    """data, label from a database of Datums, in key order or shuffled, every rank taking its own records.
+
+    Batches of a shuffled LevelDB read it from the start: it has no places. An LMDB has.
+    """
 
     def __init__(self, spec: LayerSpec, phase: str, seed: int):
         p = spec.message.data_param
@@ -151,13 +181,14 @@ class DatabaseSource(Stream):
             raise mistake(spec, "needs batch_size > 0", "data_param")
         if not p.source:
             raise mistake(spec, "needs a source", "data_param")
-        self.transform = Transformer(spec, phase, seed)
+        self.transform, self.resizing = Transformer(spec, phase, seed, resizes=True), Resizing(spec, seed)
         t = spec.message.transform_param
         self.color = True if t.force_color or p.force_encoded_color else False if t.force_gray else None
         self.database = self.open()
         try:
             record = self.record(0)
-            shape = self.transform.shape(shape_of(record))
+            shape = self.transform.shape(self.resizing.shape(shape_of(record)))
+            self.order = Order(self.database.length() if p.shuffle else 1, bool(p.shuffle), seed)
         except Exception:
             self.database.close()
             raise
@@ -171,14 +202,30 @@ class DatabaseSource(Stream):
             raise failure(self.spec, str(error), "data_param", "source") from error
 
     def record(self, position: int) -> Record:
-        key, value = self.database.at(position)
+        """The record at a place; of a shuffled stream at one of any order."""
+        shuffle = self.spec.message.data_param.shuffle
+        key, value = self.database.pick(position) if shuffle else self.database.at(position)
         return read_datum(
             value, f"{self.database.path}: record {key.decode('utf-8', 'replace')!r}", self.color
         )
 
+    def shuffled(self, positions: Array) -> list[Record]:
+        """The records of a batch of a shuffled stream: read in the order in which they lie."""
+        places = self.order(positions)
+        records: dict[int, Record] = {}
+        for place in sorted(set(places.tolist())):
+            records[place] = self.record(place)
+        return [records[place] for place in places.tolist()]
+
     def make(self, positions: Array) -> tuple[Tensor, ...]:
-        records = [self.record(int(position)) for position in positions]
-        data = stacked(self.transform, [record.image for record in records], positions, records[0].picture)
+        if self.order.shuffle:
+            records = self.shuffled(positions)
+        else:
+            records = [self.record(int(position)) for position in positions]
+        images = [
+            self.resizing(record.image, int(key)) for record, key in zip(records, positions, strict=True)
+        ]
+        data = stacked(self.transform, images, positions, records[0].picture)
         if data.shape != self.shapes[0]:
             raise failure(
                 self.spec,

@@ -14,6 +14,7 @@ from torch import Tensor
 from netspec.data.draws import derive, integers
 from netspec.data.files.idx import Array
 from netspec.data.files.images import decode, nearest, resize
+from netspec.data.resizing import Resizing
 from netspec.data.source import Order, Stream, failure, mistake
 from netspec.data.sources.database import stacked
 from netspec.data.transform import Transformer, near
@@ -71,7 +72,7 @@ def read_list(spec: LayerSpec, field: str, source: str) -> list[tuple[str, str]]
 class ListStream(Stream):
     """What the sources of picture lists share: the order of lines, the size of pictures, reading them."""
 
-    def __init__(self, spec: LayerSpec, field: str, phase: str, seed: int):
+    def __init__(self, spec: LayerSpec, field: str, phase: str, seed: int, *, resizes: bool = False):
         p = getattr(spec.message, field)
         super().__init__(int(p.batch_size))
         self.spec, self.field, self.seed = spec, field, seed
@@ -81,7 +82,7 @@ class ListStream(Stream):
             raise mistake(spec, "new_height and new_width must both be set, or none", field)
         self.size = (int(p.new_height), int(p.new_width))
         self.color = bool(p.is_color)
-        self.transform = Transformer(spec, phase, seed)
+        self.transform = Transformer(spec, phase, seed, resizes=resizes)
         self.transform.check_means(
             3 if self.color else 1
         )  # before the pictures, which need not be here for it
@@ -111,13 +112,13 @@ class ImageListSource(ListStream):
     """data, label from lines `<picture> <integer>`."""
 
     def __init__(self, spec: LayerSpec, phase: str, seed: int):
-        super().__init__(spec, "image_data_param", phase, seed)
+        super().__init__(spec, "image_data_param", phase, seed, resizes=True)
         self.cache: dict[int, Array] | None = {} if spec.message.image_data_param.cache_images else None
         self.labels = np.array([self.label(i, text) for i, (_, text) in enumerate(self.pairs)], np.float32)
+        self.resizing = Resizing(spec, seed)
         c, h, w = self.picture(int(self.lines(np.zeros(1, np.int64))[0])).shape
-        self.shapes = [(self.batch_size, *self.transform.shape((c, h, w))), (self.batch_size,)][
-            : len(spec.tops)
-        ]
+        shape = self.transform.shape(self.resizing.shape((c, h, w)))
+        self.shapes = [(self.batch_size, *shape), (self.batch_size,)][: len(spec.tops)]
 
     def held(self, top: int) -> Array | None:
         return self.labels if top == 1 else None
@@ -143,7 +144,9 @@ class ImageListSource(ListStream):
 
     def make(self, positions: Array) -> tuple[Tensor, ...]:
         lines = self.lines(positions)
-        data = stacked(self.transform, [self.picture(int(i)) for i in lines], positions, True)
+        keys = positions.tolist()
+        images = [self.resizing(self.picture(int(i)), key) for i, key in zip(lines, keys, strict=True)]
+        data = stacked(self.transform, images, positions, True)
         if data.shape != self.shapes[0]:
             raise failure(
                 self.spec,
