@@ -9,8 +9,10 @@ from typing import Any
 
 from netspec import schema
 from netspec.check.report import Report, State, Wanted, problems_of
+from netspec.check.shapes import shaped_net
 from netspec.check.states import check_net
 from netspec.errors import NetspecError, Problem, SpecError, nearest
+from netspec.interchange.targets import rejected, target_called
 from netspec.net.reading import refused
 from netspec.net.reading import warnings as unknown_warnings
 from netspec.run.experiment import find_file, idle_stages
@@ -28,6 +30,7 @@ def check(
     dialect: str = "",
     weights: str | Path | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    reader: str = "",
 ) -> Report:
     """Check one file.
 
@@ -35,10 +38,17 @@ def check(
     run: also walk each net forward on random inputs, and backward where it has a loss.
     dialect: the fork (of `forks.DIALECTS`) of layers whose name several forks use, where their fields do not tell.
     shapes: of inputs whose data is not here, by name.
-    weights: a weight file, which must fit the net and which tells the dialect where nothing else does. Never raises for
-    a bad file: the report holds the mistakes.
+    weights: a weight file, which must fit the net and which tells the dialect where nothing else does.
+    reader: another program that is to read the net (`interchange.targets`): what it would reject is a problem.
+    Never raises for a bad file: the report holds the mistakes. Raises SpecError for an unknown reader.
     """
+    other = target_called(reader) if reader else None
     report = check_file(path, Wanted(run, dialect, weights, shapes or {}), strict)
+    if other is not None and report.ok:
+        try:
+            report.problems += rejected(shaped_net(path, TEST, shapes=shapes), other)
+        except NetspecError as error:
+            report.problems += problems_of(error)
     report.warnings = list(dict.fromkeys(report.warnings))  # once, not for each phase
     report.problems = list(dict.fromkeys(report.problems))
     return report

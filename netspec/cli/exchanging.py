@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from netspec.cli.options import AllowPython, Weights, consent_to, shapes_of
+from netspec.cli.options import AllowPython, Reader, Weights, consent_to, shapes_of
 
 app = typer.Typer()
 
@@ -44,6 +44,7 @@ def convert(
             help="Of a torch module or an .onnx model: pooling as OpenCV and many forks read it (ceil_mode: false).",
         ),
     ] = False,
+    reader: Reader = "",
     allow_python: AllowPython = False,
 ) -> None:
     """Write a model as another kind of file; reports the differences layer by layer.
@@ -64,6 +65,7 @@ def convert(
         shapes=shapes_of(named),
         dynamic_batch=dynamic_batch,
         fork=fork,
+        reader=reader,
     )
     print(report)
     print(target)

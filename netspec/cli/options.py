@@ -61,6 +61,14 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", "-w", help="Weights: .safetensors, .caffemodel, .h5 or a run folder."),
 ]
+Reader = Annotated[
+    str,
+    typer.Option(
+        "--for",
+        metavar="READER",
+        help="Another program that is to read the net: bvlc, opencv, ncnn, ascend or rknn.",
+    ),
+]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or cuda:N; by default the GPU where there is one.")
 ]

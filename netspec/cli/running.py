@@ -12,6 +12,7 @@ import typer
 from netspec.cli.options import (
     AllowPython,
     Device,
+    Reader,
     Seed,
     Shapes,
     SolverFile,
@@ -170,6 +171,7 @@ def check(
     dialect: Dialect = "",
     weights: Weights = None,
     shape: Shapes = None,
+    reader: Reader = "",
     watch: Annotated[
         bool, typer.Option("--watch", help="Check again whenever a file, or a net that it names, is saved.")
     ] = False,
@@ -180,7 +182,13 @@ def check(
     def check_all() -> int:
         reports = [
             check_file(
-                file, strict=strict, run=run, dialect=dialect, weights=weights, shapes=shapes_of(shape)
+                file,
+                strict=strict,
+                run=run,
+                dialect=dialect,
+                weights=weights,
+                shapes=shapes_of(shape),
+                reader=reader,
             )
             for file in files
         ]

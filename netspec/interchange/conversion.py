@@ -33,6 +33,7 @@ from netspec.interchange.comparison import (
 )
 from netspec.interchange.dialects import told
 from netspec.interchange.onnx import OPSET, Outward, encode_program, export_onnx, quiet
+from netspec.interchange.targets import Target, as_read, target_called
 from netspec.interchange.torch_modules.convert import from_torch
 from netspec.interchange.weights import kind_of, load_weights, read_weights, save_weights, today
 from netspec.net.make import make_net
@@ -60,6 +61,7 @@ def convert(
     opset: int = OPSET,
     dynamic_batch: bool = False,
     fork: bool = False,
+    reader: str = "",
 ) -> Report:
     """Write the model in `source` as the kind of file that the ending of `target` names; gives the differences.
 
@@ -69,6 +71,8 @@ def convert(
     shapes: of inputs of the net whose data is not here, by name.
     fork: of a torch module or an ONNX model, write pooling that rounds down as `ceil_mode: false`, which OpenCV and
     many forks read, and not as BVLC's `round_mode: FLOOR`.
+    reader: one of `targets.targets()`, such as "opencv": the prototxt is written as that program reads it, and what it
+    would reject is a SpecError; of targets it goes with .prototxt and .caffemodel.
     target: .safetensors, .caffemodel (the prototxt is written beside it where the net is known), .h5, .onnx, .pt2, or
     .prototxt alone.
     Raises SpecError, SnapshotError or NetspecError that names what is missing, or what the target cannot express.
@@ -77,16 +81,33 @@ def convert(
     if path.suffix not in TARGETS:
         raise NetspecError(f"{target}: cannot write {path.suffix or 'that'}; there are {', '.join(TARGETS)}")
     refuse_program(Path(source))
+    own = target_called(reader) if reader else None
+    if own is not None:
+        check_places(path, own)
+        fork = fork or own.floor == "ceil_mode"
     if ":" in str(source) and not Path(source).exists():
-        return torch_to_caffe(str(source), path, inputs, fork)
+        return torch_to_caffe(str(source), path, inputs, fork, own)
     if Path(source).suffix.lower() == ".onnx":
-        return onnx_to_caffe(Path(source), path, shapes or {}, inputs, fork)
-    if Path(source).suffix in WEIGHTS and net is None and path.suffix in WEIGHTS:
+        return onnx_to_caffe(Path(source), path, shapes or {}, inputs, fork, own)
+    if own is None and Path(source).suffix in WEIGHTS and net is None and path.suffix in WEIGHTS:
         return weights_to_weights(Path(source), path, dialect)
-    if Path(source).suffix in WEIGHTS and net is None and path.suffix == ".prototxt":
+    if own is None and Path(source).suffix in WEIGHTS and net is None and path.suffix == ".prototxt":
         return net_of_weights(Path(source), path)
     model = opened(Path(source), net, weights, phase, shapes or {})
-    return write_net(model, path, dialect, opset, dynamic_batch)
+    return write_net(model, path, dialect, opset, dynamic_batch, own)
+
+
+def check_places(path: Path, own: Target) -> None:
+    """NetspecError where a net for another reader cannot be written to `path`, or would not be beside its weights."""
+    if path.suffix not in (".prototxt", ".caffemodel"):
+        raise NetspecError(
+            f"{path}: {own.title} reads a .prototxt, and a .caffemodel beside it; give one of these"
+        )
+    beside = path.with_suffix(".prototxt")
+    if path.suffix == ".caffemodel" and beside.exists():
+        raise NetspecError(
+            f"{beside}: is there already; the net that {own.title} reads goes beside the weights, so give another name"
+        )
 
 
 def refuse_program(source: Path) -> None:
@@ -127,9 +148,14 @@ def opened(
 
 
 def write_net(
-    net: Net, path: Path, dialect: Dialect | None = None, opset: int = OPSET, dynamic_batch: bool = False
+    net: Net,
+    path: Path,
+    dialect: Dialect | None = None,
+    opset: int = OPSET,
+    dynamic_batch: bool = False,
+    own: Target | None = None,
 ) -> Report:
-    """Write a net with its weights; see `convert`."""
+    """Write a net with its weights; see `convert`. own: the reader that it is for."""
     if path.suffix == ".onnx":
         export_onnx(net, path, opset=opset, dynamic_batch=dynamic_batch)
         return compare_onnx(net)
@@ -137,8 +163,9 @@ def write_net(
         data = encode_program(net, dynamic_batch)
         whole.write_whole(path, data)
         return compare_program(net, data, path)
+    text = as_read(net, own) if own is not None else None
     if path.suffix == ".prototxt":
-        write_text(net, path)
+        write_text(net, path, text)
         return Report((), (name_of(net), str(path)))
     if path.suffix == ".caffemodel":
         from netspec.interchange.caffemodel import write_caffemodel
@@ -146,17 +173,18 @@ def write_net(
         write_caffemodel(net, path, dialect)
         beside = path.with_suffix(".prototxt")
         if not beside.exists():
-            write_text(net, beside)
+            write_text(net, beside, text)
     else:
         save_weights(net, path)
     return compare_weights(net.weights(), read_weights(path), (name_of(net), str(path)), types_of(net))
 
 
-def write_text(net: Net, path: Path) -> None:
-    """Write the layers of the net's phase as prototxt."""
-    message = schema.NetParameter(name=net.graph.spec.name)
-    for step in net.graph.steps:
-        message.layer.add().CopyFrom(step.layer.message)
+def write_text(net: Net, path: Path, message: Any = None) -> None:
+    """Write the layers of the net's phase as prototxt, or the NetParameter that is given in their place."""
+    if message is None:
+        message = schema.NetParameter(name=net.graph.spec.name)
+        for step in net.graph.steps:
+            message.layer.add().CopyFrom(step.layer.message)
     whole.write_whole(path, schema.print_text(message).encode())
 
 
@@ -279,15 +307,21 @@ def net_of_weights(source: Path, path: Path) -> Report:
 # --- from torch
 
 
-def torch_to_caffe(source: str, path: Path, inputs: Sequence[Sequence[int]], fork: bool = False) -> Report:
+def torch_to_caffe(
+    source: str,
+    path: Path,
+    inputs: Sequence[Sequence[int]],
+    fork: bool = False,
+    own: Target | None = None,
+) -> Report:
     """A PyTorch module as caffemodel and prototxt (or through these as any other kind)."""
     if not inputs:
         raise NetspecError(f"{source}: give the shapes of its inputs")
     conversion = from_torch(module_called(source), samples(inputs), source.rpartition(":")[2], fork=fork)
-    if path.suffix == ".caffemodel":
+    if path.suffix == ".caffemodel" and own is None:
         conversion.save(path)
     else:
-        write_net(conversion.net(), path)
+        write_net(conversion.net(), path, own=own)
     return conversion.report
 
 
@@ -297,6 +331,7 @@ def onnx_to_caffe(
     shapes: Mapping[str, Sequence[int]],
     inputs: Sequence[Sequence[int]],
     fork: bool = False,
+    own: Target | None = None,
 ) -> Report:
     """An ONNX model as caffemodel and prototxt (or through these as any other kind)."""
     from netspec.interchange.onnx_nets.convert import from_onnx
@@ -304,10 +339,10 @@ def onnx_to_caffe(
     if inputs:
         raise NetspecError(f"{source}: give shapes with the names of its inputs: --shape NAME=N,C,H,W")
     conversion = from_onnx(source, shapes, fork=fork)
-    if path.suffix == ".caffemodel":
+    if path.suffix == ".caffemodel" and own is None:
         conversion.save(path)
     else:
-        write_net(conversion.net(), path)
+        write_net(conversion.net(), path, own=own)
     return conversion.report
 
 

@@ -20,12 +20,19 @@ class Labels:
     """Counts, for each input that a layer reads as labels, how many of its values are NaN."""
 
     def __init__(self, net: Net):
-        self.readers: dict[int, LayerSpec] = {}
-        """Number of the input to the layer that reads it as labels."""
+        self.readers: dict[int, tuple[LayerSpec, int]] = {}
+        """Number of the input to the layer that reads it as labels, of classes, of rows or binary, and as which bottom;
+        also where a layer of one bottom, such as a Slice or a Reshape, stands between.
+        """
+        makers = {slot: step for step in net.graph.steps for slot in step.writes}
         for step in net.graph.steps:
             for i, slot in enumerate(step.reads):
-                if slot in net.graph.inputs and step.kind.role(i, len(step.reads)) == "label":
-                    self.readers.setdefault(net.graph.inputs.index(slot), step.layer)
+                if "label" not in step.kind.role(i, len(step.reads)).split():
+                    continue
+                while slot not in net.graph.inputs and slot in makers and len(makers[slot].reads) == 1:
+                    (slot,) = makers[slot].reads
+                if slot in net.graph.inputs:
+                    self.readers.setdefault(net.graph.inputs.index(slot), (step.layer, i))
         self.seen = dict.fromkeys(self.readers, 0)
         self.present = {i: torch.zeros((), dtype=torch.long) for i in self.readers}
 
@@ -51,10 +58,10 @@ class Labels:
         return [
             str(
                 layer.problem(
-                    f"its labels are all NaN ({self.seen[i]} of {self.seen[i]} values)", "bottom", 1
+                    f"its labels are all NaN ({self.seen[i]} of {self.seen[i]} values)", "bottom", bottom
                 )
             )
-            for i, layer in self.readers.items()
+            for i, (layer, bottom) in self.readers.items()
             if self.seen[i] and not int(self.present[i])
         ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 from netspec.errors import SpecError
 from netspec.schema.document import line_starts, position
@@ -234,4 +233,7 @@ class Reader:
 
     def next_token(self) -> Lexeme:
         """The next token, with the comments before it left where they are."""
-        return next(word for word in islice(self.words, self.at, None) if word.kind != COMMENT)
+        at = self.at  # no islice: it would pass over all that was read, for each string again
+        while self.words[at].kind == COMMENT:
+            at += 1
+        return self.words[at]

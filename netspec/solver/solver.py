@@ -210,11 +210,10 @@ class Solver:
         for (decay, types, logspace), indices in by_decay.items():
             if decay == 0:
                 continue
-            if self.decays:
-                decay = decay * share
+            amount: Any = decay * share if self.decays else decay
             now = [gradients[i] for i in indices]
             for name in types:
-                now = terms[name]([values[i] for i in indices], now, decay, logspace)
+                now = terms[name]([values[i] for i in indices], now, amount, logspace)
             for i, gradient in zip(indices, now, strict=True):
                 gradients[i] = gradient
         if factors is not None:

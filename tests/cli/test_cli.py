@@ -31,7 +31,7 @@ FLAGS = {
         "tensorboard track weights"
     ),
     "test": "allow-python confusion device hardest iterations json out seed stage weights",
-    "check": "dialect json no-run no-strict run shape strict watch weights",
+    "check": "dialect for json no-run no-strict run shape strict watch weights",
     "render": "check engine no-check out plan point set values",
     "sweep": "device dry-run jobs json keep no-timing out retry storage timing",
     "lr-range": "device from iterations json out seed set to weights",
@@ -61,7 +61,7 @@ FLAGS = {
     ),
     "mean": "gray root size split",
     "features": "backend batches blob device seed stage weights",
-    "convert": "allow-python dynamic-batch fork net shape weights",
+    "convert": "allow-python dynamic-batch for fork net shape weights",
     "compare": "blobs device diff json no-test output test tolerance weights-a weights-b",
     "caffe": "",
     "fmt": "check diff",

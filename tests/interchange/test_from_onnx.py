@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from netspec.interchange.onnx_nets import graph
 from netspec.interchange.onnx_nets.convert import from_onnx
 from netspec.net.make import make_net
 from tests.interchange.test_from_torch import Calls, settled
+from tests.places import ROOT
 
 RANDOM = np.random.default_rng(4)
 
@@ -78,6 +80,19 @@ ONE: dict[str, tuple[Any, dict[str, Any]]] = {
         node("BatchNormalization", "x s b m v", epsilon=1e-3),
         {"s": floats(4), "b": floats(4), "m": floats(4), "v": floats(4)},
     ),
+    "instance_norm": (node("InstanceNormalization", "x s b", epsilon=1e-3), {"s": floats(4), "b": floats(4)}),
+    "layer_norm": (node("LayerNormalization", "x s b"), {"s": floats(7), "b": floats(7)}),
+    "layer_norm_axes": (node("LayerNormalization", "x s", axis=1), {"s": floats(4, 9, 7)}),
+    "argmax": (node("ArgMax", axis=1), {}),
+    "argmax_dropped": (node("ArgMax", axis=-1, keepdims=0), {}),
+    "selu": (node("Selu"), {}),
+    "celu": (node("Celu", alpha=0.5), {}),
+    "softsign": (node("Softsign"), {}),
+    "reduce_min": (node("ReduceMin", axes=[2, 3]), {}),
+    "reduce_l1": (node("ReduceL1", axes=[1, 2, 3]), {}),
+    "reduce_l2": (node("ReduceL2", axes=[2, 3]), {}),
+    "reduce_square": (node("ReduceSumSquare", axes=[2, 3], keepdims=0), {}),
+    "reduce_log_sum_exp": (node("ReduceLogSumExp", axes=[2, 3]), {}),
     "lrn": (node("LRN", size=3, alpha=0.1, beta=0.75, bias=2.0), {}),
     "relu": (node("Relu"), {}),
     "leaky": (node("LeakyRelu", alpha=0.2), {}),
@@ -156,6 +171,14 @@ def test_one_node(name: str, tmp_path: Path) -> None:
     found = from_onnx(model(tmp_path, nodes, outputs=("z",), **constants))
     assert found.report.rows or name == "dropout", "nothing was compared"
     assert found.report.largest < 1e-4, str(found.report)
+
+
+def test_the_page_lists_every_operator() -> None:
+    page = (ROOT / "docs" / "exchange.md").read_text()
+    table = page[page.index("| ONNX | ") : page.index("Nodes of other types")]
+    assert set(
+        re.findall(r"`(\w+)`", "\n".join(row.split("|")[1] for row in table.splitlines() if "|" in row))
+    ) == set(graph.OPERATORS) | {"Shape", "Size"}
 
 
 def test_many_places_in_a_few_runs(tmp_path: Path) -> None:
@@ -455,6 +478,42 @@ def test_models_as_torch_writes_them(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         (y,) = net(x)
     torch.testing.assert_close(y, wanted, atol=1e-4, rtol=1e-4)
+
+
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "prelu": lambda: nn.PReLU(6),
+    "prelu_shared": nn.PReLU,
+    "instance": lambda: nn.InstanceNorm2d(6),
+    "instance_affine": lambda: nn.InstanceNorm2d(6, affine=True),
+    "instance_tracked": lambda: nn.InstanceNorm2d(6, affine=True, track_running_stats=True),
+    "group": lambda: nn.GroupNorm(3, 6),
+    "layer": lambda: nn.LayerNorm([6, 5, 4]),
+    "mish": nn.Mish,
+    "selu": nn.SELU,
+    "softsign": nn.Softsign,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("exporter", ["dynamo", "script"])
+@pytest.mark.parametrize("name", NORMS)
+def test_parts_as_both_exporters_of_torch_write_them(
+    name: str, exporter: str, batch: int, tmp_path: Path
+) -> None:
+    module = settled(NORMS[name]()).eval()
+    with torch.no_grad():
+        for value in module.parameters():
+            value.uniform_(0.2, 1)
+    x, path = torch.randn(batch, 6, 5, 4), tmp_path / "module.onnx"
+    more = {"external_data": False} if exporter == "dynamo" else {}
+    with quiet(), torch.no_grad():
+        torch.onnx.export(module, (x,), str(path), dynamo=exporter == "dynamo", verbose=False, **more)
+        wanted = module(x)
+    converted = from_onnx(path)
+    assert converted.report.largest < 1e-4, str(converted.report)
+    with torch.no_grad():
+        torch.testing.assert_close(converted.net()(x)[0], wanted, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("flags", "written"), [([], "round_mode: FLOOR"), (["--fork"], "ceil_mode: false")])

@@ -290,6 +290,36 @@ def test_labels_that_are_all_missing(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "labels are all NaN (16 of 16 values)" in " ".join(seen.split())
 
 
+@pytest.mark.parametrize(
+    "kind", ["HingeLoss", "MultinomialLogisticLoss", "SigmoidCrossEntropyLoss", "FocalLoss"]
+)
+@pytest.mark.parametrize("through", ["", "Reshape"])
+def test_labels_that_are_all_missing_in_every_loss(
+    kind: str, through: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a layer stands between the data and the loss."""
+    path = given(tmp_path, {}, {"TRAIN": NAN})
+    text = (tmp_path / "net.prototxt").read_text().replace("SoftmaxWithLoss", kind)
+    text = text.replace("num_output: 3", f"num_output: {1 if kind.startswith('Sigmoid') else 3}")
+    if kind.startswith("Sigmoid"):
+        text = text[: text.index('layer { name: "accuracy"')]
+    if through or kind.startswith("Sigmoid"):
+        shape = "dim: 0 dim: 1" if kind.startswith("Sigmoid") else "dim: 0"
+        between = 'layer { name: "r" type: "Reshape" bottom: "y" top: "z" '
+        between += f"reshape_param {{ shape {{ {shape} }} }} }}\n"
+        start = text.index('layer { name: "loss"')
+        text = text[:start] + between + text[start:].replace('bottom: "y"', 'bottom: "z"')
+    (tmp_path / "net.prototxt").write_text(text)
+    seen = ""
+    try:
+        fit(path, out=tmp_path / "run")
+    except Diverged as error:
+        seen = str(error)
+    seen += "".join(capsys.readouterr())
+    assert "layer 'loss'" in seen or "output 'y' is not finite" in seen
+    assert "NaN" in seen
+
+
 def test_nan_scores_of_a_test_without_a_loss_are_warned_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +231,11 @@ def test_generated_specs(part: int) -> None:
         check(text, kind)
         commented += "#" in text
     assert commented > 30
+
+
+def test_a_long_file_takes_time_in_proportion() -> None:
+    """60,000 strings; looking past each from the start of the file took minutes."""
+    text = "".join(f'layer {{ name: "r{i}" type: "ReLU" bottom: "x" }}\n' for i in range(20_000))
+    started = time.process_time()
+    assert format_text(text).count("ReLU") == 20_000
+    assert time.process_time() - started < 60

@@ -181,6 +181,27 @@ def batch_norm(c: Call, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, v
     return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, c.get("epsilon", 1e-5))
 
 
+@computes("InstanceNormalization")
+def instance_norm(c: Call, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return F.instance_norm(x, None, None, scale, shift, True, 0.0, c.get("epsilon", 1e-5))
+
+
+@computes("GroupNormalization")
+def group_norm(c: Call, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    groups, channels = int(c.get("num_groups")), x.shape[1]
+    if len(scale) != channels:  # opset 18 has a number for each group
+        scale, shift = (value.repeat_interleave(channels // groups) for value in (scale, shift))
+    return F.group_norm(x, groups, scale, shift, c.get("epsilon", 1e-5))
+
+
+@computes("LayerNormalization")
+def layer_norm(c: Call, x: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
+    if c.outputs > 1:
+        raise Refused("gives its means too, which are read by nothing of Caffe's")
+    axis = c.get("axis", -1) % x.dim()
+    return F.layer_norm(x, x.shape[axis:], scale, shift, c.get("epsilon", 1e-5))
+
+
 @torch.library.custom_op("netspec::lrn", mutates_args=())
 def lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """Local response normalisation across channels, alpha over the number of channels."""
@@ -215,11 +236,24 @@ def softmax(c: Call, x: Tensor) -> Tensor:
 PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "Relu": torch.relu, "Sigmoid": torch.sigmoid, "Tanh": torch.tanh, "Abs": torch.abs, "Exp": torch.exp,
     "Log": torch.log, "Sqrt": torch.sqrt, "Neg": torch.neg, "Reciprocal": torch.reciprocal, "Softplus": F.softplus,
-    "HardSwish": F.hardswish, "Identity": lambda x: x, "Floor": torch.floor, "Ceil": torch.ceil, "Round": torch.round,
+    "HardSwish": F.hardswish, "Mish": lambda x: x * F.softplus(x).tanh(), "Softsign": lambda x: x / (1 + x.abs()),
+    "Identity": lambda x: x, "Floor": torch.floor, "Ceil": torch.ceil, "Round": torch.round,
     "Sign": torch.sign, "Not": torch.logical_not, "Erf": torch.erf, "Sin": torch.sin, "Cos": torch.cos,
 }  # fmt: skip
 for _name, _function in PLAIN.items():
     computes(_name)(lambda c, x, f=_function: f(x))
+
+
+@computes("ArgMax")
+def argmax(c: Call, x: Tensor) -> Tensor:
+    if c.get("select_last_index", 0):
+        raise Refused("takes the last of equal values, Caffe's ArgMax the first")
+    return x.argmax(c.get("axis", 0) % x.dim(), bool(c.get("keepdims", 1)))
+
+
+@computes("Swish")
+def swish(c: Call, x: Tensor) -> Tensor:
+    return x * torch.sigmoid(c.get("alpha", 1.0) * x)
 
 
 @computes("Dropout")
@@ -244,6 +278,19 @@ def prelu(c: Call, x: Tensor, slope: Tensor) -> Tensor:
 @computes("Elu")
 def elu(c: Call, x: Tensor) -> Tensor:
     return F.elu(x, c.get("alpha", 1.0))
+
+
+@computes("Selu")
+def selu(c: Call, x: Tensor) -> Tensor:
+    y: Tensor = F.elu(x, c.get("alpha", 1.6732632)) * c.get("gamma", 1.0507010)
+    return y
+
+
+@computes("Celu")
+def celu(c: Call, x: Tensor) -> Tensor:
+    alpha = c.get("alpha", 1.0)
+    y: Tensor = F.elu(x * (1 / alpha)) * alpha
+    return y
 
 
 @computes("HardSigmoid")
@@ -659,6 +706,12 @@ def reduction(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 computes("ReduceMean")(reduction(lambda x, axes, keep: x.mean(axes, keepdim=keep)))
 computes("ReduceSum")(reduction(lambda x, axes, keep: x.sum(axes, keepdim=keep)))
 computes("ReduceMax")(reduction(lambda x, axes, keep: x.amax(axes, keepdim=keep)))
+computes("ReduceMin")(reduction(lambda x, axes, keep: -(-x).amax(axes, keepdim=keep)))
+computes("ReduceL1")(reduction(lambda x, axes, keep: x.abs().sum(axes, keepdim=keep)))
+computes("ReduceL2")(reduction(lambda x, axes, keep: (x * x).sum(axes, keepdim=keep).sqrt()))
+computes("ReduceSumSquare")(reduction(lambda x, axes, keep: (x * x).sum(axes, keepdim=keep)))
+computes("ReduceLogSum")(reduction(lambda x, axes, keep: x.sum(axes, keepdim=keep).log()))
+computes("ReduceLogSumExp")(reduction(lambda x, axes, keep: x.exp().sum(axes, keepdim=keep).log()))
 
 
 @computes("ReduceProd")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from numbers import Number
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from netspec.interchange.blobs import Array
 from netspec.interchange.torch_modules.base import Blob, Conversion, Handler, Unsupported, handles
+from netspec.interchange.torch_modules.shapes import reshaped
 
 
 def each(value: Any, n: int) -> list[int]:
@@ -161,6 +163,66 @@ def batch_norm(c: Conversion, a: SimpleNamespace) -> Blob:
     return c.one("Scale", y, blobs=blobs, scale_param={"bias_term": True})
 
 
+def by_rows(c: Conversion, x: Blob, rows: int, eps: float) -> Blob:
+    """Each of `rows` runs of values to mean 0 and variance 1: BatchNorm by the batch's own statistics, over a batch of
+    one with a channel for each run.
+    """
+    size = prod(x.shape) // rows
+    flat = reshaped(c, x, (1, rows, *x.shape[2:]) if rows == x.shape[0] * x.shape[1] else (1, rows, size))
+    statistics = [np.zeros(rows), np.ones(rows), np.ones(1)]
+    settings = {"use_global_stats": False, "eps": eps}
+    return reshaped(c, c.one("BatchNorm", flat, blobs=statistics, batch_norm_param=settings), x.shape)
+
+
+def scaled_by(c: Conversion, x: Blob, weight: Any, bias: Any, axis: int = 1) -> Blob:
+    """Times a weight, plus a bias, from an axis on; either may be None."""
+    if weight is None and bias is None:
+        return x
+    shape = tuple((weight if weight is not None else bias).shape)
+    blobs = [c.constant(weight) if weight is not None else np.ones(shape, np.float32)]
+    blobs += [c.constant(bias)] if bias is not None else []
+    settings: dict[str, Any] = {"bias_term": bias is not None}
+    settings |= {} if (axis, len(shape)) == (1, 1) else {"axis": axis, "num_axes": len(shape)}
+    return c.one("Scale", x, blobs=blobs, scale_param=settings)
+
+
+@handles("instance_norm")
+def instance_norm(c: Conversion, a: SimpleNamespace) -> Blob:
+    """Each channel of each image by its own mean and variance, then Scale."""
+    if not a.use_input_stats:
+        by_statistics: Blob = batch_norm(c, a)
+        return by_statistics
+    x = c.blob(a.input)
+    return scaled_by(c, by_rows(c, x, x.shape[0] * x.shape[1], a.eps), a.weight, a.bias)
+
+
+@handles("group_norm")
+def group_norm(c: Conversion, a: SimpleNamespace) -> Blob:
+    """Each group of channels of each image by its own mean and variance, then Scale."""
+    x = c.blob(a.input)
+    return scaled_by(c, by_rows(c, x, x.shape[0] * a.num_groups, a.eps), a.weight, a.bias)
+
+
+@handles("layer_norm")
+def layer_norm(c: Conversion, a: SimpleNamespace) -> Blob:
+    """The last axes by their own mean and variance, then Scale along them."""
+    x, last = c.blob(a.input), len(a.normalized_shape)
+    rows = prod(x.shape[: len(x.shape) - last])
+    return scaled_by(c, by_rows(c, x, rows, a.eps), a.weight, a.bias, len(x.shape) - last)
+
+
+@handles("argmax")
+def argmax(c: Conversion, a: SimpleNamespace) -> Blob:
+    """The place of the largest value along an axis; of equal ones Caffe may name another."""
+    if a.dim is None:
+        raise Unsupported("looks for the largest of all values; Caffe's ArgMax takes an axis")
+    x = c.blob(a.self)
+    axis = a.dim % len(x.shape)
+    shape = tuple(1 if i == axis else n for i, n in enumerate(x.shape))
+    places = c.one("ArgMax", x, shape=shape, argmax_param={"axis": axis})
+    return reshaped(c, places, tuple(c.real[c.node].shape))
+
+
 @handles("softmax")
 def softmax(c: Conversion, a: SimpleNamespace) -> Blob:
     x = c.blob(a.self)
@@ -196,9 +258,10 @@ def prelu(c: Conversion, a: SimpleNamespace) -> Blob:
 
 @handles("elu", "elu_")
 def elu(c: Conversion, a: SimpleNamespace) -> Blob:
-    if a.scale != 1 or a.input_scale != 1:
-        raise Unsupported("has scales, which Caffe's ELU lacks")
-    return c.one("ELU", c.blob(a.self), elu_param={"alpha": float(a.alpha)})
+    if a.input_scale != 1:
+        raise Unsupported("has a scale of its input, which Caffe's ELU lacks")
+    y = c.one("ELU", c.blob(a.self), elu_param={"alpha": float(a.alpha)})
+    return y if a.scale == 1 else power(c, y, scale=float(a.scale))
 
 
 @handles("hardtanh", "hardtanh_", "clamp", "clamp_", "clip", "relu6")
@@ -245,6 +308,26 @@ def softplus(c: Conversion, a: SimpleNamespace) -> Blob:
     if a.beta != 1:
         raise Unsupported("has beta, which Caffe's BNLL lacks")
     return c.one("BNLL", c.blob(a.self))
+
+
+@handles("selu", "selu_")
+def selu(c: Conversion, a: SimpleNamespace) -> Blob:
+    y = c.one("ELU", c.blob(a.self), elu_param={"alpha": 1.6732632423543772})
+    return power(c, y, scale=1.0507009873554805)
+
+
+@handles("celu", "celu_")
+def celu(c: Conversion, a: SimpleNamespace) -> Blob:
+    alpha = float(a.alpha)
+    return power(
+        c, c.one("ELU", power(c, c.blob(a.self), scale=1 / alpha), elu_param={"alpha": 1.0}), scale=alpha
+    )
+
+
+@handles("mish", "mish_")
+def mish(c: Conversion, a: SimpleNamespace) -> Blob:
+    x = c.blob(a.self)
+    return c.one("Eltwise", x, c.one("TanH", c.one("BNLL", x)), eltwise_param={"operation": 0})
 
 
 @handles("hardsigmoid", "hardsigmoid_")
