@@ -68,9 +68,11 @@ def files_of(paths: Iterable[Path]) -> Iterator[Path]:
     """The given files, and the specs in given folders in the order of their names."""
     for path in paths:
         if path.is_dir():
-            inside = sorted(one for one in path.rglob("*") if one.suffix in ENDINGS and one.is_file())
+            inside = sorted(spec for spec in path.rglob("*") if spec.suffix in ENDINGS and spec.is_file())
             yield from (
-                one for one in inside if not any(part.startswith(".") for part in one.relative_to(path).parts)
+                spec
+                for spec in inside
+                if not any(part.startswith(".") for part in spec.relative_to(path).parts)
             )
         else:
             yield path

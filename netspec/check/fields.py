@@ -213,7 +213,7 @@ def start(first: str) -> Any:
     kind = registry.get(first)
     if kind is not None and kind.param_field:
         return schema.descriptor("LayerParameter").fields_by_name[kind.param_field].message_type
-    inner = [one.field.message_type for one in everywhere(first)]
+    inner = [known.field.message_type for known in everywhere(first)]
     return next((message for message in inner if message is not None), None)
 
 
@@ -262,14 +262,14 @@ def explain(name: str) -> Iterator[str]:
     else:
         fields = find(name)
         if len(fields) <= 3:
-            for one in fields:
-                yield from one.lines()
+            for entry in fields:
+                yield from entry.lines()
             return
         yield f"{name} is a field of {len(fields)} messages:"
-        for one in fields:
-            meaning = " ".join(schema.describe(one.owner, one.field.name).split())
-            path = (one.paths or [one.key])[0]
-            yield f"  {path}: {one.type}{f', default {one.default}' if one.default else ''}. {meaning}"
+        for entry in fields:
+            meaning = " ".join(schema.describe(entry.owner, entry.field.name).split())
+            path = (entry.paths or [entry.key])[0]
+            yield f"  {path}: {entry.type}{f', default {entry.default}' if entry.default else ''}. {meaning}"
         yield f"one of them: netspec field {(fields[0].paths or [fields[0].key])[0]}"
 
 
@@ -288,9 +288,9 @@ def of_message(name: str) -> Iterator[str]:
     said = " ".join(schema.describe(name).split())
     yield f"{name}: {said}" if said else name
     for field in schema.descriptor(name).fields:
-        one = Field(name, field)
+        entry = Field(name, field)
         meaning = " ".join(schema.describe(name, field.name).split())
-        yield f"  {field.name}: {one.type}{f', default {one.default}' if one.default else ''}. {meaning}"
+        yield f"  {field.name}: {entry.type}{f', default {entry.default}' if entry.default else ''}. {meaning}"
 
 
 def names() -> list[str]:

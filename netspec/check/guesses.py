@@ -179,11 +179,11 @@ def numbers(message: Any) -> set[int]:
     """The positive whole numbers that a layer's fields hold."""
     whole: set[int] = set()
     for known, value in message.ListFields():
-        for one in value if is_repeated(known) else [value]:
+        for item in value if is_repeated(known) else [value]:
             if known.message_type is not None:
-                whole |= numbers(one)
-            elif isinstance(one, int) and 0 < one < LARGEST:
-                whole |= {one, 2 * one}
+                whole |= numbers(item)
+            elif isinstance(item, int) and 0 < item < LARGEST:
+                whole |= {item, 2 * item}
     return whole
 
 
@@ -191,13 +191,13 @@ def varied(shapes: Collection[Shape], step: Step) -> Iterator[Shape]:
     """The shapes, and shapes with other sizes along each axis in which they differ."""
     yield from shapes
     own_numbers = sorted(numbers(step.layer.message))[:MOST_NUMBERS]
-    one = next(iter(shapes))
-    axes = [axis for axis in range(len(one)) if len({shape[axis] for shape in shapes}) > 1]
-    for size in (*CHANNELS, *own_numbers) if 1 in axes else (one[1] if len(one) > 1 else 1,):
+    example = next(iter(shapes))
+    axes = [axis for axis in range(len(example)) if len({shape[axis] for shape in shapes}) > 1]
+    for size in (*CHANNELS, *own_numbers) if 1 in axes else (example[1] if len(example) > 1 else 1,):
         sides = (*SIDES, *own_numbers) if set(axes) - {1} else (0,)
         for side in sides:
             yield tuple(
-                size if i == 1 and i in axes else side if i in axes else own for i, own in enumerate(one)
+                size if i == 1 and i in axes else side if i in axes else own for i, own in enumerate(example)
             )
 
 

@@ -86,7 +86,9 @@ def refuse_foreign(arguments: list[str]) -> None:
     own = "debug allow-special allow-large help version install-completion show-completion"
     known = {"": {f"--{word}" for word in own.split()}}
     for name, command in group.commands.items():
-        known[name] = {word for one in command.params for word in (*one.opts, *one.secondary_opts)}
+        known[name] = {
+            word for parameter in command.params for word in (*parameter.opts, *parameter.secondary_opts)
+        }
     if text := hint(arguments, known, descriptor("SolverParameter").fields_by_name):
         raise NetspecError(text)
 

@@ -129,8 +129,8 @@ def one_image(trained: Model, image: str) -> Array:
     if re.fullmatch(r"-\d+", image):
         raise typer.BadParameter(f"{image!r} is no image: numbers count from 0")
     asked = given(trained, [f"{image}:{int(image) + 1}" if image.isdecimal() else image])
-    one: Array = asked.pixels[0]
-    return one
+    picture: Array = asked.pixels[0]
+    return picture
 
 
 def refuse_table(trained: Model) -> None:
@@ -175,7 +175,7 @@ def sample(
     from netspec.model.model import load
     from netspec.model.pages import sample_grid
 
-    trained, known = load(model, weights), [place(one) for one in given or ()]
+    trained, known = load(model, weights), [place(text) for text in given or ()]
     if trained.data.type == "Table":
         from netspec.model.rows import TableModel
 
@@ -305,7 +305,7 @@ def likelihood(
         return
     answers = ask(trained, pixels, asked.labels, observed, asked.first)
     print(
-        "\n".join(json.dumps(one.as_json()) for one in answers)
+        "\n".join(json.dumps(answer.as_json()) for answer in answers)
         if as_json
         else table(answers, trained.class_name)
     )

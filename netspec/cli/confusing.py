@@ -16,17 +16,17 @@ def show_confusion(
 
     confusions = confusion(file, weights, seed=seed, **how)
     out.mkdir(parents=True, exist_ok=True)
-    for i, one in enumerate(confusions):
+    for i, confused in enumerate(confusions):
         ending = f"_{i}" if len(confusions) > 1 else ""
-        drawn = [draw_confusion(one, out / f"confusion{ending}.svg")]
-        if one.hardest and one.hardest[0].picture is not None:
-            drawn.append(draw_hardest(one, out / f"hardest{ending}.png"))
+        drawn = [draw_confusion(confused, out / f"confusion{ending}.svg")]
+        if confused.hardest and confused.hardest[0].picture is not None:
+            drawn.append(draw_hardest(confused, out / f"hardest{ending}.png"))
         if as_json:
-            print(json.dumps({"net": i, "accuracy": one.accuracy, **one.as_json()}))
+            print(json.dumps({"net": i, "accuracy": confused.accuracy, **confused.as_json()}))
             continue
-        print(f"test net {i}: accuracy {one.accuracy:.6g} of {int(one.counts.sum())}")
-        print("\n".join(one.lines()))
-        for hard in one.hardest:
+        print(f"test net {i}: accuracy {confused.accuracy:.6g} of {int(confused.counts.sum())}")
+        print("\n".join(confused.lines()))
+        for hard in confused.hardest:
             chance = f"{100 * hard.probability:.3g} %"
             print(f"example {hard.index}: label {hard.label} has {chance}, taken for {hard.taken_for}")
         print("pictures: " + ", ".join(map(str, drawn)))

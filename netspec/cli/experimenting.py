@@ -68,14 +68,14 @@ def render(
         engine = engine or own
     given |= {name: value for path in values or () for name, value in read_values(path).items()}
     said = parse_settings(settings or ())
-    made = rendered(file, {**given, **said}, engine)
+    filled = rendered(file, {**given, **said}, engine)
     refuse_unread(file, said)
     if out is not None:
-        out.write_text(made.text, encoding="utf-8")
+        out.write_text(filled.text, encoding="utf-8")
     else:
-        print(made.text, end="")
+        print(filled.text, end="")
     if check:
-        made.parse(str(out) if out is not None else "")
+        filled.parse(str(out) if out is not None else "")
 
 
 @app.command()
@@ -142,9 +142,9 @@ def show(plan: Any, jobs: int, timing: bool, as_json: bool) -> None:
         print("\n".join(adaptive_lines(plan)))
         return
     runs = list(previews(plan, timing))
-    for line in [json.dumps(one.as_json()) for one in runs] if as_json else lines(plan, runs, jobs, timing):
+    for line in [json.dumps(run.as_json()) for run in runs] if as_json else lines(plan, runs, jobs, timing):
         print(line)
-    if any(one.error for one in runs):
+    if any(run.error for run in runs):
         raise typer.Exit(1)
 
 

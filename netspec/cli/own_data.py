@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from netspec.cli.options import ModelFile, Weights, height_width
 from netspec.errors import NetspecError
+
+if TYPE_CHECKING:
+    from netspec.experiments.pictures import Begun
+    from netspec.experiments.tables import Arranged, Arrangement
 
 app = typer.Typer()
 
@@ -115,28 +119,33 @@ def arrange(
     from netspec.experiments.tables import Arrangement, arrange_table
     from netspec.experiments.values import parse_settings
 
-    if are_pictures(source):
-        given = {
-            "--target": target, "--leave-out": leave_out, "--category": category, "--number": number,
-            "--missing-word": missing_word, "--separator": separator, "--decimal": decimal, "--encoding": encoding,
-            "--header": header is not None,
-        }  # fmt: skip
-        if useless := [name for name, value in given.items() if value]:
-            raise NetspecError(f"{source}: holds pictures; {', '.join(useless)} is for tables")
-        begun = arrange_pictures(
-            source, out, parse_settings(settings or ()), size=height_width(size), test=test
-        )
-        for note in begun.notes:
-            print(f"warning: {note}", file=sys.stderr)
-        print(begun.text())
-        return
-    if size is not None:
-        raise NetspecError(f"{source}: is no folder or file of pictures; --size is for pictures")
     plan = Arrangement(
         source, target, tuple(leave_out or ()), tuple(category or ()), tuple(number or ()), tuple(missing_word or ()),
         separator, decimal, encoding, header, test,
     )  # fmt: skip
-    told = arrange_table(plan, out, parse_settings(settings or ()))
-    for note in told.notes:
+    values = parse_settings(settings or ())
+    if are_pictures(source):
+        refuse_table_options(plan)
+        show_written(arrange_pictures(source, out, values, size=height_width(size), test=test))
+        return
+    if size is not None:
+        raise NetspecError(f"{source}: is no folder or file of pictures; --size is for pictures")
+    show_written(arrange_table(plan, out, values))
+
+
+def refuse_table_options(plan: Arrangement) -> None:
+    """NetspecError that names the options of tables, where they are given for pictures."""
+    options = {
+        "--target": plan.target, "--leave-out": plan.leave_out, "--category": plan.category, "--number": plan.number,
+        "--missing-word": plan.missing_word, "--separator": plan.separator, "--decimal": plan.decimal,
+        "--encoding": plan.encoding, "--header": plan.header is not None,
+    }  # fmt: skip
+    if useless := [name for name, value in options.items() if value]:
+        raise NetspecError(f"{plan.source}: holds pictures; {', '.join(useless)} is for tables")
+
+
+def show_written(begun: Begun | Arranged) -> None:
+    """Print the files that were written, and warnings."""
+    for note in begun.notes:
         print(f"warning: {note}", file=sys.stderr)
-    print(told.text())
+    print(begun.text())

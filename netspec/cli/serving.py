@@ -41,7 +41,9 @@ def serve(
     subjects = server.subjects_of(runs, weights, device)
 
     def ready(url: str) -> None:
-        print(f"serving {', '.join(one.name for one in subjects)} at {url} (Ctrl-C stops)", flush=True)
+        print(
+            f"serving {', '.join(subject.name for subject in subjects)} at {url} (Ctrl-C stops)", flush=True
+        )
         if show:
             webbrowser.open(url)
 

@@ -32,20 +32,20 @@ def fmt(
     for path in files_of(paths):
         seen += 1
         try:
-            one = from_input(sys.stdin.read()) if path == INPUT else formatted(path)
+            spec = from_input(sys.stdin.read()) if path == INPUT else formatted(path)
             if path == INPUT and not (check or diff):
-                print(one.after, end="")
+                print(spec.after, end="")
                 return
-            if one.differs and not (check or diff):
-                one.write()
+            if spec.differs and not (check or diff):
+                spec.write()
         except (NetspecError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        if one.differs:
+        if spec.differs:
             changed += 1
             print(
-                one.diff() if diff else f"{path}: {'would change' if check else 'formatted'}",
+                spec.diff() if diff else f"{path}: {'would change' if check else 'formatted'}",
                 end="" if diff else "\n",
             )
     would = "would change" if check or diff else "formatted"
@@ -79,6 +79,6 @@ def field(
     from netspec.check.fields import explain, find
 
     if as_json:
-        print(json.dumps([one.as_json() for one in find(name)], indent=2))
+        print(json.dumps([entry.as_json() for entry in find(name)], indent=2))
         return
     print("\n".join(explain(name)))

@@ -70,7 +70,7 @@ def completion(
         place = 1 + [name for name, _ in columns].index("expected" if expected is not None else "observed")
         head = f"deviation, 0 to {largest:.3g}"
         columns.insert(place, (head, bitmaps(spread, (0.0, largest or 1.0), missing)))
-    cells: list[list[Bitmap | None]] = [[made[i] for _, made in columns] for i in range(len(seen))]
+    cells: list[list[Bitmap | None]] = [[pictures[i] for _, pictures in columns] for i in range(len(seen))]
     heads = [name for name, _ in columns]
     _check_rows(row_labels, len(cells))
     gone = missing if np.isnan(seen).any() else None

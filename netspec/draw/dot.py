@@ -19,7 +19,7 @@ def source(picture: Picture, rankdir: str = "TB", page: tuple[float, float] | No
     """The graphviz source of a picture. Needs the `graphviz` package, but no program."""
     import graphviz
 
-    made = graphviz.Digraph(
+    graph = graphviz.Digraph(
         comment=picture.title,
         graph_attr={
             "rankdir": rankdir,
@@ -35,11 +35,11 @@ def source(picture: Picture, rankdir: str = "TB", page: tuple[float, float] | No
         edge_attr={"fontname": FONT, "fontsize": "9", "color": "#555555", "arrowsize": "0.7"},
     )
     for i, box in enumerate(picture.boxes):
-        made.node(f"n{i}", label=_output(box) if box.output else _label(box))
+        graph.node(f"n{i}", label=_output(box) if box.output else _label(box))
     for link in picture.links:
-        _edge(made, link)
+        _edge(graph, link)
     for a, b, names in picture.shared:
-        made.edge(
+        graph.edge(
             f"n{a}",
             f"n{b}",
             style="dashed",
@@ -48,16 +48,16 @@ def source(picture: Picture, rankdir: str = "TB", page: tuple[float, float] | No
             color="#8c1515",
             tooltip=graphviz.escape(names),
         )
-    return str(made.source)
+    return str(graph.source)
 
 
-def _edge(made: Any, link: Link) -> None:
+def _edge(graph: Any, link: Link) -> None:
     label = (
         _html([Line(f"\u00a0{text}\u00a0", 9.0, False, "#333333") for text in link.label], "LEFT")
         if link.label
         else ""
     )
-    made.edge(f"n{link.tail}", f"n{link.head}", label=f"<{label}>" if label else None)
+    graph.edge(f"n{link.tail}", f"n{link.head}", label=f"<{label}>" if label else None)
 
 
 def _legend(picture: Picture) -> str:

@@ -72,12 +72,14 @@ def grid(
         if labels and len(labels) != count:
             raise DrawError(f"{len(labels)} {word} labels or titles given for {count}")
     if limits == "each":
-        made = [bitmaps(x[i : i + 1], value_range(x[i]), missing, bgr)[0] for i in range(n)]
+        pictures = [bitmaps(x[i : i + 1], value_range(x[i]), missing, bgr)[0] for i in range(n)]
     elif isinstance(limits, str):
         raise DrawError(f'limits are (black, white), "each" or None; found {limits!r}')
     else:
-        made = list(bitmaps(x, limits, missing, bgr))
-    cells = [[made[i] if i < n else None for i in range(r * columns, (r + 1) * columns)] for r in range(rows)]
+        pictures = list(bitmaps(x, limits, missing, bgr))
+    cells = [
+        [pictures[i] if i < n else None for i in range(r * columns, (r + 1) * columns)] for r in range(rows)
+    ]
     heads = [
         [titles[i] if i < len(titles) else "" for i in range(r * columns, (r + 1) * columns)]
         for r in range(rows)

@@ -60,9 +60,9 @@ def bitmaps(values: Any, limits: Range | None = None, missing: str = MISSING, bg
         level = np.repeat(level, 3, axis=1)
     elif bgr:
         level = level[:, ::-1]
-    made = np.rint(level * 255).astype(np.uint8).transpose(0, 2, 3, 1)
-    made[gone] = colour(missing)
-    return np.ascontiguousarray(made)
+    pixels = np.rint(level * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    pixels[gone] = colour(missing)
+    return np.ascontiguousarray(pixels)
 
 
 def colour(code: str) -> tuple[int, int, int]:
@@ -81,12 +81,12 @@ def diverging(values: Floats, most: float) -> Bitmap:
     at = (np.clip(np.nan_to_num(values) / (most or 1.0), -1, 1) + 1) / 2 * (len(anchors) - 1)
     mixed = np.stack([np.interp(at, np.arange(len(anchors)), anchors[:, k]) for k in range(3)], axis=-1)
     mixed[np.isnan(values)] = 128
-    made: Bitmap = np.rint(mixed).astype(np.uint8)
-    return made
+    pixels: Bitmap = np.rint(mixed).astype(np.uint8)
+    return pixels
 
 
 def over(image: Bitmap, heat: Bitmap) -> Bitmap:
     """Heat colours over a picture: the picture, faded to between mid-grey and white, darkens the colours."""
     grey = image.astype(np.float64).mean(axis=-1, keepdims=True) / 255
-    made: Bitmap = np.rint(heat * (0.45 + 0.55 * (1 - grey))).astype(np.uint8)
-    return made
+    pixels: Bitmap = np.rint(heat * (0.45 + 0.55 * (1 - grey))).astype(np.uint8)
+    return pixels

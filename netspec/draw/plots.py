@@ -148,7 +148,7 @@ def panels(metrics: Metrics) -> list[Panel]:
     tests = metrics.named_tests()
     names = list(dict.fromkeys([*metrics.outputs, *(name for _, name in metrics.tests)]))
     plain = [name for name in names if not _is_accuracy(name)]
-    made = []
+    shown = []
     if metrics.loss or len(plain) == 1:
         own = {
             name: series
@@ -156,19 +156,19 @@ def panels(metrics: Metrics) -> list[Panel]:
             if len(plain) == 1 and n == plain[0]
         }
         label = "loss" if len(plain) < 2 else "total loss"
-        made.append(Panel(label, {label: metrics.loss} if metrics.loss else {}, own))
+        shown.append(Panel(label, {label: metrics.loss} if metrics.loss else {}, own))
     for name in plain if len(plain) > 1 else []:
         trained = {name: metrics.outputs[name]} if name in metrics.outputs else {}
-        made.append(
+        shown.append(
             Panel(name, trained, {label: s for (_, n), (label, s) in _paired(metrics, tests) if n == name})
         )
     right = {name: series for name, series in metrics.outputs.items() if _is_accuracy(name)}
     tested = {label: series for (_, name), (label, series) in _paired(metrics, tests) if _is_accuracy(name)}
     if right or tested:
-        made.append(Panel("accuracy", right, tested))
+        shown.append(Panel("accuracy", right, tested))
     if metrics.lr:
-        made.append(Panel("learning rate", {"learning rate": metrics.lr}, {}, 1.4))
-    return made[: MOST_PANELS - 2] + made[-2:] if len(made) > MOST_PANELS else made
+        shown.append(Panel("learning rate", {"learning rate": metrics.lr}, {}, 1.4))
+    return shown[: MOST_PANELS - 2] + shown[-2:] if len(shown) > MOST_PANELS else shown
 
 
 def _paired(metrics: Metrics, tests: dict[str, Series]) -> zip[tuple[tuple[int, str], tuple[str, Series]]]:
@@ -184,13 +184,13 @@ def curves(
     page: width and height in inches. Gives the path; raises DrawError (see `read_metrics`).
     """
     path = check_path(path)
-    made = panels(read_metrics(metrics))
-    heights = [panel.height * (1.0 if len(made) < 4 else 0.75) for panel in made]
+    shown = panels(read_metrics(metrics))
+    heights = [panel.height * (1.0 if len(shown) < 4 else 0.75) for panel in shown]
     fig = figure(*(page or (8.0, sum(heights) + 0.6)), constrained=True)
-    axes = np.atleast_1d(fig.subplots(len(made), 1, sharex=True, height_ratios=heights))
+    axes = np.atleast_1d(fig.subplots(len(shown), 1, sharex=True, height_ratios=heights))
     if title:
         fig.suptitle(title, fontsize=11, parse_math=False)
-    for panel, place in zip(made, axes, strict=True):
+    for panel, place in zip(shown, axes, strict=True):
         _draw(place, panel)
     axes[-1].set_xlabel("iteration")
     return write(fig, path)

@@ -54,7 +54,7 @@ def kinds() -> dict[str, Kind]:
     """Every kind by its code, in the order in which their wordings are tried."""
     table = tomllib.loads(resources.files(__package__).joinpath("kinds.toml").read_text("utf-8"))
     nets = table.pop("nets")
-    made = {}
+    by_code = {}
     for code, row in table.items():
         wording = row.get("wording")
         own = {name: row[name] for name in ("command_right", "before") if name in row}
@@ -62,8 +62,8 @@ def kinds() -> dict[str, Kind]:
         own |= {side: {**row.get(side, {}), **both} for side in ("wrong", "right")}
         example = Example(command=row.get("command", "check net.prototxt"), **own)
         pattern = re.compile(wording) if wording else None
-        made[code] = Kind(code, row["name"], row["means"], row["instead"], pattern, example)
-    return made
+        by_code[code] = Kind(code, row["name"], row["means"], row["instead"], pattern, example)
+    return by_code
 
 
 def code_of(message: str, otherwise: str = OF_ANY) -> str:

@@ -59,16 +59,16 @@ def table(sweep: Sweep) -> Table:
     known = {run.id: run for run in sweep.source.known()}
     names = differing(known.values()) if known else []
     metric = sweep.plan.metric.output
-    made = Table(title=f"{sweep.plan.name} {counts(sweep)}, {clock(time.monotonic() - sweep.begun)}")
+    shown = Table(title=f"{sweep.plan.name} {counts(sweep)}, {clock(time.monotonic() - sweep.begun)}")
     for name in ("run", *names, "state", "iteration", "loss", metric, "time"):
-        made.add_column(name, overflow="fold")
+        shown.add_column(name, overflow="fold")
     running = list(sweep.running.values())
     for run in running[:ROWS]:
-        made.add_row(run.id, *values(run, names), "running", *now(sweep, run))
+        shown.add_row(run.id, *values(run, names), "running", *now(sweep, run))
     for id, result in list(reversed(sweep.results.items()))[: max(0, ROWS - len(running))]:
         if id in known:
-            made.add_row(id, *values(known[id], names), *finished(result))
-    return made
+            shown.add_row(id, *values(known[id], names), *finished(result))
+    return shown
 
 
 def values(run: PlannedRun, names: list[str]) -> list[str]:

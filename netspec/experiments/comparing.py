@@ -99,8 +99,8 @@ class Comparison:
             "against_first": [
                 {
                     "group": group.name,
-                    "paired": {name: one.as_json() for name, one in versus.pairs.items()},
-                    "mcnemar": [{"seed": seed, **one.as_json()} for seed, one in versus.tests],
+                    "paired": {name: pair.as_json() for name, pair in versus.pairs.items()},
+                    "mcnemar": [{"seed": seed, **test.as_json()} for seed, test in versus.tests],
                     "notes": versus.notes,
                     "diff": versus.diff,
                 }
@@ -125,8 +125,8 @@ class Comparison:
         for group, versus in zip(self.groups[1:], self.against, strict=True):
             yield ""
             yield f"{group.name} against {first}"
-            for output, one in versus.pairs.items():
-                yield f"  {output}: {sentence(one, self.lower(output))}"
+            for output, pair in versus.pairs.items():
+                yield f"  {output}: {sentence(pair, self.lower(output))}"
             for seed, one_test in versus.tests:
                 yield f"  test predictions, seed {seed}: {verdict(one_test)}"
             yield from (f"  {note}" for note in versus.notes)
@@ -150,24 +150,24 @@ def falls(runs: Sequence[RunFolder], output: str) -> bool:
     return said.pop()[1] if len(said) == 1 else lower_is_better(output)
 
 
-def sentence(one: Paired, lower: bool) -> str:
+def sentence(pair: Paired, lower: bool) -> str:
     """A paired difference in words; lower: whether lower is better."""
-    if one.count == 1:
-        return f"{one.difference:+.4g} in one pair, which says nothing of other seeds"
-    better = one.difference < 0 if lower else one.difference > 0
-    told = "no difference is shown" if not one.p < 0.05 else "better" if better else "worse"
+    if pair.count == 1:
+        return f"{pair.difference:+.4g} in one pair, which says nothing of other seeds"
+    better = pair.difference < 0 if lower else pair.difference > 0
+    told = "no difference is shown" if not pair.p < 0.05 else "better" if better else "worse"
     return (
-        f"{one.difference:+.4g} over {one.count} seeds, 95 % interval {one.low:+.4g} to {one.high:+.4g}, "
-        f"p = {one.p:.2g} (t), {one.p_signs:.2g} (signs): {told}"
+        f"{pair.difference:+.4g} over {pair.count} seeds, 95 % interval {pair.low:+.4g} to {pair.high:+.4g}, "
+        f"p = {pair.p:.2g} (t), {pair.p_signs:.2g} (signs): {told}"
     )
 
 
-def verdict(one: McNemar) -> str:
+def verdict(test: McNemar) -> str:
     """McNemar's test in words; both forms of z."""
-    side = "no difference is shown" if not one.p < 0.05 else "better" if one.z > 0 else "worse"
+    side = "no difference is shown" if not test.p < 0.05 else "better" if test.z > 0 else "worse"
     return (
-        f"right alone on {one.n10}, the first on {one.n01}, of {one.examples}; z = {one.z:+.2f} (McNemar), "
-        f"{one.z_literal:+.2f} (of the {one.differ} taken for different classes), p = {one.p:.2g}: {side}"
+        f"right alone on {test.n10}, the first on {test.n01}, of {test.examples}; z = {test.z:+.2f} (McNemar), "
+        f"{test.z_literal:+.2f} (of the {test.differ} taken for different classes), p = {test.p:.2g}: {side}"
     )
 
 
@@ -270,7 +270,7 @@ def by_predictions(
     progress: Callable[[str], None],
 ) -> None:
     """McNemar's test for each seed of both."""
-    mine, theirs = ({run.seed: run for run in one.runs} for one in (group, first))
+    mine, theirs = ({run.seed: run for run in side.runs} for side in (group, first))
     seeds = [seed for seed in mine if seed in theirs] or ([None] if len(mine) == len(theirs) == 1 else [])
     for seed in seeds:
         pair = [mine[seed], theirs[seed]] if seed in mine else [group.runs[0], first.runs[0]]
@@ -279,7 +279,7 @@ def by_predictions(
                 progress(f"testing {run.path}")
                 asked[run.path] = predicted(run, device)
         a, b = (asked[run.path] for run in pair)
-        told = next((one for one in (a, b) if isinstance(one, str)), None)
+        told = next((reason for reason in (a, b) if isinstance(reason, str)), None)
         if isinstance(a, str) or isinstance(b, str):
             versus.notes.append(f"test predictions: {told}")
             return

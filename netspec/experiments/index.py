@@ -236,18 +236,18 @@ def tests_of(run: RunFolder) -> Iterator[Sequence[Any]]:
     for line in run.tests:
         for name, value in line["outputs"].items():
             listed = isinstance(value, list)
-            for i, one in enumerate(value if listed else [value]):
-                yield line["net"], line["iteration"], f"{name}[{i}]" if listed else name, one
+            for i, item in enumerate(value if listed else [value]):
+                yield line["net"], line["iteration"], f"{name}[{i}]" if listed else name, item
 
 
 def data_of(facts: dict[str, Any]) -> Iterator[Sequence[Any]]:
     listed = facts.get("data")
-    for one in listed if isinstance(listed, list) else ():
-        if isinstance(one, dict):
-            files = one.get("files")
+    for entry in listed if isinstance(listed, list) else ():
+        if isinstance(entry, dict):
+            files = entry.get("files")
             listed_files = map(str, files) if isinstance(files, list) else ()
-            name = f"{one.get('name', '')} {one.get('split', '')}".strip() or ", ".join(listed_files)
-            yield plain(one.get("layer")), plain(one.get("phase")), name, plain(one.get("sha256"))
+            name = f"{entry.get('name', '')} {entry.get('split', '')}".strip() or ", ".join(listed_files)
+            yield plain(entry.get("layer")), plain(entry.get("phase")), name, plain(entry.get("sha256"))
 
 
 def plain(value: Any) -> Any:

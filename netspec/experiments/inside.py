@@ -117,9 +117,9 @@ def histograms(run: RunFolder) -> dict[str, dict[str, Any]]:
         slots = net.slots(*feeder.next())
         for step, layer in zip(net.graph.steps, net.made, strict=True):
             entry = per_layer.setdefault(step.layer.name, {})
-            if blobs := [one for blob in layer.blobs if (one := histogram(blob))]:
+            if blobs := [counted for blob in layer.blobs if (counted := histogram(blob))]:
                 entry["blobs"] = blobs
-            tops = [one for slot in step.writes if slot in slots and (one := histogram(slots[slot]))]
+            tops = [counted for slot in step.writes if slot in slots and (counted := histogram(slots[slot]))]
             if tops:
                 entry["values"] = tops
     return per_layer

@@ -73,11 +73,11 @@ class OriginalPlan(PlanFields):
             self.one_of(search, SEARCHES[:2], "search_type")
             if not isinstance(members, list):
                 raise self.fail("hyper_params: either parameters, or lists of them", *path)
-            made = []
+            parameters = []
             for j, entry in enumerate(members):
                 try:
-                    made.append(from_object(entry, search))
+                    parameters.append(from_object(entry, search))
                 except SpecError as error:
                     raise self.fail(str(error), *path, j) from None
-            groups.append(Group(search, tuple(made)))
+            groups.append(Group(search, tuple(parameters)))
         return tuple(groups)

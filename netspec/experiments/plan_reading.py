@@ -157,21 +157,21 @@ class OwnPlan(PlanFields):
     def group(self, values: Any, search: str, *path: str | int) -> Group:
         if not isinstance(values, Mapping):
             raise self.fail(f"values: needs a mapping of names, found {values!r}", *path)
-        made = []
+        parameters = []
         for name, entry in values.items():
             try:
-                made.append(from_short(str(name), entry, search))
+                parameters.append(from_short(str(name), entry, search))
             except SpecError as error:
                 raise self.fail(str(error), *path, name) from None
-            for other, _ in made[-1].when:
-                if other not in [parameter.name for parameter in made[:-1]]:
+            for other, _ in parameters[-1].when:
+                if other not in [parameter.name for parameter in parameters[:-1]]:
                     raise self.fail(
                         f"parameter {str(name)!r}: when names {other!r}, which is no parameter before it"
-                        + did_you_mean(other, [parameter.name for parameter in made[:-1]]),
+                        + did_you_mean(other, [parameter.name for parameter in parameters[:-1]]),
                         *path,
                         name,
                     )
-        return Group(search, tuple(made))
+        return Group(search, tuple(parameters))
 
     def distinct(self, parameters: list[Parameter], *path: str | int) -> None:
         names = [parameter.name for parameter in parameters]

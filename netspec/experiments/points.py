@@ -42,15 +42,15 @@ def runs_of(plan: Plan) -> list[PlannedRun]:
     """All runs of a plan; runs that others wait for come first. Adaptive searches add theirs one by one."""
     if plan.search in ADAPTIVE:
         raise SpecError(f"search {plan.search!r} finds its runs one by one")
-    made: list[PlannedRun] = []
+    runs: list[PlannedRun] = []
     for stage in plan.stages:
-        parents: list[PlannedRun | None] = [run for run in made if run.stage.name == stage.after]
+        parents: list[PlannedRun | None] = [run for run in runs if run.stage.name == stage.after]
         for parent in parents if stage.after else [None]:
             for indices, values in itertools.islice(points_of(stage, plan), plan.points):
-                made += repeats(plan, stage, indices, values, parent)
-            if len(made) > MOST:
+                runs += repeats(plan, stage, indices, values, parent)
+            if len(runs) > MOST:
                 raise SpecError(f"{plan.file}: more than {MOST} runs")
-    return made
+    return runs
 
 
 def repeats(

@@ -51,14 +51,14 @@ def previews(plan: Plan, timing: bool = True) -> Iterator[Preview]:
     for run in runs_of(plan):
         preview = Preview(run.id, dict(run.values), after=run.parent.id if run.parent else "")
         try:
-            made = loaded(run, plan)
-            preview.iterations = made.solver.max_iter if run.stage.task == "train" else 0
+            planned = loaded(run, plan)
+            preview.iterations = planned.solver.max_iter if run.stage.task == "train" else 0
             preview.weights, missing = pattern_of(run, plan)
             if missing:
                 preview.notes.append(f"{preview.weights} is not there yet")
-            step = watch.step(made) if timing else None
+            step = watch.step(planned) if timing else None
             if step is not None:
-                preview.step, preview.seconds = step.train, seconds(made, step, run.stage.task)
+                preview.step, preview.seconds = step.train, seconds(planned, step, run.stage.task)
         except NetspecError as error:
             preview.error = str(error).splitlines()[0]
         yield preview
@@ -67,15 +67,15 @@ def previews(plan: Plan, timing: bool = True) -> Iterator[Preview]:
 def lines(plan: Plan, runs: list[Preview], jobs: int, timing: bool = True) -> Iterator[str]:
     """The previews as text: a line per run, then the sum."""
     names = differing(runs_of(plan))
-    for one in runs:
-        parts = [one.run, *(f"{name}={one.values[name]}" for name in names if name in one.values)]
-        parts += [f"{one.iterations} iterations"] if one.iterations else []
-        parts += [f"{one.step * 1000:.3g} ms a step, about {clock(one.seconds or 0)}"] if one.step else []
-        parts += [f"after {one.after}"] if one.after else []
-        parts += one.notes
-        yield "  ".join(parts) + (f"  error: {one.error}" if one.error else "")
-    total = sum(one.seconds or 0 for one in runs)
-    unknown = sum(one.seconds is None for one in runs) if timing else 0
+    for run in runs:
+        parts = [run.run, *(f"{name}={run.values[name]}" for name in names if name in run.values)]
+        parts += [f"{run.iterations} iterations"] if run.iterations else []
+        parts += [f"{run.step * 1000:.3g} ms a step, about {clock(run.seconds or 0)}"] if run.step else []
+        parts += [f"after {run.after}"] if run.after else []
+        parts += run.notes
+        yield "  ".join(parts) + (f"  error: {run.error}" if run.error else "")
+    total = sum(run.seconds or 0 for run in runs)
+    unknown = sum(run.seconds is None for run in runs) if timing else 0
     cost = (
         f", about {clock(total)} of one process, {clock(total / jobs)} with {jobs} at a time" if total else ""
     )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -19,6 +17,7 @@ from netspec.data.files.whole import write_whole
 from netspec.errors import DataError, NetspecError
 from netspec.experiments.comparing import Group, falls, outputs_of
 from netspec.experiments.curves import Points, joined
+from netspec.experiments.importance import importance
 from netspec.experiments.inside import net_of
 from netspec.experiments.runs import RunFolder, content, differing, is_own, mapping, runs_in
 from netspec.experiments.runs import outputs_of as named_outputs
@@ -41,8 +40,6 @@ OWN = ("loss.png",)
 """Pictures of curves, which the page draws itself."""
 PLACES, LEAST = {20: 1200, 50: 600}, 400
 """Places that a curve keeps, by the number of runs up to which that holds, and beyond."""
-FEWEST = 4
-"""Least number of runs for an estimate of the importance of settings."""
 Tell = Callable[[str], None]
 
 
@@ -116,6 +113,7 @@ def collect(
     outputs = list(dict.fromkeys(name for run in runs for name in run.last if "[" not in name))
     metric, lower = metric_of(runs, outputs, metric)
     columns, rows = settings_shown(runs, note)
+    scores = [finite(run.last.get(metric)) for run in runs]
     best = best_of(runs, metric, lower)
     folder = os.path.commonpath([run.path.resolve().parent for run in runs])
     entries = []
@@ -135,7 +133,7 @@ def collect(
     return {
         "title": title, "made": time.strftime("%Y-%m-%d %H:%M"), "version": netspec.__version__,
         "runs": entries, "columns": columns, "outputs": outputs, "metric": metric, "lower": lower,
-        "curves": curves_of(runs, outputs), "importance": importance(runs, columns, rows, metric, note),
+        "curves": curves_of(runs, outputs), "importance": importance(columns, rows, scores, note),
         "detail": detail(runs[best], str(entries[best]["name"]), test, note), "best": best,
         "missing": missing_tables(runs, paths), "notes": notes,
     }  # fmt: skip
@@ -153,8 +151,8 @@ def holdable(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list | tuple):
-        return [holdable(one) for one in value]
-    return {key: holdable(one) for key, one in value.items()} if isinstance(value, dict) else value
+        return [holdable(item) for item in value]
+    return {key: holdable(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def metric_of(runs: Sequence[RunFolder], outputs: Sequence[str], wanted: str) -> tuple[str, bool]:
@@ -231,65 +229,6 @@ def curves_of(runs: Sequence[RunFolder], outputs: Sequence[str]) -> list[dict[st
     return curves
 
 
-def importance(
-    runs: Sequence[RunFolder],
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str | None]],
-    metric: str,
-    note: Tell,
-) -> list[list[Any]]:
-    """[setting, share] by optuna's fANOVA: how much of the metric's variance each setting explains."""
-    scored = [i for i, run in enumerate(runs) if finite(run.last.get(metric)) is not None]
-    usable = {
-        name: [row[i] for i in scored]
-        for name, row in zip(columns, rows, strict=True)
-        if all(row[i] is not None for i in scored) and len({row[i] for i in scored}) > 1
-    }
-    values = [runs[i].last[metric] for i in scored]
-    if len(scored) < FEWEST or len(usable) < 2 or len(set(values)) < 2:
-        return []
-    try:
-        import optuna
-    except ImportError:
-        note("no importance of settings: it is optuna's (pip install optuna)")
-        return []
-    with warnings.catch_warnings(), contextlib.suppress(RuntimeError):
-        warnings.simplefilter("ignore")
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study()
-        distributions: dict[str, Any] = {}
-        shown: dict[str, list[Any]] = {}
-        for name, listed in usable.items():
-            numbers = [as_number(value) for value in listed]
-            if None not in numbers:
-                known = [value for value in numbers if value is not None]
-                log = min(known) > 0 and max(known) / min(known) > 30
-                distributions[name] = optuna.distributions.FloatDistribution(min(known), max(known), log=log)
-                shown[name] = known
-            else:
-                distributions[name] = optuna.distributions.CategoricalDistribution(
-                    sorted({str(value) for value in listed})
-                )
-                shown[name] = [str(value) for value in listed]
-        for i, value in enumerate(values):
-            params = {name: shown[name][i] for name in usable}
-            study.add_trial(
-                optuna.trial.create_trial(params=params, distributions=distributions, value=value)
-            )
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-        return [[name, round(float(share), 4)] for name, share in shares.items()]
-    return []
-
-
-def as_number(value: str | None) -> float | None:
-    try:
-        parsed = float(value) if value is not None else None
-    except ValueError:
-        return None
-    return parsed if parsed is not None and math.isfinite(parsed) else None
-
-
 def detail(run: RunFolder, name: str, test: bool, note: Tell) -> dict[str, Any]:
     """What is shown of one run: facts, net, confusion matrix, pictures, files."""
     hidden = (
@@ -304,13 +243,15 @@ def detail(run: RunFolder, name: str, test: bool, note: Tell) -> dict[str, Any]:
     if isinstance(named, dict):
         facts.append(["versions", ", ".join(f"{key} {value}" for key, value in named.items())])
     listed = run.facts.get("data")
-    for one in listed if isinstance(listed, list) else ():
-        if isinstance(one, dict):
-            what = " ".join(str(one.get(key, "")) for key in ("name", "split")).strip() or one.get("type", "")
-            label = f"data of {one.get('layer', '')} ({one.get('phase', '')})"
-            facts.append([label, f"{what} {str(one.get('sha256', ''))[:16]}".strip()])
+    for entry in listed if isinstance(listed, list) else ():
+        if isinstance(entry, dict):
+            what = " ".join(str(entry.get(key, "")) for key in ("name", "split")).strip() or entry.get(
+                "type", ""
+            )
+            label = f"data of {entry.get('layer', '')} ({entry.get('phase', '')})"
+            facts.append([label, f"{what} {str(entry.get('sha256', ''))[:16]}".strip()])
     noted = run.facts.get("notes")
-    told = [str(one)[:MOST_TEXT] for one in noted] if isinstance(noted, list) else []
+    told = [str(remark)[:MOST_TEXT] for remark in noted] if isinstance(noted, list) else []
     shown: dict[str, Any] = {"name": name, "facts": facts, "notes": told}
     specs = sorted(run.path.glob("*.prototxt"))
     if foreign := [path.name for path in specs if not is_own(path, MOST_FILE)]:
@@ -343,7 +284,7 @@ def matrices(run: RunFolder, note: Tell) -> list[dict[str, Any]]:
     except (NetspecError, OSError) as error:
         note(f"no confusion matrix: {error}")
         return []
-    return [{"counts": one.counts.tolist(), "accuracy": one.accuracy} for one in confusions]
+    return [{"counts": confused.counts.tolist(), "accuracy": confused.accuracy} for confused in confusions]
 
 
 def pictures(folder: Path) -> list[dict[str, str]]:

@@ -169,8 +169,8 @@ class RunFolder:
             source, own = word_of(self.point.get("source", "")), self.point.get("settings")
             if isinstance(own, dict) and own:
                 return f"netspec train {source}{flags(own)}{seed}"
-            made = "again.prototxt"
-            return f"netspec render {source}{flags(self.values)} -o {made} && netspec train {made}{seed}"
+            net = "again.prototxt"
+            return f"netspec render {source}{flags(self.values)} -o {net} && netspec train {net}{seed}"
         return f"netspec train {word_of(self.facts.get('file', SOLVER))}{flags(self.made)}{seed}"
 
 

@@ -27,7 +27,7 @@ def write_table(plan: Plan, results: Mapping[str, Result], runs: Sequence[Planne
     rows = [row(plan, run, results[run.id]) for run in runs if run.id in results]
     if not rows:
         return
-    names = dict.fromkeys(name for one in rows for name in one)
+    names = dict.fromkeys(name for cells in rows for name in cells)
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(names), restval="")
     writer.writeheader()

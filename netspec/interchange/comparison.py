@@ -131,12 +131,12 @@ def compare(
     a, b: nets, or ONNX files, whose outputs are compared by name. One of them must be a net; it says what the
     inputs are (by default `sample_inputs`). Raises NetspecError when the models take different inputs.
     """
-    net = next((one for one in (a, b) if isinstance(one, Net)), None)
+    net = next((model for model in (a, b) if isinstance(model, Net)), None)
     if net is None:
         raise NetspecError("one of the models compared must be a net")
     values = list(inputs) if inputs is not None else sample_inputs(net)
     feeds = dict(zip(net.input_names, values, strict=True))
-    blobs = [values_of(one, feeds) for one in (a, b)]
+    blobs = [values_of(model, feeds) for model in (a, b)]
     return report(blobs[0], blobs[1], (name_of(a), name_of(b)), tolerance)
 
 
@@ -203,8 +203,8 @@ def run_onnx(data: bytes, feeds: Mapping[str, Array], file: str = "model") -> di
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        names = [one.name for one in session.get_inputs()]
-        outputs = [one.name for one in session.get_outputs()]
+        names = [value.name for value in session.get_inputs()]
+        outputs = [value.name for value in session.get_outputs()]
 
         def run(given: dict[str, Array]) -> Any:
             return session.run(None, given)

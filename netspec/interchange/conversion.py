@@ -359,7 +359,7 @@ def module_called(name: str) -> nn.Module:
         member = getattr(importlib.import_module(home), attribute)
     except (ImportError, AttributeError) as error:
         raise NetspecError(f"{name}: {error}") from error
-    made = member if isinstance(member, nn.Module) else member()
-    if not isinstance(made, nn.Module):
-        raise SpecError(f"{name} is no PyTorch module and makes none, but {type(made).__name__}")
-    return made
+    module = member if isinstance(member, nn.Module) else member()
+    if not isinstance(module, nn.Module):
+        raise SpecError(f"{name} is no PyTorch module and makes none, but {type(module).__name__}")
+    return module

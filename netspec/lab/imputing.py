@@ -124,12 +124,12 @@ def own(text: str, classifier: Model) -> Imputer:
     module, name = match["module"], match["name"]
     try:
         kind = getattr(imported(module), name)
-        made: Imputer = kind(classifier.images("train")[0])
+        imputer: Imputer = kind(classifier.images("train")[0])
     except Exception as error:  # whatever the user's module raises
         raise DataError(f"imputation {text!r}: {one_line(error)}") from error
-    if not callable(getattr(made, "fill", None)):
+    if not callable(getattr(imputer, "fill", None)):
         raise DataError(f"imputation {text!r}: {name} has no method fill(pixels, observed)")
-    return made
+    return imputer
 
 
 def imported(module: str) -> Any:
@@ -139,6 +139,6 @@ def imported(module: str) -> Any:
     spec = importlib.util.spec_from_file_location(Path(module).stem, module)
     if spec is None or spec.loader is None:
         raise ImportError(f"{module} cannot be imported")
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded

@@ -68,7 +68,7 @@ def missing(
 
 def images(models: Sequence[Model], split: str, begin: int, end: int | None) -> tuple[Array, Array]:
     """The images that all models are tested on."""
-    sets = {one.dataset for one in models}
+    sets = {tested.dataset for tested in models}
     if len(sets) > 1:
         raise DataError(f"the runs are of different data sets: {', '.join(sorted(sets))}")
     return models[0].images(split, begin, end)

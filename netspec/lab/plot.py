@@ -29,8 +29,8 @@ def plot(table: Table, path: str | Path, title: str = "", page: tuple[float, flo
     fig = figure(*(page or (width, 4.2)), constrained=True)
     ratios = [len(names) + 2 for names in panels.values()]
     axes: Any = fig.subplots(1, len(panels), squeeze=False, sharey=True, width_ratios=ratios)[0]
-    for one, (kind, names) in zip(axes, panels.items(), strict=True):
-        panel(one, table, kind, names)
+    for place, (kind, names) in zip(axes, panels.items(), strict=True):
+        panel(place, table, kind, names)
     axes[0].set_ylabel("accuracy, %")
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False)
     if title:

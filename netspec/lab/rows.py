@@ -78,8 +78,8 @@ class Rows:
         train = TableSource(trained.data, TRAIN, 0)
         if table:
             asked = list(model.pieces(model.open(table)))
-            tested = np.concatenate([one.x[:, 0, 0].cpu().numpy() for one in asked])
-            truth = np.concatenate([one.labels for one in asked])
+            tested = np.concatenate([piece.x[:, 0, 0].cpu().numpy() for piece in asked])
+            truth = np.concatenate([piece.labels for piece in asked])
         else:
             own = TableSource(trained.data, TEST, 0)
             tested, truth = np.asarray(own.data), own.labels

@@ -64,7 +64,7 @@ class TreeLayer(Layer):
         """Switch gathering on or off: while it is on, backward leaves expected counts in the gradients of `evidence`,
         and the blobs get no gradient.
         """
-        self.evidence = [one.requires_grad_() for one in self.new_evidence()] if on else None
+        self.evidence = [counts.requires_grad_() for counts in self.new_evidence()] if on else None
 
     def maximise(self, counts: list[Tensor], prior_states: float, prior_values: float) -> None:
         """Set the blobs to the values under which the expected counts (shaped as `evidence`) are most likely, and make

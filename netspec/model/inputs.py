@@ -122,7 +122,7 @@ def own(trained: Model, begin: int, end: int) -> Given:
     pixels = trained.to_pixels(torch.as_tensor(tops[0]))
     labels = [UNKNOWN] * len(pixels)
     if len(tops) > 1 and tops[1].numel() == len(pixels):
-        labels = [UNKNOWN if one != one else int(one) for one in tops[1].flatten().tolist()]
+        labels = [UNKNOWN if label != label else int(label) for label in tops[1].flatten().tolist()]
     return Given(pixels, labels, [str(begin + i) for i in range(len(pixels))], begin)
 
 

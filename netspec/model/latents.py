@@ -27,10 +27,10 @@ Page = tuple[float, float] | None
 
 def find(trained: Model) -> Latent | Flow | None:
     """The model as a latent-variable net or as an invertible one; None where it is another kind of net."""
-    made = trained.net.made
-    if any(isinstance(layer, Sampler) for layer in made):
+    layers = trained.net.made
+    if any(isinstance(layer, Sampler) for layer in layers):
         return Latent(trained.net, 0.0 if isnan(trained.fill) else trained.fill)
-    if any(isinstance(layer, LogisticPriorLoss) for layer in made):
+    if any(isinstance(layer, LogisticPriorLoss) for layer in layers):
         return Flow(trained.net)
     return None
 
@@ -93,8 +93,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     """`answers` as lines under a head."""
     bound = "log_likelihood_bound" in rows[0]
     lines = [f"image  observed   bits  {f'log p, at least ({DRAWS} draws)' if bound else 'log p'}"]
-    for one in rows:
-        value = one["log_likelihood_bound" if bound else "log_likelihood"]
-        rate = "" if one["bits_per_dimension"] is None else f"{one['bits_per_dimension']:.3f}"
-        lines.append(f"{one['image']:>5}  {one['observed']:>8}  {rate:>5}  {value:.2f}")
+    for row in rows:
+        value = row["log_likelihood_bound" if bound else "log_likelihood"]
+        rate = "" if row["bits_per_dimension"] is None else f"{row['bits_per_dimension']:.3f}"
+        lines.append(f"{row['image']:>5}  {row['observed']:>8}  {rate:>5}  {value:.2f}")
     return "\n".join(lines)

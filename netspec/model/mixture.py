@@ -27,16 +27,16 @@ class Mixture:
         if not models:
             raise DataError("no model to mix was given")
         self.models, first = list(models), models[0]
-        for one in models:
-            if not one.generative:
-                raise DataError(f"{one.name}: this net is no generative model; only those can be mixed")
-            if one.tree.classes != first.tree.classes:
-                raise DataError(f"{one.name} cannot be mixed with {first.name}: it has {one.tree.classes} classes, the "
-                                f"other {first.tree.classes}")  # fmt: skip
-            if not alike(one, first):
-                raise DataError(f"{one.name} cannot be mixed with {first.name}: they differ in the size, the scale "
+        for model in models:
+            if not model.generative:
+                raise DataError(f"{model.name}: this net is no generative model; only those can be mixed")
+            if model.tree.classes != first.tree.classes:
+                raise DataError(f"{model.name} cannot be mixed with {first.name}: it has {model.tree.classes} classes, "
+                                f"the other {first.tree.classes}")  # fmt: skip
+            if not alike(model, first):
+                raise DataError(f"{model.name} cannot be mixed with {first.name}: they differ in the size, the scale "
                                 "or the mean of their images, so their densities cannot be compared")  # fmt: skip
-        self.name = name or " + ".join(one.name for one in models)
+        self.name = name or " + ".join(model.name for model in models)
         self.batched = first.batched
 
     def from_pixels(self, pixels: Array, observed: Array | None = None) -> Tensor:
@@ -48,7 +48,7 @@ class Mixture:
         return self.batched(self._scores, x)
 
     def _scores(self, x: Tensor) -> Tensor:
-        each = torch.stack([one._scores(x) for one in self.models])
+        each = torch.stack([model._scores(x) for model in self.models])
         return each.logsumexp(0) - log(len(self.models))
 
 

@@ -125,13 +125,13 @@ def filled_page(
     ways = completing.completer(trained).ways
     drawn = "sampled" if "sampled" in ways else ways[0]
     mean = None if ways[0] == "sampled" else trained.to_pixels(completing.completed(trained, x, "", 0, seed))
-    made = [completing.completed(trained, x, drawn, 0, seed + i) for i in range(samples)]
+    drawings = [completing.completed(trained, x, drawn, 0, seed + i) for i in range(samples)]
     return draw.completion(
         path,
         trained.to_pixels(x),
         original=trained.to_pixels(whole),
         expected=mean,
-        samples=[trained.to_pixels(one) for one in made],
+        samples=[trained.to_pixels(sample) for sample in drawings],
         limits=GREY,
         page=page,
     )

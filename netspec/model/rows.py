@@ -91,12 +91,12 @@ class TableModel:
         rows = Frame(frame, "the frame")
         pieces = list(self.completed(rows, how, seed))
         columns = {column.name: column for column in self.layout.columns}
-        made = {}
+        completed = {}
         for i, name in enumerate(rows.names):
             kind = kind_of(columns.get(name))
             cells = [cell for piece in pieces for cell in piece[i]]
-            made[name] = [value_of(cell, kind, columns.get(name)) for cell in cells]
-        return pandas.DataFrame(made, index=frame.index)
+            completed[name] = [value_of(cell, kind, columns.get(name)) for cell in cells]
+        return pandas.DataFrame(completed, index=frame.index)
 
     # Reading
 

@@ -31,7 +31,9 @@ class Named(list[Tensor]):
         return super().__getitem__(which)
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{name} {tuple(one.shape)}" for name, one in zip(self.names, self, strict=True))
+        shapes = ", ".join(
+            f"{name} {tuple(tensor.shape)}" for name, tensor in zip(self.names, self, strict=True)
+        )
         return f"<{shapes}>"
 
 

@@ -205,8 +205,8 @@ def long_shapes(
         if known.message_type is None or known.name == "blobs":
             continue
         if is_repeated(known):
-            for i, one in enumerate(value):
-                yield from long_shapes(one, (*path, known.name, i))
+            for i, item in enumerate(value):
+                yield from long_shapes(item, (*path, known.name, i))
         else:
             yield from long_shapes(value, (*path, known.name))
 

@@ -43,16 +43,18 @@ def guarded() -> tuple[FunctionType, ...]:
     import torch._decomp
 
     tables = torch._decomp.global_decomposition_table.values()
-    waiting = [one for table in tables for one in table.values() if isinstance(one, FunctionType)]
+    waiting = [
+        function for table in tables for function in table.values() if isinstance(function, FunctionType)
+    ]
     seen: set[int] = set()
     functions: list[FunctionType] = []
     while waiting:
-        one = waiting.pop()
-        if id(one) in seen:
+        function = waiting.pop()
+        if id(function) in seen:
             continue
-        seen.add(id(one))
-        inner = [content for cell in one.__closure__ or () if (content := contents(cell)) is not None]
-        if one.__code__.co_filename.endswith("torch/_compile.py"):
+        seen.add(id(function))
+        inner = [content for cell in function.__closure__ or () if (content := contents(cell)) is not None]
+        if function.__code__.co_filename.endswith("torch/_compile.py"):
             functions += inner
         waiting += inner
     return tuple(functions)

@@ -145,16 +145,16 @@ def table(net: Net) -> Table:
     lines = rows(net)
     sums = total(net, lines)
     title = f"{escape(net.graph.spec.name or 'net')}, {net.graph.spec.phase}, {len(lines)} layers"
-    made = RichTable(title=title, caption="\n".join(remarks(sums)), caption_justify="left")
+    shown = RichTable(title=title, caption="\n".join(remarks(sums)), caption_justify="left")
     for i, name in enumerate(COLUMNS):
-        made.add_column(
+        shown.add_column(
             name, justify="left" if i < 3 else "right", overflow="fold", min_width=6 if i < 3 else 4
         )
     for row in lines:
-        made.add_row(*map(escape, cells(row)))
-    made.add_section()
-    made.add_row(*total_cells(sums))
-    return made
+        shown.add_row(*map(escape, cells(row)))
+    shown.add_section()
+    shown.add_row(*total_cells(sums))
+    return shown
 
 
 def remarks(sums: Total) -> list[str]:

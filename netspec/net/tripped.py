@@ -62,9 +62,9 @@ def odd_fields(message: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         values = list(value) if is_repeated(field) else [value]
         if len(values) > LONG:
             yield own, values
-        for i, one in enumerate(values[:LONG]):
+        for i, number in enumerate(values[:LONG]):
             place = (*own, i) if is_repeated(field) else own
             if field.message_type is not None:
-                yield from odd_fields(one, place)
-            elif isinstance(one, int | float) and not (math.isfinite(one) and 0 <= one < LARGE):
-                yield place, one
+                yield from odd_fields(number, place)
+            elif isinstance(number, int | float) and not (math.isfinite(number) and 0 <= number < LARGE):
+                yield place, number

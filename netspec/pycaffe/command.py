@@ -147,8 +147,8 @@ def gpus(flags: Flags) -> list[int]:
     there = list(range(torch.cuda.device_count()))
     if flags.gpu == "all":
         return there
-    asked = [whole_number("gpu", one) for one in flags.gpu.split(",") if one]
-    if missing := [one for one in asked if one not in there]:
+    asked = [whole_number("gpu", number) for number in flags.gpu.split(",") if number]
+    if missing := [number for number in asked if number not in there]:
         raise NetspecError(f"-gpu {flags.gpu}: there is no GPU {missing[0]} here, found {len(there)}")
     return asked
 
@@ -160,8 +160,8 @@ def choose_device(wanted: Sequence[int]) -> None:
         pycaffe.set_mode_cpu()
         return
     say(f"Using GPUs {', '.join(map(str, wanted))}")
-    for one in wanted:
-        say(f"GPU {one}: {torch.cuda.get_device_name(one)}")
+    for number in wanted:
+        say(f"GPU {number}: {torch.cuda.get_device_name(number)}")
     pycaffe.set_device(wanted[0])
     pycaffe.set_mode_gpu()
 
@@ -299,9 +299,9 @@ def device_query(flags: Flags) -> None:
     numbers = gpus(flags) if flags.gpu else list(range(torch.cuda.device_count()))
     if not numbers:
         say("No GPU here.")
-    for one in numbers:
-        facts = torch.cuda.get_device_properties(one)
-        say(f"Device id:                     {one}")
+    for number in numbers:
+        facts = torch.cuda.get_device_properties(number)
+        say(f"Device id:                     {number}")
         say(f"Major revision number:         {facts.major}")
         say(f"Minor revision number:         {facts.minor}")
         say(f"Name:                          {facts.name}")

@@ -180,8 +180,8 @@ class Net(Batches):
     def _detected(self) -> list[str]:
         """The outputs with rows of detections."""
         steps = [step for step in self._running.steps if step.layer.gathers]
-        made = {top.name for step in steps for top in step.tops}
-        return [name for name in self.outputs if name in made]
+        tops = {top.name for step in steps for top in step.tops}
+        return [name for name in self.outputs if name in tops]
 
     def _add_outputs(self, averages: Averages) -> None:
         """Add the outputs of the last forward pass, in double precision as Caffe's test does."""

@@ -20,7 +20,7 @@ def marginals(tree: Tree, x: Tensor, y: Tensor | None = None) -> list[Tensor]:
     same, and the list holds the lower one.
     """
     asked, x = tree.ready(x)
-    return [one.to(tree.dtype) for one in posteriors(asked, x, y)]
+    return [probabilities.to(tree.dtype) for probabilities in posteriors(asked, x, y)]
 
 
 def posteriors(tree: Tree, x: Tensor, y: Tensor | None) -> list[Tensor]:

@@ -60,12 +60,12 @@ class Confusion:
         shares = [None if math.isnan(share) else share for share in self.per_class]
         hard = [
             {
-                "index": one.index,
-                "label": one.label,
-                "taken_for": one.taken_for,
-                "probability": one.probability,
+                "index": example.index,
+                "label": example.label,
+                "taken_for": example.taken_for,
+                "probability": example.probability,
             }
-            for one in self.hardest
+            for example in self.hardest
         ]
         return {"confusion": self.counts.tolist(), "per_class": shares, "hardest": hard}
 
@@ -101,8 +101,8 @@ def confusion(
     """
     wanted = tests_of(Path(source), weights, stages, device)
     confusions = []
-    for one, batches in wanted.nets:
-        with fed(one, wanted, seed) as (net, feeder):
+    for spec, batches in wanted.nets:
+        with fed(spec, wanted, seed) as (net, feeder):
             step = classifier(net)
             matrix, hard, seen = None, list[tuple[float, int, Hard]](), 0
             with torch.no_grad():
@@ -135,9 +135,9 @@ def predictions(
     Labels that are NaN, ignored or no class are -1. Raises SpecError as `confusion` does.
     """
     wanted = tests_of(Path(source), weights, (), device)
-    (one, batches), *_ = wanted.nets
+    (spec, batches), *_ = wanted.nets
     labels, taken = [], []
-    with fed(one, wanted, seed) as (net, feeder), torch.no_grad():
+    with fed(spec, wanted, seed) as (net, feeder), torch.no_grad():
         step = classifier(net)
         axis = int(getattr(layer_of(net, step), "class_axis", 1))
         for _ in range(iterations or batches):
@@ -257,12 +257,15 @@ def draw_hardest(counted: Confusion, path: str | Path, names: Sequence[str] = ()
     """
     from netspec.draw import grid
 
-    shown = [one for one in counted.hardest if one.picture is not None]
+    shown = [example for example in counted.hardest if example.picture is not None]
     if not shown:
         raise SpecError("the hardest examples cannot be drawn: the net's input is no picture")
     names = names or [str(i) for i in range(len(counted.counts))]
-    titles = [f"{names[one.label]} as {names[one.taken_for]}, {100 * one.probability:.2g} %" for one in shown]
-    pictures = torch.stack([one.picture for one in shown if one.picture is not None])
+    titles = [
+        f"{names[example.label]} as {names[example.taken_for]}, {100 * example.probability:.2g} %"
+        for example in shown
+    ]
+    pictures = torch.stack([example.picture for example in shown if example.picture is not None])
     return grid(
         pictures, path, titles=titles, title="hardest examples: label, taken for, probability of the label"
     )

@@ -51,8 +51,8 @@ def evaluate(
     """
     averages = []
     wanted = tests_of(Path(source), weights, stages, device)
-    for one, batches in wanted.nets:
-        with fed(one, wanted, seed) as (net, feeder):
+    for net_spec, batches in wanted.nets:
+        with fed(net_spec, wanted, seed) as (net, feeder):
             averages.append(dict(plain(average(net, feeder, iterations or batches, wanted.solver))))
     return averages
 

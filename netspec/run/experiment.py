@@ -273,13 +273,13 @@ class _Nets:
 def test_specs(message: Any, nets: list[_Net]) -> list[Test]:
     """Each test net in its state, with its number of batches; equal nets in equal states are one NetSpec."""
     states = list(message.test_state) or [schema.NetState()] * len(nets)
-    made: dict[tuple[int, bytes], NetSpec] = {}
+    specs: dict[tuple[int, bytes], NetSpec] = {}
     tests = []
     for net, state, count in zip(nets, states, message.test_iter, strict=True):
         key = (id(net.message), state.SerializeToString(deterministic=True))
-        if key not in made:
-            made[key] = net.spec(TEST, state)
-        tests.append(Test(made[key], count))
+        if key not in specs:
+            specs[key] = net.spec(TEST, state)
+        tests.append(Test(specs[key], count))
     return tests
 
 

@@ -131,9 +131,9 @@ def find_clusters(layer: Leaves, first: Tensor, generator: torch.Generator) -> C
     alone = p.radius < 0 or not neighbourhood
     scale = spread if alone else spread.square().mean().sqrt().expand_as(spread)
     if p.shared:
-        origin, scale = (one.mean(0, keepdim=True).expand_as(one) for one in (origin, scale))
+        origin, scale = (moment.mean(0, keepdim=True).expand_as(moment) for moment in (origin, scale))
     scale = torch.where(scale > 0, scale, 1.0)
-    weights = [one.to(first).repeat_interleave(layer.values) for one in weights]
+    weights = [weight.to(first).repeat_interleave(layer.values) for weight in weights]
     clusters = Clusters(windows, weights, [], origin, scale)
     rounds = p.unsupervised_init.max_iterations
     if p.shared:
@@ -192,7 +192,7 @@ def learn_leaves(
         tree.join(chow_liu(first))
     begin(layer, first, clusters)
     told, observed = Learned(), torch.zeros(first.shape[0], first.shape[2], device=first.device)
-    counts = [torch.zeros_like(one) for one in layer.new_evidence()]
+    counts = [torch.zeros_like(table) for table in layer.new_evidence()]
     met = None if tree is None else torch.zeros(tree.positions, tree.states**2, device=first.device)
     batch = first
     for more in range(used, max(batches, used) + 1):
@@ -224,7 +224,7 @@ def begin(layer: Leaves, first: Tensor, clusters: Clusters) -> None:
     layer.begin(*moments(first))
     states = clusters.assign(first)
     for _ in range(0 if layer.exact else ROUNDS):
-        counts = [one / first.shape[1] for one in counted(layer, first, states)]
+        counts = [count / first.shape[1] for count in counted(layer, first, states)]
         layer.maximise(counts, 0.0, SMOOTH / first.shape[1])
 
 
@@ -235,7 +235,7 @@ def counted(layer: Leaves, x_PNK: Tensor, states_PN: Tensor) -> list[Tensor]:
         y_PNM = layer.densities(x_PNK.to(layer.blobs[0].dtype))
         # Where nothing is observed (state -1) the leaf gives 0, and no count, whatever the state.
         y_PNM.gather(2, states_PN.clamp_min(0).unsqueeze(2)).sum().backward()  # type: ignore[no-untyped-call]
-    counts = [torch.zeros_like(one) if one.grad is None else one.grad for one in layer.evidence or []]
+    counts = [torch.zeros_like(table) if table.grad is None else table.grad for table in layer.evidence or []]
     layer.gather(False)
     return counts
 

@@ -6,17 +6,20 @@ Smith, "Cyclical learning rates for training neural networks" (2017).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from netspec import data
 from netspec.errors import NetspecError
 from netspec.interchange import load_weights
 from netspec.net.devices import choose_device
 from netspec.net.make import make_net
+from netspec.net.net import Net
 from netspec.run import experiment
 from netspec.run.initialise import initialise
 from netspec.run.progress import Progress
@@ -98,30 +101,44 @@ def lr_range(
             initialise(net, feeder.next, seed=own, progress=shown.line)
         solver = Solver(net, message, at=plan.at)
         solver.clip()
-        curve, average = Range(), 0.0
         with shown:
-            for i, rate in enumerate(np.geomspace(low, high, iterations).tolist()):
-                message.base_lr = rate
-                loss = 0.0
-                for _ in range(message.iter_size):
-                    part = net.objective(net(*feeder.next()))
-                    part.backward()  # type: ignore[no-untyped-call]
-                    loss += float(part.detach()) / message.iter_size
-                if not math.isfinite(loss) or not all(finite(param.value.grad) for param in net.params):
-                    break
-                average = SMOOTHING * average + (1 - SMOOTHING) * loss
-                curve.rates.append(rate)
-                curve.losses.append(loss)
-                curve.smoothed.append(average / (1 - SMOOTHING ** (i + 1)))
-                if over(curve.smoothed):
-                    break
-                solver.step()
-                shown.advance(i + 1)
-                shown.show({"loss": curve.smoothed[-1], "rate": rate})
+            rates = np.geomspace(low, high, iterations).tolist()
+            curve = trained_curve(net, solver, feeder.next, rates, shown)
     finally:
         feeder.close()
     if len(curve.rates) < 3:
         raise NetspecError(f"{plan.file}: the loss is not finite at a rate of {low:g} already; begin lower")
+    return curve
+
+
+def trained_curve(
+    net: Net,
+    solver: Solver,
+    batches: Callable[[], tuple[Tensor, ...]],
+    rates: Sequence[float],
+    shown: Progress,
+) -> Range:
+    """Train one iteration at each rate, and record the loss; ends where it is not finite or has risen too far."""
+    message = solver.message
+    curve, average = Range(), 0.0
+    for i, rate in enumerate(rates):
+        message.base_lr = rate
+        loss = 0.0
+        for _ in range(message.iter_size):
+            part = net.objective(net(*batches()))
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += float(part.detach()) / message.iter_size
+        if not math.isfinite(loss) or not all(finite(param.value.grad) for param in net.params):
+            break
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss
+        curve.rates.append(rate)
+        curve.losses.append(loss)
+        curve.smoothed.append(average / (1 - SMOOTHING ** (i + 1)))
+        if over(curve.smoothed):
+            break
+        solver.step()
+        shown.advance(i + 1)
+        shown.show({"loss": curve.smoothed[-1], "rate": rate})
     return curve
 
 

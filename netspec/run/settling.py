@@ -26,7 +26,7 @@ def settle(specs: Iterable[NetSpec], given: Collection[str] = ()) -> list[str]:
             kind = registry.get(layer.type)
             if kind is None or not issubclass(kind, DataLayer) or layer.name in given:
                 continue
-            made = kind(layer, layer.phase(spec.phase))
-            notes += made.settle(known.get((layer.name, layer.type)))
+            own = kind(layer, layer.phase(spec.phase))
+            notes += own.settle(known.get((layer.name, layer.type)))
             known.setdefault((layer.name, layer.type), layer.message)
     return list(dict.fromkeys(notes))

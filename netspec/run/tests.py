@@ -139,5 +139,5 @@ def average(
 
 def detected(net: Net) -> list[str]:
     """Names of the outputs that are rows of detections."""
-    made = {slot for step in net.graph.steps if step.kind.gathers for slot in step.writes}
-    return [net.graph.name(slot) for slot in net.graph.outputs if slot in made]
+    slots = {slot for step in net.graph.steps if step.kind.gathers for slot in step.writes}
+    return [net.graph.name(slot) for slot in net.graph.outputs if slot in slots]

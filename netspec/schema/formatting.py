@@ -25,10 +25,10 @@ def format_text(text: str, file: str = "<text>") -> str:
     are not checked: `netspec check` does that.
     """
     block = Reader(text, file).block("", 0)
-    made = "".join(f"{line}\n" for line in lines_of(block.entries, ""))
-    if substance(made) != substance(text):  # a guard: no such text is known
+    formatted = "".join(f"{line}\n" for line in lines_of(block.entries, ""))
+    if substance(formatted) != substance(text):  # a guard: no such text is known
         raise SpecError(f"{file}: formatting would change what it says; it is left as it is")
-    return made
+    return formatted
 
 
 def substance(text: str) -> tuple[list[str], list[str]]:
@@ -101,8 +101,8 @@ def on_one_line(entry: Entry) -> str | None:
     if block.note or (block.spread and block.bracket != "["):
         return None
     inner = []
-    for one in block.entries:
-        shown = None if isinstance(one, Comment) or one.note else on_one_line(one)
+    for entry_ in block.entries:
+        shown = None if isinstance(entry_, Comment) or entry_.note else on_one_line(entry_)
         if shown is None:
             return None
         inner.append(shown)
@@ -138,15 +138,15 @@ def spread(entry: Entry, indent: str, comma: str) -> Iterator[str]:
 
 def elements(entries: Sequence[Entry | Comment], indent: str) -> Iterator[str]:
     """The lines of a list's inside: a comma behind each element but the last."""
-    last = next((one for one in reversed(entries) if isinstance(one, Entry)), None)
+    last = next((entry for entry in reversed(entries) if isinstance(entry, Entry)), None)
     row: list[Entry] = []
-    for one in entries:
-        if isinstance(one, Entry):
-            row.append(one)
+    for entry in entries:
+        if isinstance(entry, Entry):
+            row.append(entry)
             continue
         yield from filled(row, indent, last)
         row = []
-        yield indent + one.text
+        yield indent + entry.text
     yield from filled(row, indent, last)
 
 

@@ -154,7 +154,7 @@ class Reader:
             else:
                 self.entry(block, read, depth)
                 separated = False
-        if bracket == "[" and separated and any(isinstance(one, Entry) for one in block.entries):
+        if bracket == "[" and separated and any(isinstance(entry, Entry) for entry in block.entries):
             raise self.wrong("a value after ','")
         if bracket:
             self.use()
@@ -178,13 +178,13 @@ class Reader:
         first, before = self.word, self.line
         beside = bool(block.entries) and isinstance(block.entries[-1], Entry) and not block.entries[-1].note
         outer, self.strays = self.strays, []
-        made = read(depth)
+        new = read(depth)
         above, self.strays = self.strays, outer
-        made.blank = first.line > before + 1
-        made.joins = beside and first.line == before and not above
+        new.blank = first.line > before + 1
+        new.joins = beside and first.line == before and not above
         if above:
-            above[0].blank, made.blank = made.blank, False
-        block.entries += [*above, made]
+            above[0].blank, new.blank = new.blank, False
+        block.entries += [*above, new]
 
     def named(self, depth: int) -> Entry:
         """`name: value` or `name { ... }`"""

@@ -184,13 +184,13 @@ def unnamed(problem: BaseException) -> str:
     return text.split("'")[1] if undefined else ""
 
 
-def place(problem: BaseException, made: Mapping[str, Any]) -> tuple[int, str]:
+def place(problem: BaseException, templates: Mapping[str, Any]) -> tuple[int, str]:
     """(line, file) of the template that was being filled, from the frames of the code that Jinja2 made of it."""
     line, file, trace = 0, "", problem.__traceback__
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        if name in made:
-            line, file = made[name].get_corresponding_lineno(trace.tb_lineno), name
+        if name in templates:
+            line, file = templates[name].get_corresponding_lineno(trace.tb_lineno), name
         trace = trace.tb_next
     return line, file
 

@@ -75,9 +75,9 @@ class Server:
     def __init__(self, subjects: Sequence[Subject], version: str, limits: Limits):
         self.version, self.limits = version, limits
         self.metrics = counters.Metrics()
-        self.subjects = {one.name: one for one in subjects}
+        self.subjects = {subject.name: subject for subject in subjects}
         self.batchers = {
-            one.name: Batcher(one, self.metrics, limits.rows, limits.waiting) for one in subjects
+            subject.name: Batcher(subject, self.metrics, limits.rows, limits.waiting) for subject in subjects
         }
         self.ready = True
         self.openapi = json.dumps(openapi.document(version)).encode()

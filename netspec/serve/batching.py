@@ -90,8 +90,8 @@ class Batcher:
             if (
                 isinstance(error, NetspecError) and len(batch) > 1
             ):  # one of them cannot be answered: find out which
-                for one in batch:
-                    await self._answer([one])
+                for request in batch:
+                    await self._answer([request])
                 return
             for _, answer in batch:
                 if not answer.done():

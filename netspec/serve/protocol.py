@@ -66,11 +66,11 @@ def read(body: bytes, header_length: str | None = None) -> Request:
     parameters = _parameters(message, "the request")
     rest = memoryview(body)[end:]
     inputs: dict[str, Array] = {}
-    for one in _objects(message.get("inputs"), "inputs", required=True):
-        name = _name(one, "inputs")
+    for tensor in _objects(message.get("inputs"), "inputs", required=True):
+        name = _name(tensor, "inputs")
         if name in inputs:
             raise Refusal(f"input {name!r} is given twice")
-        inputs[name], rest = _input(one, name, rest)
+        inputs[name], rest = _input(tensor, name, rest)
     if len(rest):
         raise Refusal(f"the body has {len(rest)} bytes behind the binary data of its inputs")
     identity = message.get("id")
@@ -79,8 +79,8 @@ def read(body: bytes, header_length: str | None = None) -> Request:
     binary = _flag(parameters, "binary_data_output", "the request", False)
     outputs = None
     if message.get("outputs"):
-        outputs = tuple(_output(one, binary) for one in _objects(message["outputs"], "outputs"))
-        if len({one.name for one in outputs}) < len(outputs):
+        outputs = tuple(_output(tensor, binary) for tensor in _objects(message["outputs"], "outputs"))
+        if len({output.name for output in outputs}) < len(outputs):
             raise Refusal("an output is asked for twice")
     return Request(inputs, outputs, identity, parameters, binary)
 
@@ -99,7 +99,7 @@ def parse(raw: bytes) -> dict[str, Any]:
 
 
 def _objects(value: Any, what: str, required: bool = False) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise Refusal(f"{what} must be a list of objects, each with a name")
     if required and not value:
         raise Refusal(f"{what} is empty")
@@ -108,8 +108,8 @@ def _objects(value: Any, what: str, required: bool = False) -> list[dict[str, An
     return value
 
 
-def _name(one: Mapping[str, Any], what: str) -> str:
-    name = one.get("name")
+def _name(entry: Mapping[str, Any], what: str) -> str:
+    name = entry.get("name")
     if not isinstance(name, str):
         raise Refusal(f"each of {what} needs a name, a text")
     return name[:TEXT]
@@ -132,27 +132,27 @@ def _flag(parameters: Mapping[str, Any], name: str, what: str, default: bool) ->
     return value
 
 
-def _input(one: Mapping[str, Any], name: str, rest: memoryview) -> tuple[Array, memoryview]:
+def _input(tensor: Mapping[str, Any], name: str, rest: memoryview) -> tuple[Array, memoryview]:
     """(the tensor, the binary data behind it)."""
-    shape, kind = shape_of(one.get("shape"), name), datatype_of(one.get("datatype"), name)
-    parameters = _parameters(one, f"input {name!r}")
+    shape, kind = shape_of(tensor.get("shape"), name), datatype_of(tensor.get("datatype"), name)
+    parameters = _parameters(tensor, f"input {name!r}")
     size = parameters.get("binary_data_size")
     if size is None:
-        if "data" not in one:
+        if "data" not in tensor:
             raise Refusal(f"input {name!r} has neither data nor the parameter binary_data_size")
-        return from_json(one["data"], kind, shape, name), rest
+        return from_json(tensor["data"], kind, shape, name), rest
     if type(size) is not int or not 0 <= size <= len(rest):
         raise Refusal(
             f"input {name!r}: binary_data_size is {str(size)[:TEXT]}, the body has {len(rest)} bytes more"
         )
-    if "data" in one:
+    if "data" in tensor:
         raise Refusal(f"input {name!r} has both data and binary_data_size")
     return from_binary(rest[:size], kind, shape, name), rest[size:]
 
 
-def _output(one: Mapping[str, Any], binary: bool) -> Wanted:
-    name = _name(one, "outputs")
-    parameters = _parameters(one, f"output {name!r}")
+def _output(output: Mapping[str, Any], binary: bool) -> Wanted:
+    name = _name(output, "outputs")
+    parameters = _parameters(output, f"output {name!r}")
     if parameters.get("classification"):
         raise Refusal(f"output {name!r}: the classification extension is not served; read `posterior`")
     return Wanted(name, _flag(parameters, "binary_data", f"output {name!r}", binary))
@@ -162,10 +162,10 @@ def choose(request: Request, names: list[str], model: str) -> tuple[Wanted, ...]
     """The outputs to give: those asked for, or all; Refusal for one that the model lacks."""
     if request.outputs is None:
         return tuple(Wanted(name, request.binary) for name in names)
-    for one in request.outputs:
-        if one.name not in names:
-            hint = did_you_mean(one.name, names, f"it gives {', '.join(names)}")
-            raise Refusal(f"model {model!r} has no output {one.name!r}{hint}")
+    for output in request.outputs:
+        if output.name not in names:
+            hint = did_you_mean(output.name, names, f"it gives {', '.join(names)}")
+            raise Refusal(f"model {model!r} has no output {output.name!r}{hint}")
     return request.outputs
 
 
@@ -177,10 +177,14 @@ def write(
     if request.id is not None:
         head["id"] = request.id
     tensors, blobs = [], []
-    for one in outputs:
-        value = np.ascontiguousarray(values[one.name])
-        tensor: dict[str, Any] = {"name": one.name, "shape": list(value.shape), "datatype": datatype(value)}
-        if one.binary:
+    for output in outputs:
+        value = np.ascontiguousarray(values[output.name])
+        tensor: dict[str, Any] = {
+            "name": output.name,
+            "shape": list(value.shape),
+            "datatype": datatype(value),
+        }
+        if output.binary:
             blobs.append(value.tobytes())
             tensor["parameters"] = {"binary_data_size": len(blobs[-1])}
         else:

@@ -31,7 +31,7 @@ class TableSubject(ModelSubject):
         self.layout = self.table.layout
         super().__init__(model, name, version, (len(self.layout.inputs),))
         if not self.layout.classes:  # one class stands for all, or the target is a number: `scores` has it
-            self.outputs = [one for one in self.outputs if one.name != "posterior"]
+            self.outputs = [output for output in self.outputs if output.name != "posterior"]
 
     def blob_of(self, values: Array, observed: Array | None) -> Tensor:
         values = values if observed is None else np.where(observed, values, np.nan)

@@ -28,7 +28,7 @@ def subjects_of(
         raise NetspecError("--weights belongs to one net; several were given")
     subjects: list[Subject] = []
     for path in paths:
-        taken = {one.name for one in subjects}
+        taken = {subject.name for subject in subjects}
         name = next(n for i in range(1, len(paths) + 1) if (n := numbered(name_of(path), i)) not in taken)
         subjects.append(subject_of(path, name, weights, device))
     return subjects

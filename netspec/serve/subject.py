@@ -61,7 +61,7 @@ class Subject(ABC):
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs, in the order in which they are given."""
-        return [one.name for one in self.outputs]
+        return [output.name for output in self.outputs]
 
     def metadata(self) -> dict[str, Any]:
         """The protocol's $metadata_model_response."""
@@ -69,8 +69,8 @@ class Subject(ABC):
             "name": self.name,
             "versions": [self.version],
             "platform": self.platform,
-            "inputs": [one.as_json() for one in self.inputs],
-            "outputs": [one.as_json() for one in self.outputs],
+            "inputs": [tensor.as_json() for tensor in self.inputs],
+            "outputs": [tensor.as_json() for tensor in self.outputs],
         }
 
     @abstractmethod
@@ -105,7 +105,7 @@ class ModelSubject(Subject):
         per_class = (-1, self.classes)
         self.outputs = [Tensors("posterior", "FP32", per_class)]
         if model.generative:
-            self.outputs += [Tensors(one, "FP32", whole) for one in ("expected", "deviation", "sample")]
+            self.outputs += [Tensors(answer, "FP32", whole) for answer in ("expected", "deviation", "sample")]
             self.outputs.append(Tensors("log_likelihood", "FP32", (-1,)))
         self.outputs.append(Tensors("scores", "FP32", per_class))
 
@@ -130,7 +130,7 @@ class ModelSubject(Subject):
     def read(
         self, inputs: Mapping[str, Array], parameters: Mapping[str, Any], outputs: frozenset[str]
     ) -> Ask:
-        names = [one.name for one in self.inputs]
+        names = [tensor.name for tensor in self.inputs]
         for name in inputs:
             if name not in names:
                 if name == OBSERVED:

@@ -112,7 +112,7 @@ def _with_nulls(values: Array, datatype: str, name: str) -> Array:
     """Lists with null in them, as float64 with NaN."""
     plain = (int, float)
     if any(
-        not (one is None or (isinstance(one, plain) and not isinstance(one, bool))) for one in values.flat
+        not (item is None or (isinstance(item, plain) and not isinstance(item, bool))) for item in values.flat
     ):
         raise Refusal(f"input {name!r}: data must be numbers or null, in lists of one length")
     if not datatype.startswith(("FP", "BF")):
@@ -132,5 +132,8 @@ def to_json(values: Array) -> list[Any]:
     """Flat list of an array's values; what is no finite number becomes null, as JSON has no other word for it."""
     flat = values.reshape(-1)
     if values.dtype.kind == "f" and not np.isfinite(flat).all():
-        return [one if finite else None for one, finite in zip(flat.tolist(), np.isfinite(flat), strict=True)]
+        return [
+            number if finite else None
+            for number, finite in zip(flat.tolist(), np.isfinite(flat), strict=True)
+        ]
     return list(flat.tolist())

@@ -242,8 +242,8 @@ class GenerativeImputer(TransformerMixin, NetEstimator):  # type: ignore[misc]
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """The columns' names."""
         names = getattr(self, "feature_names_in_", None) if input_features is None else input_features
-        made = [f"x{i}" for i in range(self.n_features_in_)] if names is None else names
-        return np.asarray(made, dtype=object)
+        columns = [f"x{i}" for i in range(self.n_features_in_)] if names is None else names
+        return np.asarray(columns, dtype=object)
 
 
 class GenerativeDensity(DensityMixin, NetEstimator):  # type: ignore[misc]

@@ -173,7 +173,7 @@ def with_input(
     if not sources:
         raise DataError(f"{document.file}: the net has no layer that brings data in, such as Input")
     first = sources[0]
-    tops = list(first.top) if len(first.top) > 1 else [*first.top, *(one.top[0] for one in sources[1:2])]
+    tops = list(first.top) if len(first.top) > 1 else [*first.top, *(layer.top[0] for layer in sources[1:2])]
     if len(tops) < 2:
         tops.append("label")
     if first.HasField("input_param") and not first.input_param.shape and shape is None:
@@ -182,11 +182,11 @@ def with_input(
     inner = tuple(int(n) for n in shape or own or (1, 1, width))
     if int(np.prod(inner)) != width:
         raise DataError(f"{document.file}: the net reads rows of {inner}, these have {width} values")
-    made = schema.LayerParameter(name=first.name, type="Input", top=tops)
+    input_layer = schema.LayerParameter(name=first.name, type="Input", top=tops)
     for size in ((batch, *inner), (batch,), (batch, *inner))[: len(tops)]:
-        made.input_param.shape.add().dim.extend(size)
-    rest = [layer for layer in message.layer if not any(layer is one for one in sources)]
-    kept = [type(layer).FromString(layer.SerializeToString()) for layer in (made, *rest)]
+        input_layer.input_param.shape.add().dim.extend(size)
+    rest = [layer for layer in message.layer if not any(layer is source for source in sources)]
+    kept = [type(layer).FromString(layer.SerializeToString()) for layer in (input_layer, *rest)]
     del message.layer[:]
     message.layer.extend(kept)
     return message, first.name, inner, len(tops) > 2

@@ -58,9 +58,9 @@ def resize(images: Array, height: int, width: int, ratio: float | None = None) -
         below = wy[:, None]
         out: Array = rows[..., top, :] * (1 - below) + rows[..., bottom, :] * below
         return out.astype(np.float32)
-    one = 1 << COEF_BITS
-    ax1, ay1 = (np.rint(w * one).astype(np.int32) for w in (wx, wy))
-    ax0, ay0 = (np.rint((1 - w) * one).astype(np.int32) for w in (wx, wy))
+    whole = 1 << COEF_BITS
+    ax1, ay1 = (np.rint(w * whole).astype(np.int32) for w in (wx, wy))
+    ax0, ay0 = (np.rint((1 - w) * whole).astype(np.int32) for w in (wx, wy))
     rows = (images[..., left] * ax0 + images[..., right] * ax1) >> 4
     upper = (rows[..., top, :] * ay0[:, None]) >> 16
     lower = (rows[..., bottom, :] * ay1[:, None]) >> 16

@@ -55,7 +55,9 @@ def staged(target: Path) -> Iterator[Path]:
         folder = own_folder(target)
         with ended_by_signal():
             yield folder
-            for path in sorted(folder.iterdir(), key=lambda one: one.name == target.name):  # the target last
+            for path in sorted(
+                folder.iterdir(), key=lambda file: file.name == target.name
+            ):  # the target last
                 os.replace(path, target.with_name(path.name))
     except DataError as error:
         if folder is None:

@@ -66,7 +66,7 @@ def from_hdf5(path: Path) -> tuple[Array, Array | None, list[str]]:
                     refused.append(error)
             if not sets and refused:
                 raise refused[0]
-            images, labels = choose(path, {name: tuple(one.shape) for name, one in sets.items()})
+            images, labels = choose(path, {name: tuple(values.shape) for name, values in sets.items()})
             if sets[images].nbytes > MOST_BYTES:
                 raise DataError(f"{path}: {images!r} has {sets[images].nbytes} bytes: too large")
             return np.asarray(sets[images][()]), np.asarray(sets[labels][()]) if labels else None, []

@@ -52,7 +52,7 @@ def open_pictures(
     alone has no labels. DataError where there are no pictures, or they cannot be read.
     """
     if not isinstance(source, str | Path):
-        paths = [Path(one) for one in source]
+        paths = [Path(file) for file in source]
         if len(paths) == 1:
             return open_pictures(paths[0], size=size, color=color, classes=classes)
         return of_files("the pictures", paths, [""] * len(paths), size, color, classes)
@@ -100,9 +100,9 @@ def in_folder(folder: Path) -> tuple[list[Path], list[str]]:
     """(picture files, the class of each: its sub-folder's name, "" in a flat folder)."""
     try:
         entries = sorted(folder.iterdir())
-        subs = [one for one in entries if one.is_dir() and not one.name.startswith(".")]
-        own = [one for one in entries if is_picture(one)]
-        classed = [(one, sub.name) for sub in subs for one in sorted(sub.rglob("*")) if is_picture(one)]
+        subs = [file for file in entries if file.is_dir() and not file.name.startswith(".")]
+        own = [file for file in entries if is_picture(file)]
+        classed = [(file, sub.name) for sub in subs for file in sorted(sub.rglob("*")) if is_picture(file)]
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror or error}") from error
     if own and classed:
@@ -112,7 +112,7 @@ def in_folder(folder: Path) -> tuple[list[Path], list[str]]:
         )
     if not own and not classed:
         raise DataError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)}), nor do its sub-folders")
-    pairs = classed or [(one, "") for one in own]
+    pairs = classed or [(file, "") for file in own]
     return [path for path, _ in pairs], [name for _, name in pairs]
 
 
@@ -172,7 +172,7 @@ def of_files(
         read,
         labels,
         names,
-        [told.format(one) for one in strange[:1]],
+        [told.format(file) for file in strange[:1]],
         size,
         color,
     )

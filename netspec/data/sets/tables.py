@@ -74,7 +74,7 @@ def embedded(name: str) -> dict[str, list[Any]]:
     load = {"sklearn_iris": sets.load_iris, "sklearn_wine": sets.load_wine,
             "sklearn_breast_cancer": sets.load_breast_cancer, "sklearn_diabetes": sets.load_diabetes}[name]  # fmt: skip
     bunch = load()
-    names = [str(one).replace(" (cm)", "").replace(" ", "_") for one in bunch.feature_names]
+    names = [str(feature).replace(" (cm)", "").replace(" ", "_") for feature in bunch.feature_names]
     columns: dict[str, list[Any]] = dict(zip(names, np.asarray(bunch.data).T.tolist(), strict=True))
     target = np.asarray(bunch.target).tolist()
     columns[TABLES[name].target] = (

@@ -158,7 +158,7 @@ class Hdf5Source(Stream):
                 "; the source is a text file that lists .h5 files" if path.suffix in (".h5", ".hdf5") else ""
             )
             raise failure(self.spec, f"{path}: {error}{hint}", "hdf5_data_param", "source") from error
-        files = [one for line in lines if line.strip() for one in self.named(line.strip(), path.parent)]
+        files = [file for line in lines if line.strip() for file in self.named(line.strip(), path.parent)]
         if not files:
             raise failure(self.spec, f"{path}: the list is empty", "hdf5_data_param", "source")
         return files

@@ -89,7 +89,7 @@ ISO = tuple(form for form in DATES if form.startswith("%Y-"))
 
 def any_moment(cell: str, form: str) -> float | None:
     """Days since 1970 of a date written in a format, or else as ISO writes dates, with a time or without."""
-    return next((days for one in (form, *ISO) if (days := moment(cell, one)) is not None), None)
+    return next((days for known in (form, *ISO) if (days := moment(cell, known)) is not None), None)
 
 
 def moment(cell: str, form: str) -> float | None:

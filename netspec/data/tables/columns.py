@@ -61,15 +61,15 @@ class Column:
 
     def message(self) -> Any:
         """As a TableColumn, with the fields that its kind has."""
-        made = schema.TableColumn(name=self.name, kind=self.kind)
+        column = schema.TableColumn(name=self.name, kind=self.kind)
         if self.kind in (NUMBER, INTEGER, DATE):
-            made.mean, made.deviation = self.mean, self.deviation
-        made.value.extend(self.values)
+            column.mean, column.deviation = self.mean, self.deviation
+        column.value.extend(self.values)
         if self.format:
-            made.format = self.format
+            column.format = self.format
         if self.decimal != ".":
-            made.decimal = self.decimal
-        return made
+            column.decimal = self.decimal
+        return column
 
     def cells(self, one_hot: bool) -> int:
         """Number of cells that the column takes in a row of the blob."""

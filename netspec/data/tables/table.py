@@ -177,9 +177,20 @@ def describe(
     """
     where = str(rows.path)
     wishes.check(rows.names, where)
+    columns, notes = columns_of(summaries_of(rows, wishes, chosen), wishes, where)
+    layout = Layout(tuple(columns), wishes.target, options.get("one_hot", False), options.get("standardise", True),
+                    wishes.words, tuple(notes))  # fmt: skip
+    if not layout.inputs:
+        why = f": {'; '.join(notes)}" if notes else ""
+        raise DataError(f"{where}: no column is left to learn from{why}".replace(f": {where}: ", ": "))
+    return layout
+
+
+def summaries_of(
+    rows: Rows, wishes: Wishes, chosen: Callable[[int, int], Array] | None = None
+) -> list[Summary]:
+    """A summary of each column over the chosen rows; DataError for a table without rows."""
     decimals = wishes.decimal or (".," if getattr(rows, "separator", "") not in ("", ",") else ".")
-    if wishes.decimal == ",":
-        decimals = ","
     summaries = [Summary(name, wishes.words, decimals) for name in rows.names]
     begin = 0
     for piece in rows.pieces():
@@ -194,7 +205,12 @@ def describe(
                 some = [i for i, keep in enumerate(kept) if keep]
                 summary.add([cells[i] for i in some], [piece.places[i] for i in some])
     if not begin:
-        raise DataError(f"{where}: the table has no rows")
+        raise DataError(f"{rows.path}: the table has no rows")
+    return summaries
+
+
+def columns_of(summaries: Sequence[Summary], wishes: Wishes, where: str) -> tuple[list[Column], list[str]]:
+    """(columns, remarks) from their summaries; DataError where a column cannot be what the wishes say."""
     columns, notes = [], list[str]()
     for summary in summaries:
         if summary.name in wishes.leave_out:
@@ -213,12 +229,7 @@ def describe(
             )
         columns.append(column)
         notes += [f"{where}: {note}"] if note else []
-    layout = Layout(tuple(columns), wishes.target, options.get("one_hot", False), options.get("standardise", True),
-                    wishes.words, tuple(notes))  # fmt: skip
-    if not layout.inputs:
-        why = f": {'; '.join(notes)}" if notes else ""
-        raise DataError(f"{where}: no column is left to learn from{why}".replace(f": {where}: ", ": "))
-    return layout
+    return columns, notes
 
 
 def missing_words(words: Collection[str]) -> str:

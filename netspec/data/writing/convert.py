@@ -139,17 +139,7 @@ def from_list(
     ("png") encodes all as that kind. same_size: DataError at the first of another size. shuffle: a seed. skip: called
     for each unreadable picture, which is then left out; DataError without `skip`, and where no picture can be read.
     """
-    lines = []
-    try:
-        for at, line in enumerate(read_regular(source).decode("utf-8").splitlines(), 1):
-            name, _, label = line.strip().rpartition(" ")
-            if line.strip():
-                number = integer(label)
-                if not name or number is None:
-                    raise DataError(f"{source}:{at}: expected a path and an integer, found {line!r}")
-                lines.append((name.strip(), number))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{source}: {error}") from error
+    lines = numbered_paths(source)
     lines = [lines[i] for i in ordered(len(lines), shuffle)]
     first: tuple[int, ...] | None = None
     unread = None
@@ -168,14 +158,34 @@ def from_list(
         if same_size and first not in (None, image.shape):
             raise DataError(f"{path}: has shape {image.shape}, the first picture {first}")
         first = first or image.shape
-        data = b""
-        if encoded:
-            kind = encoded if isinstance(encoded, str) else path.suffix[1:]
-            as_it_is = size is None and kind_of(path.suffix[1:]) == kind_of(kind)
-            data = read_regular(path) if as_it_is else encode(image, kind, str(path))
+        data = encoded_bytes(image, path, encoded, size is not None) if encoded else b""
         yield Example(f"{i:08}_{name}", image, number, data)
     if unread is not None and first is None:
         raise DataError(f"{source}: none of its {len(lines)} pictures can be read; the first: {unread}")
+
+
+def numbered_paths(source: Path) -> list[tuple[str, int]]:
+    """(path, number) of each line `<path> <integer>` of a list; DataError at a line that is different."""
+    lines = []
+    try:
+        for at, line in enumerate(read_regular(source).decode("utf-8").splitlines(), 1):
+            name, _, label = line.strip().rpartition(" ")
+            if line.strip():
+                number = integer(label)
+                if not name or number is None:
+                    raise DataError(f"{source}:{at}: expected a path and an integer, found {line!r}")
+                lines.append((name.strip(), number))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{source}: {error}") from error
+    return lines
+
+
+def encoded_bytes(image: Array, path: Path, encoded: bool | str, resized: bool) -> bytes:
+    """The bytes of a picture file: those of `path` itself where they are of the right kind and size."""
+    kind = encoded if isinstance(encoded, str) else path.suffix[1:]
+    if not resized and kind_of(path.suffix[1:]) == kind_of(kind):
+        return read_regular(path)
+    return encode(image, kind, str(path))
 
 
 def kind_of(ending: str) -> str:
@@ -278,7 +288,9 @@ def from_any(
     else:
         hint = did_you_mean(source, KNOWN, f"known: {', '.join(KNOWN)}")
         raise DataError(f"{source}: no such file, and no data set of that name{hint}")
-    return (replace(one, image=resize(one.image, *size)) for one in examples) if size else examples
+    return (
+        (replace(example, image=resize(example.image, *size)) for example in examples) if size else examples
+    )
 
 
 # Reading through them

@@ -335,10 +335,10 @@ class Walk:
         if node.op_type in ("Shape", "Size"):
             self.sizes(node, call)
             return
-        made = Node(call, [i for i, _ in reads], len(node.input))
+        module = Node(call, [i for i, _ in reads], len(node.input))
         given = [self.live[name] for _, name in reads]
-        made.measure(*given)
-        result = made(*given)
+        module.measure(*given)
+        result = module(*given)
         values = list(result) if isinstance(result, tuple | list) else [result]
         names = [name for name in node.output if name]
         target = self.live if reads else self.known
@@ -346,7 +346,7 @@ class Walk:
         if not reads:
             return
         step = Step(self.free(node, number), [name for _, name in reads], list(node.output), node.op_type)
-        self.module.add_module(step.name, made)
+        self.module.add_module(step.name, module)
         self.module.steps.append(step)
 
     def sizes(self, node: Any, call: Call) -> None:

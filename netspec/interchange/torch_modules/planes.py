@@ -49,8 +49,8 @@ def pooled(c: Conversion, a: SimpleNamespace, method: str) -> Blob:
                 settings["kernel_size" if name == "kernel" else name] = values[0]
         else:
             settings |= {f"{name}_h": values[0], f"{name}_w": values[1]}
-    if tuple(caffe_size(*one, up=True) for one in sizes) != shape[2:]:
-        if tuple(caffe_size(*one, up=False) for one in sizes) != shape[2:]:
+    if tuple(caffe_size(*axis, up=True) for axis in sizes) != shape[2:]:
+        if tuple(caffe_size(*axis, up=False) for axis in sizes) != shape[2:]:
             raise Unsupported(f"gives {shape[2:]}, which no rounding of Caffe's gives")
         settings |= c.rounds_down
     return c.one("Pooling", x, shape=shape, pooling_param=settings)

@@ -66,7 +66,7 @@ def boosted(training: Array, labels: Array, holed: Array, classes: int, seed: in
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     known = ~np.isnan(labels)
-    made = HistGradientBoostingClassifier(random_state=seed).fit(training[known], labels[known].astype(int))
+    model = HistGradientBoostingClassifier(random_state=seed).fit(training[known], labels[known].astype(int))
     probabilities = np.zeros((len(holed), classes))
-    probabilities[:, made.classes_] = made.predict_proba(holed)
+    probabilities[:, model.classes_] = model.predict_proba(holed)
     return probabilities

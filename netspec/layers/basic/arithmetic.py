@@ -87,7 +87,9 @@ class Eltwise(Layer):
             pair for pair in zip(below, self.coefficients, strict=True) if not isinstance(pair[0], Constant)
         ]
         if p.operation == p.PROD:
-            return rest[0][0] if len(rest) == 1 and all(one.value == 1 for one in constants) else None
+            return (
+                rest[0][0] if len(rest) == 1 and all(constant.value == 1 for constant in constants) else None
+            )
         if p.operation != p.SUM or not rest:
             return None
         chains = [(value, factor) for value, factor in rest if isinstance(value, Chain)]
@@ -96,7 +98,7 @@ class Eltwise(Layer):
             return Common()
         if len(chains) == 1 and not others and chains[0][1] == 1:
             return chains[0][0]
-        nothing_added = len(rest) == 1 and all(one.value == 0 for one in constants)
+        nothing_added = len(rest) == 1 and all(constant.value == 0 for constant in constants)
         return others[0][0] if others and nothing_added and others[0][1] == 1 else None
 
 

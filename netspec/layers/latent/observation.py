@@ -47,8 +47,8 @@ class ObservationLogProb(Layer):
                 self.fail(f"parameters {shape} do not fit data {data}: rows (K N), equal values", "bottom", i)
         if len(shapes) > self.given + 1:
             mask = shapes[-1]
-            one = (data[0], 1, *data[2:])
-            if mask not in (data, one) and (mask[0] != data[0] or prod(mask) != prod(data)):
+            single = (data[0], 1, *data[2:])
+            if mask not in (data, single) and (mask[0] != data[0] or prod(mask) != prod(data)):
                 self.fail(f"mask {mask} does not fit data {data}", "bottom", len(shapes) - 1)
         self.require(self.param.floor >= 0, "floor", "floor must not be negative")
 

@@ -89,10 +89,10 @@ class FocalLoss(Layer):
         if self.ignore is not None:
             valid = valid & (target != self.ignore)
         x, target = torch.where(valid, x, 0.0), torch.where(valid, target, 0.0)
-        one = target == 1
+        positive = target == 1
         alpha = self.alphas.to(x.dtype)
-        alpha = torch.where(one, alpha, 1 - alpha)
-        logp = torch.nn.functional.logsigmoid(torch.where(one, x, -x))
+        alpha = torch.where(positive, alpha, 1 - alpha)
+        logp = torch.nn.functional.logsigmoid(torch.where(positive, x, -x))
         losses = alpha * self.doubt(logp) * sigmoid_cross_entropy(x, target, reduction="none")
         return torch.where(valid, losses, 0.0), valid
 

@@ -119,12 +119,12 @@ class SigmoidCrossEntropyBalanceLoss(Layer):
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         x, target = bottoms[0].flatten(1), bottoms[1].detach().flatten(1)
-        one, zero = target == 1, target == 0
-        counted = one | zero
+        positive, negative = target == 1, target == 0
+        counted = positive | negative
         total = counted.sum(1, keepdim=True).clamp(min=1)
-        share = torch.where(one, zero.sum(1, keepdim=True), one.sum(1, keepdim=True)) / total
+        share = torch.where(positive, negative.sum(1, keepdim=True), positive.sum(1, keepdim=True)) / total
         safe = torch.where(counted, x, 0.0)
-        losses = sigmoid_cross_entropy(safe, one.to(x.dtype), reduction="none") * share.to(x.dtype)
+        losses = sigmoid_cross_entropy(safe, positive.to(x.dtype), reduction="none") * share.to(x.dtype)
         return torch.where(counted, losses, 0.0).sum() / x.shape[0]
 
 

@@ -106,9 +106,9 @@ class LatentTree(Inner):
         chosen = self.param.offsets_filler
         if self.param.HasField("offsets_filler"):
             return chosen
-        made = type(chosen)()
-        made.type, made.std = "gaussian", 1.0
-        return made
+        gaussian = type(chosen)()
+        gaussian.type, gaussian.std = "gaussian", 1.0
+        return gaussian
 
     def fill(self, blobs: Iterable[int], generator: torch.Generator) -> None:
         wanted = list(blobs)

@@ -89,8 +89,8 @@ class Leaves(Leaf):
             return read_block(self, p.block_param, shape, can_round_up=False)
         if len(shape) != 4:
             self.fail(f"needs a bottom of 4 axes (N, C, H, W), found {shape}", "bottom", 0)
-        one, grid = (shape[1], 1, 1), (1, shape[2], shape[3])
-        return Block((shape[1], shape[2], shape[3]), one, one, (0, 0, 0), grid, float("nan"))
+        cell, grid = (shape[1], 1, 1), (1, shape[2], shape[3])
+        return Block((shape[1], shape[2], shape[3]), cell, cell, (0, 0, 0), grid, float("nan"))
 
     def read(self, i: int) -> Distribution:
         """The distribution of entry i; SpecError for one that cannot be."""
@@ -139,9 +139,9 @@ class Leaves(Leaf):
         chosen = getattr(entry, field)
         if entry.HasField(field) or field == "log_scale_filler":
             return chosen
-        made = type(chosen)()
-        made.type, made.std = "gaussian", 1.0
-        return made
+        own = type(chosen)()
+        own.type, own.std = "gaussian", 1.0
+        return own
 
     def fill(self, blobs: Iterable[int], generator: torch.Generator) -> None:
         wanted = list(blobs)
@@ -249,8 +249,8 @@ class Leaves(Leaf):
         """`ask(distribution, its blobs in double precision)` (P, M, K) of every position."""
         answers = []
         for group in self.groups:
-            one = ask(group.distribution, [blob.detach().double() for blob in self.of(group)])
-            answers.append(one.expand(len(group.columns), *one.shape[1:]))
+            answer = ask(group.distribution, [blob.detach().double() for blob in self.of(group)])
+            answers.append(answer.expand(len(group.columns), *answer.shape[1:]))
         return self.ordered(answers)
 
     def upward_max(self, x: Tensor) -> Tensor:
@@ -306,8 +306,8 @@ class Leaves(Leaf):
         per_group = [self.level_rows(group, q_PBM[group.columns], largest) for group in self.groups]
         values, masses = (self.ordered([pair[i] for pair in per_group]) for i in (0, 1))  # P 1 K L, P B K L
         pictures = [
-            torch.stack([self.image(one[..., level]) for level in range(largest)], -1)
-            for one in (values, masses)
+            torch.stack([self.image(table[..., level]) for level in range(largest)], -1)
+            for table in (values, masses)
         ]
         return pictures[0][0], pictures[1]
 
@@ -330,14 +330,14 @@ class Leaves(Leaf):
 
     def new_evidence(self) -> list[Tensor]:
         with torch.no_grad():
-            return [one for group in self.groups for one in group.distribution.evidence(self.of(group))]
+            return [counts for group in self.groups for counts in group.distribution.evidence(self.of(group))]
 
     def begin(self, mean_PK: Tensor, deviation_PK: Tensor) -> None:
         """Let every component start from the mean and deviation of the data at its position."""
         for group in self.groups:
-            own = [one[group.columns].unsqueeze(1) for one in (mean_PK, deviation_PK)]
+            own = [moment[group.columns].unsqueeze(1) for moment in (mean_PK, deviation_PK)]
             if self.param.shared:
-                own = [one.mean(0, keepdim=True) for one in own]
+                own = [moment.mean(0, keepdim=True) for moment in own]
             group.distribution.begin(self.of(group), *own)
 
     @property

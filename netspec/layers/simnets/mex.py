@@ -277,6 +277,6 @@ def scale(eps: Tensor, x: Tensor) -> Tensor:
 
 def constant_one(filler: Any) -> Any:
     """A filler message like the given one that fills with 1."""
-    made = type(filler)()
-    made.type, made.value = "constant", 1.0
-    return made
+    constant = type(filler)()
+    constant.type, constant.value = "constant", 1.0
+    return constant

@@ -271,7 +271,7 @@ class Similarity(Leaf):
         return powers @ torch.cat(evidence, 1).t()
 
     def maximise(self, counts: list[Tensor], prior_states: float, prior_values: float) -> None:
-        n, first, second = (one.double() for one in counts)
+        n, first, second = (count.double() for count in counts)
         alive, some = n > 0, n.clamp_min(torch.finfo(torch.float64).tiny)
         shift = first / some
         variance = (second / some - shift.square()).clamp_min(torch.finfo(torch.float32).tiny)

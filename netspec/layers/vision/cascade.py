@@ -15,7 +15,8 @@ from torch import Tensor
 from netspec.layers.base import Layer, Shape, at_least, between, exactly, register
 from netspec.layers.vision.boxes import suppress
 from netspec.layers.vision.mscnn import statistics
-from netspec.layers.vision.mscnn_loss import drawn, mean, shared
+from netspec.layers.vision.mscnn_accuracy import mean
+from netspec.layers.vision.mscnn_loss import drawn, shared
 from netspec.schema.spec import LayerSpec
 
 KNOWN = 0.975

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from netspec import schema
 from netspec.errors import SpecError
-from netspec.layers.vision import roi
+from netspec.layers.vision import largest_places, roi
 from netspec.net.make import make_net
 from netspec.net.net import Net
 from tests.cases.roi import REGIONS
@@ -86,7 +86,7 @@ def test_roi_pooling_takes_no_more_memory_than_its_blobs() -> None:
 def test_roi_places_by_tables_are_those_by_search(
     rows: int, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roi, "MOST_BYTES", 1)
+    monkeypatch.setattr(largest_places, "MOST_BYTES", 1)
     x = torch.randint(-3, 3, (2, 3, 9, 7)).float()
     layer = net("ROIPooling", 3, f"roi_pooling_param {{ pooled_h: {rows} pooled_w: {columns} }}").made[1]
     assert isinstance(layer, roi.ROIPooling)
@@ -96,10 +96,10 @@ def test_roi_places_by_tables_are_those_by_search(
     )
     full = ~(down.empty()[:, :, None] | right.empty()[:, None, :])
     cells = (image, *down, *right)
-    searched, tables = roi.places_by_search(x, *cells), roi.places_by_tables(x, *cells)
+    searched, tables = largest_places.places_by_search(x, *cells), largest_places.places_by_tables(x, *cells)
     assert full.any()
     assert torch.equal(searched[full], tables[full])
-    assert torch.equal(tables, roi.in_parts(x, *cells))
+    assert torch.equal(tables, largest_places.in_parts(x, *cells))
 
 
 def test_psroi_pooling_equals_loops() -> None:
