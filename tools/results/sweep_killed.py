@@ -2,6 +2,7 @@
 
 Each kill comes at a random time after the runs at hand have got further than they were; it ends all processes, the
 sweep's own (the others see that, and stop after a snapshot), or one of those that make the runs (the sweep goes on).
+The record is written at each kill: begun again with the same FOLDER and FILE, this program goes on counting.
 
 python -m tools.results.sweep_killed PLAN --kills 20 --out FOLDER --record FILE.json
 """
@@ -16,9 +17,11 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from netspec.data.files.whole import write_whole
 from netspec.experiments.ledger import attempts, read_result
 from netspec.experiments.plan_reading import read_plan
 from netspec.run.folder import Metrics
@@ -35,6 +38,16 @@ HOW = ("all processes", "the sweep alone", "a process that makes a run")
 def got(folder: Path) -> int:
     """Bytes of metrics so far: what grows where a run gets further."""
     return sum(path.stat().st_size for path in folder.glob("*/metrics.jsonl"))
+
+
+def under_way(folder: Path) -> dict[str, int]:
+    """The runs that have begun and are not over, with the last iteration that each has written down."""
+    runs = {}
+    for path in sorted(folder.glob("*/attempts")):
+        if not (path.parent / "result.json").is_file():
+            lines = Metrics(path.parent / "metrics.jsonl").read()
+            runs[path.parent.name] = max((line["iteration"] for line in lines), default=0)
+    return runs
 
 
 def children(parent: int) -> list[int]:
@@ -58,9 +71,9 @@ def strike(process: subprocess.Popen[bytes], how: str, chance: random.Random) ->
 
 
 def killed(
-    plan: str, out: Path, kills: int, wait: tuple[float, float], seed: int, jobs: int
+    plan: str, out: Path, kills: int, wait: tuple[float, float], seed: int, jobs: int, record: Path
 ) -> dict[str, Any]:
-    """Make the sweep; what was seen in each of its sessions."""
+    """Make the sweep; what was seen in each of its sessions, and in those that `record` tells of."""
     command = [
         sys.executable,
         "-m",
@@ -74,9 +87,16 @@ def killed(
         "--device",
         "cpu",
     ]
-    chance, repeated = random.Random(seed), list[str]()
-    strikes: list[dict[str, Any]] = []
+    seen = json.loads(record.read_text()) if record.is_file() else {}
+    strikes: list[dict[str, Any]] = seen.get("strikes", [])
+    repeated: list[str] = seen.get("repeated", [])
+    chance = random.Random(seed + len(strikes))
+    before_this: float = seen.get("seconds", 0.0)
     started = time.monotonic()
+
+    def passed() -> float:
+        return round(before_this + time.monotonic() - started, 1)
+
     while True:
         process = subprocess.Popen(command, start_new_session=True)
         while process.poll() is None:
@@ -86,21 +106,23 @@ def killed(
             due = time.monotonic() + chance.uniform(*wait) if len(strikes) < kills else float("inf")
             while process.poll() is None and time.monotonic() < due:
                 time.sleep(0.1)
-            now = over(out)
+            now, begun = over(out), under_way(out)
             repeated += [run for run, when in known.items() if now.get(run) != when]
             how = chance.choice(HOW)
             if process.poll() is not None or not strike(process, how, chance):
                 continue
             strikes.append(
-                {"at": round(time.monotonic() - started, 1), "killed": how, "over": len(over(out))}
-            )
-            print(strikes[-1], flush=True)
+                {"at": passed(), "clock": datetime.now(UTC).isoformat(timespec="seconds"), "killed": how,
+                 "over": sorted(now), "under_way": begun}
+            )  # fmt: skip
+            so_far = {"strikes": strikes, "repeated": repeated, "seconds": passed()}
+            write_whole(record, json.dumps(so_far).encode())
+            print(f"{passed():.0f} s: {how}; {len(now)} over; under way: {begun}", flush=True)
             if how != HOW[2]:
                 process.wait()
         if process.returncode >= 0:
-            seconds = round(time.monotonic() - started, 1)
             return {"command": " ".join(command[1:]), "strikes": strikes, "repeated": repeated,
-                    "code": process.returncode, "seconds": seconds}  # fmt: skip
+                    "code": process.returncode, "seconds": passed()}  # fmt: skip
 
 
 def described(plan: str, out: Path) -> dict[str, Any]:
@@ -132,7 +154,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
-    seen = killed(given.plan, given.out, given.kills, tuple(given.wait), given.seed, given.jobs)
+    seen = killed(given.plan, given.out, given.kills, tuple(given.wait), given.seed, given.jobs, given.record)
     record = {**described(given.plan, given.out), **seen}
     record["kills"] = len(record["strikes"])
     given.record.write_text(json.dumps(record, indent=1) + "\n")
