@@ -153,7 +153,9 @@ def sample(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="Picture to write: .png, .svg or .pdf; of a table .csv, .tsv or .parquet."
+            "--out",
+            "-o",
+            help="Picture to write: .png, .svg or .pdf, of a table violins beside its own; or .csv, .tsv, .parquet.",
         ),
     ] = None,
     page: Page = "",
@@ -177,9 +179,14 @@ def sample(
 
     trained, known = load(model, weights), [place(text) for text in given or ()]
     if trained.data.type == "Table":
+        from netspec.draw.canvas import SUFFIXES
+        from netspec.model.columns import draw_sampled
         from netspec.model.rows import TableModel
 
-        print(TableModel(trained).write_sampled(out or Path("samples.csv"), count, seed))
+        if out is not None and out.suffix.lower() in SUFFIXES:
+            print(draw_sampled(TableModel(trained), out, count, seed))
+        else:
+            print(TableModel(trained).write_sampled(out or Path("samples.csv"), count, seed))
         return
     path = out or Path("samples.png")
     print(sample_grid(trained, path, columns, classes or (), seed, noise, known, inches(page)))

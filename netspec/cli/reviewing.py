@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from netspec.cli.options import Device
+from netspec.errors import NetspecError
 
 app = typer.Typer()
 
@@ -115,7 +116,10 @@ def compare_blobs(
     from netspec.interchange import compare_files
 
     if len(paths) != 2:
-        raise typer.BadParameter("blob by blob, two models are compared")
+        gone = [path for path in paths if not path.exists()]
+        if gone:
+            raise NetspecError(f"{gone[0]}: no such run folder; netspec runs lists those in runs/")
+        raise NetspecError("blob by blob, two models are compared: netspec compare --blobs A B")
     comparison = compare_files(paths[0], paths[1], weights_a, weights_b, tolerance)
     print(comparison)
     if not comparison.equal:

@@ -2,6 +2,7 @@
 
 from netspec.draw.answers import completion, explain
 from netspec.draw.canvas import DrawError
+from netspec.draw.columns import Panel, columns
 from netspec.draw.features import feature_maps, filters
 from netspec.draw.grids import grid
 from netspec.draw.latent import Level, neurons, tree
@@ -12,6 +13,8 @@ __all__ = [
     "DrawError",
     "Drawing",
     "Level",
+    "Panel",
+    "columns",
     "completion",
     "curves",
     "explain",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from netspec.errors import NetspecError, one_line
-from netspec.experiments.runs import SIGNS, RunFolder, find_runs, flat, flat_net, settable_text
+from netspec.experiments.runs import SIGNS, RunFolder, as_text, find_runs, flat, flat_net, settable_text
 
 FILE = "index.sqlite"
 """In the folder of the runs."""
@@ -114,7 +114,7 @@ class Index:
         seen: set[str] = set()
         with self.base:
             for run in find_runs(self.root):
-                path, stamp = os.path.relpath(run.path, self.root), stamp_of(run.path)
+                path, stamp = as_text(os.path.relpath(run.path, self.root)), stamp_of(run.path)
                 seen.add(path)
                 if known.get(path) != stamp:
                     self.forget([path])
@@ -253,5 +253,7 @@ def data_of(facts: dict[str, Any]) -> Iterator[Sequence[Any]]:
 def plain(value: Any) -> Any:
     """A value that a column can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | None):
-        return str(value)
+        return as_text(str(value))
+    if isinstance(value, str):
+        return as_text(value)
     return value if not isinstance(value, int) or abs(value) < 2**63 else str(value)

@@ -79,22 +79,32 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def write_point(folder: Path, point: Mapping[str, Any], text: str | None) -> None:
-    """Describe a run before it begins. Raises NetspecError where the folder holds another run of that name."""
+def check_point(folder: Path, point: Mapping[str, Any], text: str | None) -> bool:
+    """Whether the folder describes this very run; False where it describes none, or what may differ is to be written.
+
+    Raises NetspecError where it holds another run of that name.
+    """
     point = json.loads(json.dumps(point))
     known = read_json(folder / POINT)
-    free = {"set": "", "metric": None}  # may differ: of neither follows what is trained
+    free = {"set": "", "metric": None, "plan": ""}  # may differ: of none of them follows what is trained
     path = folder / RENDERED
     before = path.read_text(encoding="utf-8") if path.is_file() else None
     if known == point and before == text:
-        return
+        return True
     if known is not None and {**known, **free} != {**point, **free}:
         raise NetspecError(f"{folder}: is the run of another plan; give the sweep another folder (--out)")
     if before is not None and before != text:
         raise NetspecError(f"{path}: the template has changed since; give the sweep another folder (--out)")
+    return False
+
+
+def write_point(folder: Path, point: Mapping[str, Any], text: str | None) -> None:
+    """Describe a run before it begins. Raises NetspecError where the folder holds another run of that name."""
+    if check_point(folder, point, text):
+        return
     folder.mkdir(parents=True, exist_ok=True)
     if text is not None:
-        write_whole(path, text.encode())
+        write_whole(folder / RENDERED, text.encode())
     write_whole(folder / POINT, (json.dumps(point, indent=2) + "\n").encode())
 
 

@@ -10,6 +10,7 @@ from netspec.errors import SpecError, did_you_mean
 from netspec.experiments.parameters import whole
 from netspec.experiments.places import Places
 from netspec.experiments.plans import STOPS, Metric, Stop
+from netspec.schema import shipped
 
 
 class PlanFields:
@@ -33,7 +34,11 @@ class PlanFields:
         for place in (self.file.parent / name, Path(name)):
             if place.is_file():
                 return place
-        raise self.fail(f"{name!r}: no such file beside the plan, nor in the working directory", *path)
+        known = shipped.find(name)
+        if known.is_file():
+            return known
+        told = did_you_mean(name, shipped.names()) or "; netspec list names the nets that come with netspec"
+        raise self.fail(f"{name!r}: no such file beside the plan, nor in the working directory{told}", *path)
 
     def one_of(self, value: Any, allowed: tuple[str, ...], *path: str | int) -> str:
         if value not in allowed:

@@ -39,7 +39,7 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        return self.path.resolve().name
+        return as_text(self.path.resolve().name)
 
     @property
     def is_of_sweep(self) -> bool:
@@ -250,6 +250,11 @@ def mapping(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def as_text(path: str | Path) -> str:
+    """A path as text that every file and database takes: bytes of it that are no UTF-8 are escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def cleaned(value: Any) -> Any:

@@ -19,6 +19,7 @@ from netspec.experiments.sources import Listed, Source
 from netspec.experiments.table import write_table
 from netspec.experiments.weights import weights_of
 from netspec.run.stopping import BEST
+from netspec.schema.templates import Rendered
 
 AGAIN = 3
 """How often a run whose process was killed from outside is begun again."""
@@ -122,6 +123,7 @@ class Sweep:
             ledger.forget(folder)
             result = None
         if result is not None:
+            ledger.check_point(folder, *self.described(run)[:2])
             self.over(run, result, "was made before")
             return None
         parent = run.parent
@@ -158,18 +160,25 @@ class Sweep:
         self.pool.give(job)
         self.tell(self, "")
 
-    def job(self, run: PlannedRun) -> Job:
-        """The job that a process needs to make a run; also writes the run's point.json."""
-        plan, stage, folder = self.plan, run.stage, run.folder(self.plan)
-        text, settings = text_of(run, plan), settings_of(run)
+    def described(self, run: PlannedRun) -> tuple[dict[str, Any], str | None, Rendered | None]:
+        """(what point.json says of a run, the text of rendered.prototxt or None, the same with its template's lines)"""
+        plan, stage, settings = self.plan, run.stage, settings_of(run)
         point = {
             "run": run.id, "plan": plan.file, "stage": stage.name, "values": dict(run.values), "seed": run.seed,
             "settings": settings, "source": str(stage.source), "parent": run.parent.id if run.parent else "",
             "set": " ".join(f"--set {name}={value}" for name, value in settings.items()), "metric": asdict(plan.metric),
         }  # fmt: skip
-        if text is not None:
-            text.parse(str(folder / ledger.RENDERED))  # mistakes name the template's line
-        ledger.write_point(folder, point, text.text if text else None)
+        made = text_of(run, plan)
+        return point, made.text if made else None, made
+
+    def job(self, run: PlannedRun) -> Job:
+        """The job that a process needs to make a run; also writes the run's point.json."""
+        plan, stage, folder = self.plan, run.stage, run.folder(self.plan)
+        settings = settings_of(run)
+        point, text, made = self.described(run)
+        if made is not None:
+            made.parse(str(folder / ledger.RENDERED))  # mistakes name the template's line
+        ledger.write_point(folder, point, text)
         weights = weights_of(run, plan)
         if weights is not None and weights.is_dir() and plan.keep == "best" and (weights / BEST).is_file():
             weights = weights / BEST

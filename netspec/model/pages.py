@@ -37,7 +37,12 @@ def draw_run(run: Run) -> dict[str, Path]:
         trained = model.load(run.folder)
     except NetspecError:  # such as a net without an image input: it has no samples to show
         return files
-    if (trained.generative and trained.data.type != "Table") or latents.find(trained) is not None:
+    if trained.generative and trained.data.type == "Table":
+        from netspec.model.columns import draw_sampled
+        from netspec.model.rows import TableModel
+
+        files["samples"] = draw_sampled(TableModel(trained), run.folder / "samples.png")
+    elif trained.generative or latents.find(trained) is not None:
         files["samples"] = sample_grid(trained, run.folder / "samples.png")
     return files
 

@@ -14,7 +14,14 @@ from netspec.model.model import Model
 def samples(
     trained: Model, columns: int = pages.COLUMNS, classes: Sequence[int] = (), **options: Any
 ) -> Picture:
-    """Ancestral samples, a row per class; options as of `pages.sample_grid`."""
+    """Ancestral samples, a row per class; options as of `pages.sample_grid`. Of a model of a table each column of
+    `count` samples (1000) beside the table's own.
+    """
+    if trained.data.type == "Table":
+        from netspec.model.columns import draw_sampled
+        from netspec.model.rows import TableModel
+
+        return shown(lambda path: draw_sampled(TableModel(trained), path, **options))
     return shown(lambda path: pages.sample_grid(trained, path, columns, classes, **options))
 
 

@@ -18,7 +18,7 @@ from netspec.interchange.weights import Weights, kind_of
 from netspec.layers import ranks
 from netspec.net.allocator import keep_freed_memory
 from netspec.net.devices import choose_device
-from netspec.run import experiment
+from netspec.run import experiment, tracking
 from netspec.run.experiment import Experiment, tell
 from netspec.run.folder import METRICS, new_folder
 from netspec.run.options import Options
@@ -95,6 +95,7 @@ def fit(
     plan = source if isinstance(source, Experiment) else experiment.load(source, overrides)
     if iterations is not None:
         plan.solver.max_iter = iterations
+    tracking.require(track)
     options = Options(
         device, seed, out, resume, progress, compiled, given or {}, sigint, sighup, tuple(track), memory
     )

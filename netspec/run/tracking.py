@@ -44,11 +44,7 @@ class TensorBoard:
     """Event files in `folder`/tensorboard."""
 
     def __init__(self, folder: Path):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise NetspecError(f"TensorBoard is not installed: pip install tensorboard ({error})") from None
-        self.writer: Any = SummaryWriter(str(folder / "tensorboard"))
+        self.writer: Any = summary_writer()(str(folder / "tensorboard"))
 
     def numbers(self, values: Mapping[str, float], iteration: int) -> None:
         for name, value in values.items():
@@ -65,15 +61,7 @@ class Module:
     """A module with wandb's functions."""
 
     def __init__(self, name: str, folder: Path, config: Mapping[str, Any]):
-        if not re.fullmatch(r"[A-Za-z_][\w.]*", name):
-            raise NetspecError(f"{name!r} is no name of a module to track with")
-        try:
-            self.module = importlib.import_module(name)
-        except ImportError as error:
-            raise NetspecError(f"module {name!r} to track with cannot be imported: {error}") from None
-        lacking = [function for function in ("init", "log", "finish") if not hasattr(self.module, function)]
-        if lacking:
-            raise NetspecError(f"module {name!r} has no {lacking[0]}(): it does not speak wandb's API")
+        self.module = module_of(name)
         self.module.init(project=PROJECT, name=folder.name, config=dict(config))
 
     def numbers(self, values: Mapping[str, float], iteration: int) -> None:
@@ -89,6 +77,39 @@ class Module:
 
     def close(self) -> None:
         self.module.finish()
+
+
+def summary_writer() -> Any:
+    """TensorBoard's writer of event files. Raises NetspecError where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise NetspecError(f"TensorBoard is not installed: pip install tensorboard ({error})") from None
+    return SummaryWriter
+
+
+def module_of(name: str) -> Any:
+    """The module of a name. Raises NetspecError where it cannot be imported or lacks wandb's functions."""
+    if not re.fullmatch(r"[A-Za-z_][\w.]*", name):
+        raise NetspecError(f"{name!r} is no name of a module to track with")
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        remedy = f" (pip install {name})" if name in ("trackio", "wandb") else ""
+        raise NetspecError(f"module {name!r} to track with cannot be imported: {error}{remedy}") from None
+    lacking = [function for function in ("init", "log", "finish") if not hasattr(module, function)]
+    if lacking:
+        raise NetspecError(f"module {name!r} has no {lacking[0]}(): it does not speak wandb's API")
+    return module
+
+
+def require(names: Sequence[str]) -> None:
+    """See that each can be tracked with, before anything is trained. Raises NetspecError for one that cannot."""
+    for name in names:
+        if name == "tensorboard":
+            summary_writer()
+        else:
+            module_of(name)
 
 
 def trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Tracker]:

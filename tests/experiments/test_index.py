@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -221,3 +222,24 @@ def test_settings_that_differ(root: Path) -> None:
     assert differing([runs["a"], runs["b"]]) == {"base_lr": ["0.1", "0.01"]}
     assert differing([runs["a"], runs["wide"]]) == {"ip.inner_product_param.num_output": ["4", "8"]}
     assert differing([runs["p_0"], runs["p_1"]]) == {"keep": ["0.5", "1"]}
+
+
+def test_names_of_folders_that_are_no_text(root: Path) -> None:
+    """A name of bytes that are no UTF-8 is listed with them escaped, and breaks no command over runs."""
+    odd = Path(os.fsdecode(os.fsencode(root) + b"/odd\xff"))
+    write_run(odd)
+    with Index(root) as index:
+        assert index.ask("select path from runs where path like 'odd%'")[1] == [("odd\\udcff",)]
+        before = dump(index)
+    with Index(root) as index:
+        assert dump(index) == before
+    for command in (
+        ["runs", "--in", str(root)],
+        ["runs", "--in", str(root), "--csv"],
+        ["runs", "--in", str(root), "--json"],
+        ["compare", "--no-test", str(root / "b"), str(odd)],
+        ["report", "--no-test", str(odd), "-o", str(root / "page.html")],
+    ):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, (command, result.output, result.exception)
+    assert "odd" in (root / "page.html").read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from netspec.experiments.parameters import from_object, from_short, permutation
 from netspec.experiments.plan_reading import read_plan
 from netspec.experiments.points import runs_of, settings_of, text_of, variables
 from netspec.experiments.values import parse_settings, read_values
+from netspec.schema import shipped
 
 TEMPLATE = """base_lr: {{ base_lr }} max_iter: {{ max_iter | int }} lr_policy: "fixed" snapshot_prefix: "{{ name }}"
 test_iter: 2 test_state: { stage: "a" } test_interval: 10 random_seed: {{ caffe_random_seed }}
@@ -105,6 +106,15 @@ def test_a_template_in_place_of_a_plan(tmp_path: Path) -> None:
     (tmp_path / "t.prototmp").write_text('name: "{{ x }}"')
     with pytest.raises(SpecError, match=r"is a template or a spec; a plan is \.yaml or \.json"):
         read_plan(tmp_path / "t.prototmp")
+
+
+def test_nets_that_are_shipped_are_found_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path, "file: ht_cac_digits\nmetric: accuracy\nvalues: {base_lr: 0.1}", name="p.yaml")
+    stage = read_plan(path).stages[0]
+    assert stage.file == shipped.folder() / "ht_cac_digits.prototxt"
+    path.write_text("file: ht_cac_digit\nmetric: accuracy\nvalues: {base_lr: 0.1}")
+    with pytest.raises(SpecError, match=r"did you mean 'ht_cac_digits'\?"):
+        read_plan(path)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,14 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +187,18 @@ def test_another_plan_in_the_folder_is_refused(folder: Path) -> None:
     assert run is not None
     with pytest.raises(NetspecError, match="is the run of another plan"):
         sweep.job(run)
+
+
+def test_a_run_that_is_over_stands_for_no_other_plan(folder: Path) -> None:
+    """Neither other values, nor another template, may be given the results that lie in the folder."""
+    make_all(planned(folder, "values: {base_lr: 0.1}"))
+    other = planned(folder, "values: {base_lr: 0.2}")
+    with pytest.raises(NetspecError, match="is the run of another plan"):
+        other.source.next(other.ready)
+    (folder / "net.prototmp").write_text(TEMPLATE.replace("display: 2", "display: 3"))
+    changed = planned(folder, "values: {base_lr: 0.1}")
+    with pytest.raises(NetspecError, match="the template has changed since"):
+        changed.source.next(changed.ready)
 
 
 def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
@@ -387,6 +403,65 @@ def test_two_processes_on_one_storage(folder: Path) -> None:
     assert [process.communicate() and process.returncode for process in both] == [0, 0]
     made = sorted(path.parent.name for path in folder.rglob("result.json"))
     assert made == [f"s_{i}" for i in range(1, 7)]
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL server of this test's own; skipped where none is installed."""
+    pytest.importorskip("psycopg")
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    found = shutil.which("initdb") or (str(programs[-1] / "initdb") if programs else None)
+    if found is None:
+        pytest.skip("needs PostgreSQL (apt-get install postgresql)")
+    bin_ = Path(found).resolve().parent
+    owner: dict[str, Any] = {"cwd": "/"}
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # which PostgreSQL refuses to be
+        pwd = pytest.importorskip("pwd")
+        owner["user"] = next(
+            (name for name in ("postgres", "nobody") if name in {u.pw_name for u in pwd.getpwall()}), None
+        )
+        if owner["user"] is None:
+            pytest.skip("PostgreSQL needs a user that is not root")
+    with tempfile.TemporaryDirectory(prefix="netspec-pg-") as name, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        base = Path(name)
+        base.chmod(0o777)
+        quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, **owner}
+        subprocess.run(
+            [bin_ / "initdb", "-D", base / "data", "-U", "lab", "--auth=trust", "--no-sync"], **quiet
+        )
+        settings = f"-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -k {base}"
+        command = [str(bin_ / "pg_ctl"), "-D", str(base / "data"), "-w", "-t", "120"]
+        subprocess.run([*command, "-o", settings, "-l", str(base / "log"), "start"], **quiet)
+        try:
+            yield f"postgresql+psycopg://lab@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run([*command, "-m", "immediate", "stop"], **quiet)
+
+
+@pytest.mark.slow
+def test_two_processes_on_one_postgresql(folder: Path, postgres: str) -> None:
+    """Each with a folder of its own, as on two machines: together they make each run once."""
+    (folder / "p.yaml").write_text(
+        "template: net.prototmp\nmetric: loss\nname: s\nsearch: tpe\npoints: 6\n"
+        "values: {base_lr: {log_uniform: [0.001, 1]}, steps: 40}"
+    )
+    both = [launch(folder, "--out", name, "--storage", postgres) for name in ("a", "b")]
+    assert [process.communicate() and process.returncode for process in both] == [0, 0]
+    made = sorted(path.parent.name for path in folder.rglob("result.json"))
+    assert made == [f"s_{i}" for i in range(1, 7)]
+    rates = {
+        json.loads(path.read_text())["values"]["base_lr"]
+        for path in folder.rglob("point.json")
+        if (path.parent / "result.json").is_file()
+    }
+    assert len(rates) == 6
+    again = launch(folder, "--out", "c", "--storage", postgres)  # a third machine finds nothing left to make
+    again.communicate()
+    assert again.returncode == 0
+    assert len(list(folder.rglob("result.json"))) == 6
 
 
 @pytest.mark.slow

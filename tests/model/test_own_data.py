@@ -16,6 +16,8 @@ from netspec.cli import app
 from netspec.data.files.images import decode, encode
 from netspec.data.tables.reading import Frame
 from netspec.errors import DataError, NetspecError
+from netspec.model import showing
+from netspec.model.columns import first_rows
 from netspec.model.rows import TableModel
 from tests.command import call
 from tests.model.own_data import pictures, table_text, train
@@ -170,6 +172,22 @@ def test_new_rows(table: tuple[Path, Path], tmp_path: Path) -> None:
     assert len(drawn) == 50
     assert list(drawn[0]) == ["weight", "legs", "colour", "born", "kind"]
     assert {row["colour"] for row in drawn} <= {"red", "green", "blue"}
+
+
+def test_new_rows_are_drawn_beside_the_table(table: tuple[Path, Path], tmp_path: Path) -> None:
+    source, run = table
+    picture = tmp_path / "new.svg"
+    assert call("sample", run, "--rows", 300, "-o", picture) == f"{picture}\n"
+    text = picture.read_text()
+    layout = TableModel(netspec.load(run)).layout
+    wanted = {column.name for column in layout.inputs} | {layout.target}
+    assert {name for name in wanted if f">{name}<" in text} == wanted
+    count = len(rows(source))
+    assert f">{count:,} rows of the table, 300 samples<" in text
+    trained = netspec.load(run)
+    assert showing.samples(trained, count=50)._repr_png_()
+    data = first_rows(TableModel(trained))
+    assert [len(cells) for cells in data.values()] == [count] * len(data)
 
 
 @pytest.mark.parametrize(
