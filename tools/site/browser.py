@@ -200,8 +200,9 @@ class Browser:
 
     @contextmanager
     def page(self, width: int = 1200, height: int = 800, dark: bool = False) -> Iterator[Page]:
-        """A page of its own, of a size in CSS pixels."""
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        """A page of a size in CSS pixels, which shares no storage with others: the site keeps the first colours there."""
+        context = self.call("Target.createBrowserContext")["browserContextId"]
+        target = self.call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = self.pages[session] = Page(self, session)
         for domain in ("Page", "Runtime", "Network", "Log"):
@@ -214,4 +215,5 @@ class Browser:
             yield page
         finally:
             self.call("Target.closeTarget", targetId=target)
+            self.call("Target.disposeBrowserContext", browserContextId=context)
             del self.pages[session]
