@@ -9,7 +9,9 @@ The state is the same on all ranks, and holds for any number of them.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -28,6 +30,10 @@ from netspec.schema.spec import LayerSpec
 Shape = tuple[int, ...]
 State = dict[str, "int | Tensor"]
 """The state that decides which batches come next: integers and tensors, so that a snapshot can hold it."""
+
+
+WORKERS, AHEAD = 4, 2
+"""Most threads that decode unless more are asked for; batches that may lie ready or under way beyond one for each."""
 
 
 class Source(Protocol):
@@ -56,6 +62,8 @@ class Stream(ABC):
     """Number of different samples, where that is known."""
     ahead: bool = True
     """Whether batches may be made before they are asked for, on another thread."""
+    parallel: bool = False
+    """Whether several threads may `finish` batches at once; `take` is always called by one, in order."""
 
     def __init__(self, batch_size: int):
         self.batch_size = batch_size
@@ -69,17 +77,29 @@ class Stream(ABC):
     def make(self, positions: Array) -> tuple[Tensor, ...]:
         """The samples at the given places (int64, ascending) of the stream."""
 
+    def take(self, positions: Array) -> Any:
+        """What `finish` needs to make these samples, as far as it is read in order; little work beside that."""
+        return positions
+
+    def finish(self, taken: Any) -> tuple[Tensor, ...]:
+        """The samples of what `take` gave."""
+        return self.make(taken)
+
+    def advance(self) -> Array:
+        """The positions of the next batch; the stream stands behind them then."""
+        first, rows = self.position, np.arange(self.batch_size)
+        self.position += self.batch_size * self.world
+        if self.strided:
+            return first + rows * self.world + self.rank
+        return first + self.rank * self.batch_size + rows
+
     def held(self, top: int) -> Array | None:
         """Every value that a top will have, where that is known beforehand, as for labels; None for others."""
         return None
 
     def next(self) -> tuple[Tensor, ...]:
         """The next batch."""
-        first, rows = self.position, np.arange(self.batch_size)
-        self.position += self.batch_size * self.world
-        if self.strided:
-            return self.make(first + rows * self.world + self.rank)
-        return self.make(first + self.rank * self.batch_size + rows)
+        return self.make(self.advance())
 
     def state(self) -> State:
         """The next position that no rank has taken."""
@@ -147,11 +167,21 @@ class Feeder:
     """The sources of a net side by side: `next()` gives one tensor for each of the graph's inputs, in their
     order.
 
-    A batch is made ahead on a thread while the last one is used, where every source allows it. The state is that of the
-    batches handed out; batches made ahead are made again after a resume.
+    A batch is made ahead on a thread while the last one is used, where every source allows it; where all are
+    `parallel`, up to AHEAD batches more than there are workers, by so many threads. Which batches come, and in which
+    order, depends on neither. The state is that of the batches handed out: what was made ahead is made again after a
+    resume. An error comes with the batch that it belongs to.
+
+    workers: threads that decode; None: one for each processor that the program may use, WORKERS at most.
     """
 
-    def __init__(self, sources: Sequence[Source], device: str | torch.device = "cpu", ahead: bool = True):
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        device: str | torch.device = "cpu",
+        ahead: bool = True,
+        workers: int | None = None,
+    ):
         self.sources = list(sources)
         self.device = torch.device(device)
         self.shapes = [shape for source in self.sources for shape in source.shapes]
@@ -167,8 +197,11 @@ class Feeder:
         """For each input, all values that it will have, where its source knows them."""
         self._state = self._current()
         self._buffers: list[Pinned] = []
+        self.parallel = self.ahead and all(getattr(source, "parallel", False) for source in self.sources)
+        self.workers = (workers or min(WORKERS, usable_processors())) if self.parallel else 1
+        self._reader: ThreadPoolExecutor | None = None
         self._pool: ThreadPoolExecutor | None = None
-        self._coming: Future[tuple[tuple[Tensor, ...], State]] | None = None
+        self._coming: deque[Future[tuple[tuple[Tensor, ...], State]]] = deque()
 
     def whole(self, batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The batch; inputs whose source knows all their values hold these instead, in any order."""
@@ -180,10 +213,11 @@ class Feeder:
         if not self.ahead:
             batch, self._state = self._produce()
         else:
-            self._pool = self._pool or ThreadPoolExecutor(1, "netspec-data")
-            coming, self._coming = self._coming or self._pool.submit(self._produce), None
-            batch, self._state = coming.result()
-            self._coming = self._pool.submit(self._produce)
+            if not self._coming:
+                self._order()
+            batch, self._state = self._coming.popleft().result()
+            while len(self._coming) < (self.workers + AHEAD if self.parallel else 1):
+                self._order()
         if self.device.type != "cuda":
             return tuple(top.to(self.device) for top in batch)
         self._buffers = self._buffers or [Pinned() for _ in batch]
@@ -219,7 +253,8 @@ class Feeder:
 
     def skip(self, batches: int) -> None:
         """Pass over `batches` batches, without making them where a source is a Stream."""
-        self._drain()
+        if self._coming:  # what was made ahead is not passed over twice
+            self.load_state(self._state)
         for source in self.sources:
             if isinstance(source, Stream):
                 source.position += batches * source.batch_size * source.world
@@ -229,11 +264,12 @@ class Feeder:
         self._state = self._current()
 
     def close(self) -> None:
-        """Stop the thread and close every source."""
+        """Stop the threads and close every source."""
         self._drain()
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        for pool in (self._reader, self._pool):
+            if pool is not None:
+                pool.shutdown()
+        self._reader = self._pool = None
         for source in self.sources:
             source.close()
 
@@ -244,6 +280,20 @@ class Feeder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _order(self) -> None:
+        """Have one more batch made."""
+        self._pool = self._pool or ThreadPoolExecutor(self.workers, "netspec-data")
+        if not self.parallel:
+            self._coming.append(self._pool.submit(self._produce))
+            return
+        self._reader = self._reader or ThreadPoolExecutor(1, "netspec-read")
+        streams = [source for source in self.sources if isinstance(source, Stream)]
+        positions = [stream.advance() for stream in streams]
+        read = self._reader.submit(
+            lambda: [stream.take(places) for stream, places in zip(streams, positions, strict=True)]
+        )
+        self._coming.append(self._pool.submit(finished, streams, read, self._current()))
 
     def _produce(self) -> tuple[tuple[Tensor, ...], State]:
         batch = tuple(top for source in self.sources for top in source.next())
@@ -257,10 +307,26 @@ class Feeder:
         }
 
     def _drain(self) -> None:
-        """Wait for the batch in preparation and drop it with any error: it can be made again."""
-        if self._coming is not None:
-            self._coming.exception()
-            self._coming = None
+        """Wait for the batches under way and forget them, their errors included: they can be made again."""
+        for coming in self._coming:
+            if not coming.cancel():
+                coming.exception()
+        self._coming.clear()
+        if self._reader is not None:  # what is still being read for a batch that was called off
+            self._reader.submit(int).result()
+
+
+def finished(
+    streams: Sequence[Stream], read: Future[list[Any]], state: State
+) -> tuple[tuple[Tensor, ...], State]:
+    """A batch of what was read for it, and the state behind it."""
+    pairs = zip(streams, read.result(), strict=True)
+    return tuple(top for stream, taken in pairs for top in stream.finish(taken)), state
+
+
+def usable_processors() -> int:
+    """Processors that this program may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def feeder(
@@ -273,12 +339,14 @@ def feeder(
     world: int = 1,
     strided: bool = True,
     ahead: bool = True,
+    workers: int | None = None,
 ) -> Feeder:
     """The Feeder of a built net: each source layer's own source, or the one in `given` under the layer's
     name.
 
     seed: of shuffling, crops, mirroring and masks; each layer derives its own from it, its name and the
-    phase. rank, world, strided: see Stream.
+    phase. rank, world, strided: see Stream. workers: threads that decode pictures; which batches come does not depend
+    on it.
     Raises DataError when data is missing or damaged, or when a layer (Input) has none and `given` has
     none for it.
     """
@@ -295,4 +363,4 @@ def feeder(
         if isinstance(source, Stream):
             source.rank, source.world, source.strided = rank, world, strided
         sources.append(source)
-    return Feeder(sources, device, ahead)
+    return Feeder(sources, device, ahead, workers)

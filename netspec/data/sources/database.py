@@ -173,6 +173,8 @@ class DatabaseSource(Stream):
     Batches of a shuffled LevelDB read it from the start: it has no places. An LMDB has.
     """
 
+    parallel = True
+
     def __init__(self, spec: LayerSpec, phase: str, seed: int):
         p = spec.message.data_param
         super().__init__(p.batch_size)
@@ -203,25 +205,36 @@ class DatabaseSource(Stream):
 
     def record(self, position: int) -> Record:
         """The record at a place; of a shuffled stream at one of any order."""
+        return self.decoded(*self.pair(position))
+
+    def pair(self, position: int) -> tuple[bytes, bytes]:
+        """Key and value of `record`."""
         shuffle = self.spec.message.data_param.shuffle
-        key, value = self.database.pick(position) if shuffle else self.database.at(position)
+        return self.database.pick(position) if shuffle else self.database.at(position)
+
+    def decoded(self, key: bytes, value: bytes) -> Record:
         return read_datum(
             value, f"{self.database.path}: record {key.decode('utf-8', 'replace')!r}", self.color
         )
 
-    def shuffled(self, positions: Array) -> list[Record]:
-        """The records of a batch of a shuffled stream: read in the order in which they lie."""
-        places = self.order(positions)
-        records: dict[int, Record] = {}
-        for place in sorted(set(places.tolist())):
-            records[place] = self.record(place)
-        return [records[place] for place in places.tolist()]
+    def shuffled(self, positions: Array) -> list[tuple[bytes, bytes]]:
+        """Keys and values of a batch of a shuffled stream: read in the order in which they lie."""
+        places = self.order(positions).tolist()
+        pairs = {place: self.pair(place) for place in sorted(set(places))}
+        return [pairs[place] for place in places]
 
     def make(self, positions: Array) -> tuple[Tensor, ...]:
+        return self.finish(self.take(positions))
+
+    def take(self, positions: Array) -> tuple[Array, list[tuple[bytes, bytes]]]:
+        """The positions, and keys and values of their records."""
         if self.order.shuffle:
-            records = self.shuffled(positions)
-        else:
-            records = [self.record(int(position)) for position in positions]
+            return positions, self.shuffled(positions)
+        return positions, [self.pair(int(position)) for position in positions]
+
+    def finish(self, taken: tuple[Array, list[tuple[bytes, bytes]]]) -> tuple[Tensor, ...]:
+        positions, pairs = taken
+        records = [self.decoded(key, value) for key, value in pairs]
         images = [
             self.resizing(record.image, int(key)) for record, key in zip(records, positions, strict=True)
         ]

@@ -111,6 +111,8 @@ class ListStream(Stream):
 class ImageListSource(ListStream):
     """data, label from lines `<picture> <integer>`."""
 
+    parallel = True
+
     def __init__(self, spec: LayerSpec, phase: str, seed: int):
         super().__init__(spec, "image_data_param", phase, seed, resizes=True)
         self.cache: dict[int, Array] | None = {} if spec.message.image_data_param.cache_images else None
@@ -143,7 +145,14 @@ class ImageListSource(ListStream):
         return image
 
     def make(self, positions: Array) -> tuple[Tensor, ...]:
-        lines = self.lines(positions)
+        return self.finish(self.take(positions))
+
+    def take(self, positions: Array) -> tuple[Array, Array]:
+        """The positions and their lines."""
+        return positions, self.lines(positions)
+
+    def finish(self, taken: tuple[Array, Array]) -> tuple[Tensor, ...]:
+        positions, lines = taken
         keys = positions.tolist()
         images = [self.resizing(self.picture(int(i)), key) for i, key in zip(lines, keys, strict=True)]
         data = stacked(self.transform, images, positions, True)
