@@ -34,7 +34,7 @@ from netspec.net.make import make_net
 from netspec.net.net import Net, explained
 from netspec.net.precision import tf32
 from netspec.net.random_state import random_state
-from netspec.run import spread, watch
+from netspec.run import spread, threads, watch
 from netspec.run.experiment import Experiment
 from netspec.run.folder import Folder, new_folder, plain, refuse_taken
 from netspec.run.initialise import initialise
@@ -127,6 +127,7 @@ class Trainer:
         self.device = choose_device(self.message, options.device)
         self.beginning = begin(options.resume, options.seed, self.message)
         self.seed = spread.from_lead(self.beginning.seed)
+        self.threads = torch.get_num_threads()
         torch.manual_seed(self.seed)
         self.refuse_spread(specs.values())
         self.net = make_net(
@@ -199,6 +200,7 @@ class Trainer:
 
     def close(self) -> None:
         """Let data go."""
+        torch.set_num_threads(self.threads)
         for feeder in self.feeders:
             feeder.close()
         self.sinks.close()
@@ -219,6 +221,7 @@ class Trainer:
         """Set the weights (from the snapshot, given, or fitted to data), clip them to their bounds, and compile the
         step.
         """
+        self.choose_threads()
         start = self.beginning
         if self.ranks.world > 1:
             facts = json.dumps(data_facts(self.distinct, self.feeders))
@@ -321,6 +324,19 @@ class Trainer:
             config = {"file": self.plan.file, "seed": self.seed, **settings_shown(self.message)}
             self.tracking = Tracking(self.options.track, folder.path, config)
             folder.metrics.listeners.append(self.tracking.line)
+
+    def choose_threads(self) -> None:
+        """Compute with as many threads as `threads.choose` says, until `close`."""
+        saved = self.beginning.saved
+        if self.device.type != "cpu":
+            return
+        before = saved.info.get("threads") if saved is not None else None
+        sound = isinstance(before, int) and 0 < before <= threads.MOST
+        number, why = threads.choose(before if sound else None)
+        torch.set_num_threads(number)
+        if why:
+            self.told.append(why)
+            self.progress.line(why)
 
     def lacks_loss(self) -> str:
         """Why the net would learn nothing, in words; "" where gradients reach a weight."""

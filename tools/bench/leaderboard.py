@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 import netspec
 from netspec import schema
 from netspec.lab import circumstances
-from netspec.lab.assemble import assemble, images
+from netspec.lab.assemble import assemble
+from netspec.lab.missing import images
 from netspec.lab.run import run as run_lab
 from netspec.lab.settings import parse_all
 from tools.bench.timing import machine
@@ -75,7 +76,7 @@ def judge(folder: Path) -> Callable[[Path], float]:
         models = [netspec.load(folder, weights=str(weights))]
         pixels, labels = images(models, "test", 0, None)
         settings = parse_all([SETTING], [], [], clean=False)
-        table = run_lab(assemble(models, (), seed=SEED), settings, pixels, labels, repeats=1, seed=SEED)
+        table = run_lab(assemble(models, seed=SEED), settings, pixels, labels, repeats=1, seed=SEED)
         (row,) = (table.accuracy(method) for method in table.cells)
         return row[f"iid:{SETTING}"]
 
