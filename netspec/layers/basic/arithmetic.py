@@ -213,6 +213,9 @@ class BatchReindex(Layer):
     def setup(self, *shapes: Shape) -> None:
         if len(shapes[1]) != 1:
             self.fail(f"needs a list of indices (M,), found bottom 1 of shape {shapes[1]}", "bottom", 1)
+        self.require(
+            len(shapes[0]) > 0, ("bottom", 0), "needs items along a first axis, found a single number"
+        )
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].index_select(0, bottoms[1].long())

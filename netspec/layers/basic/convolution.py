@@ -214,8 +214,9 @@ class Deconvolution(Filtering):
                 "round_up_output_dims",
             )
         for i, shape in enumerate(shapes):
+            spatial = shape[self.channel_axis + 1 :]
             self.require(
-                all(size >= 1 for size in self.sizes(shape[self.channel_axis + 1 :])),
+                all(size >= 1 for size in (*self.sizes(spatial), *spatial)),
                 ("bottom", i),
                 f"pad {w.pad} leaves nothing of bottom {i} of shape {shape} with window {w.extent}",
             )

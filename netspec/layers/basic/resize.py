@@ -215,6 +215,9 @@ class Resize(Layer):
         """Set `size`, of the second bottom or as written."""
         for i, shape in enumerate(shapes):
             self.require(len(shape) == 4, ("bottom", i), f"needs a bottom (N, C, H, W), found {shape}")
+            self.require(
+                min(shape[2:]) >= 1, ("bottom", i), f"needs a side of one pixel at least, found {shape}"
+            )
             fits = max(shape[2:]) <= self.MOST_ENTRIES
             self.require(fits, ("bottom", i), f"sides of {shape} are more than {self.MOST_ENTRIES}")
         self.size = (shapes[1][2], shapes[1][3]) if len(shapes) == 2 else (height, width)

@@ -7,6 +7,7 @@ examples/pycaffe/layers/pyloss.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -143,6 +144,8 @@ class RpnAnchorTarget(Layer):
             self.fail(f"needs the scores of one image (1, c, H, W), found {shapes[0]}", "bottom", 0)
         if len(shapes[1]) < 2 or shapes[1][1] != 5:
             self.fail(f"needs objects (G, 5), found {shapes[1]}", "bottom", 1)
+        self.require(shapes[1][0] > 0, ("bottom", 1), f"needs one object at least, found {shapes[1]}")
+        self.require(prod(shapes[2]) > 1, ("bottom", 2), f"needs height and width (1, 3), found {shapes[2]}")
 
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         rows, columns = bottoms[0].shape[2:]

@@ -5,8 +5,12 @@ Shape suffixes: N = images, B = boxes of a cell, L = cells of an image, G = obje
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
+
+from netspec.layers.base import Shape
 
 FACTS = 7
 """Numbers of a cell in YOLOv1's labels: difficult, is there an object, its class, its box (4)."""
@@ -41,6 +45,17 @@ def objects(labels: Tensor, images: int) -> list[list[list[float]]]:
                 break
             mine.append(row)
     return per_image
+
+
+def same_rows(images: int, shape: Shape) -> bool:
+    """Whether a bottom has a row for each image."""
+    return bool(shape) and shape[0] == images
+
+
+def holds_objects(images: int, shape: Shape) -> bool:
+    """Whether `objects` reads a bottom of this shape."""
+    annotated = len(shape) == 4 and shape[:2] == (1, 1) and shape[3] == ANNOTATED
+    return annotated or (same_rows(images, shape) and prod(shape[1:]) % ROW == 0)
 
 
 def corners(side: int, like: Tensor) -> Tensor:

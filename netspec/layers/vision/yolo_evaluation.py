@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, exactly, register
-from netspec.layers.vision.yolo_boxes import ANNOTATED, FACTS, corners, objects, overlap
+from netspec.layers.vision.yolo_boxes import (
+    ANNOTATED,
+    FACTS,
+    ROW,
+    corners,
+    holds_objects,
+    objects,
+    overlap,
+    same_rows,
+)
 from netspec.schema.spec import LayerSpec
 
 LEAST_SCORE = 0.005
@@ -41,6 +50,13 @@ class EvalDetection(Layer):
             self.fail(f"needs {count} numbers for each image, found {shapes[0]}", "bottom", 0)
         if not biases and torch.Size(shapes[1][1:]).numel() != FACTS * cells:
             self.fail(f"needs labels (N, {FACTS * cells}), found {shapes[1]}", "bottom", 1)
+        if not (holds_objects if biases else same_rows)(shapes[0][0], shapes[1]):
+            text = (
+                f"needs objects (1, 1, G, {ANNOTATED}) or (N, {ROW} G)"
+                if biases
+                else "needs labels of N images"
+            )
+            self.fail(f"{text}, N = {shapes[0][0]}, found {shapes[1]}", "bottom", 1)
         self.require(
             not biases or biases >= 2 * p.num_object, "biases", f"needs {2 * p.num_object}, found {biases}"
         )

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from netspec.layers.base import Layer, Shape, exactly, register
 from netspec.layers.loss.labels import value_with_gradient_of
-from netspec.layers.vision.yolo_boxes import ANNOTATED, FACTS, ROW, centred, corners, objects, overlap
+from netspec.layers.vision.yolo_boxes import (
+    ANNOTATED,
+    FACTS,
+    ROW,
+    centred,
+    corners,
+    holds_objects,
+    objects,
+    overlap,
+)
 from netspec.schema.spec import LayerSpec
 
 
@@ -125,8 +134,8 @@ class AnchorLoss(Layer):
         channels = p.num * (5 + p.num_class)
         if len(shape) != 4 or shape[1] != channels or shape[2] != shape[3]:
             self.fail(f"needs a square map (N, {channels}, H, H), found {shape}", "bottom", 0)
-        annotated = len(shapes[1]) == 4 and shapes[1][:2] == (1, 1) and shapes[1][3] == ANNOTATED
-        if not annotated and (shapes[1][0] != shape[0] or torch.Size(shapes[1][1:]).numel() % ROW):
+        self.require(shape[0] > 0, ("bottom", 0), f"needs one image at least, found {shape}")
+        if not holds_objects(shape[0], shapes[1]):
             text = f"needs objects (1, 1, G, {ANNOTATED}) or (N, {ROW} G), found {shapes[1]}"
             self.fail(text, "bottom", 1)
         values = list(p.biases)
