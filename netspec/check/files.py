@@ -13,7 +13,7 @@ from netspec.check.shapes import shaped_net
 from netspec.check.states import check_net
 from netspec.errors import NetspecError, Problem, SpecError, nearest
 from netspec.interchange.targets import rejected, target_called
-from netspec.net.reading import refused
+from netspec.net.reading import foreign, refused
 from netspec.net.reading import warnings as unknown_warnings
 from netspec.run.experiment import find_file, idle_stages
 from netspec.schema.forks import dialects
@@ -65,10 +65,8 @@ def check_file(path: str | Path, wanted: Wanted, strict: bool = False) -> Report
         report.problems += problems_of(error)
         return report
     report.kind, report.legacy = KINDS.get(document.kind, document.kind), document.legacy
-    if document.unknown and not document.message.ListFields():
-        names = list(dict.fromkeys(unknown.name for unknown in document.unknown if len(unknown.path) == 1))
-        text = f"no field of a net or a solver is in this file, but {', '.join(map(repr, names[:4]))}"
-        report.problems.append(Problem(f"{text}: is it a file of Caffe?", document.unknown[0].position))
+    if (strange := foreign(document)) is not None:
+        report.problems.append(strange)
         return report
     for unknown in document.unknown:
         bad = unknown.problem if strict else refused(unknown)

@@ -38,11 +38,22 @@ def read(path: str | Path, kind: str = "") -> Document:
 
 def judge(document: Document) -> None:
     """Refuse fields of a fork that cannot be ignored, and warn once per name of those that can."""
+    if (strange := foreign(document)) is not None:
+        raise SpecError([strange])
     problems = [problem for unknown in document.unknown if (problem := refused(unknown)) is not None]
     if problems:
         raise SpecError(problems)
     for problem in warnings(document.unknown):
         log.warning("%s", problem)
+
+
+def foreign(document: Document) -> Problem | None:
+    """That nothing in a file is a field of a net or a solver; None where something is, or nothing is there."""
+    if not document.unknown or document.message.ListFields():
+        return None
+    names = list(dict.fromkeys(unknown.name for unknown in document.unknown if len(unknown.path) == 1))
+    text = f"no field of a net or a solver is in this file, but {', '.join(map(repr, names[:4]))}"
+    return Problem(f"{text}: is it a file of Caffe?", document.unknown[0].position)
 
 
 def refused(unknown: UnknownField) -> Problem | None:

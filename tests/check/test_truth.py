@@ -318,3 +318,19 @@ def test_other_mistakes_of_such_a_net_are_not_drawn_over(tmp_path: Path) -> None
     (tmp_path / "u.prototxt").write_text(UNKNOWN.replace('bottom: "mine"', 'bottom: "mien"'))
     with pytest.raises(SpecError, match="bottom 'mien'"):
         drawable(tmp_path / "u.prototxt")
+
+
+def test_a_file_of_another_program_is_refused_by_every_command(tmp_path: Path) -> None:
+    path = write(tmp_path, 'node { name: "a" op: "MatMul" }\n')
+    for command in (check(path).problems[0].message, *refusals(path)):
+        assert "no field of a net or a solver is in this file, but 'node'" in command
+
+
+def refusals(path: Path) -> list[str]:
+    """What reading a net, and the commands by it, say."""
+    texts = []
+    for use in (lambda: reading.read(path), lambda: reading.read(path, "net"), lambda: shaped_net(path)):
+        with pytest.raises(SpecError) as caught:
+            use()
+        texts.append(str(caught.value))
+    return texts

@@ -177,7 +177,7 @@ def towards(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
     x_NK, centers_CK, label_N = ctx.saved_tensors
     d_NK = x_NK - centers_CK[label_N]
     zeros = torch.zeros_like(centers_CK)
-    rows_C = zeros[:, 0].index_add(0, label_N, torch.ones_like(x_NK[:, 0]))
+    rows_C = centers_CK.new_zeros(len(centers_CK)).index_add(0, label_N, x_NK.new_ones(len(x_NK)))
     return grad * d_NK / x_NK.shape[0], -zeros.index_add(0, label_N, d_NK) / (rows_C[:, None] + 1), None
 
 

@@ -35,6 +35,7 @@ class Regional(Layer):
         """Refuse a map without 4 axes and regions that are not rows of 5."""
         shape, regions = shapes
         self.require(len(shape) == 4, ("bottom", 0), f"needs a bottom (N, C, H, W), found shape {shape}")
+        self.require(prod(shape) > 0, ("bottom", 0), f"needs a map with values, found shape {shape}")
         if len(regions) < 2 or regions[1] not in (4, 5) or any(n != 1 for n in regions[2:]):
             self.fail(f"needs regions (R, 5), found shape {regions}", "bottom", 1)
         self.scale = float(self.param.spatial_scale)
