@@ -178,7 +178,7 @@ def check(args: argparse.Namespace) -> None:
         "## Everything missing",
         f"Largest |log p(nothing | y)| of a class: {empty:.1e} nats.",
     ]
-    facts = {"run": args.run.name, "seed": args.seed, "processors": "2 CPU cores", **lab.circumstances()}
+    facts = {"run": args.run.name, "seed": args.seed, **lab.circumstances()}
     record = {"quadrature": rows, "sampled means": drawn, "everything missing": empty, "made": facts}
     write_record(args.out, record)
     print(page(args.out.with_suffix(".md"), f"Consistency of {args.run.name}", parts, facts))
