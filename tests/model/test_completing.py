@@ -11,6 +11,7 @@ import torch
 from netspec.errors import DataError, SpecError
 from netspec.model import completing, pages
 from netspec.model.model import Model, load
+from netspec.queries.diffusion import Diffusion
 from tests.model.test_latents import DATA, DENOISING, NICE, VAE, dense
 
 MASKED = DATA.format(
@@ -140,6 +141,26 @@ def test_a_diffusion_net_that_knows_the_density_completes_from_the_conditional(t
         drawn = 2 * completing.completed(trained, x, way, seed=1)[:, :, 4:] - 1
         assert float(drawn.mean()) == pytest.approx(0, abs=0.03)
         assert float(drawn.var()) == pytest.approx(1, abs=0.05)
+
+
+def test_rows_without_holes_cost_a_diffusion_net_no_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = model(tmp_path, DIFFUSION)
+    x = trained.from_pixels(np.zeros((3, 1, 8, 8)))
+    rows = list[int]()
+    back = Diffusion.back
+
+    def counted(self: Diffusion, noisy: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rows.append(len(noisy))
+        return back(self, noisy, t)
+
+    monkeypatch.setattr(Diffusion, "back", counted)
+    assert torch.equal(completing.completed(trained, x, seed=1), x)
+    assert not rows
+    x[1, 0, :4] = torch.nan
+    drawn = completing.completed(trained, x, seed=1)
+    assert set(rows) == {1}
+    assert torch.equal(drawn[[0, 2]], x[[0, 2]])
+    assert drawn.isfinite().all()
 
 
 def test_langevin_steps_climb_the_likelihood(tmp_path: Path) -> None:
