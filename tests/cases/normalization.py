@@ -1,4 +1,4 @@
-"""Cases of LRN, MVN, Normalize, BatchNorm and BN."""
+"""Cases of LRN, DivNorm, MVN, Normalize, BatchNorm and BN."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ CASES = [
     case("lrn_other_power", "LRN", "2 4 2 2", "lrn_param { local_size: 3 alpha: 0.5 beta: 0.6 }"),
     case(
         "lrn_within", "LRN", "2 2 5 4", "lrn_param { local_size: 3 alpha: 0.7 norm_region: WITHIN_CHANNEL }"
+    ),
+    case("div_norm", "DivNorm", "2 3 4 3"),
+    case(
+        "div_norm_fillers",
+        "DivNorm",
+        "2 2 3 5",
+        'div_norm_param { kernel_size: 5 alpha_filler { type: "constant" value: 0.3 } '
+        'sigma_filler { type: "constant" value: 2 } bias_filler { type: "constant" value: -0.4 } }',
     ),
     case("mvn", "MVN", "2 3 3 4"),
     case("mvn_across", "MVN", "2 3 2 3", "mvn_param { across_channels: true }"),

@@ -143,7 +143,9 @@ def test_a_diffusion_net_that_knows_the_density_completes_from_the_conditional(t
         assert float(drawn.var()) == pytest.approx(1, abs=0.05)
 
 
-def test_rows_without_holes_cost_a_diffusion_net_no_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_without_holes_cost_a_diffusion_net_no_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained = model(tmp_path, DIFFUSION)
     x = trained.from_pixels(np.zeros((3, 1, 8, 8)))
     rows = list[int]()

@@ -13,7 +13,7 @@ from netspec import schema
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEMPLATE = ROOT / "nets" / "rendering.prototmp"
-NETS = ("rfm_mnist", "drfm2_mnist", "drmm2_mnist", "drmm5_mnist", "drmm9_cifar10")
+NETS = ("rfm_mnist", "drfm2_mnist", "drmm2_mnist", "drmm5_mnist", "drmm5_divnorm_mnist", "drmm9_cifar10")
 
 
 def rendered(name: str, **values: object) -> str:
