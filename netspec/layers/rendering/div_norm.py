@@ -18,9 +18,9 @@ class DivNorm(Layer):
 
     Shapes: bottom x (N, C, H, W) and top alike; blobs alpha, sigma and bias, one number each. m is the mean of x and v
     that of (x - m)^2 over a window of kernel_size x kernel_size and all channels; outside the image both count as 0.
-    NaN spreads to all channels of the windows that hold it. Raises SpecError for another rank, an even window and one of
-    more than twice the image. Source: the code of Patel et al. 2016's collaborators, which has it in every level; Ren
-    et al. 2017 for the kind.
+    NaN spreads to all channels of the windows that hold it. Raises SpecError for another rank, an even window and one
+    of more than twice the image. Source: the code of the collaborators of Patel et al. 2016, which has it in every
+    level; Ren et al. 2017 for the kind.
     """
 
     family, roles = "normalisation", ("image",)
