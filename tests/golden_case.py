@@ -181,7 +181,7 @@ def pixels(value: Array) -> Array:
 
 def recipe(meta: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Parameters that are drawn rather than stored (meta.param_recipe); the digest proves that they are the same."""
-    random, found, digest = np.random.RandomState(meta["param_seed"]), {}, hashlib.sha256()
+    random, blobs, digest = np.random.RandomState(meta["param_seed"]), {}, hashlib.sha256()
     for key in meta["params"]:
         shape = meta["param_shapes"][key]
         if key == "sim1/0":
@@ -195,11 +195,11 @@ def recipe(meta: Mapping[str, Any]) -> dict[str, torch.Tensor]:
             value = np.log(gamma / gamma.sum(-1, keepdims=True) + 1e-8)
         else:
             value = np.zeros(shape)
-        found[key] = value.astype(np.float32)
-        digest.update(found[key].tobytes())
+        blobs[key] = value.astype(np.float32)
+        digest.update(blobs[key].tobytes())
     if digest.hexdigest() != meta["param_digest"]:
         warnings.warn("the parameters drawn by the recipe do not have the recorded digest", stacklevel=2)
-    return {key: tensor(value) for key, value in found.items()}
+    return {key: tensor(value) for key, value in blobs.items()}
 
 
 def set_parameters(net: Net, values: Mapping[str, torch.Tensor]) -> None:

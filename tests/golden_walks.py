@@ -102,8 +102,8 @@ def check_gradients(
     gradients: dict[str, torch.Tensor | None] = {}
     if targets and live:
         tops, diffs = zip(*targets, strict=True)
-        found = torch.autograd.grad(tops, [wanted[key][0] for key in live], diffs, allow_unused=True)
-        gradients = dict(zip(live, found, strict=True))
+        slopes = torch.autograd.grad(tops, [wanted[key][0] for key in live], diffs, allow_unused=True)
+        gradients = dict(zip(live, slopes, strict=True))
     largest = max(
         (float(np.nan_to_num(np.abs(theirs)).max(initial=0)) for _, theirs in wanted.values()), default=0.0
     )

@@ -96,22 +96,22 @@ def fields(data: bytes) -> list[Span]:
 
 def message_field(data: bytes, chance: random.Random, others: Sequence[bytes]) -> bytes:
     """A field at some depth changed in its value, its length, its number, its type or its place."""
-    found = fields(data)
-    if not found:
+    members = fields(data)
+    if not members:
         return flip(data, chance, others)
-    span = chance.choice(found)
+    span = chance.choice(members)
     content = data[span.start : span.end]
     if span.wire == BYTES and chance.random() < 0.75 and fields(content):
         return (
             data[: span.tag] + field(span.number, message_field(content, chance, others)) + data[span.end :]
         )
-    return data[: span.tag] + altered(span, data, content, found, chance) + data[span.end :]
+    return data[: span.tag] + altered(span, data, content, members, chance) + data[span.end :]
 
 
-def altered(span: Span, data: bytes, content: bytes, found: list[Span], chance: random.Random) -> bytes:
+def altered(span: Span, data: bytes, content: bytes, members: list[Span], chance: random.Random) -> bytes:
     """Another encoding in place of one field."""
     whole, tag = data[span.tag : span.end], encode_varint(span.number << 3 | span.wire)
-    other = chance.choice(found)
+    other = chance.choice(members)
     kind = chance.randrange(9)
     if kind == 0:  # a value, or a declared length, without bounds
         return tag + encode_varint(chance.choice(HUGE)) + (content if span.wire == BYTES else b"")
@@ -140,14 +140,14 @@ def altered(span: Span, data: bytes, content: bytes, found: list[Span], chance: 
 
 def swap_fields(data: bytes, chance: random.Random, others: Sequence[bytes]) -> bytes:
     """Two fields of the message (or of one inside) in each other's place."""
-    found = fields(data)
-    if len(found) < 2:
+    members = fields(data)
+    if len(members) < 2:
         return flip(data, chance, others)
-    inner = chance.choice(found)
+    inner = chance.choice(members)
     if inner.wire == BYTES and chance.random() < 0.6 and len(fields(data[inner.start : inner.end])) > 1:
         content = swap_fields(data[inner.start : inner.end], chance, others)
         return data[: inner.tag] + field(inner.number, content) + data[inner.end :]
-    a, b = sorted(chance.sample(found, 2), key=lambda span: span.tag)
+    a, b = sorted(chance.sample(members, 2), key=lambda span: span.tag)
     return data[: a.tag] + data[b.tag : b.end] + data[a.end : b.tag] + data[a.tag : a.end] + data[b.end :]
 
 
@@ -186,7 +186,7 @@ def tokens(data: bytes, chance: random.Random, others: Sequence[bytes]) -> bytes
 
 def numbers(data: bytes, chance: random.Random, others: Sequence[bytes]) -> bytes:
     """A number of the text by another, most of them beyond its range."""
-    places = [found.span() for found in NUMBER.finditer(data)]
+    places = [match.span() for match in NUMBER.finditer(data)]
     if not places:
         return tokens(data, chance, others)
     start, end = chance.choice(places)

@@ -118,8 +118,8 @@ class Enumeration:
 
         def region(h: int, w: int) -> Array:
             place = (h % size, w % size) if level.unshared else (h // size, w // size)
-            found: Array = rows[place[0] * count + place[1]]
-            return found
+            row: Array = rows[place[0] * count + place[1]]
+            return row
 
         return region
 
@@ -169,11 +169,11 @@ class Enumeration:
 
     def marginal(self, level: int, states: int, given: Array) -> Array:
         """p(state | observed) (states, grid, grid) at a level, under configuration weights `given`."""
-        found = np.zeros((states, self.grids[level], self.grids[level]))
+        table = np.zeros((states, self.grids[level], self.grids[level]))
         for weight, configuration in zip(given, self.configurations, strict=True):
             for (h, w), state in np.ndenumerate(configuration[level]):
-                found[int(state), h, w] += weight
-        return found
+                table[int(state), h, w] += weight
+        return table
 
     def moments(self, given: Array) -> tuple[Array, Array]:
         """E[pixel] and E[pixel^2] (C, H, W) of the model's pixels under configuration weights `given`."""

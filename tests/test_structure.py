@@ -94,8 +94,8 @@ def test_public_names() -> None:
 @pytest.mark.parametrize("tool", ["compile_schema", "layer_table", "error_pages"])
 def test_generated_files_are_current(tool: str) -> None:
     command = [sys.executable, "-m", f"tools.generate.{tool}", "--check"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
 
 
 EMPTY_NAMES = {"found"}

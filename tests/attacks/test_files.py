@@ -247,10 +247,10 @@ def test_damaged_arrays_raise_nothing_foreign(tmp_path: Path) -> None:
         for data in flips((tmp_path / f"a.{kind}").read_bytes(), 200, 1):
             path.write_bytes(data)
             try:
-                found = READERS[kind](path)
-                if isinstance(found, Hdf5File):
-                    found.read(np.arange(found.rows))
-                    found.close()
+                opened = READERS[kind](path)
+                if isinstance(opened, Hdf5File):
+                    opened.read(np.arange(opened.rows))
+                    opened.close()
             except NetspecError as error:
                 assert f"damaged.{kind}" in str(error)  # noqa: PT017 - others are allowed to be read
 

@@ -67,10 +67,10 @@ def whole(path: Path, count: int) -> None:
 @pytest.mark.parametrize("close", ["close", "leave"])
 @pytest.mark.parametrize("size", [0, 100, 2000, 5000, 12_345, 40_000, 65_536, 100_000, 150_001, 250_000])
 def test_a_limit_of_any_size_loses_no_row(size: int, close: str, tmp_path: Path) -> None:
-    found = child("-c", FILL, tmp_path / "o.h5", size, close)
-    assert found.returncode == 0, found.stderr
-    assert found.stderr == ""
-    message, again, count = found.stdout.splitlines()
+    finished = child("-c", FILL, tmp_path / "o.h5", size, close)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    message, again, count = finished.stdout.splitlines()
     assert again == "again"
     assert message == f"{tmp_path}/o.h5: cannot be written ([Errno 27] File too large)"
     assert int(count) > 0 or size < 20_000
@@ -106,9 +106,9 @@ def test_training_onto_a_full_disk_ends_in_one_line(small_disk: Path, tmp_path: 
         'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 400 snapshot: 20 random_seed: 1'
     )
     command = ["-m", "netspec", "train", "net_solver.prototxt"]
-    found = child(*command, "--out", "run", cwd=tmp_path)
-    assert found.returncode == 2, found.stderr
-    lines = found.stderr.strip().splitlines()
+    finished = child(*command, "--out", "run", cwd=tmp_path)
+    assert finished.returncode == 2, finished.stderr
+    lines = finished.stderr.strip().splitlines()
     assert "mm/o.h5: cannot be written ([Errno 28] No space left on device)" in lines[-1]
     with h5py.File(small_disk / "o.h5") as file:
         rows = len(file["data"])
@@ -117,8 +117,8 @@ def test_training_onto_a_full_disk_ends_in_one_line(small_disk: Path, tmp_path: 
         assert rows > 1000
         before = file["data"][()]
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
-    found = child(*command, "--resume", "run", cwd=tmp_path)  # with room again, nothing is lost
-    assert found.returncode == 0, found.stderr
+    finished = child(*command, "--resume", "run", cwd=tmp_path)  # with room again, nothing is lost
+    assert finished.returncode == 0, finished.stderr
     with h5py.File(small_disk / "o.h5") as file:
         assert file["data"].shape == (8000, 10)
         assert np.array_equal(file["data"][:rows], before)

@@ -76,14 +76,14 @@ def test_check_reports_module_and_layer_and_imports_nothing(
     monkeypatch.syspath_prepend(house.folder)
     monkeypatch.setenv(consent.VARIABLE, "1")
     for run in (False, True):
-        found = check(house.folder / "solver.prototxt", run=run)
-        assert found.ok, str(found)
-        (warning, *_) = [w for w in found.warnings if "'user' (Python)" in w.message]
+        checked = check(house.folder / "solver.prototxt", run=run)
+        assert checked.ok, str(checked)
+        (warning, *_) = [w for w in checked.warnings if "'user' (Python)" in w.message]
         assert "'Same' of the Python module 'evil'" in warning.message
         assert warning.position is not None
         assert warning.position.line == 5
-        assert "Python module evil" in found.needs
-        assert found.phases["TRAIN"]["parameters"] is None
+        assert "Python module evil" in checked.needs
+        assert checked.phases["TRAIN"]["parameters"] is None
     net = shaped_net(house.folder / "net.prototxt")
     assert [net.is_known(slot) for slot in range(len(net.graph.slots))] == [True, True, False, False, False]
     assert "evil" not in sys.modules
@@ -99,9 +99,9 @@ layer { name: "bad" type: "Pooling" bottom: "z" top: "p" pooling_param { kernel_
 """
     (tmp_path / "net.prototxt").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    found = check(tmp_path / "net.prototxt")
-    assert not found.ok
-    assert any("bad" in problem.message for problem in found.problems)
+    checked = check(tmp_path / "net.prototxt")
+    assert not checked.ok
+    assert any("bad" in problem.message for problem in checked.problems)
     assert not house.mark.exists()
 
 
@@ -116,8 +116,8 @@ def test_reading_commands_never_import(
     words: tuple[str, ...], house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(consent.VARIABLE, "1")
-    found = house.call(*words)
-    assert found.exit_code == 0, found.output
+    finished = house.call(*words)
+    assert finished.exit_code == 0, finished.output
     assert not house.mark.exists()
 
 
@@ -175,10 +175,10 @@ import netspec.pycaffe
 assert consent.given()
 """
     own = {**os.environ, "PYTHONPATH": f"{ROOT}:{house.folder}"}
-    found = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", code], cwd=house.folder, env=own, check=True, capture_output=True
     )
-    assert b"'user' (Python)" in found.stdout
+    assert b"'user' (Python)" in finished.stdout
     assert not house.mark.exists()
 
 

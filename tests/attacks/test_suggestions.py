@@ -44,11 +44,11 @@ def test_bad_names_end_in_bounded_time(what: str, tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(TEXTS[what])
     started = time.process_time()
-    found = check(path)
+    checked = check(path)
     seconds = time.process_time() - started
-    assert found.problems or found.warnings
+    assert checked.problems or checked.warnings
     assert seconds < 10, seconds
-    assert all(len(problem.message) <= 2000 for problem in (*found.problems, *found.warnings))
+    assert all(len(problem.message) <= 2000 for problem in (*checked.problems, *checked.warnings))
 
 
 @pytest.mark.slow
@@ -57,8 +57,8 @@ def test_the_first_problems_still_have_their_suggestions(tmp_path: Path) -> None
     path.write_text(
         'layer { name: "a" type: "Input" top: "data" input_param { shape { dim: 1 } } }\n' + chain("dat")
     )
-    found = check(path)
-    for problem in found.problems[: SpecError.MOST]:
+    checked = check(path)
+    for problem in checked.problems[: SpecError.MOST]:
         assert "did you mean 'data'" in problem.message
 
 

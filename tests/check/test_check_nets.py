@@ -18,19 +18,21 @@ def test_a_net_of_ours_has_shapes_without_its_data(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = check(path)
-    assert found.ok, str(found)
-    assert found.phases
+    checked = check(path)
+    assert checked.ok, str(checked)
+    assert checked.phases
     untold = path.stem.removesuffix("_solver") in ("convnet_fsdd", "convnet_norb")
     """Whether nothing tells the size of what is absent, and so of the inner products behind it."""
     for (
         name,
         phase,
-    ) in found.phases.items():  # MisConv's rival reads, in stage knn, data that another command makes
+    ) in checked.phases.items():  # MisConv's rival reads, in stage knn, data that another command makes
         made = path.stem.startswith("misconv_knn") and name.endswith(" knn")
         assert (phase["parameters"] is None) == (untold or made)
     absent = [
-        str(warning) for warning in found.warnings if not any(name in str(warning) for name in found.needs)
+        str(warning)
+        for warning in checked.warnings
+        if not any(name in str(warning) for name in checked.needs)
     ]
     assert not absent
 
@@ -38,8 +40,8 @@ def test_a_net_of_ours_has_shapes_without_its_data(
 def test_windows_tell_the_size_of_what_they_cover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     lines = NETS[[path.stem for path in NETS].index("ht_cac_fsdd")].read_text()
-    found = check(write(tmp_path, lines))
-    assert found.phases["TRAIN"]["assumed"] == {"data": [64, 1, 1, 2048], "label": [64]}
+    checked = check(write(tmp_path, lines))
+    assert checked.phases["TRAIN"]["assumed"] == {"data": [64, 1, 1, 2048], "label": [64]}
     text = lines.replace("stride_h: 1 stride_w: 16", "stride_h: 3 stride_w: 16").replace(
         "block_h: 1 block_w: 16", "block_h: 3 block_w: 16"
     )
@@ -65,19 +67,19 @@ def test_a_solver_s_nets_are_checked_in_its_own_stages(tmp_path: Path) -> None:
     solver.write_text(
         f'net: "{net}" base_lr: 0.1 max_iter: 1 lr_policy: "fixed"\ntrain_state {{ stage: "few" }}'
     )
-    found = check(solver)
+    checked = check(solver)
     assert [
         str(problem)
-        for problem in found.problems
+        for problem in checked.problems
         if "net.prototxt:3:" in str(problem) and "'gone'" in str(problem)
     ]
     solver.write_text(solver.read_text().replace('"few"', '"fow"'))
-    found = check(solver)
-    assert found.ok
-    assert [str(one) for one in found.warnings] == [
+    checked = check(solver)
+    assert checked.ok
+    assert [str(one) for one in checked.warnings] == [
         f"{solver}:2:15: stage 'fow' changes nothing, as no layer of the net names it; did you mean 'few'?"
     ]
-    assert "TRAIN fow" in found.phases
+    assert "TRAIN fow" in checked.phases
 
 
 def test_test_states_belong_to_the_test_nets(tmp_path: Path) -> None:

@@ -62,53 +62,53 @@ def test_every_file_is_expected() -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_runs(name: str) -> None:
-    found = report(name)
-    assert found.ok, str(found)
-    assert set(RUNS[name]) >= set(found.legacy) - {"batch_norm"}
-    assert max(phase["layers"] for phase in found.phases.values()) > 1
+    checked = report(name)
+    assert checked.ok, str(checked)
+    assert set(RUNS[name]) >= set(checked.legacy) - {"batch_norm"}
+    assert max(phase["layers"] for phase in checked.phases.values()) > 1
 
 
 def test_what_is_assumed_is_said() -> None:
-    found = report("v1_train_val")
-    assert found.phases["TRAIN"]["assumed"]["data"] == [256, 3, 227, 227]
-    assert "data/ilsvrc12/imagenet_mean.binaryproto" in str(found)
-    assert found.needs
-    found = report("ssd_train")
-    assert any("is not for phase TEST" in warning.message for warning in found.warnings)
+    checked = report("v1_train_val")
+    assert checked.phases["TRAIN"]["assumed"]["data"] == [256, 3, 227, 227]
+    assert "data/ilsvrc12/imagenet_mean.binaryproto" in str(checked)
+    assert checked.needs
+    checked = report("ssd_train")
+    assert any("is not for phase TEST" in warning.message for warning in checked.warnings)
     assert report("segnet_train").phases["TRAIN"]["assumed"]["label"] == [4, 1, 360, 480]
 
 
 def test_a_fork_that_nobody_knows() -> None:
-    found = report("unknown_fork")
-    texts = {p.position.line: p.message.split(": ")[1] for p in found.problems if p.position}
+    checked = report("unknown_fork")
+    texts = {p.position.line: p.message.split(": ")[1] for p in checked.problems if p.position}
     assert list(texts) == [2, 4]
     assert texts[2].startswith("unknown layer type 'TripletData', triplets of pictures")
     assert texts[4].startswith("unknown layer type 'MalisLoss', maximal affinity learning")
-    assert "unknown field 'weight_rand_scale'" in " ".join(warning.message for warning in found.warnings)
+    assert "unknown field 'weight_rand_scale'" in " ".join(warning.message for warning in checked.warnings)
     strict = check(CORPUS / "unknown_fork.prototxt", strict=True)
     assert len(strict.problems) == 3
     assert not [name for name in FORK_LAYERS if name in registry]  # what is built is told of no more
 
 
 def test_modules_that_public_nets_name_are_computed_without_importing_them() -> None:
-    found = report("python_data")
-    assert found.ok, str(found)
-    (warning,) = [w for w in found.warnings if "(Python)" in w.message]
+    checked = report("python_data")
+    assert checked.ok, str(checked)
+    (warning,) = [w for w in checked.warnings if "(Python)" in w.message]
     assert "its data is made by the program that the Python module belongs to" in warning.message
     assert warning.position is not None
     assert warning.position.line == 2
-    assert found.phases["TRAIN"]["assumed"]["gt_boxes"] == [2, 5]
+    assert checked.phases["TRAIN"]["assumed"]["gt_boxes"] == [2, 5]
 
 
 def test_solvers() -> None:
-    found = report("old_solver")
-    assert found.legacy == ("solver_type",)
-    assert found.needs == ["models/x/train_val.prototxt"]
+    checked = report("old_solver")
+    assert checked.legacy == ("solver_type",)
+    assert checked.needs == ["models/x/train_val.prototxt"]
 
 
 def assumed(name: str, phase: str = "TRAIN") -> dict[str, list[int]]:
-    found: dict[str, list[int]] = report(name).phases[phase]["assumed"]
-    return found
+    checked: dict[str, list[int]] = report(name).phases[phase]["assumed"]
+    return checked
 
 
 def test_inputs_are_what_their_readers_need() -> None:
@@ -121,19 +121,19 @@ def test_inputs_are_what_their_readers_need() -> None:
 
 
 def test_stages_are_tried_where_the_phase_alone_has_no_data() -> None:
-    found = report("stages")
-    assert set(found.phases) == {"TRAIN train", "TEST train", "TRAIN val", "TEST val"}
-    assert found.phases["TRAIN val"]["assumed"]["label"] == [4]
-    assert any("with stage deploy" in warning.message for warning in found.warnings)
-    assert found.needs
+    checked = report("stages")
+    assert set(checked.phases) == {"TRAIN train", "TEST train", "TRAIN val", "TEST val"}
+    assert checked.phases["TRAIN val"]["assumed"]["label"] == [4]
+    assert any("with stage deploy" in warning.message for warning in checked.warnings)
+    assert checked.needs
 
 
 def test_what_feeds_a_net_may_be_missing() -> None:
-    found = report("regions_train")
-    assert not found.problems
-    (warning,) = [w for w in found.warnings if "(Python)" in w.message]
+    checked = report("regions_train")
+    assert not checked.problems
+    (warning,) = [w for w in checked.warnings if "(Python)" in w.message]
     assert "'nowhere.to_be_found', which is not imported" in warning.message
-    assert found.phases["TRAIN"]["assumed"] == {
+    assert checked.phases["TRAIN"]["assumed"] == {
         "data": [1, 3, 224, 224], "rois": [2, 5], "labels": [2], "targets": [2, 12], "inside": [2, 12],
         "outside": [2, 12],
     }  # fmt: skip
@@ -148,11 +148,11 @@ def test_other_files_that_bear_the_name() -> None:
 
 
 def test_solvers_of_others() -> None:
-    found = report("solver_elsewhere")
-    assert [problem.message.split(";")[0] for problem in found.problems] == [
+    checked = report("solver_elsewhere")
+    assert [problem.message.split(";")[0] for problem in checked.problems] == [
         "net file 'train_val.prototxt' is not here", "unknown solver type 'AdamW'",
     ]  # fmt: skip
-    assert not found.warnings  # larc is built
+    assert not checked.warnings  # larc is built
 
 
 def test_a_walk_that_fails_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,20 +182,20 @@ def test_windows_texts(tmp_path: Path) -> None:
 
 
 def test_gains_in_a_file_that_is_not_here() -> None:
-    found = report("gains_elsewhere")
-    assert found.needs == ["lmdb", "gains.binaryproto"] or found.needs == ["gains.binaryproto", "lmdb"]
-    (warning,) = [w for w in found.warnings if "gains file" in w.message]
+    checked = report("gains_elsewhere")
+    assert checked.needs == ["lmdb", "gains.binaryproto"] or checked.needs == ["gains.binaryproto", "lmdb"]
+    (warning,) = [w for w in checked.warnings if "gains file" in w.message]
     assert warning.position is not None
     assert warning.position.line == 3
 
 
 def test_dialects() -> None:
     net = CORPUS / "ambiguous_bn.prototxt"
-    found = {name: check(net, dialect=name) for name in ("", "pspnet", "segnet", "yjxiong")}
-    sizes = {name: one.phases["TRAIN"]["parameters"] for name, one in found.items()}
+    reports = {name: check(net, dialect=name) for name in ("", "pspnet", "segnet", "yjxiong")}
+    sizes = {name: one.phases["TRAIN"]["parameters"] for name, one in reports.items()}
     assert sizes == {"": 12, "pspnet": 12, "segnet": 6, "yjxiong": 12}
-    assert found[""].dialects == ["PSPNet"]
-    assert found["segnet"].dialects == ["segnet"]
+    assert reports[""].dialects == ["PSPNet"]
+    assert reports["segnet"].dialects == ["segnet"]
     (problem,) = check(net, dialect="seg").problems
     assert problem.message == "unknown dialect 'seg'; there are segnet, pspnet, yjxiong, intel, textboxes"
     assert report("segnet_train").dialects == ["SegNet"]
@@ -218,17 +218,17 @@ def test_duplicates_are_refused_at_the_second() -> None:
 
 
 def test_stages_are_tried_together_where_none_alone_is_enough() -> None:
-    found = check(CORPUS / "stages_together.prototxt", run=True)
-    assert {name: phase["run"] for name, phase in found.phases.items()} == {
+    checked = check(CORPUS / "stages_together.prototxt", run=True)
+    assert {name: phase["run"] for name, phase in checked.phases.items()} == {
         "TRAIN frozen one": "forward and backward"
     }
 
 
 def test_values_that_decide_numbers_must_be_known() -> None:
-    found = check(CORPUS / "values.prototxt", run=True)
-    assert [problem.position.line for problem in found.problems if problem.position] == [3, 4, 5]
-    assert "expects one of TRAIN, TEST, RUN, found test" in found.problems[2].message
-    assert ["FPGA" in warning.message for warning in found.warnings] == [True]
+    checked = check(CORPUS / "values.prototxt", run=True)
+    assert [problem.position.line for problem in checked.problems if problem.position] == [3, 4, 5]
+    assert "expects one of TRAIN, TEST, RUN, found test" in checked.problems[2].message
+    assert ["FPGA" in warning.message for warning in checked.warnings] == [True]
 
 
 def test_gains_from_a_data_layer() -> None:
@@ -236,10 +236,12 @@ def test_gains_from_a_data_layer() -> None:
 
 
 def test_a_list_of_gpus_has_no_effect() -> None:
-    found = report("several_gpus")
-    assert [problem.message for problem in found.problems] == ["net file 'two_streams.prototxt' is not here"]
-    assert [warning.position.line for warning in found.warnings if warning.position] == [3, 4]
-    assert "takes one value, found a list, as multi-GPU forks do" in found.warnings[0].message
+    checked = report("several_gpus")
+    assert [problem.message for problem in checked.problems] == [
+        "net file 'two_streams.prototxt' is not here"
+    ]
+    assert [warning.position.line for warning in checked.warnings if warning.position] == [3, 4]
+    assert "takes one value, found a list, as multi-GPU forks do" in checked.warnings[0].message
     with pytest.raises(SpecError, match="device_id"):
         schema.read_solver(CORPUS / "several_gpus.prototxt")
 

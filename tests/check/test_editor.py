@@ -27,9 +27,9 @@ def test_the_matcher_reads_every_problem_and_warning(tmp_path: Path) -> None:
     lines = str(report).splitlines()
     for matcher in MATCHERS:
         pattern = matcher["pattern"]
-        found = [match for line in lines if (match := re.match(pattern["regexp"], line))]
-        assert len(found) == len(report.problems) + len(report.warnings) > 0
-        for match, problem in zip(found, [*report.problems, *report.warnings], strict=True):
+        matches = [match for line in lines if (match := re.match(pattern["regexp"], line))]
+        assert len(matches) == len(report.problems) + len(report.warnings) > 0
+        for match, problem in zip(matches, [*report.problems, *report.warnings], strict=True):
             assert problem.position is not None
             assert match[pattern["file"]] == str(path)
             assert int(match[pattern["line"]]) == problem.position.line
@@ -43,7 +43,7 @@ def test_the_matcher_reads_every_problem_and_warning(tmp_path: Path) -> None:
 
 def scopes(line: str) -> dict[int, str]:
     """The scope of each place of a line, by the grammar's patterns in their order."""
-    found: dict[int, str] = {}
+    by_place: dict[int, str] = {}
 
     def rules(name: str) -> list[dict[str, Any]]:
         entry = GRAMMAR["repository"][name]
@@ -63,23 +63,23 @@ def scopes(line: str) -> dict[int, str]:
             if match and match.end() > at:
                 for group, name in rule.get("captures", {"0": rule}).items():
                     for place in range(*match.span(int(group))):
-                        found[place] = name["name"]
+                        by_place[place] = name["name"]
                 at = match.end()
                 break
         else:
             at += 1
-    return found
+    return by_place
 
 
 def test_the_grammar_colours_what_the_lexer_reads() -> None:
     for path in sorted((ROOT / "nets").glob("*.prototxt")):
         for line in path.read_text().splitlines():
-            found = scopes(line)
-            comment = next((at for at, scope in found.items() if scope.startswith("comment")), len(line))
+            by_place = scopes(line)
+            comment = next((at for at, scope in by_place.items() if scope.startswith("comment")), len(line))
             tokens = Tokens(line)
             while tokens.current.kind != "end":
                 token = tokens.next()
-                scope = found.get(token.offset, "")
+                scope = by_place.get(token.offset, "")
                 assert token.offset < comment
                 if token.kind == STRING:
                     assert scope.startswith(("string", "entity.name.type")), line

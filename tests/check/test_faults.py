@@ -104,11 +104,11 @@ def test_zoom_alone_is_intels_where_the_net_does_not_fit_otherwise() -> None:
 
 def test_textboxes_have_each_prior_twice() -> None:
     prior = 'layer { name: "p" type: "PriorBox" bottom: "f" bottom: "data" top: "p" prior_box_param { min_size: 4 } }\n'
-    found = 'layer { name: "o" type: "DetectionOutput" bottom: "loc" bottom: "conf" bottom: "p" top: "o" '
-    found += "detection_output_param { num_classes: 2 nms_param { nms_threshold: 0.5 } } }\n"
+    output = 'layer { name: "o" type: "DetectionOutput" bottom: "loc" bottom: "conf" bottom: "p" top: "o" '
+    output += "detection_output_param { num_classes: 2 nms_param { nms_threshold: 0.5 } } }\n"
     maps = {"f": (1, 1, 2, 2), "data": (1, 3, 8, 8)}
     assert net(inputs(**maps) + prior).shape("p") == (1, 2, 16)
-    twice = net(inputs(**maps, loc=(1, 32), conf=(1, 16)) + prior + found)
+    twice = net(inputs(**maps, loc=(1, 32), conf=(1, 16)) + prior + output)
     assert twice.shape("p") == (1, 2, 32)
     values = [torch.zeros(twice.shape(name)) for name in twice.input_names]
     boxes = twice.blobs(*values)["p"][0, 0].view(-1, 4)

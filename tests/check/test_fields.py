@@ -91,9 +91,9 @@ def test_layer_types_messages_and_common_names() -> None:
     assert "  pad: any number of uint32. Padding" in "\n".join(explain("ConvolutionParameter"))
     assert next(explain("pad")).startswith("pad is a field of ")
     assert {"convolution_param.pad", "Convolution", "base_lr", "SolverParameter"} <= set(names())
-    found = json.loads(CliRunner().invoke(app, ["field", "pooling_param.pool", "--json"]).output)
-    assert found[0]["default"] == "MAX"
-    assert found[0]["layers"] == ["Pooling", "Pooling3D"]
+    result = json.loads(CliRunner().invoke(app, ["field", "pooling_param.pool", "--json"]).output)
+    assert result[0]["default"] == "MAX"
+    assert result[0]["layers"] == ["Pooling", "Pooling3D"]
 
 
 @pytest.mark.parametrize(

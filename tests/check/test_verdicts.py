@@ -30,7 +30,7 @@ FILES = files()
 def test_every_file_of_the_corpus_is_listed_and_nets_are_ok() -> None:
     listed = json.loads(LISTED.read_text())
     assert {name(path) for path in FILES if CORPUS in path.parents} <= set(listed)
-    assert all(found == ["ok"] for path, found in listed.items() if path.startswith("nets/"))
+    assert all(lines == ["ok"] for path, lines in listed.items() if path.startswith("nets/"))
 
 
 @pytest.mark.slow
@@ -84,13 +84,13 @@ def test_all_commands_give_one_verdict(tmp_path: Path) -> None:
     for text, phase in specs():
         path.write_text(text)
         report = check(path)
-        found = {}
+        accepts = {}
         for word, command in COMMANDS.items():
             try:
                 command(path, phase)
-                found[word] = True
+                accepts[word] = True
             except (NetspecError, RuntimeError):  # pycaffe's errors are RuntimeErrors
-                found[word] = False
-        assert set(found.values()) == {report.ok}, f"{text}\n{report}\n{found}"
+                accepts[word] = False
+        assert set(accepts.values()) == {report.ok}, f"{text}\n{report}\n{accepts}"
         counts[report.ok] += 1
     assert min(counts.values()) > SPECS // 5

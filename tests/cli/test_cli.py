@@ -85,11 +85,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_flags_are_those_that_users_know() -> None:
-    found = {}
+    by_command = {}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         words = {word for option in command.params for word in (*option.opts, *option.secondary_opts)}
-        found[name] = " ".join(sorted(w[2:] for w in words if w.startswith("--") and w != "--help"))
-    assert found == FLAGS
+        by_command[name] = " ".join(sorted(w[2:] for w in words if w.startswith("--") and w != "--help"))
+    assert by_command == FLAGS
 
 
 @pytest.mark.parametrize("columns", ["40", "80"])
@@ -104,13 +104,13 @@ for command in sys.argv[1:]:
     print(CliRunner().invoke(app, [command, "--help"]).output)
 """
     words = [sys.executable, "-c", code, *sorted(set(FLAGS) - {"caffe"})]
-    found = subprocess.run(
+    finished = subprocess.run(
         words, capture_output=True, text=True, env={**os.environ, "COLUMNS": columns}, check=True
     )
-    assert "…" not in found.stdout
-    assert found.stdout.count("Usage:") == len(FLAGS) - 1
+    assert "…" not in finished.stdout
+    assert finished.stdout.count("Usage:") == len(FLAGS) - 1
     for flag in ("--iterations", "--weights", "--compile", "--no-compile"):
-        assert flag in found.stdout
+        assert flag in finished.stdout
 
 
 @pytest.mark.parametrize("command", sorted(FLAGS))
@@ -152,11 +152,11 @@ def test_summary_and_draw(tmp_path: Path) -> None:
 
 
 def test_test(run: Path) -> None:
-    found = json.loads(call("test", str(run), "-n", "2", "--json"))
-    assert 0 < found["accuracy"] <= 1
-    assert found["net"] == 0
+    data = json.loads(call("test", str(run), "-n", "2", "--json"))
+    assert 0 < data["accuracy"] <= 1
+    assert data["net"] == 0
     given = json.loads(call("test", DIGITS, "--weights", str(run), "-n", "2", "--json"))
-    assert given["accuracy"] == found["accuracy"]
+    assert given["accuracy"] == data["accuracy"]
 
 
 @pytest.mark.parametrize(
@@ -253,12 +253,12 @@ def test_numbers_out_of_range(arguments: tuple[str, ...], run: Path) -> None:
 
 def test_errors_end_with_2_and_no_traceback() -> None:
     command = [sys.executable, "-m", "netspec", "train", "nothing.prototxt"]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert found.returncode == 2
-    assert found.stderr.startswith("error: nothing.prototxt: no such file")
-    assert "Traceback" not in found.stderr
-    found = subprocess.run([*command, "--debug"], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert "Traceback" in found.stderr
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("error: nothing.prototxt: no such file")
+    assert "Traceback" not in finished.stderr
+    finished = subprocess.run([*command, "--debug"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert "Traceback" in finished.stderr
 
 
 @pytest.mark.parametrize("arguments", [("summary", DIGITS), ("train", "--help")], ids=["table", "help"])

@@ -18,9 +18,9 @@ from tests.model.own_data import pictures, table_text
 
 def refused(*words: object) -> str:
     """The error of a command that must fail."""
-    found = CliRunner().invoke(app, [str(word) for word in words])
-    assert found.exception is not None, words
-    return str(found.exception)
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exception is not None, words
+    return str(result.exception)
 
 
 @pytest.fixture
@@ -146,13 +146,13 @@ def test_parquet_keeps_its_types(folder: Path) -> None:
     call("arrange", "t.parquet", "--set", "iterations=2")
     call("train", "t.prototxt")
     call("complete", "runs/t", "--table", "t.parquet")
-    found = pandas.read_parquet("t_completed.parquet")
+    completed = pandas.read_parquet("t_completed.parquet")
     types = [parquet.read_schema(name).types for name in ("t.parquet", "t_completed.parquet")]
     assert types[0] == types[1]
-    assert not found[["born", "count", "share", "word", "flag"]].isna().any().any()
-    assert found["count"].between(3, 8).all()
+    assert not completed[["born", "count", "share", "word", "flag"]].isna().any().any()
+    assert completed["count"].between(3, 8).all()
     seen = frame["born"].notna()
-    assert (found["born"][seen] == frame["born"][seen]).all()
+    assert (completed["born"][seen] == frame["born"][seen]).all()
     # A date without a time of day is the same date.
     (folder / "t.csv").write_text("born,count,share,word,flag\n2001-02-03,,0.5,x,True\n")
     told = call("likelihood", "runs/t", "--table", "t.csv")
@@ -191,9 +191,9 @@ def test_values_far_from_0_beside_their_spread(far: Path) -> None:
 
 def test_evidence_far_outside_and_infinite_is_said_by_line_and_column(far: Path) -> None:
     (far / "ask.csv").write_text("a,b\n1e9,\ninf,\n1e300,\n")
-    found = CliRunner().invoke(app, ["predict", "runs/far", "--table", "ask.csv"])
-    assert found.exception is None
-    assert "column 'a', line 3: 'inf' is none of its values (number)" in found.output
+    result = CliRunner().invoke(app, ["predict", "runs/far", "--table", "ask.csv"])
+    assert result.exception is None
+    assert "column 'a', line 3: 'inf' is none of its values (number)" in result.output
     (far / "ask.csv").write_text("a,b\n1e9,\n,1e300\n")
     told = call("predict", "runs/far", "--table", "ask.csv")
     assert "column 'b', line 3: '1e300' lies too far from the column's values" in told
@@ -220,8 +220,8 @@ def test_thirty_columns_with_a_fifth_missing_and_one_empty(folder: Path) -> None
         for row, lost in zip(values, gone, strict=True)
     ]
     (folder / "wide.csv").write_text("\n".join([head, *rows]) + "\n")
-    found = CliRunner().invoke(app, ["arrange", "wide.csv", "--set", "iterations=10", "--set", "states=4"])
-    assert "column 'empty': holds no value; it is left out" in found.output
+    result = CliRunner().invoke(app, ["arrange", "wide.csv", "--set", "iterations=10", "--set", "states=4"])
+    assert "column 'empty': holds no value; it is left out" in result.output
     told = call("train", "wide.prototxt")
     assert "with missing values" in told  # how many patches had some
     call("complete", "runs/wide", "--table", "wide.csv")

@@ -91,11 +91,11 @@ def test_boxes_go_with_their_pixels(database: Path, transform: str, more: str) -
                 ys, xs = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
                 if not len(ys):
                     continue
-                found = np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1])
+                bright = np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1])
                 expected = row[3:7].numpy() * [width, height, width, height]
                 exact = not more and "resize" not in transform and "noise" not in transform
                 slack = 1e-3 if exact else max(height, width) / 20
-                assert np.abs(found - expected).max() <= slack
+                assert np.abs(bright - expected).max() <= slack
                 checked += 1
     assert checked > 3 * N
 

@@ -43,9 +43,9 @@ def net() -> Net:
 
 @pytest.fixture
 def tree(net: Net) -> whitened.Whitened:
-    found = whitened.find(net)
-    assert found is not None
-    return found
+    made = whitened.find(net)
+    assert made is not None
+    return made
 
 
 def images(hidden: float) -> torch.Tensor:
@@ -61,8 +61,8 @@ def test_leaf_densities_are_scipys_marginals(net: Net, tree: whitened.Whitened, 
     a, b, t, w = (param.value.numpy() for param in net.params[:4])
     inverse = np.linalg.inv(a.reshape(8, 8))
     x = images(hidden)
-    found = tree.leaf_log_density(x).numpy()
-    assert found.shape == (3, 5, 2, 2)
+    densities = tree.leaf_log_density(x).numpy()
+    assert densities.shape == (3, 5, 2, 2)
     for n, i, j in np.ndindex(3, 2, 2):
         patch = x[n, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].numpy().ravel()
         seen = ~np.isnan(patch)
@@ -74,7 +74,7 @@ def test_leaf_densities_are_scipys_marginals(net: Net, tree: whitened.Whitened, 
                 wanted = stats.multivariate_normal(mean[seen], covariance[np.ix_(seen, seen)]).logpdf(
                     patch[seen]
                 )
-            assert found[n, m, i, j] == pytest.approx(wanted, rel=1e-8, abs=1e-8)
+            assert densities[n, m, i, j] == pytest.approx(wanted, rel=1e-8, abs=1e-8)
 
 
 def test_whole_images_score_as_in_the_net(net: Net, tree: whitened.Whitened) -> None:
@@ -100,12 +100,12 @@ def test_missing_pixels_are_integrated_out(tree: whitened.Whitened) -> None:
 
 def test_a_pixel_comes_from_the_other_camera() -> None:
     x = images(0.5)
-    found = whitened.from_other_camera(x)
+    both = whitened.from_other_camera(x)
     gone = x.isnan()
-    assert torch.equal(found.isnan(), (gone & gone.flip(1)))
+    assert torch.equal(both.isnan(), (gone & gone.flip(1)))
     only = gone & ~gone.flip(1)
-    assert torch.equal(found[only], x.flip(1)[only])
-    assert torch.equal(found[~gone], x[~gone])
+    assert torch.equal(both[only], x.flip(1)[only])
+    assert torch.equal(both[~gone], x[~gone])
 
 
 def test_nets_that_are_not_whitened() -> None:
@@ -123,9 +123,9 @@ def test_nets_that_are_not_whitened() -> None:
 def test_matrices_come_back(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     values = (np.random.default_rng(1).random(shape) * 200).astype(dtype)
     norb.write(tmp_path / "a.mat", values)
-    found = norb.read(tmp_path / "a.mat")
-    assert found.dtype == values.dtype
-    assert np.array_equal(found, values)
+    matrix = norb.read(tmp_path / "a.mat")
+    assert matrix.dtype == values.dtype
+    assert np.array_equal(matrix, values)
     (tmp_path / "a.mat.gz").write_bytes(gzip.compress((tmp_path / "a.mat").read_bytes()))
     assert np.array_equal(norb.read(tmp_path / "a.mat.gz"), values)
 
@@ -175,14 +175,14 @@ def test_in_the_laboratory(tmp_path: Path) -> None:
     """Such a net takes missing pixels; what needs pixels at its leaf says that it has none."""
     path = tmp_path / "net.prototxt"
     path.write_text(NET)
-    found = model.load(path)
-    assert found.takes_missing
+    trained = model.load(path)
+    assert trained.takes_missing
     pixels = np.random.default_rng(0).random((6, 2, 4, 4)).astype(np.float32)
     setting = lab.parse("iid:0.5", per_channel=True)
     observed = setting.observed(pixels, np.arange(6), 1)
     assert observed.shape == pixels.shape
-    plain = lab.Direct(found, "plain").predict(pixels, observed)
-    whole = lab.Direct(found, "stereo", stereo=True).predict(pixels, observed | True)
+    plain = lab.Direct(trained, "plain").predict(pixels, observed)
+    whole = lab.Direct(trained, "stereo", stereo=True).predict(pixels, observed | True)
     assert plain.shape == whole.shape == (6,)
     with pytest.raises(SpecError, match="reads no pixels"):
-        found.log_likelihood(torch.zeros(1, 2, 4, 4))
+        trained.log_likelihood(torch.zeros(1, 2, 4, 4))

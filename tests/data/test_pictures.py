@@ -36,11 +36,11 @@ def folder(tmp_path: Path, images: np.ndarray) -> Path:
 
 @pytest.mark.parametrize("images", [GREY, COLOUR])
 def test_a_folder_has_a_class_a_sub_folder(tmp_path: Path, images: np.ndarray) -> None:
-    found = open_pictures(folder(tmp_path, images))
-    assert found.class_names == ("cat", "dog")
-    assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert found.shape == images.shape[1:]
-    np.testing.assert_array_equal(found.block(range(6)), images[[0, 2, 4, 1, 3, 5]])
+    pictures = open_pictures(folder(tmp_path, images))
+    assert pictures.class_names == ("cat", "dog")
+    assert pictures.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert pictures.shape == images.shape[1:]
+    np.testing.assert_array_equal(pictures.block(range(6)), images[[0, 2, 4, 1, 3, 5]])
 
 
 def test_classes_that_are_numbers_are_in_their_order(tmp_path: Path) -> None:
@@ -50,25 +50,25 @@ def test_classes_that_are_numbers_are_in_their_order(tmp_path: Path) -> None:
 
 
 def test_known_classes_keep_their_numbers(tmp_path: Path) -> None:
-    found = open_pictures(folder(tmp_path, GREY), classes=("bird", "cat"))
-    np.testing.assert_array_equal(found.labels, [1, 1, 1, np.nan, np.nan, np.nan])
-    assert "'dog' is none of the classes (bird, cat)" in found.notes[0]
+    pictures = open_pictures(folder(tmp_path, GREY), classes=("bird", "cat"))
+    np.testing.assert_array_equal(pictures.labels, [1, 1, 1, np.nan, np.nan, np.nan])
+    assert "'dog' is none of the classes (bird, cat)" in pictures.notes[0]
 
 
 def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     save(tmp_path / "b.png", GREY[1])
     save(tmp_path / "a.jpg", GREY[0])
-    found = open_pictures(tmp_path)
-    assert [Path(name).name for name in found.names] == ["a.jpg", "b.png"]
-    assert np.isnan(found.labels).all()
+    pictures = open_pictures(tmp_path)
+    assert [Path(name).name for name in pictures.names] == ["a.jpg", "b.png"]
+    assert np.isnan(pictures.labels).all()
 
 
 def test_sizes_and_colours_become_one(tmp_path: Path) -> None:
     save(tmp_path / "a.png", GREY[0])
     save(tmp_path / "b.png", RNG.integers(0, 256, (3, 10, 8), dtype=np.uint8))
-    found = open_pictures(tmp_path)
-    assert found.block([0, 1]).shape == (2, 1, 5, 4)
-    assert "resized to 5x4" in found.notes[0]
+    pictures = open_pictures(tmp_path)
+    assert pictures.block([0, 1]).shape == (2, 1, 5, 4)
+    assert "resized to 5x4" in pictures.notes[0]
     assert open_pictures(tmp_path, size=(3, 3), color=True).block([0, 1]).shape == (2, 3, 3, 3)
 
 
@@ -76,8 +76,8 @@ def test_lists(tmp_path: Path) -> None:
     save(tmp_path / "a one.png", GREY[0])
     save(tmp_path / "b.png", GREY[1])
     (tmp_path / "list.txt").write_text("a one.png dog\n\nb.png cat\n")
-    found = open_pictures(tmp_path / "list.txt")
-    assert (found.class_names, found.labels.tolist()) == (("cat", "dog"), [1, 0])
+    pictures = open_pictures(tmp_path / "list.txt")
+    assert (pictures.class_names, pictures.labels.tolist()) == (("cat", "dog"), [1, 0])
     (tmp_path / "list.txt").write_text("a one.png\nb.png\n")
     assert np.isnan(open_pictures(tmp_path / "list.txt").labels).all()
     (tmp_path / "list.txt").write_text("a one.png dog\nnonsense\n")
@@ -91,9 +91,9 @@ def test_arrays_in_any_order_of_axes(tmp_path: Path, order: str) -> None:
     lying = {"NHW": GREY[:, 0], "NCHW": COLOUR[:, ::-1], "NHWC": GREY.transpose(0, 2, 3, 1),
              "RGB": COLOUR[:, ::-1].transpose(0, 2, 3, 1)}[order]  # fmt: skip
     np.savez(tmp_path / "a.npz", images=lying, labels=np.arange(6))
-    found = open_pictures(tmp_path / "a.npz")
-    np.testing.assert_array_equal(found.block(range(6)), images)
-    assert found.labels.tolist() == list(range(6))
+    pictures = open_pictures(tmp_path / "a.npz")
+    np.testing.assert_array_equal(pictures.block(range(6)), images)
+    assert pictures.labels.tolist() == list(range(6))
     np.save(tmp_path / "a.npy", lying)
     np.testing.assert_array_equal(open_pictures(tmp_path / "a.npy").block(range(6)), images)
 
@@ -111,9 +111,9 @@ def test_arrays_of_any_type(dtype: type) -> None:
 def test_missing_pixels_and_names_of_classes_in_arrays() -> None:
     images = GREY.astype(np.float32)
     images[0, 0, 0, 0] = np.nan
-    found = of_arrays("x", images, np.array(["b", "a", "b", "a", "b", "a"]), [])
-    assert np.isnan(found.block([0])).sum() == 1
-    assert (found.class_names, found.labels.tolist()) == (("a", "b"), [1, 0, 1, 0, 1, 0])
+    pictures = of_arrays("x", images, np.array(["b", "a", "b", "a", "b", "a"]), [])
+    assert np.isnan(pictures.block([0])).sum() == 1
+    assert (pictures.class_names, pictures.labels.tolist()) == (("a", "b"), [1, 0, 1, 0, 1, 0])
 
 
 def test_idx_hdf5_and_databases(tmp_path: Path) -> None:
@@ -125,9 +125,9 @@ def test_idx_hdf5_and_databases(tmp_path: Path) -> None:
     pytest.importorskip("lmdb")
     write_database((Example(f"{i}", GREY[i], i) for i in range(6)), tmp_path / "x_lmdb")
     for name in ("x-images-idx3-ubyte.gz", "x.h5", "x_lmdb"):
-        found = open_pictures(tmp_path / name)
-        np.testing.assert_array_equal(found.block(range(6)), GREY)
-        assert found.labels.tolist() == list(range(6))
+        pictures = open_pictures(tmp_path / name)
+        np.testing.assert_array_equal(pictures.block(range(6)), GREY)
+        assert pictures.labels.tolist() == list(range(6))
 
 
 def test_what_is_no_picture(tmp_path: Path) -> None:
@@ -154,5 +154,5 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
             open_pictures(tmp_path / name).image(0)
         assert words in str(caught.value)
         assert "\n" not in str(caught.value)
-    found = open_pictures(tmp_path / "short.npz")
-    assert np.isnan(found.labels).all()
+    pictures = open_pictures(tmp_path / "short.npz")
+    assert np.isnan(pictures.labels).all()

@@ -125,13 +125,13 @@ def test_dense_image_data(pictures: Path) -> None:
           root_folder: "{pictures}/" batch_size: 7 {more} }} }}"""
 
     with feeder(net(text(""))) as data:
-        images, found = data.next()
+        images, targets = data.next()
     assert torch.equal(images, BGR - 10)
-    assert torch.equal(found, torch.from_numpy(labels[:, None]).float())
+    assert torch.equal(targets, torch.from_numpy(labels[:, None]).float())
     with feeder(net(text("mirror: true crop_height: 4 crop_width: 5"))) as data:
         assert data.shapes == [(7, 3, 4, 5), (7, 1, 4, 5)]
         for _ in range(10):
-            images, found = data.next()
+            images, targets = data.next()
             for i in range(7):  # the label is cut where the picture is
                 places = [
                     (y, x, flip)
@@ -144,7 +144,7 @@ def test_dense_image_data(pictures: Path) -> None:
                 ]
                 ((y, x, flip),) = places
                 whole = labels[i][:, ::-1] if flip else labels[i]
-                assert (found[i, 0].numpy() == whole[y : y + 4, x : x + 5]).all()
+                assert (targets[i, 0].numpy() == whole[y : y + 4, x : x + 5]).all()
     with feeder(net(text("new_height: 12 new_width: 16 label_divide_factor: 2"))) as data:
         assert [tuple(top.shape) for top in data.next()] == [(7, 3, 12, 16), (7, 1, 6, 8)]
 
@@ -162,18 +162,18 @@ def test_image_seg_data(pictures: Path) -> None:
     (pictures / "pairs.txt").write_text("".join(f"p{i}.png l{i}.png\n" for i in range(7)))
     for more in ("", "label_type: PIXEL"):
         with feeder(net(pairs_of(pictures, "ImageSegData", more))) as data:
-            images, found = data.next()
+            images, targets = data.next()
         assert torch.equal(images, BGR - 10)
-        assert torch.equal(found, torch.from_numpy(labels[:, None]).float())
+        assert torch.equal(targets, torch.from_numpy(labels[:, None]).float())
     three = 'top: "label" top: "dim"'
     with feeder(net(pairs_of(pictures, "ImageSegData", "ignore_label: 99", "crop_size: 7", three))) as data:
-        images, found, dim = data.next()
+        images, targets, dim = data.next()
     assert dim.tolist() == [[[[6, 7]]]] * 7
     assert (images[:, :, 6] == 0).all()
-    assert (found[:, :, 6] == 99).all()
+    assert (targets[:, :, 6] == 99).all()
     for i in range(7):  # a random column of the two that the crop leaves, the same in both
         (x,) = [x for x in (0, 1) if torch.equal(images[i, :, :6], BGR[i, :, :, x : x + 7] - 10)]
-        assert (found[i, 0, :6].numpy() == labels[i, :, x : x + 7]).all()
+        assert (targets[i, 0, :6].numpy() == labels[i, :, x : x + 7]).all()
     (pictures / "pairs.txt").write_text("".join(f"p{i}.png {i}\n" for i in range(7)))
     with feeder(net(pairs_of(pictures, "ImageSegData", ""))) as data:
         assert (data.next()[1] == torch.arange(7).view(7, 1, 1, 1)).all()
@@ -214,13 +214,13 @@ def test_image_labelmap_data(pictures: Path) -> None:
         Image.fromarray(PIXELS[i]).save(pictures / f"p{i}.png")
     (pictures / "pairs.txt").write_text("".join(f"p{i}.png e{i}.png\n" for i in range(7)))
     with feeder(net(pairs_of(pictures, "ImageLabelmapData", "", "mirror: true"))) as data:
-        images, found = data.next()
+        images, targets = data.next()
     flips = [torch.equal(image, whole.flip(2) - 10) for image, whole in zip(images, BGR, strict=True)]
     assert any(flips)
     assert not all(flips)
     for i, flip in enumerate(flips):
         whole = (edges[i] >= 128).astype(np.float32)
-        assert (found[i, 0].numpy() == (whole[:, ::-1] if flip else whole)).all()
+        assert (targets[i, 0].numpy() == (whole[:, ::-1] if flip else whole)).all()
     Image.fromarray(edges[0][:5]).save(pictures / "e0.png")
     with pytest.raises(DataError, match=r"e0\.png: \(5, 8\) labels for a picture of \(6, 8\)"):
         net(pairs_of(pictures, "ImageLabelmapData", ""))

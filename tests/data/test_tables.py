@@ -362,9 +362,9 @@ def test_dependent_columns_become_neighbours() -> None:
     columns[3] = (sources[:, 3] > 0).astype(float)
     rows = np.stack(columns, 1)
     rows[rng.random(rows.shape) < 0.3] = np.nan
-    found = order(mutual_information(rows))
-    assert sorted(found) == list(range(12))
-    assert all(len({i % 4 for i in found[begin : begin + 3]}) == 1 for begin in range(0, 12, 3))
+    nats = order(mutual_information(rows))
+    assert sorted(nats) == list(range(12))
+    assert all(len({i % 4 for i in nats[begin : begin + 3]}) == 1 for begin in range(0, 12, 3))
     assert order(np.zeros((2, 2))) == [0, 1]
     assert order(mutual_information(np.full((5, 3), np.nan))) != []
 

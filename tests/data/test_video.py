@@ -119,13 +119,13 @@ def test_flow_has_two_planes_and_turns_when_mirrored(clips: Path) -> None:
     torch.testing.assert_close(data[0], planes[5:7].flatten(0, 1))
     turned = planes.flip(3)
     turned[:, 0] = 255 - turned[:, 0]
-    found = [
+    pictures = [
         data
         for data, _ in batches(text.replace("transform_param { ", "transform_param { mirror: true "), count=8)
     ]
     kinds = {
         torch.equal(data[0], planes[5:7].flatten(0, 1)) or 2 * torch.equal(data[0], turned[5:7].flatten(0, 1))
-        for data in found
+        for data in pictures
     }
     assert kinds == {True, 2}
 
@@ -161,8 +161,8 @@ def test_shapes_without_the_list(tmp_path: Path) -> None:
     path.write_text(
         text + ' layer { name: "s" type: "Pooling" bottom: "data" top: "y" pooling_param { kernel_size: 2 } }'
     )
-    found = check(path)
-    assert found.phases["TRAIN"]["assumed"]["data"] == [1, 21, 224, 224], str(found)
+    checked = check(path)
+    assert checked.phases["TRAIN"]["assumed"]["data"] == [1, 21, 224, 224], str(checked)
 
 
 # Boxes
@@ -204,15 +204,15 @@ def test_boxes_become_cells(boxes: Path) -> None:
 
 
 def test_boxes_are_mirrored_with_their_picture(boxes: Path) -> None:
-    found = set()
+    seen = set()
     for data, label in batches(box_layer(boxes, "mirror: true"), "TRAIN", 6):
         for image in range(2):
             flipped = torch.equal(data[image], BGR[image].flip(2))
             assert flipped or torch.equal(data[image], BGR[image])
             middle = 0.6 if flipped else 0.4
             assert torch.isclose(label[image, 27:].view(9, 4)[1, 0], torch.tensor(middle))
-            found.add(flipped)
-    assert found == {True, False}
+            seen.add(flipped)
+    assert seen == {True, False}
 
 
 def test_a_record_that_is_none(tmp_path: Path) -> None:

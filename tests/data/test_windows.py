@@ -64,7 +64,7 @@ def windows(frame: Frame, sizes: tuple[int, int]) -> list[tuple[int, int, list[t
         caffe_size(n, k, s, p, frame.ceil, any(frame.pad))
         for n, k, s, p in zip(sizes, frame.kernel, frame.stride, frame.pad, strict=True)
     ]
-    found = []
+    cells_of_window = []
     for i in range(counts[0]):
         for j in range(counts[1]):
             spans = [
@@ -76,8 +76,8 @@ def windows(frame: Frame, sizes: tuple[int, int]) -> list[tuple[int, int, list[t
                 for h in range(max(spans[0][0], 0), min(spans[0][1], sizes[0]))
                 for w in range(max(spans[1][0], 0), min(spans[1][1], sizes[1]))
             ]
-            found.append((i, j, cells, prod(max(end - start, 1) for start, end in spans)))
-    return found
+            cells_of_window.append((i, j, cells, prod(max(end - start, 1) for start, end in spans)))
+    return cells_of_window
 
 
 @settings(max_examples=150, deadline=None)
@@ -110,8 +110,8 @@ def test_pooling_equals_loops(geometry: tuple[Frame, tuple[int, int]], channels:
                         gradient[n, c, first[0], first[1]] += 1
     for name, value in tops.items():
         torch.testing.assert_close(value, wanted[name], msg=name)
-    (found,) = torch.autograd.grad(tops["max"].sum(), x)
-    assert torch.equal(found, gradient)
+    (gradients,) = torch.autograd.grad(tops["max"].sum(), x)
+    assert torch.equal(gradients, gradient)
 
 
 def test_gradient_of_products_is_the_product_of_the_others() -> None:

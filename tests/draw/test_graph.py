@@ -231,10 +231,10 @@ def test_measured_widths_are_no_smaller_than_the_fonts() -> None:
     font_manager = pytest.importorskip("matplotlib.font_manager")
     ImageFont = pytest.importorskip("PIL.ImageFont")
     for bold in (False, True):
-        found = font_manager.findfont(
+        path = font_manager.findfont(
             font_manager.FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
         )
-        font = ImageFont.truetype(found, 200)
+        font = ImageFont.truetype(path, 200)
         for text in (
             "conv1/7x7_s2",
             "SoftmaxWithLoss",

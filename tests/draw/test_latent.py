@@ -61,9 +61,9 @@ def test_every_node_is_drawn_with_its_state_and_a_link_to_its_parent(
 
 
 def test_children_are_the_nodes_that_cover_the_same_part_of_the_image() -> None:
-    found = latent._children((2, 2), (4, 6))
-    assert found[0, 1] == [(0, 3), (0, 4), (0, 5), (1, 3), (1, 4), (1, 5)]
-    assert Counter(map(len, found.values())) == {6: 4}
+    children = latent._children((2, 2), (4, 6))
+    assert children[0, 1] == [(0, 3), (0, 4), (0, 5), (1, 3), (1, 4), (1, 5)]
+    assert Counter(map(len, children.values())) == {6: 4}
 
 
 def test_patches_keep_their_order_and_do_not_overlap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

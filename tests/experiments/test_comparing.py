@@ -27,32 +27,32 @@ def test_mcnemar_against_a_count_by_hand() -> None:
     labels = [0, 1, 2, 3, 4, 5, -1, 7]
     first = [0, 1, 2, 9, 9, 0, 1, 7]
     second = [0, 0, 0, 3, 8, 0, 2, 7]
-    found = mcnemar(labels, first, second)
-    assert (found.n11, found.n10, found.n01, found.n00, found.differ) == (2, 2, 1, 2, 4)
-    assert found.z == pytest.approx((2 - 1) / math.sqrt(3))
-    assert found.z_literal == pytest.approx(math.sqrt(4) * (2 * 2 / 4 - 1))  # sqrt(N) (2x - 1), x = 2 of 4
+    counts = mcnemar(labels, first, second)
+    assert (counts.n11, counts.n10, counts.n01, counts.n00, counts.differ) == (2, 2, 1, 2, 4)
+    assert counts.z == pytest.approx((2 - 1) / math.sqrt(3))
+    assert counts.z_literal == pytest.approx(math.sqrt(4) * (2 * 2 / 4 - 1))  # sqrt(N) (2x - 1), x = 2 of 4
     turned = mcnemar(labels, second, first)
-    assert turned.z == -found.z
+    assert turned.z == -counts.z
 
 
 def test_both_forms_of_z_agree_where_one_of_two_is_right() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 500)  # with two classes, those that differ are those of which one is right
     a, b = (np.where(rng.random(500) < share, labels, 1 - labels) for share in (0.8, 0.7))
-    found = mcnemar(labels, a, b)
-    assert found.z == pytest.approx(found.z_literal)
-    assert found.differ == found.n10 + found.n01
+    counts = mcnemar(labels, a, b)
+    assert counts.z == pytest.approx(counts.z_literal)
+    assert counts.differ == counts.n10 + counts.n01
     tails = sum(
-        math.comb(found.differ, k)
-        for k in range(found.differ + 1)
-        if abs(2 * k - found.differ) >= abs(found.n10 - found.n01)
+        math.comb(counts.differ, k)
+        for k in range(counts.differ + 1)
+        if abs(2 * k - counts.differ) >= abs(counts.n10 - counts.n01)
     )
-    assert found.p == pytest.approx(tails / 2**found.differ)
+    assert counts.p == pytest.approx(tails / 2**counts.differ)
 
 
 def test_equal_predictions_show_nothing() -> None:
-    found = mcnemar([0, 1], [0, 0], [0, 0])
-    assert (found.z, found.z_literal, found.p) == (0, 0, 1)
+    counts = mcnemar([0, 1], [0, 0], [0, 0])
+    assert (counts.z, counts.z_literal, counts.p) == (0, 0, 1)
 
 
 def test_the_published_z_of_the_thesis() -> None:
@@ -70,16 +70,16 @@ def test_the_published_z_of_the_thesis() -> None:
 def test_pairs_against_scipy_and_enumeration(seed: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = rng.normal(0.3, 1, 7), rng.normal(0, 1, 7)
-    found = paired(a, b)
+    pairs = paired(a, b)
     theirs = stats.ttest_rel(a, b)
     interval = theirs.confidence_interval(0.95)
-    assert (found.difference, found.p) == pytest.approx((float((a - b).mean()), theirs.pvalue))
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert (pairs.difference, pairs.p) == pytest.approx((float((a - b).mean()), theirs.pvalue))
+    assert (pairs.low, pairs.high) == pytest.approx((interval.low, interval.high))
     sums = [
         abs(sum(s * d for s, d in zip(signs, a - b, strict=True)))
         for signs in itertools.product((1, -1), repeat=7)
     ]
-    assert found.p_signs == pytest.approx(np.mean([one >= abs((a - b).sum()) - 1e-12 for one in sums]))
+    assert pairs.p_signs == pytest.approx(np.mean([one >= abs((a - b).sum()) - 1e-12 for one in sums]))
     mean, half = spread(list(a - b))
     assert (mean - half, mean + half) == pytest.approx((interval.low, interval.high))
 
@@ -87,8 +87,8 @@ def test_pairs_against_scipy_and_enumeration(seed: int) -> None:
 def test_many_pairs_are_drawn_and_near_the_t_test() -> None:
     rng = np.random.default_rng(1)
     d = rng.normal(0.3, 1, 40)
-    found = paired(d, np.zeros(40))
-    assert found.p_signs == pytest.approx(found.p, abs=0.02)
+    pairs = paired(d, np.zeros(40))
+    assert pairs.p_signs == pytest.approx(pairs.p, abs=0.02)
 
 
 def test_single_and_equal_pairs() -> None:
@@ -109,31 +109,36 @@ def two(tmp_path: Path) -> Path:
 
 
 def test_runs_of_other_seeds_are_groups(two: Path) -> None:
-    found = compare_runs([two], test=False)
-    assert [(group.name, len(group.runs)) for group in found.groups] == [("a", 4), ("b", 4)]
-    assert found.outputs[0] == "accuracy"
-    assert found.settings == {"base_lr": ["0.1", "0.01"], "ip.inner_product_param.num_output": ["4", "8"]}
-    own = found.against[0].pairs["accuracy"]
+    comparison = compare_runs([two], test=False)
+    assert [(group.name, len(group.runs)) for group in comparison.groups] == [("a", 4), ("b", 4)]
+    assert comparison.outputs[0] == "accuracy"
+    assert comparison.settings == {
+        "base_lr": ["0.1", "0.01"],
+        "ip.inner_product_param.num_output": ["4", "8"],
+    }
+    own = comparison.against[0].pairs["accuracy"]
     assert own.count == 4
     assert own.difference == pytest.approx(0.0225)
     assert own.p < 0.001
-    text = "\n".join(found.lines())
+    text = "\n".join(comparison.lines())
     assert "b against a" in text
     assert "accuracy: +0.0225 over 4 seeds" in text
     assert "better" in text
     assert "-base_lr: 0.1" in text
     assert "+base_lr: 0.01" in text
-    assert json.loads(json.dumps(found.as_json()))["against_first"][0]["paired"]["accuracy"]["count"] == 4
+    assert (
+        json.loads(json.dumps(comparison.as_json()))["against_first"][0]["paired"]["accuracy"]["count"] == 4
+    )
 
 
 def test_seeds_that_only_one_has_do_not_count(two: Path) -> None:
     write_run(two / "c_s3", (0.9,), seed=3, base_lr=0.5)
     write_run(two / "c_s9", (0.9,), seed=9, base_lr=0.5)
-    found = compare_runs(
+    comparison = compare_runs(
         [two / "a_s3", two / "a_s4", two / "c_s3", two / "c_s9"], output="accuracy", test=False
     )
-    assert found.against[0].pairs["accuracy"].count == 1
-    assert "one pair" in "\n".join(found.lines())
+    assert comparison.against[0].pairs["accuracy"].count == 1
+    assert "one pair" in "\n".join(comparison.lines())
 
 
 def with_outputs(run: Path, **outputs: float) -> Path:
@@ -171,8 +176,8 @@ def test_the_plan_says_what_is_better(mode: str, word: str, tmp_path: Path) -> N
             point = json.loads((run / "point.json").read_text())
             point["metric"] = {"output": "mine", "net": 0, "mode": mode}
             (run / "point.json").write_text(json.dumps(point))
-    found = compare_runs([tmp_path], test=False)
-    assert f": {word}" in "\n".join(found.lines())
+    comparison = compare_runs([tmp_path], test=False)
+    assert f": {word}" in "\n".join(comparison.lines())
 
 
 def test_equal_seeds_count_once_by_their_mean(tmp_path: Path) -> None:
@@ -180,15 +185,15 @@ def test_equal_seeds_count_once_by_their_mean(tmp_path: Path) -> None:
         facts = {"seed": seed}
         write_run(tmp_path / name, (value,), facts=facts)
         write_run(tmp_path / f"{name}_", (value + 0.1,), facts=facts, base_lr=0.5)
-    found = compare_runs([tmp_path], output="accuracy", test=False)
-    assert found.groups[0].by_seed("accuracy") == {0: pytest.approx(0.6), "run 2": 0.9}
-    assert found.against[0].pairs["accuracy"].count == 2
-    assert "2 runs of seed 0 count as one, their mean" in "\n".join(found.lines())
+    comparison = compare_runs([tmp_path], output="accuracy", test=False)
+    assert comparison.groups[0].by_seed("accuracy") == {0: pytest.approx(0.6), "run 2": 0.9}
+    assert comparison.against[0].pairs["accuracy"].count == 2
+    assert "2 runs of seed 0 count as one, their mean" in "\n".join(comparison.lines())
 
 
 def test_without_weights_that_is_said(two: Path) -> None:
-    found = compare_runs([two / "a_s1", two / "b_s1"])
-    assert "keeps no weights" in "\n".join(found.lines())
+    comparison = compare_runs([two / "a_s1", two / "b_s1"])
+    assert "keeps no weights" in "\n".join(comparison.lines())
 
 
 def test_what_cannot_be_compared(two: Path) -> None:
@@ -218,13 +223,13 @@ def test_predictions_are_those_of_the_confusion(trained: Path) -> None:
 
 
 def test_mcnemar_of_trained_runs(trained: Path) -> None:
-    found = compare_runs([trained / "slow", trained / "fast"])
-    ((seed, test),) = found.against[0].tests
+    comparison = compare_runs([trained / "slow", trained / "fast"])
+    ((seed, test),) = comparison.against[0].tests
     assert seed == 1
     assert test.examples == 100
-    gain = found.groups[1].by_seed("accuracy")[1] - found.groups[0].by_seed("accuracy")[1]
+    gain = comparison.groups[1].by_seed("accuracy")[1] - comparison.groups[0].by_seed("accuracy")[1]
     assert (test.n10 - test.n01) / 100 == pytest.approx(gain, abs=1e-6)
-    assert "z = " in "\n".join(found.lines())
+    assert "z = " in "\n".join(comparison.lines())
 
 
 def test_the_command(trained: Path, two: Path) -> None:

@@ -34,11 +34,11 @@ def root(tmp_path: Path) -> Path:
 def dump(index: Index) -> list[str]:
     """All that the index holds, but the keys that tell its rows apart."""
     query = "select path, status, iteration, seconds, seed, sweep, file, again from runs order by path"
-    found = [str(row) for row in index.ask(query)[1]]
+    lines = [str(row) for row in index.ask(query)[1]]
     for table in ("settings", "tests", "train", "data"):
         joined = f"select r.path, t.* from {table} t join runs r on r.id = t.run"
-        found += sorted(str((row[0], *row[2:])) for row in index.ask(joined)[1])
-    return found
+        lines += sorted(str((row[0], *row[2:])) for row in index.ask(joined)[1])
+    return lines
 
 
 def test_the_index_holds_what_the_folders_hold(root: Path) -> None:
@@ -52,10 +52,10 @@ def test_the_index_holds_what_the_folders_hold(root: Path) -> None:
             ("sweep/p_1", "done", 20, 1, "sweep", 20),
         ]
         query = "select output, value from last join runs on id = run where path = 'b' order by output"
-        found = dict(index.ask(query)[1])
-        assert list(found) == ["accuracy", "loss", "per_class[0]", "per_class[1]"]
-        assert (found["accuracy"], found["per_class[1]"]) == (0.7, None)
-        assert found["loss"] == pytest.approx(0.3)
+        last = dict(index.ask(query)[1])
+        assert list(last) == ["accuracy", "loss", "per_class[0]", "per_class[1]"]
+        assert (last["accuracy"], last["per_class[1]"]) == (0.7, None)
+        assert last["loss"] == pytest.approx(0.3)
         assert index.ask("select count(*) from train")[1] == [(16,)]
         names = "select value from settings where name = 'ip.inner_product_param.num_output'"
         assert {value for (value,) in index.ask(names)[1]} == {"4"}

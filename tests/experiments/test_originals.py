@@ -87,11 +87,11 @@ def test_training(folder: Path) -> None:
 
 
 def test_tests_with_missing_data(folder: Path) -> None:
-    found = messages(folder, "test")
-    names = [layer.name for layer in found[0].net_param.layer]
+    solvers = messages(folder, "test")
+    names = [layer.name for layer in solvers[0].net_param.layer]
     assert sum(name.startswith("shift_") for name in names) == 9  # sums over translations
-    assert len(next(layer for layer in found[0].net_param.layer if layer.name == "scores").bottom) == 9
-    prefixes = [Path(one.snapshot_prefix).name for one in found]
+    assert len(next(layer for layer in solvers[0].net_param.layer if layer.name == "scores").bottom) == 9
+    prefixes = [Path(one.snapshot_prefix).name for one in solvers]
     assert prefixes[0] == "test_1_1"
     assert prefixes[-1] == "test_3_3"
 

@@ -182,8 +182,8 @@ def test_groups_are_multiplied_and_random_ones_bounded(tmp_path: Path) -> None:
     ],
 )
 def test_values_of_a_grid(entry: dict[str, Any], expected: list[Any]) -> None:
-    found = from_object({"name": "x", **entry}, "grid").grid(0)
-    assert found == pytest.approx(expected) if isinstance(expected[0], float) else found == expected
+    grid = from_object({"name": "x", **entry}, "grid").grid(0)
+    assert grid == pytest.approx(expected) if isinstance(expected[0], float) else grid == expected
 
 
 def test_drawn_values_are_within_their_range() -> None:

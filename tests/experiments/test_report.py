@@ -41,8 +41,8 @@ TABLE = {
 
 def data_of(page: Path) -> dict[str, Any]:
     text = page.read_text(encoding="utf-8")
-    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
-    data: dict[str, Any] = json.loads(found)
+    (script,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    data: dict[str, Any] = json.loads(script)
     return data
 
 
@@ -132,24 +132,24 @@ def test_peaks_are_kept_where_points_are_left_out() -> None:
     series = [[(i, rng.random()) for i in range(10_000)] for _ in range(3)]
     series[1][5432] = (5432, 99.0)
     series[2][1234] = (1234, -99.0)
-    found = joined(series, 600)
-    assert len(found["x"]) == 600
-    for row, points in zip(found["y"], series, strict=True):
+    curves = joined(series, 600)
+    assert len(curves["x"]) == 600
+    for row, points in zip(curves["y"], series, strict=True):
         values = [value for value in row if value is not None]
         assert (min(values), max(values)) == pytest.approx(
             (min(y for _, y in points), max(y for _, y in points)), rel=1e-4
         )
-    at = found["x"][found["y"][1].index(99.0)]
+    at = curves["x"][curves["y"][1].index(99.0)]
     assert abs(at - 5432) <= 10_000 / 300
     step = 10_000 / 300
-    for k, (low, high) in enumerate(zip(found["y"][0][::2], found["y"][0][1::2], strict=True)):
+    for k, (low, high) in enumerate(zip(curves["y"][0][::2], curves["y"][0][1::2], strict=True)):
         inside = [y for x, y in series[0] if k == min(299, int(x / step))]
         assert sorted((low, high)) == pytest.approx([min(inside), max(inside)], rel=1e-4)
 
 
 def test_few_points_are_kept_as_they_are() -> None:
-    found = joined([[(0, 1.0), (10, math.nan), (20, 3.0)], [(10, 2.0)], []])
-    assert found == {"x": [0, 10, 20], "y": [[1.0, None, 3.0], [None, 2.0, None], [None, None, None]]}
+    curves = joined([[(0, 1.0), (10, math.nan), (20, 3.0)], [(10, 2.0)], []])
+    assert curves == {"x": [0, 10, 20], "y": [[1.0, None, 3.0], [None, 2.0, None], [None, None, None]]}
 
 
 class Scripts(HTMLParser):
@@ -193,9 +193,9 @@ def hostile(tmp_path: Path) -> Path:
 
 def test_texts_of_runs_stay_texts(hostile: Path) -> None:
     text = report([hostile]).read_text(encoding="utf-8")
-    found = Scripts(text)
-    assert found.scripts == 3
-    assert found.links == ["data:,", "#main"]
+    scripts = Scripts(text)
+    assert scripts.scripts == 3
+    assert scripts.links == ["data:,", "#main"]
     assert data_of(hostile / "report.html")["detail"]["pictures"] == []
 
 
@@ -206,8 +206,8 @@ def test_texts_of_runs_stay_texts(hostile: Path) -> None:
 def browser() -> Iterator[Browser]:
     if program() is None:
         pytest.skip("no Chromium here")
-    with Browser() as found:
-        yield found
+    with Browser() as window:
+        yield window
 
 
 def opened(page: Page, path: Path) -> None:

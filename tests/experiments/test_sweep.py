@@ -378,9 +378,9 @@ def test_a_sweep_that_is_killed_loses_and_repeats_nothing(folder: Path) -> None:
             else:
                 process.kill()  # the sweep alone: its processes see that, and stop
         process.communicate()
-        found = over(folder)
-        assert {run: found[run] for run in known} == known  # nothing that was over was made again
-        known = found
+        results = over(folder)
+        assert {run: results[run] for run in known} == known  # nothing that was over was made again
+        known = results
         if process.returncode == 0:
             break
         assert kills <= 3

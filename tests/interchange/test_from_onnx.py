@@ -168,9 +168,9 @@ def test_one_node(name: str, tmp_path: Path) -> None:
     made, constants = ONE[name]
     added = [helper.make_node("Add", ["x", "a"], ["y"])] if "a" in made.output else []
     nodes = [made, *added, helper.make_node("Identity", ["y"], ["z"])]
-    found = from_onnx(model(tmp_path, nodes, outputs=("z",), **constants))
-    assert found.report.rows or name == "dropout", "nothing was compared"
-    assert found.report.largest < 1e-4, str(found.report)
+    converted = from_onnx(model(tmp_path, nodes, outputs=("z",), **constants))
+    assert converted.report.rows or name == "dropout", "nothing was compared"
+    assert converted.report.largest < 1e-4, str(converted.report)
 
 
 def test_the_page_lists_every_operator() -> None:
@@ -183,16 +183,16 @@ def test_the_page_lists_every_operator() -> None:
 
 def test_many_places_in_a_few_runs(tmp_path: Path) -> None:
     made = node("Gather", "x i", axis=1)
-    found = from_onnx(model(tmp_path, [made], (1, 300, 1, 1), i=np.r_[150:300, 0:150]))
-    assert found.report.equal, str(found.report)
+    converted = from_onnx(model(tmp_path, [made], (1, 300, 1, 1), i=np.r_[150:300, 0:150]))
+    assert converted.report.equal, str(converted.report)
     with pytest.raises(SpecError, match=r"the_Gather.*takes 300 runs of places, more than 256"):
         from_onnx(model(tmp_path, [made], (1, 300, 1, 1), i=np.arange(300)[::-1].copy()))
 
 
 def test_space_to_depth_is_one_convolution(tmp_path: Path) -> None:
-    found = from_onnx(model(tmp_path, [node("SpaceToDepth", blocksize=2)], (1, 3, 8, 6)))
-    assert [layer.type for layer in found.message.layer] == ["Input", "Convolution"]
-    assert found.report.largest < 1e-6
+    converted = from_onnx(model(tmp_path, [node("SpaceToDepth", blocksize=2)], (1, 3, 8, 6)))
+    assert [layer.type for layer in converted.message.layer] == ["Input", "Convolution"]
+    assert converted.report.largest < 1e-6
 
 
 def test_shapes_are_worked_out_of_the_graph(tmp_path: Path) -> None:
@@ -205,9 +205,9 @@ def test_shapes_are_worked_out_of_the_graph(tmp_path: Path) -> None:
         helper.make_node("Concat", ["row", "rest"], ["shape"], axis=0),
         helper.make_node("Reshape", ["x", "shape"], ["y"], name="flat"),
     ]
-    found = from_onnx(model(tmp_path, nodes, axes=np.array([0]), rest=np.array([-1])))
-    assert [layer.type for layer in found.message.layer] == ["Input", "Reshape"]
-    assert found.outputs == ("y",)
+    converted = from_onnx(model(tmp_path, nodes, axes=np.array([0]), rest=np.array([-1])))
+    assert [layer.type for layer in converted.message.layer] == ["Input", "Reshape"]
+    assert converted.outputs == ("y",)
 
 
 def test_names_are_those_of_nodes_and_outputs(tmp_path: Path) -> None:
@@ -215,9 +215,9 @@ def test_names_are_those_of_nodes_and_outputs(tmp_path: Path) -> None:
         helper.make_node("Conv", ["x", "w"], ["a"], name="/stem/conv/Conv"),
         helper.make_node("Relu", ["a"], ["scores"], name="/stem/act/Relu"),
     ]
-    found = from_onnx(model(tmp_path, nodes, outputs=("scores",), w=floats(2, 4, 1, 1)))
-    assert [layer.name for layer in found.message.layer] == ["x", "stem_conv_Conv", "stem_act_Relu"]
-    assert found.outputs == ("scores",)
+    converted = from_onnx(model(tmp_path, nodes, outputs=("scores",), w=floats(2, 4, 1, 1)))
+    assert [layer.name for layer in converted.message.layer] == ["x", "stem_conv_Conv", "stem_act_Relu"]
+    assert converted.outputs == ("scores",)
 
 
 WRONG: dict[str, tuple[list[Any], dict[str, Any], str]] = {
@@ -311,8 +311,8 @@ def test_open_sizes(tmp_path: Path) -> None:
     path = model(tmp_path, [node("Relu")], ("N", 3, "H", "W"))
     with pytest.raises(NetspecError, match=r"--shape x=1,3,\?,\?"):
         from_onnx(path)
-    found = from_onnx(path, {"x": (2, 3, 8, 8)})
-    assert list(found.message.layer[0].input_param.shape[0].dim) == [2, 3, 8, 8]
+    converted = from_onnx(path, {"x": (2, 3, 8, 8)})
+    assert list(converted.message.layer[0].input_param.shape[0].dim) == [2, 3, 8, 8]
     with pytest.raises(NetspecError, match="has no input 'image'; there are x"):
         from_onnx(path, {"image": (2, 3, 8, 8)})
 
@@ -345,8 +345,8 @@ def test_data_beside_the_model(tmp_path: Path, location: str, length: str, messa
         tensor.external_data.add(key=key, value=value)
     path.write_bytes(proto.SerializeToString())
     if message is None:
-        found = from_onnx(path)
-        np.testing.assert_array_equal(found.arrays[1][0], weight)
+        converted = from_onnx(path)
+        np.testing.assert_array_equal(converted.arrays[1][0], weight)
         return
     with pytest.raises(NetspecError, match=message):
         from_onnx(path)
@@ -366,9 +366,9 @@ def test_a_net_that_departs_from_its_model_fails(tmp_path: Path, monkeypatch: py
     path, target = model(tmp_path, [node("Relu")]), tmp_path / "net.prototxt"
     assert CliRunner().invoke(app, ["convert", str(path), str(target)]).exit_code == 0
     monkeypatch.setitem(graph.OPERATORS, "Relu", lambda c, x: torch.tanh(x))
-    found = CliRunner().invoke(app, ["convert", str(path), str(target)])
-    assert found.exit_code == 1, found.output
-    assert "departs from" in found.output
+    result = CliRunner().invoke(app, ["convert", str(path), str(target)])
+    assert result.exit_code == 1, result.output
+    assert "departs from" in result.output
 
 
 # Nets of ours, and models as torch writes them
@@ -411,11 +411,11 @@ def test_round_trip(text: str, tmp_path: Path) -> None:
     """Out to ONNX and back: the same outputs, by the weights that went the way."""
     net = make_net(text, "TEST", seed=1)
     export_onnx(net, tmp_path / "net.onnx")
-    found = from_onnx(tmp_path / "net.onnx")
-    assert found.report.largest < 1e-4, str(found.report)
+    converted = from_onnx(tmp_path / "net.onnx")
+    assert converted.report.largest < 1e-4, str(converted.report)
     x = torch.randn(net.shape("data"))
     with torch.no_grad():
-        torch.testing.assert_close(found.net()(x)[0], net(x)[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(converted.net()(x)[0], net(x)[0], atol=1e-4, rtol=1e-4)
 
 
 def block(x: Tensor, **parts: nn.Module) -> Tensor:
@@ -471,9 +471,9 @@ def test_models_as_torch_writes_them(name: str, tmp_path: Path) -> None:
         torch.onnx.export(module, (x,), str(path), dynamo=True, verbose=False, external_data=False)
         wanted = module(x)
     target = tmp_path / "net.caffemodel"
-    found = CliRunner().invoke(app, ["convert", str(path), str(target)])
-    assert found.exit_code == 0, found.output
-    assert "agree" in found.output
+    result = CliRunner().invoke(app, ["convert", str(path), str(target)])
+    assert result.exit_code == 0, result.output
+    assert "agree" in result.output
     net = open_net(target.with_suffix(".prototxt"), target)
     with torch.no_grad():
         (y,) = net(x)
@@ -520,6 +520,6 @@ def test_parts_as_both_exporters_of_torch_write_them(
 def test_pooling_is_written_for_who_reads_it(flags: list[str], written: str, tmp_path: Path) -> None:
     path = model(tmp_path, [node("MaxPool", kernel_shape=[2, 2], strides=[2, 2])])
     target = tmp_path / "net.prototxt"
-    found = CliRunner().invoke(app, ["convert", str(path), str(target), *flags])
-    assert found.exit_code == 0, found.output
+    result = CliRunner().invoke(app, ["convert", str(path), str(target), *flags])
+    assert result.exit_code == 0, result.output
     assert written in target.read_text()

@@ -140,10 +140,10 @@ def test_outputs_are_the_modules() -> None:
     module = Calls(FUNCTIONS["read_and_returned"])
     converted = from_torch(module, x)
     net = converted.net()
-    found = net.outputs(net(x))
-    assert set(converted.outputs) == set(found)
+    top = net.outputs(net(x))
+    assert set(converted.outputs) == set(top)
     for name, value in zip(converted.outputs, module(x), strict=True):  # type: ignore[arg-type]
-        torch.testing.assert_close(found[name], value)
+        torch.testing.assert_close(top[name], value)
 
 
 class Block(nn.Module):

@@ -138,9 +138,9 @@ def failures(exported: Exported, evaluator: str) -> list[str]:
     wrong = []
     for case, tops in zip(chosen, wanted, strict=True):
         for top in tops:
-            found = np.asarray(next(outputs))
-            close = found.shape == top.shape and np.allclose(found, top, 1e-4, 1e-5, equal_nan=True)
-            wrong += [] if close else [f"{case.name}: {found.shape} for {top.shape}"]
+            computed = np.asarray(next(outputs))
+            close = computed.shape == top.shape and np.allclose(computed, top, 1e-4, 1e-5, equal_nan=True)
+            wrong += [] if close else [f"{case.name}: {computed.shape} for {top.shape}"]
     return wrong
 
 
@@ -223,10 +223,10 @@ def test_the_reference_still_lacks_them(name: str) -> None:
     with torch.no_grad():
         wanted = Outward(case.net())(*values)
     try:
-        found = run_onnx(model, feeds, "reference")
+        outputs = run_onnx(model, feeds, "reference")
     except (ValueError, IndexError):
         return
-    pairs = zip(found, wanted, strict=True)
+    pairs = zip(outputs, wanted, strict=True)
     assert not all(np.allclose(a, b.numpy(), 1e-4, 1e-5, equal_nan=True) for a, b in pairs)
 
 
@@ -248,14 +248,14 @@ def test_what_has_no_form_in_onnx_is_named(name: str) -> None:
 )
 def test_optimized(name: str) -> None:
     """What a user gets: the exporter's optimizer has been over it."""
-    found = [case for module in FAMILIES for case in family(module) if case.name.startswith(name)]
-    found = [case for case in found if case.name not in REFERENCE_LACKS]
-    net = found[0].net()
-    values = found[0].values(net)
+    chosen = [case for module in FAMILIES for case in family(module) if case.name.startswith(name)]
+    chosen = [case for case in chosen if case.name not in REFERENCE_LACKS]
+    net = chosen[0].net()
+    values = chosen[0].values(net)
     model = to_onnx(net, values).model_proto
     feeds = {n: value.numpy() for n, value in zip(net.input_names, values, strict=True)}
     with torch.no_grad():
-        wanted = Outward(found[0].net())(*values)
+        wanted = Outward(chosen[0].net())(*values)
     for evaluator in ("onnxruntime", "reference"):
         for ours, theirs in zip(run_onnx(model, feeds, evaluator), wanted, strict=True):
             np.testing.assert_allclose(ours, theirs.numpy(), 1e-4, 1e-5, equal_nan=True)
@@ -292,9 +292,9 @@ def test_any_batch() -> None:
     net = small()
     model = to_onnx(net, dynamic_batch=True).model_proto
     x, m = torch.randn(7, 3, 6, 6), torch.zeros(7)
-    found = run_onnx(model, {"add": x.numpy(), "m": m.numpy()}, "onnxruntime")
+    outputs = run_onnx(model, {"add": x.numpy(), "m": m.numpy()}, "onnxruntime")
     with torch.no_grad():
-        np.testing.assert_allclose(found[1], net(x, m)[1].numpy(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(outputs[1], net(x, m)[1].numpy(), rtol=1e-5, atol=1e-6)
 
 
 BATCHES = """name: "fc"
@@ -311,9 +311,9 @@ def test_any_batch_of_a_net_whose_file_says_one() -> None:
     model = to_onnx(net, dynamic_batch=True).model_proto
     for batch in (1, 5):
         x = torch.randn(batch, 3, 4, 4)
-        (found,) = run_onnx(model, {"data": x.numpy()}, "onnxruntime")
+        (outputs,) = run_onnx(model, {"data": x.numpy()}, "onnxruntime")
         with torch.no_grad():
-            np.testing.assert_allclose(found, net(x)[0].numpy(), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(outputs, net(x)[0].numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_batch_that_is_written_in_is_named() -> None:

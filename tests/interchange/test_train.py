@@ -31,9 +31,9 @@ def test_a_run_goes_on_from_caffes_files(kind: str, ending: str, tmp_path: Path)
 
 def test_weights_are_looked_for_beside_the_state(tmp_path: Path) -> None:
     first = run(tmp_path, DATA + IP + LOSS, ADAM + "snapshot_format: BINARYPROTO")
-    found = first.folder / "snapshots"
+    snapshots = first.folder / "snapshots"
     moved = tmp_path / "moved"
-    found.rename(moved)
+    snapshots.rename(moved)
     state = moved / "a_iter_6.solverstate"
     other = run(tmp_path, DATA + IP + LOSS, ADAM, resume=state, out=tmp_path / "again")
     assert torch.equal(other.net.weights()["ip/0"], first.net.weights()["ip/0"])

@@ -37,23 +37,23 @@ def test_neighbours_are_scikit_learns_on_the_observed_pixels(channels: int, k: i
     observed = np.random.default_rng(4).random((40, channels, 4, 5)) < 0.6
     ours = Neighbours(training, labels, k, dtype=torch.float64)
     votes = ours.votes(tests, observed).numpy()
-    for image, mask, found in zip(tests, observed, votes, strict=True):
+    for image, mask, vote in zip(tests, observed, votes, strict=True):
         seen = mask.ravel()
         theirs = KNeighborsClassifier(k, algorithm="brute").fit(
             training.reshape(300, -1)[:, seen] / 255, labels
         )
         wanted = theirs.predict_proba(image.reshape(1, -1)[:, seen] / 255)[0] * k
-        np.testing.assert_allclose(found, wanted)
+        np.testing.assert_allclose(vote, wanted)
     assert np.array_equal(ours.predict(tests, observed), votes.argmax(1))
 
 
 def test_distances_are_sums_of_squares() -> None:
     training, tests = random_images(20, 1), random_images(7, 2)
     observed = np.random.default_rng(4).random((7, 1, 4, 5)) < 0.6
-    found = Neighbours(training, np.arange(20), dtype=torch.float64).distances(tests, observed).numpy()
+    distances = Neighbours(training, np.arange(20), dtype=torch.float64).distances(tests, observed).numpy()
     squares = ((tests[:, None] / 255 - training[None] / 255) ** 2 * observed[:, None]).sum((2, 3, 4))
     known = ((tests / 255) ** 2 * observed).sum((1, 2, 3))
-    np.testing.assert_allclose(found + known[:, None], squares, atol=1e-12)
+    np.testing.assert_allclose(distances + known[:, None], squares, atol=1e-12)
 
 
 def test_neighbours_on_digits() -> None:
@@ -73,9 +73,9 @@ def test_zero_and_mean_keep_what_is_observed() -> None:
         (Mean(pixels), np.full(pixels.shape, pixels.mean())),
         (Mean(pixels, per_pixel=True), np.broadcast_to(pixels.mean(0), pixels.shape)),
     ):
-        found = imputer.fill(pixels, observed)
-        assert np.array_equal(found[observed], pixels[observed])
-        np.testing.assert_allclose(found[~observed], value[~observed], rtol=1e-6)
+        filled = imputer.fill(pixels, observed)
+        assert np.array_equal(filled[observed], pixels[observed])
+        np.testing.assert_allclose(filled[~observed], value[~observed], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ByModel.KINDS)
@@ -83,14 +83,14 @@ def test_a_model_fills_in(kind: str) -> None:
     net = model.load("nets/ht_cac_digits.prototxt")
     pixels = load("digits", "test").images[:5]
     observed = np.random.default_rng(6).random((5, 1, 8, 8)) < 0.5
-    found = ByModel(net, kind, seed=1).fill(pixels, observed)
-    assert np.array_equal(found[observed], pixels[observed])
-    assert np.isfinite(found).all()
-    assert found.min() >= 0
-    assert found.max() <= 255
+    filled = ByModel(net, kind, seed=1).fill(pixels, observed)
+    assert np.array_equal(filled[observed], pixels[observed])
+    assert np.isfinite(filled).all()
+    assert filled.min() >= 0
+    assert filled.max() <= 255
     if kind == "expected":
         wanted = net.expected_completion(net.from_pixels(pixels, observed))[0]
-        np.testing.assert_allclose(found[~observed], net.to_pixels(wanted)[~observed], rtol=1e-5)
+        np.testing.assert_allclose(filled[~observed], net.to_pixels(wanted)[~observed], rtol=1e-5)
 
 
 def test_an_unknown_completion() -> None:
@@ -124,8 +124,8 @@ def test_the_worst_case_is_the_worst_of_all_deletions(deleted: int, scaled: bool
         losses.append(worst)
     examples = Examples.of(torch.from_numpy(x), torch.from_numpy(y))
     bias, n = torch.tensor([b], dtype=torch.float64), torch.tensor([deleted])
-    found = robust_objective(examples, torch.from_numpy(w)[None], bias, n, scaled)
-    assert float(found) == pytest.approx(np.mean(losses), abs=1e-12)
+    objective = robust_objective(examples, torch.from_numpy(w)[None], bias, n, scaled)
+    assert float(objective) == pytest.approx(np.mean(losses), abs=1e-12)
 
 
 @pytest.mark.parametrize("scaled", [True, False])
@@ -156,8 +156,8 @@ def test_subgradients_come_near_the_optimum(scaled: bool) -> None:
     grid = [(n, c) for n in (0, 2, 5) for c in (0.1, 0.5)]
     numbers = torch.tensor([n for n, _ in grid])
     bounds = torch.tensor([c for _, c in grid], dtype=torch.float64)
-    found = fit_robust(torch.from_numpy(x), torch.from_numpy(y), numbers, bounds, scaled, 1000)
-    for (n, c), value, w in zip(grid, found.objective.tolist(), found.w, strict=True):
+    solution = fit_robust(torch.from_numpy(x), torch.from_numpy(y), numbers, bounds, scaled, 1000)
+    for (n, c), value, w in zip(grid, solution.objective.tolist(), solution.w, strict=True):
         optimum = solve_robust(x, y, n, c, scaled)[2]
         assert optimum - 1e-9 <= value <= 1.03 * optimum + 2e-3
         assert float(w.abs().max()) <= c + 1e-12

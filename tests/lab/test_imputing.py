@@ -68,10 +68,10 @@ def test_a_net_that_completes_is_a_row_and_leaves_observed_pixels(
     assert made.cells[row]["clean"] == made.cells["run, zero"]["clean"]  # nothing to fill in
     pixels = load_data("digits", "test").images[:6]
     observed = np.random.default_rng(1).random((6, 1, 8, 8)) < 0.4
-    found = imputing.Imputations(None, 1).make(f"{net}{effort}", model.load(plain)).fill(pixels, observed)
-    assert np.array_equal(found[observed], pixels[observed])
-    assert np.isfinite(found).all()
-    assert 0 <= found.min() <= found.max() <= 255
+    filled = imputing.Imputations(None, 1).make(f"{net}{effort}", model.load(plain)).fill(pixels, observed)
+    assert np.array_equal(filled[observed], pixels[observed])
+    assert np.isfinite(filled).all()
+    assert 0 <= filled.min() <= filled.max() <= 255
 
 
 def test_names_of_runs_with_a_way_and_a_number(plain: Path, tmp_path: Path) -> None:
@@ -240,9 +240,9 @@ def test_random_trees_regress_missing_pixels_on_the_others() -> None:
     images[..., 2] = images[..., 0]
     observed = np.ones((10, 1, 1, 3), bool)
     observed[..., 2] = False
-    found = MissForest(images[:50], trees=10, rounds=2).fill(images[50:], observed)
-    assert np.array_equal(found[observed], images[50:][observed])
-    assert np.abs(found - images[50:])[~observed].mean() < 20
+    filled = MissForest(images[:50], trees=10, rounds=2).fill(images[50:], observed)
+    assert np.array_equal(filled[observed], images[50:][observed])
+    assert np.abs(filled - images[50:])[~observed].mean() < 20
 
 
 def test_the_learned_baselines_are_rows(plain: Path) -> None:

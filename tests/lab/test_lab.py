@@ -329,9 +329,9 @@ def test_a_table_names_the_gpu_only_where_it_was_used(monkeypatch: pytest.Monkey
 
 def test_no_two_methods_look_alike() -> None:
     names = [name + end for name in map(str, range(20)) for end in ("", ", 9 shifts")]
-    found = looks(names)
-    assert len({tuple(sorted(look.items())) for look in found.values()}) == 40
+    styles = looks(names)
+    assert len({tuple(sorted(look.items())) for look in styles.values()}) == 40
     for plain, shifted in zip(names[::2], names[1::2], strict=True):
-        same = {key for key in found[plain] if found[plain][key] == found[shifted][key]}
+        same = {key for key in styles[plain] if styles[plain][key] == styles[shifted][key]}
         assert same == {"color", "marker"}
     assert len({look["color"] for look in looks(names[:20]).values()}) == 10

@@ -15,10 +15,10 @@ TWO = np.where(DRAWS.random(500) < 0.6, LABELS, DRAWS.integers(0, 3, 500))
 
 
 def test_counts_are_those_of_the_table_of_both() -> None:
-    found = paired(ONE, TWO, LABELS)
-    assert found.first == sum(a == y != b for a, b, y in zip(ONE, TWO, LABELS, strict=True))
-    assert found.second == sum(b == y != a for a, b, y in zip(ONE, TWO, LABELS, strict=True))
-    assert found.neither == sum(len({a, b, y}) == 3 for a, b, y in zip(ONE, TWO, LABELS, strict=True))
+    pairs = paired(ONE, TWO, LABELS)
+    assert pairs.first == sum(a == y != b for a, b, y in zip(ONE, TWO, LABELS, strict=True))
+    assert pairs.second == sum(b == y != a for a, b, y in zip(ONE, TWO, LABELS, strict=True))
+    assert pairs.neither == sum(len({a, b, y}) == 3 for a, b, y in zip(ONE, TWO, LABELS, strict=True))
 
 
 def test_z_is_mcnemars_and_turns_round_with_the_methods() -> None:

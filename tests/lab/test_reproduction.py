@@ -74,10 +74,10 @@ def test_pages(tmp_path: Path) -> None:
 def test_interpolation_is_numpys() -> None:
     values = np.array([[0.0, 9, 9, 6, 9, 2], [1, 1, 5, 1, 1, 1], [3, 3, 3, 3, 3, 3]])[:, None, None]
     seen = np.array([[1, 0, 0, 1, 0, 1], [0, 0, 1, 0, 0, 0], [0] * 6], bool)[:, None, None]
-    found = Interpolated().fill(values, seen)[:, 0, 0]
-    np.testing.assert_allclose(found[0], [0, 2, 4, 6, 4, 2])
-    np.testing.assert_allclose(found[1], 5)
-    np.testing.assert_allclose(found[2], 3)  # nothing to go by: as it is
+    filled = Interpolated().fill(values, seen)[:, 0, 0]
+    np.testing.assert_allclose(filled[0], [0, 2, 4, 6, 4, 2])
+    np.testing.assert_allclose(filled[1], 5)
+    np.testing.assert_allclose(filled[2], 3)  # nothing to go by: as it is
 
 
 def test_windows_of_speech() -> None:

@@ -32,8 +32,8 @@ def test_errors_of_cells_by_hand() -> None:
     whole = np.array([[1.0, 2.0, 3.0], [1.0, -2.0, 0.0]])
     filled = np.array([[2.0, 2.0, 3.4], [1.0, 1.0, 1.0]])
     hidden = np.array([[True, False, True], [False, True, True]])
-    found = cell_errors(whole, filled, hidden, np.array([False, False, True]))
-    assert found == pytest.approx({"rmse": np.sqrt((1 + 9) / 2), "mae": 2.0, "category": 0.5})
+    errors = cell_errors(whole, filled, hidden, np.array([False, False, True]))
+    assert errors == pytest.approx({"rmse": np.sqrt((1 + 9) / 2), "mae": 2.0, "category": 0.5})
     assert cell_errors(whole, filled, np.zeros_like(hidden), np.array([False] * 3)) == {}
 
 
@@ -56,9 +56,9 @@ def test_baselines_are_scikit_learns() -> None:
     labels = np.where(y == 1, np.nan, y)[::2]
     known = ~np.isnan(labels)
     model = HistGradientBoostingClassifier(random_state=1).fit(holed[::2][known], labels[known])
-    found = boosted(holed[::2], labels, holed[1::2], 3, 1)
-    np.testing.assert_allclose(found[:, [0, 2]], model.predict_proba(holed[1::2]))
-    assert not found[:, 1].any()
+    probabilities = boosted(holed[::2], labels, holed[1::2], 3, 1)
+    np.testing.assert_allclose(probabilities[:, [0, 2]], model.predict_proba(holed[1::2]))
+    assert not probabilities[:, 1].any()
     with pytest.raises(DataError, match="did you mean 'KNNImputer'"):
         imputed("KNNImputr", holed, holed, 1)
 
@@ -90,6 +90,6 @@ def test_a_nets_figures_beside_others(tmp_path: Path, monkeypatch: pytest.Monkey
         (("--iid", "1.5"), "above 0 and below 1"),
         (("--rects", "1x2"), "--rects: for images"),
     ):
-        found = CliRunner().invoke(app, ["missing", "runs/iris", *words])
-        assert said in str(found.exception)
+        result = CliRunner().invoke(app, ["missing", "runs/iris", *words])
+        assert said in str(result.exception)
     assert missing_cells(["runs/iris"], ["rmse"], [0.5], baselines=()).values["rmse"].keys() == {"iris"}

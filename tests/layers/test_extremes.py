@@ -46,12 +46,12 @@ DEEP = 2
 @cache
 def cases_of() -> dict[str, Case]:
     """The first case of each layer type."""
-    found: dict[str, Case] = {}
+    by_type: dict[str, Case] = {}
     for case in all_cases():
         if "tests.python_layers" not in case.text:
             for layer in schema.parse_net(case.text).message.layer:
-                found.setdefault(layer.type, case)
-    return found
+                by_type.setdefault(layer.type, case)
+    return by_type
 
 
 def fields(message: Any, depth: int = 0) -> Iterator[tuple[Path, Any]]:
@@ -62,20 +62,20 @@ def fields(message: Any, depth: int = 0) -> Iterator[tuple[Path, Any]]:
         elif depth < DEEP:
             inner = getattr(type(message)(), field.name)
             inner = inner.add() if is_repeated(field) else inner
-            yield from (((field.name, *path), found) for path, found in fields(inner, depth + 1))
+            yield from (((field.name, *path), spans) for path, spans in fields(inner, depth + 1))
 
 
 def values(field: Any) -> list[Any]:
     """Extreme values of a field; lists too where it is repeated."""
     if field.type in (Kind.TYPE_FLOAT, Kind.TYPE_DOUBLE):
-        found: list[Any] = list(FLOATS)
+        choices: list[Any] = list(FLOATS)
     elif field.type == Kind.TYPE_ENUM:
-        found = [value.number for value in field.enum_type.values]
+        choices = [value.number for value in field.enum_type.values]
     else:
-        found = list(INTEGERS.get(field.type, ()))
-    if not (is_repeated(field) and found):
-        return found
-    return [*([value] for value in found), [], found[:3], [found[1]] * 3, [found[-1]] * HUGE_LIST]
+        choices = list(INTEGERS.get(field.type, ()))
+    if not (is_repeated(field) and choices):
+        return choices
+    return [*([value] for value in choices), [], choices[:3], [choices[1]] * 3, [choices[-1]] * HUGE_LIST]
 
 
 def put(message: Any, path: Path, value: Any) -> None:
@@ -101,8 +101,8 @@ def extremes(type: str) -> Iterator[tuple[str, Any, str]]:
             continue
         if field.name not in (name, "loss_param") and not original.layer[at].HasField(field.name):
             continue
-        for path, found in fields(getattr(original.layer[at], field.name)):
-            for value in values(found):
+        for path, spans in fields(getattr(original.layer[at], field.name)):
+            for value in values(spans):
                 document.message.CopyFrom(original)
                 put(document.message.layer[at], (field.name, *path), value)
                 yield f"{field.name}.{'.'.join(path)} = {str(value)[:40]}", document, case.phase
@@ -112,13 +112,13 @@ def too_long(number: int, frame: FrameType | None) -> None:
     raise AssertionError(f"takes more than {SECONDS} s of processor time")
 
 
-def judge(found: Iterator[tuple[str, Any, str]]) -> int:
+def judge(changed: Iterator[tuple[str, Any, str]]) -> int:
     """Make each net on the meta device; gives how many there were."""
     before = signal.signal(signal.SIGPROF, too_long)
     start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     count = 0
     try:
-        for what, document, phase in found:
+        for what, document, phase in changed:
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
             try:
                 build(compile(spec.net(document, phase)), device="meta")

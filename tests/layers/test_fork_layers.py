@@ -65,8 +65,8 @@ def test_lstm_begins_anew_without_clip_and_goes_on_with_it() -> None:
     breaks = np.array([[0, 1], [1, 1], [1, 0], [1, 1.0]])
     for clip in (breaks, ones):
         expected, h, c = steps(x.double().numpy().reshape(4, 2, 2), clip, blobs, h, c)
-        found = clipped(x, torch.from_numpy(clip).float().flatten())[0]
-        np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-6)
+        top = clipped(x, torch.from_numpy(clip).float().flatten())[0]
+        np.testing.assert_allclose(top.detach().numpy(), expected, atol=1e-6)
 
 
 def test_lstm_cuts_the_gradients_of_its_gates() -> None:

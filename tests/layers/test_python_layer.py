@@ -168,6 +168,6 @@ def test_modules_that_import_caffe_find_ours(tmp_path: Path) -> None:
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": path}
     command.append("--allow-python")
-    found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert found.returncode == 0, found.stdout + found.stderr
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
     assert (tmp_path / "y.prototxt").exists()

@@ -59,11 +59,11 @@ def test_random_affine_is_a_linear_map_of_places() -> None:
     y = made(x)[0]
     torch.manual_seed(3)
     size = np.array([9, 12])
-    for image, found, map_ in zip(x, y, layer.draws(x).double().numpy(), strict=True):
+    for image, moved, map_ in zip(x, y, layer.draws(x).double().numpy(), strict=True):
         matrix = map_[::-1, 1::-1] * size[:, None] / size  # of rows and columns, in pixels
         shift = map_[::-1, 2] * size / 2
         middle = (size - 1) / 2
-        for channel, of_layer in zip(image, found, strict=True):
+        for channel, of_layer in zip(image, moved, strict=True):
             padded = np.pad(channel, 6, constant_values=-3)  # scipy's own border is half as wide
             expected = affine_transform(
                 padded, matrix, middle + 6 - matrix @ middle + shift, (9, 12), order=1, cval=-3

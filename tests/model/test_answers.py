@@ -20,19 +20,19 @@ def test_answers_are_those_of_the_model() -> None:
     observed = np.ones((3, 1, 8, 8), bool)
     observed[0, :, :4] = False
     observed[1] = False
-    found = answers.ask(ours, pixels, labels.tolist(), observed, first=2)
+    given = answers.ask(ours, pixels, labels.tolist(), observed, first=2)
     x = ours.from_pixels(pixels, observed)
-    assert [one.image for one in found] == [2, 3, 4]
-    assert [one.label for one in found] == labels.tolist()
-    assert [one.observed for one in found] == [32, 0, 64]
-    for i, one in enumerate(found):
+    assert [one.image for one in given] == [2, 3, 4]
+    assert [one.label for one in given] == labels.tolist()
+    assert [one.observed for one in given] == [32, 0, 64]
+    for i, one in enumerate(given):
         assert one.log_likelihood == pytest.approx(float(ours.log_likelihood(x)[i]))
         assert one.posterior == pytest.approx(ours.posterior(x)[i].tolist())
-    assert found[1].entropy == pytest.approx(np.log(10))
-    lines = answers.table(found).splitlines()
+    assert given[1].entropy == pytest.approx(np.log(10))
+    lines = answers.table(given).splitlines()
     assert len(lines) == 5
     assert len({line.index(" %") > 0 for line in lines[1:4]}) == 1
-    assert json.loads(json.dumps(found[1].as_json(), allow_nan=False))["bits_per_dimension"] is None
+    assert json.loads(json.dumps(given[1].as_json(), allow_nan=False))["bits_per_dimension"] is None
 
 
 def test_the_command() -> None:

@@ -24,8 +24,8 @@ from netspec.draw.text import fit, width
 def read(path: Path) -> npt.NDArray[np.uint8]:
     from PIL import Image as Pillow
 
-    with Pillow.open(path) as found:
-        return np.asarray(found.convert("RGB"))
+    with Pillow.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 # Pixels
@@ -187,11 +187,11 @@ def test_metrics_are_read_and_a_resumed_run_replaces_what_it_repeats(tmp_path: P
         {"iteration": 10, "loss": 1.0, "test": [{"accuracy": 0.5}, {"accuracy": 0.25}]},
         '{"iteration": 20, "lo',
     )
-    found = plots.read_metrics(path)
-    assert found.loss == {0: 2.0, 10: 1.0}
-    assert found.lr == {0: 0.1}
-    assert found.outputs == {"acc": {0: 0.1}}
-    assert found.named_tests() == {"test 0: accuracy": {10: 0.5}, "test 1: accuracy": {10: 0.25}}
+    metrics = plots.read_metrics(path)
+    assert metrics.loss == {0: 2.0, 10: 1.0}
+    assert metrics.lr == {0: 0.1}
+    assert metrics.outputs == {"acc": {0: 0.1}}
+    assert metrics.named_tests() == {"test 0: accuracy": {10: 0.5}, "test 1: accuracy": {10: 0.25}}
 
 
 def test_metrics_of_a_run_folder_are_read(tmp_path: Path) -> None:
@@ -200,9 +200,9 @@ def test_metrics_of_a_run_folder_are_read(tmp_path: Path) -> None:
         {"kind": "test", "iteration": 0, "net": 0, "outputs": {"accuracy": 0.1, "each": [0.1, 0.2]}},
         {"kind": "train", "iteration": 0, "lr": 0.1, "loss": None, "outputs": {"loss": None}},
     )
-    found = plots.read_metrics(path)
-    assert found.named_tests() == {"test accuracy": {0: 0.1}}
-    assert math.isnan(found.loss[0])
+    metrics = plots.read_metrics(path)
+    assert metrics.named_tests() == {"test accuracy": {0: 0.1}}
+    assert math.isnan(metrics.loss[0])
     draw.curves(path, tmp_path / "c.png")
 
 

@@ -76,10 +76,10 @@ def test_what_is_observed_stays_and_what_is_missing_is_filled(kind: str, tmp_pat
     assert completing.completer(trained).ways == ways
     _, _, x = holed(trained)
     for way in ("", *ways):
-        found = completing.completed(trained, x, way, EFFORT.get(kind, 0), seed=2)
-        assert torch.equal(found[~x.isnan()], x[~x.isnan()])
-        assert found.isfinite().all()
-        assert torch.equal(found, completing.completed(trained, x, way, EFFORT.get(kind, 0), seed=2))
+        whole = completing.completed(trained, x, way, EFFORT.get(kind, 0), seed=2)
+        assert torch.equal(whole[~x.isnan()], x[~x.isnan()])
+        assert whole.isfinite().all()
+        assert torch.equal(whole, completing.completed(trained, x, way, EFFORT.get(kind, 0), seed=2))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,11 +120,11 @@ def test_values_drawn_one_by_one_have_the_probability_of_a_chain(tmp_path: Path)
         )  # a white neighbour (15.9375) makes white likely; a black one says 1/2
     x = trained.from_pixels(np.zeros((4000, 1, 8, 8)))
     x[:, 0, 0, :2] = torch.nan
-    found = completing.completed(trained, x, "sampled", seed=5)[:, 0, 0, :2] > 8
+    whole = completing.completed(trained, x, "sampled", seed=5)[:, 0, 0, :2] > 8
     first_white = torch.sigmoid(torch.tensor(0.25 * 15.9375)).item()
     # In either order: 1/2 for the first, then 0.98 or 1/2 for the other.
     both, one = 0.5 * first_white, (0.5 * (1 - first_white) + 0.25) / 2
-    counts = [int((found == torch.tensor(pair)).all(1).sum()) for pair in ((1, 1), (1, 0), (0, 1), (0, 0))]
+    counts = [int((whole == torch.tensor(pair)).all(1).sum()) for pair in ((1, 1), (1, 0), (0, 1), (0, 0))]
     for count, p in zip(counts, (both, one, one, 0.25), strict=True):
         assert abs(count - 4000 * p) < 4.5 * (4000 * p * (1 - p)) ** 0.5
 

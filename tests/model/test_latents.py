@@ -73,8 +73,8 @@ def model(folder: Path, text: str) -> Model:
 
 def test_a_vae_is_completed_sampled_and_drawn(tmp_path: Path) -> None:
     trained = model(tmp_path, VAE)
-    found = latents.find(trained)
-    assert isinstance(found, Latent)
+    kind = latents.find(trained)
+    assert isinstance(kind, Latent)
     pixels, _ = trained.images(end=3)
     observed = np.random.default_rng(0).random((3, 1, 8, 8)) < 0.5
     x = trained.from_pixels(pixels, observed)
@@ -88,7 +88,7 @@ def test_a_vae_is_completed_sampled_and_drawn(tmp_path: Path) -> None:
         assert not filled.isnan().any()
     assert torch.equal(ways[1], completing.completed(trained, x, "sampled", effort=20, seed=3))
     assert not torch.equal(ways[1], completing.completed(trained, x, "sampled", effort=20, seed=4))
-    assert latents.samples(trained, found, 5, seed=1).shape == (5, 1, 8, 8)
+    assert latents.samples(trained, kind, 5, seed=1).shape == (5, 1, 8, 8)
     for path in (
         pages.sample_grid(trained, tmp_path / "samples.png", columns=3),
         pages.completion_page(trained, pixels, observed, tmp_path / "completions.png"),
@@ -116,13 +116,13 @@ def test_the_answers_are_bounds_of_what_is_observed(tmp_path: Path) -> None:
 def test_a_denoising_net_completes_from_what_it_is_shown(tmp_path: Path) -> None:
     """Its encoder sees the value of the corruption in the holes, as in training."""
     trained = model(tmp_path, DENOISING)
-    found = latents.find(trained)
-    assert isinstance(found, Latent)
+    kind = latents.find(trained)
+    assert isinstance(kind, Latent)
     x = trained.from_pixels(trained.images(end=2)[0], np.arange(64).reshape(8, 8) % 2)
-    shown, compared = found.inputs(x)
+    shown, compared = kind.inputs(x)
     assert torch.equal(compared.nan_to_num(-1), x.nan_to_num(-1))
     assert torch.equal(shown, torch.where(x.isnan(), 1.0, x))
-    filled = latent.expected_completion(found, x, 20)
+    filled = latent.expected_completion(kind, x, 20)
     assert not filled.isnan().any()
 
 
@@ -130,9 +130,9 @@ def test_an_invertible_net_is_sampled_and_gives_its_likelihood(tmp_path: Path) -
     trained = model(tmp_path, NICE)
     pixels, _ = trained.images(end=2)
     x = trained.from_pixels(pixels)
-    found = latents.answers(trained, x)
-    assert len(found) == 2
-    assert np.isfinite(found[0]["log_likelihood"])
+    rows = latents.answers(trained, x)
+    assert len(rows) == 2
+    assert np.isfinite(rows[0]["log_likelihood"])
     path = pages.sample_grid(trained, tmp_path / "samples.png", columns=2)
     assert path.stat().st_size > 500
     with pytest.raises(SpecError, match="no likelihood of a part"):

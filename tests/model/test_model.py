@@ -144,12 +144,12 @@ def test_no_images(digits: model.Model) -> None:
 
 def test_what_the_scores_do_not_need_is_left_out() -> None:
     text = DATA + DENSE % ("ip", "data", "ip", 5) + RELU % ("ip", "ip") + DENSE % ("ip2", "ip", "ip2", 10)
-    found = deploy(net(text + DENSE % ("side", "ip", "side", 3) + LOSS % "ip2"))
-    assert [layer.name for layer in found.spec.layers] == ["data", "ip", "relu", "ip2"]
-    assert found.scores == "ip2"
-    assert found.spec.layers[0].type == "Input"
-    assert found.spec.layers[0].tops == ("data",)
-    assert not found.mask
+    cut = deploy(net(text + DENSE % ("side", "ip", "side", 3) + LOSS % "ip2"))
+    assert [layer.name for layer in cut.spec.layers] == ["data", "ip", "relu", "ip2"]
+    assert cut.scores == "ip2"
+    assert cut.spec.layers[0].type == "Input"
+    assert cut.spec.layers[0].tops == ("data",)
+    assert not cut.mask
 
 
 def test_scores_before_a_softmax() -> None:
@@ -169,15 +169,15 @@ def test_a_net_that_reads_the_mask(tmp_path: Path) -> None:
     join = 'layer { name: "both" type: "Concat" bottom: "data" bottom: "mask" top: "both" }\n'
     path = tmp_path / "net.prototxt"
     path.write_text(DATA + join + DENSE % ("ip", "both", "ip", 10) + LOSS % "ip")
-    found = model.load(path)
-    assert found.deployed.mask
-    assert found.takes_missing
-    assert not found.generative
+    trained = model.load(path)
+    assert trained.deployed.mask
+    assert trained.takes_missing
+    assert not trained.generative
     x = torch.rand(3, 1, 8, 8)
     hidden = torch.rand(3, 1, 8, 8) < 0.3
     told = torch.cat([x.masked_fill(hidden, 7.0), (~hidden).float()], 1).flatten(1)
-    weight, bias = (param.value for param in found.net.params)
-    torch.testing.assert_close(found.scores(x.masked_fill(hidden, torch.nan)), told @ weight.T + bias)
+    weight, bias = (param.value for param in trained.net.params)
+    torch.testing.assert_close(trained.scores(x.masked_fill(hidden, torch.nan)), told @ weight.T + bias)
 
 
 @pytest.mark.parametrize(
@@ -203,11 +203,11 @@ def test_nets_without_class_scores(text: str, message: str) -> None:
 def test_a_net_that_is_no_tree_says_so(tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(DATA + DENSE % ("ip", "data", "ip", 10) + LOSS % "ip")
-    found = model.load(path)
-    assert not found.generative
-    assert not found.takes_missing
+    trained = model.load(path)
+    assert not trained.generative
+    assert not trained.takes_missing
     with pytest.raises(SpecError, match=r"layer 'ip' .*begin with Similarity"):
-        found.log_likelihood(torch.zeros(1, 1, 8, 8))
+        trained.log_likelihood(torch.zeros(1, 1, 8, 8))
 
 
 def test_everything_missing_has_probability_one(digits: model.Model) -> None:
@@ -256,6 +256,6 @@ def test_a_net_of_similarities_that_is_no_tree_classifies(tmp_path: Path) -> Non
           num_instances: 5 block_param { block_size: 1 } template_filler { type: "gaussian" } } }
         layer { name: "pool" type: "Pooling" bottom: "sim" top: "pool"
           pooling_param { pool: AVE global_pooling: true } }""")
-    found = model.load(path)
-    assert not found.takes_missing
-    assert found.scores(torch.zeros(2, 1, 4, 4)).shape == (2, 5)
+    trained = model.load(path)
+    assert not trained.takes_missing
+    assert trained.scores(torch.zeros(2, 1, 4, 4)).shape == (2, 5)

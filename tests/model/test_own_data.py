@@ -342,9 +342,9 @@ def test_queries_take_arrays_lists_and_frames(table: tuple[Path, Path]) -> None:
                          ([["a"]], "numbers"), (np.array([[1j]]), "numbers")):  # fmt: skip
         with pytest.raises(DataError, match=words):
             model.log_likelihood(wrong)
-    found = model.marginals(x)
-    assert set(found.names) == {"leaf", "mex", "sum", "scores"} & set(found.names)
-    torch.testing.assert_close(found["leaf"], found[0])
+    posteriors = model.marginals(x)
+    assert set(posteriors.names) == {"leaf", "mex", "sum", "scores"} & set(posteriors.names)
+    torch.testing.assert_close(posteriors["leaf"], posteriors[0])
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(
         {"weight": [4000.0, None], "legs": [8, 2], "colour": ["red", None], "born": [None, None]}

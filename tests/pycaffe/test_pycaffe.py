@@ -93,19 +93,19 @@ def test_passes_equal_the_executor(case: Case, tmp_path: Path, monkeypatch: pyte
     running.backward(last, 0)
     wanted = [*inputs, *(param.value for param in core.params)]
     pairs = [(top, diff) for top, diff in zip(tops, diffs, strict=True) if top.requires_grad]
-    found: Any = [None] * len(wanted)
+    gradients: Any = [None] * len(wanted)
     if pairs:
         outputs, seeds = zip(*pairs, strict=True)
-        found = torch.autograd.grad(outputs, wanted, seeds, allow_unused=True)
+        gradients = torch.autograd.grad(outputs, wanted, seeds, allow_unused=True)
     blobs = [blob(running, name) for name in core.input_names]
     blobs += [running.diffs[id(param.value)] for param in running.core.params]
-    for mine, gradient, value in zip(blobs, found, wanted, strict=True):
+    for mine, gradient, value in zip(blobs, gradients, wanted, strict=True):
         gradient = torch.zeros_like(value) if gradient is None else gradient
         np.testing.assert_allclose(mine.diff, gradient, rtol=1e-4, atol=1e-5)
 
 
 def blob(running: Running, name: str) -> Any:
-    return next(found for found in reversed(running.blobs) if found.name == name)
+    return next(known for known in reversed(running.blobs) if known.name == name)
 
 
 def test_blobs_are_the_memory_that_layers_use(tmp_path: Path) -> None:
@@ -242,11 +242,11 @@ def test_a_weighted_blob_that_is_read_splits() -> None:
     layer { name: "a" type: "Power" bottom: "x" top: "a" loss_weight: 3 }
     layer { name: "b" type: "Power" bottom: "a" top: "b" }
     """
-    found = insert_splits(spec.net(schema.parse_net(text), "TRAIN"))
-    assert [layer.name for layer in found.layers] == ["x", "a", "a_a_0_split", "b"]
-    assert list(found.layers[2].message.loss_weight) == [3, 0]
-    assert list(found.layers[1].message.loss_weight) == [0]
-    assert found.layers[3].bottoms == ("a_a_0_split_1",)
+    split = insert_splits(spec.net(schema.parse_net(text), "TRAIN"))
+    assert [layer.name for layer in split.layers] == ["x", "a", "a_a_0_split", "b"]
+    assert list(split.layers[2].message.loss_weight) == [3, 0]
+    assert list(split.layers[1].message.loss_weight) == [0]
+    assert split.layers[3].bottoms == ("a_a_0_split_1",)
 
 
 def test_in_place_beside_another_reader() -> None:

@@ -82,10 +82,10 @@ def test_a_classifier_becomes_convolutional(tmp_path: Path) -> None:
     sliding.save(str(tmp_path / "sliding.caffemodel"))
     image = np.random.default_rng(3).normal(size=(1, 2, 6, 6)).astype(np.float32)
     sliding.blobs["data"].reshape(*image.shape)
-    found = sliding.forward_all(data=image)["fc-conv"]
-    assert found.shape == (1, 3, 3, 3)
+    scores = sliding.forward_all(data=image)["fc-conv"]
+    assert scores.shape == (1, 3, 3, 3)
     corner = dense.forward(data=np.ascontiguousarray(image[:, :, :4, 2:]))["fc"]
-    np.testing.assert_allclose(found[0, :, 0, 2], corner[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(scores[0, :, 0, 2], corner[0], rtol=1e-4, atol=1e-4)
 
 
 def test_an_image_climbs_towards_a_layer(tmp_path: Path) -> None:
@@ -134,8 +134,8 @@ def test_upsampling_weights_are_set_where_they_lie(tmp_path: Path) -> None:
         assert (m, k, h, w) == (2, 2, 4, 4)
         net.params[name][0].data[range(m), range(k), :, :] = np.outer(place, place)
     net.blobs["data"].data[...] = 1
-    found = net.forward()["score_up"]
-    np.testing.assert_allclose(found[0, :, 3:-3, 3:-3], 1, rtol=1e-6)
+    scores = net.forward()["score_up"]
+    np.testing.assert_allclose(scores[0, :, 3:-3, 3:-3], 1, rtol=1e-6)
 
 
 class Boxes(caffe.Layer):

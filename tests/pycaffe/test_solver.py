@@ -163,13 +163,13 @@ def test_lines_of_caffes_log(
 
 def test_tests_average_over_their_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     solver = fed(caffe.SGDSolver(solver_file(tmp_path)))
-    found: dict[str, float] = {}
+    logged: dict[str, float] = {}
     monkeypatch.setattr(
-        solver._log, "outputs", lambda phase, outputs: found.update({name: v for name, v, _ in outputs})
+        solver._log, "outputs", lambda phase, outputs: logged.update({name: v for name, v, _ in outputs})
     )
     solver._test_all()
     out = solver.test_nets[0].forward()
-    assert found == {name: pytest.approx(float(value), rel=1e-6) for name, value in out.items()}
+    assert logged == {name: pytest.approx(float(value), rel=1e-6) for name, value in out.items()}
 
 
 def test_snapshots_are_named_after_the_file_without_a_prefix(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_trains_alike_and_arrays_follow(tmp_path: Path) -> None:
     file = solver_file(tmp_path)
-    found = []
+    trained = []
     for gpu in (False, True):
         (caffe.set_mode_gpu if gpu else caffe.set_mode_cpu)()
         try:
@@ -206,8 +206,8 @@ def test_a_gpu_trains_alike_and_arrays_follow(tmp_path: Path) -> None:
             values += [solver.net.blobs["ip2"].data.copy(), solver.net.params["ip2"][0].diff.copy()]
             caffe.set_mode_cpu()
             values.append(solver.test_nets[0].forward()["loss"].copy())
-            found.append(values)
+            trained.append(values)
         finally:
             caffe.set_mode_cpu()
-    for mine, theirs in zip(*found, strict=True):
+    for mine, theirs in zip(*trained, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4)

@@ -50,8 +50,8 @@ def test_names_are_made_up() -> None:
     data, label = L.DummyData(shape={"dim": 2}, ntop=2)
     pool = L.Pooling(data, pool=P.Pooling.AVE, kernel_size=2, name="mine")
     loss = L.EuclideanLoss(L.Eltwise(pool, L.ReLU(pool), operation=P.Eltwise.SUM), label)
-    found = [(layer.name, list(layer.bottom), list(layer.top)) for layer in loss.to_proto().layer]
-    assert found == [
+    layers = [(layer.name, list(layer.bottom), list(layer.top)) for layer in loss.to_proto().layer]
+    assert layers == [
         ("DummyData1", [], ["DummyData1", "DummyData2"]),
         ("mine", ["DummyData1"], ["Pooling1"]),
         ("ReLU1", ["Pooling1"], ["ReLU1"]),
@@ -141,12 +141,12 @@ def transformer() -> io.Transformer:
 def test_images_become_inputs_and_come_back() -> None:
     image = np.random.default_rng(0).random((4, 5, 3)).astype(np.float32)
     kept = image.copy()
-    found = transformer().preprocess("data", image)
+    values = transformer().preprocess("data", image)
     mean = np.array([10, 20, 30])[:, None, None]
-    np.testing.assert_allclose(found, (image.transpose(2, 0, 1)[::-1] * 255 - mean) * 0.5, rtol=1e-5)
-    assert found.dtype == np.float32
+    np.testing.assert_allclose(values, (image.transpose(2, 0, 1)[::-1] * 255 - mean) * 0.5, rtol=1e-5)
+    assert values.dtype == np.float32
     assert np.array_equal(image, kept)
-    np.testing.assert_allclose(transformer().deprocess("data", found[None]), image, atol=1e-6)
+    np.testing.assert_allclose(transformer().deprocess("data", values[None]), image, atol=1e-6)
     assert transformer().preprocess("data", np.ones((8, 9, 3))).shape == (3, 4, 5)
 
 
@@ -317,12 +317,14 @@ def test_detector(model: tuple[str, str], tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "image.png")
     file = str(tmp_path / "image.png")
     windows = [(0, 0, 20, 24), (3, 4, 9, 10)]
-    found = caffe.Detector(*model).detect_windows([(file, windows)])
-    assert [(entry["filename"], entry["window"]) for entry in found] == [(file, window) for window in windows]
+    detections = caffe.Detector(*model).detect_windows([(file, windows)])
+    assert [(entry["filename"], entry["window"]) for entry in detections] == [
+        (file, window) for window in windows
+    ]
     net = caffe.Net(*model, caffe.TEST)
     batch = np.zeros((4, 3, 6, 6), np.float32)
     batch[0] = pixels[3:9, 4:10].transpose(2, 0, 1) / 255
-    np.testing.assert_allclose(found[1]["prediction"], net.forward(data=batch)["prob"][0], rtol=1e-4)
+    np.testing.assert_allclose(detections[1]["prediction"], net.forward(data=batch)["prob"][0], rtol=1e-4)
     assert caffe.Detector(*model).detect_windows([(file, [])]) == []
 
 

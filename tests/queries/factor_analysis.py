@@ -69,12 +69,12 @@ def covariance() -> Tensor:
 
 def log_density(x: Tensor) -> Tensor:
     """Exact log p(observed values), (n,)."""
-    found = []
+    densities = []
     for row in x:
         seen = ~row.isnan()
         law = torch.distributions.MultivariateNormal(MEAN[seen], covariance()[seen][:, seen])
-        found.append(law.log_prob(row[seen]))
-    return torch.stack(found)
+        densities.append(law.log_prob(row[seen]))
+    return torch.stack(densities)
 
 
 def conditional(row: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,8 +63,8 @@ def test_backwards_undoes_forwards() -> None:
     slots = made.slots(x)
     z = made.graph.find("z")
     assert z is not None
-    found = backwards.backwards(made, {z: slots[z]})
-    torch.testing.assert_close(found[made.graph.inputs[0]], x)
+    values = backwards.backwards(made, {z: slots[z]})
+    torch.testing.assert_close(values[made.graph.inputs[0]], x)
 
 
 def test_the_log_likelihood_is_that_of_the_change_of_variables() -> None:
@@ -76,12 +76,12 @@ def test_the_log_likelihood_is_that_of_the_change_of_variables() -> None:
         return made.blobs(row.reshape(1, 1, 2, 4))["z"].flatten()
 
     line = 8 * torch.tensor(2.0).log()  # the Power layer's own, which is no part of the net's likelihood
-    for row, found in zip(x, logp, strict=True):
+    for row, value in zip(x, logp, strict=True):
         jacobian = torch.autograd.functional.jacobian(to_z, row)
         z = to_z(row)
         prior = (-z - 2 * torch.log1p((-z).exp())).sum()
         expected = prior + torch.linalg.slogdet(jacobian.reshape(8, 8)).logabsdet - line
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(value, expected)
 
 
 def test_samples_are_what_the_prior_is_turned_into() -> None:
@@ -110,8 +110,8 @@ layer { name: "prior" type: "LogisticPriorLoss" bottom: "noisy" top: "loss" }
     x = torch.tensor([[0, 3, 15], [7, 1, 14]]).double() / 15
     slot = made.graph.find("noisy")
     assert slot is not None
-    found = backwards.backwards(made, {slot: made.slots(x)[slot]})
-    torch.testing.assert_close(found[made.graph.inputs[0]], x)
+    values = backwards.backwards(made, {slot: made.slots(x)[slot]})
+    torch.testing.assert_close(values[made.graph.inputs[0]], x)
 
 
 def test_other_nets_are_refused() -> None:

@@ -79,10 +79,10 @@ def test_likelihoods_and_posteriors(tree: Tree, joint: np.ndarray) -> None:
 
 def test_marginals_maxima_and_samples(tree: Tree, joint: np.ndarray) -> None:
     half = torch.tensor([[[[2.0, torch.nan]]]], dtype=torch.float64)
-    found = marginals.marginals(tree, half)
+    posteriors = marginals.marginals(tree, half)
     expected = joint[:, 2].sum(1) / joint[:, 2].sum()
-    np.testing.assert_allclose(found[-1].flatten(), expected, atol=1e-9)
-    np.testing.assert_allclose(found[-2].flatten(), expected, atol=1e-9)
+    np.testing.assert_allclose(posteriors[-1].flatten(), expected, atol=1e-9)
+    np.testing.assert_allclose(posteriors[-2].flatten(), expected, atol=1e-9)
     levels = marginals.level_probabilities(tree, half)[1][0, 0, 0, 1]
     np.testing.assert_allclose(levels, joint[:, 2].sum(0) / joint[:, 2].sum(), atol=1e-9)
     # The most probable class, state and value together: not the class alone.
@@ -116,8 +116,8 @@ def test_em_learns_the_shares_and_the_likelihood_never_falls() -> None:
         solver.step()
     assert all(b <= a + 1e-9 for a, b in itertools.pairwise(losses))
     assert losses[-1] < losses[0] - 0.1
-    found = torch.softmax(net.layer("prior").blob(0).detach().flatten(), 0)
-    np.testing.assert_allclose(found, np.bincount(label.long(), minlength=CLASSES) / 40, atol=1e-9)
+    shares = torch.softmax(net.layer("prior").blob(0).detach().flatten(), 0)
+    np.testing.assert_allclose(shares, np.bincount(label.long(), minlength=CLASSES) / 40, atol=1e-9)
 
 
 def test_shares_below_the_top_are_no_tree() -> None:

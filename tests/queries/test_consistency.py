@@ -16,9 +16,9 @@ MODEL = Model(4, 2, 3, (Level(2, region=1, pool=2),))
 
 def tree(seed: int, fudge: float = 0.0) -> Tree:
     net: Net = MODEL.net(seed).requires_grad_(False)
-    found = Tree(net)
-    found.leaf.param.normalization_term_fudge = fudge
-    return found
+    made = Tree(net)
+    made.leaf.param.normalization_term_fudge = fudge
+    return made
 
 
 def half(seed: int) -> torch.Tensor:
@@ -52,10 +52,10 @@ def test_the_limit_counts_what_the_fudge_adds() -> None:
 
 def test_the_mean_of_completions_tends_to_the_expected_one() -> None:
     """4 missing pixels in each of 1600 images: the error's own deviation is at most 1 in 100."""
-    found = sampled_means(tree(3), half(3).expand(1600, -1, -1, -1), [4, 16, 64], seed=1)
-    for _, error, wanted in found:
+    means = sampled_means(tree(3), half(3).expand(1600, -1, -1, -1), [4, 16, 64], seed=1)
+    for _, error, wanted in means:
         assert error == pytest.approx(wanted, rel=0.04)
-    assert found[0][2] == pytest.approx(4 * found[2][2])
+    assert means[0][2] == pytest.approx(4 * means[2][2])
 
 
 def test_nothing_observed() -> None:

@@ -147,8 +147,8 @@ class Brute:
         self.log_best = self.log_joint + [sum(peak[i][z[i]] for i in range(n)) for z in self.states]
 
     def scores(self) -> Array:
-        found: Array = logsumexp(self.log_joint, axis=1)
-        return found
+        sums: Array = logsumexp(self.log_joint, axis=1)
+        return sums
 
     def q(self, column: int) -> Array:
         """p(state of a column | row)."""
@@ -405,9 +405,9 @@ def test_evidence_far_outside_is_answered_or_refused() -> None:
     tree, x, _ = solved("gaussian", torch.float32)
     far = x[:1].clone()
     far[0, 0, 0, 1] = 4e4
-    found = likelihood.posterior(tree, far)
+    posterior = likelihood.posterior(tree, far)
     brute = Brute(tree.net.float(), far[0].flatten().double().numpy())
-    np.testing.assert_allclose(found[0], np.exp(log_softmax(brute.scores())), atol=1e-3)
+    np.testing.assert_allclose(posterior[0], np.exp(log_softmax(brute.scores())), atol=1e-3)
     far[0, 0, 0, 1] = 1e20  # its square overflows single precision
     assert float(likelihood.log_likelihood(tree, far)) < -1e38
     with pytest.raises(DataError, match="image 0 lies so far from all components"):

@@ -66,17 +66,17 @@ def test_likelihoods(model: Model, seed: int, hidden: float) -> None:
 @each_case
 def test_marginals(model: Model, seed: int, hidden: float) -> None:
     tree, x, oracle = solved(model, seed, hidden)
-    found = dict(zip(tree.names, marginals.marginals(tree, x), strict=True))
-    same(found["sim"][0], oracle.marginal(0, model.components, oracle.posterior))
+    posteriors = dict(zip(tree.names, marginals.marginals(tree, x), strict=True))
+    same(posteriors["sim"][0], oracle.marginal(0, model.components, oracle.posterior))
     top = len(model.levels) - 1
     for i, level in enumerate(model.levels):
-        spread = found[f"pool{i}"] if level.pool > 1 else found[f"mex{i}"]
+        spread = posteriors[f"pool{i}"] if level.pool > 1 else posteriors[f"mex{i}"]
         same(spread[0], oracle.marginal(i + 1, level.states, oracle.posterior))
     y = torch.tensor([1])
     classes = np.array([int(states[-1].item()) for states in oracle.configurations])
     given = oracle.posterior * (classes == 1)
-    found = dict(zip(tree.names, marginals.marginals(tree, x, y), strict=True))
-    same(found["sim"][0], oracle.marginal(0, model.components, given / given.sum()))
+    posteriors = dict(zip(tree.names, marginals.marginals(tree, x, y), strict=True))
+    same(posteriors["sim"][0], oracle.marginal(0, model.components, given / given.sum()))
     assert top >= 0
 
 
@@ -139,9 +139,9 @@ def test_states_that_are_given(model: Model, seed: int, hidden: float) -> None:
         states, height, width = tree.sizes[number]
         for state, row, column in itertools.product(range(states), range(height), range(width)):
             given = tree.given([(tree.names[number], row, column, state)])
-            found = tree.up(x, given=given)[-1].logsumexp(1)
+            joint = tree.up(x, given=given)[-1].logsumexp(1)
             if share := spread[0, state, row, column].item():
-                same(found.flatten(), [total + np.log(share)])
+                same(joint.flatten(), [total + np.log(share)])
                 drawn = sampling.sample_states(tree, x, None, torch.Generator().manual_seed(1), given)
                 assert drawn[number][0, row, column] == state
 
@@ -180,11 +180,11 @@ def test_sampled_completions_have_the_expected_moments() -> None:
 def test_contributions_are_differences_of_exact_posteriors() -> None:
     tree, x, _ = solved(MODELS[2], 1, 0.0)
     y = torch.tensor([0])
-    found = explain.contributions(tree, x, y, size=2)
+    explained = explain.contributions(tree, x, y, size=2)
     without = x.clone()
     without[:, :, :2, 2:] = torch.nan
     wanted = likelihood.posterior(tree, x).log()[0, 0] - likelihood.posterior(tree, without).log()[0, 0]
-    same(found[0, 0, 1], wanted.detach())
+    same(explained[0, 0, 1], wanted.detach())
 
 
 def test_information_gain_against_numeric_integration() -> None:
@@ -201,9 +201,9 @@ def test_information_gain_against_numeric_integration() -> None:
         return float(p * marginals.entropy(likelihood.posterior(tree, filled)))
 
     wanted = float(base) - integrate.quad(after, -12, 12, limit=200)[0]
-    found = explain.information_gain(tree, x, draws=4000, generator=torch.Generator().manual_seed(0))
-    assert float(found[0, 0, 1]) == pytest.approx(wanted, abs=0.01)
-    assert bool(found[0, 0, 0].isnan())
+    explained = explain.information_gain(tree, x, draws=4000, generator=torch.Generator().manual_seed(0))
+    assert float(explained[0, 0, 1]) == pytest.approx(wanted, abs=0.01)
+    assert bool(explained[0, 0, 0].isnan())
 
 
 def test_information_gain_is_never_negative_and_settles_soon() -> None:
@@ -263,7 +263,7 @@ def test_queries_compile_in_one_graph(query: Callable[..., object]) -> None:
     torch.manual_seed(0)
     traced = {"trace_autograd_ops": True} if hasattr(torch._dynamo.config, "trace_autograd_ops") else {}
     with torch._dynamo.config.patch(traced):  # marginals are derivatives
-        found = compiled(x)
+        answer = compiled(x)
     torch.manual_seed(0)
     wanted = query(tree, x)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    torch.testing.assert_close(answer, wanted, rtol=0, atol=1e-12)

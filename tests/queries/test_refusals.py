@@ -18,8 +18,8 @@ PADDED = Model(3, 2, 3, (Level(2, pool=2),), pad=1)
 
 
 def net(text: str, phase: str = "TEST") -> Net:
-    found = make_net(schema.parse_net(text, "net.prototxt"), phase, seed=1)
-    return found.double().requires_grad_(False)
+    ours = make_net(schema.parse_net(text, "net.prototxt"), phase, seed=1)
+    return ours.double().requires_grad_(False)
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def test_a_net_in_training_is_refused() -> None:
 
 
 def test_weights_below_zero_are_no_gaussians() -> None:
-    found = net(PLAIN.text())
-    found.layer("sim").blobs[1][0, 0, 0, 0] = -1
+    broken = net(PLAIN.text())
+    broken.layer("sim").blobs[1][0, 0, 0, 0] = -1
     with pytest.raises(SpecError, match=r":2:\d+: layer 'sim' .*weights below 0.*min_value: 0"):
-        Tree(found)
+        Tree(broken)
 
 
 def test_without_a_leaf_the_reader_of_the_pixels_is_named() -> None:
@@ -68,9 +68,9 @@ def test_without_a_leaf_the_reader_of_the_pixels_is_named() -> None:
 
 def test_a_weight_of_zero_spoils_no_other_component() -> None:
     """Weights are clipped at 0 in training; with a fudge such a component has a density."""
-    found = net(PLAIN.text().replace("fudge: 0", "fudge: 1e-4"))
-    found.layer("sim").blobs[1][0] = 0
-    tree, x = Tree(found), torch.full((50, 1, 4, 4), torch.nan, dtype=torch.float64)
+    changed = net(PLAIN.text().replace("fudge: 0", "fudge: 1e-4"))
+    changed.layer("sim").blobs[1][0] = 0
+    tree, x = Tree(changed), torch.full((50, 1, 4, 4), torch.nan, dtype=torch.float64)
     assert sampling.complete(tree, x, None, torch.Generator().manual_seed(1)).isfinite().all()
     mean, deviation = marginals.expected_completion(tree, x)
     assert mean.isfinite().all()
@@ -88,12 +88,16 @@ def test_bits_of_nothing_are_not_a_number(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_contributions_to_a_class_that_is_all_but_impossible() -> None:
     """Its probability rounds to 0; its logarithm does not."""
-    found = net(Model(4, 1, 2, (Level(2, region=1, pool=4),)).text())
-    t, w, offsets = found.layer("sim").blobs[0], found.layer("sim").blobs[1], found.layer("mex0").blobs[1]
+    changed = net(Model(4, 1, 2, (Level(2, region=1, pool=4),)).text())
+    t, w, offsets = (
+        changed.layer("sim").blobs[0],
+        changed.layer("sim").blobs[1],
+        changed.layer("mex0").blobs[1],
+    )
     t[0], t[1], w[:] = -1, 1, 100
     offsets[:, 0, 0] = torch.tensor([0.0, -100.0], dtype=torch.float64)
     offsets[:, 0, 1] = torch.tensor([-100.0, 0.0], dtype=torch.float64)
-    tree, x = Tree(found), torch.full((1, 1, 4, 4), -1.0, dtype=torch.float64)
+    tree, x = Tree(changed), torch.full((1, 1, 4, 4), -1.0, dtype=torch.float64)
     assert likelihood.posterior(tree, x)[0, 1] == 0
     gain = explain.contributions(tree, x, torch.tensor([1]), size=2)
     torch.testing.assert_close(gain, torch.full_like(gain, -400.0), rtol=1e-6, atol=0)

@@ -42,12 +42,12 @@ def log_likelihoods(alpha: float, x: Tensor, floor: float = 0.0) -> Tensor:
     grid = torch.cat([torch.linspace(-9, 9, 8001), torch.linspace(-0.2, 0.2, 8001)]).double().sort().values
     steps = grid.diff()
     width = 0.5 * (torch.cat([steps[:1], steps]) + torch.cat([steps, steps[-1:]]))
-    found = []
+    sums = []
     with torch.no_grad():
         for row in x:
             weighed = Latent(net).weigh(row[None], len(grid), grid[:, None])
-            found.append((weighed.observed[:, 0] + weighed.prior[:, 0] + width.log()).logsumexp(0))
-    return torch.stack(found)
+            sums.append((weighed.observed[:, 0] + weighed.prior[:, 0] + width.log()).logsumexp(0))
+    return torch.stack(sums)
 
 
 def data() -> Tensor:
@@ -57,10 +57,12 @@ def data() -> Tensor:
 def test_the_likelihood_of_one_point_grows_without_bound_and_the_others_stay() -> None:
     x = data()[:6]
     for alpha, expected in ((8.0, 34.48), (32.0, 154.64)):
-        found = log_likelihoods(alpha, x)
-        assert float(found[0]) == pytest.approx(expected, abs=0.02)
+        likelihoods = log_likelihoods(alpha, x)
+        assert float(likelihoods[0]) == pytest.approx(expected, abs=0.02)
         below = log(0.5) - 0.5 * P * log(2 * pi) - 0.5 * (x[1:] - x[0]).square().sum(1)
-        assert (found[1:] >= below - 3 / alpha).all()  # the step from one spread to the other takes its share
+        assert (
+            likelihoods[1:] >= below - 3 / alpha
+        ).all()  # the step from one spread to the other takes its share
     slope = (log_likelihoods(48.0, x[:1]) - log_likelihoods(32.0, x[:1])) / 16
     assert float(slope) == pytest.approx(P, abs=0.01)
 

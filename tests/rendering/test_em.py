@@ -51,13 +51,15 @@ def test_m_step_is_least_squares(padding: int, weighted: bool) -> None:
     matrix = dense(h, padding)
     roots = torch.ones(y.shape[2:], dtype=DOUBLE) if weights is None else weights.sqrt()
     rows = roots.expand(6, 1, *roots.shape).flatten()
-    found = gram.solve()
+    filters = gram.solve()
     for channel in range(2):
         target = rows * y[:, channel].flatten()
         best, *_ = np.linalg.lstsq((rows[:, None] * matrix).numpy(), target.numpy(), rcond=None)
-        torch.testing.assert_close(found[:, channel].flatten(), torch.from_numpy(best), rtol=1e-9, atol=1e-10)
-    rest = ((conv_transpose2d(h, found, padding=padding) - y) * roots).square().sum()
-    assert gram.objective(found) == pytest.approx(float(rest), rel=1e-10)
+        torch.testing.assert_close(
+            filters[:, channel].flatten(), torch.from_numpy(best), rtol=1e-9, atol=1e-10
+        )
+    rest = ((conv_transpose2d(h, filters, padding=padding) - y) * roots).square().sum()
+    assert gram.objective(filters) == pytest.approx(float(rest), rel=1e-10)
 
 
 def test_spectra_and_columns_give_one_gram() -> None:
@@ -173,8 +175,8 @@ def test_k_means_finds_directions() -> None:
     generator = torch.Generator().manual_seed(0)
     axes = torch.eye(3, dtype=DOUBLE)
     rows = axes.repeat(50, 1) * 5 + 0.1 * torch.randn(150, 3, generator=generator, dtype=DOUBLE)
-    found = spherical_k_means(rows, 3, 20, generator)
-    assert bool(((found @ axes).amax(0) > 0.99).all())
+    centres = spherical_k_means(rows, 3, 20, generator)
+    assert bool(((centres @ axes).amax(0) > 0.99).all())
 
 
 def test_normalised_nets_are_refused() -> None:
@@ -187,8 +189,8 @@ def test_normalised_nets_are_refused() -> None:
 def em_solver(folder: Path) -> Path:
     """Hard EM of a small net on small digits."""
     net = render_nets.rendered("rfm_mnist", widths=[8])
-    for found in ('name: "mnist"', ' stand_in: "digits"'):
-        net = net.replace(found, 'name: "digits"' if "mnist" in found else "")
+    for text in ('name: "mnist"', ' stand_in: "digits"'):
+        net = net.replace(text, 'name: "digits"' if "mnist" in text else "")
     net = net.replace("kernel_size: 5", "kernel_size: 3")
     (folder / "net.prototxt").write_text(net)
     solver = folder / "net_solver.prototxt"

@@ -16,16 +16,16 @@ ODD = SHAPES["two levels, padded and odd"]
 
 def test_frequencies_are_those_of_the_images() -> None:
     model, x = RenderingModel(ODD), images(ODD, 6)
-    found = sampling.frequencies(model, [x[:4], x[4:]])
+    shares = sampling.frequencies(model, [x[:4], x[4:]])
     _, switches = model.up(x)
     for level, (a, t) in enumerate(switches):
-        torch.testing.assert_close(found.on[level], a.mean(0))
-        won = found.won[level]
+        torch.testing.assert_close(shares.on[level], a.mean(0))
+        won = shares.won[level]
         assert t is not None
         assert won is not None
         assert float(won.sum()) == pytest.approx(t[0].numel())
-    assert found.classes is not None
-    assert float(found.classes.sum()) == pytest.approx(1)
+    assert shares.classes is not None
+    assert float(shares.classes.sum()) == pytest.approx(1)
 
 
 def test_render_stats_keeps_the_same_frequencies() -> None:
@@ -108,10 +108,12 @@ def test_known_nuisances_are_decoded_from_pixels() -> None:
     moved = transform(x, torch.Generator().manual_seed(0))
     assert moved.nuisances.shape == (1000, len(NUISANCES))
     model = RenderingModel(small([(6, 3, 0, MAX2)], side=16, bias=True))
-    found = probe(model, Transformed(moved.x, moved.nuisances), torch.from_numpy(data.target[:1000]), cells=8)
-    assert len(found["class"]) == 2
-    assert min(found["shift_x"] + found["shift_y"]) > 0.5
-    assert min(found["class"]) > 0.15
+    measures = probe(
+        model, Transformed(moved.x, moved.nuisances), torch.from_numpy(data.target[:1000]), cells=8
+    )
+    assert len(measures["class"]) == 2
+    assert min(measures["shift_x"] + measures["shift_y"]) > 0.5
+    assert min(measures["class"]) > 0.15
 
 
 def test_transform_moves_by_what_it_says() -> None:

@@ -179,9 +179,9 @@ def test_a_pixel_is_the_sum_over_its_active_paths(shape: str) -> None:
     with torch.no_grad():
         _, switches, z = model.infer(x)
     for pixel in [(0, 0, 0), (0, 2, 3), (0, 5, 5)]:
-        found = list(paths.paths(model, z[-1], switches, pixel))
-        assert all(len(path.units) == len(model.levels) + 1 for path in found)
-        assert sum(path.weight for path in found) == pytest.approx(float(z[0][(0, *pixel)]), abs=1e-10)
+        active = list(paths.paths(model, z[-1], switches, pixel))
+        assert all(len(path.units) == len(model.levels) + 1 for path in active)
+        assert sum(path.weight for path in active) == pytest.approx(float(z[0][(0, *pixel)]), abs=1e-10)
 
 
 # A3: max over all nuisances by brute force
@@ -203,15 +203,15 @@ def every_template(model: RenderingModel, side: int, c: int) -> Tensor:
                 h[(0, *place)] = top[k]
         upper.append(torch.nn.functional.conv_transpose2d(h, weights[1]))
     cells = [(k, y, x) for k in range(weights[0].shape[0]) for y in (0, 1) for x in (0, 1)]
-    found = []
+    templates = []
     for places in itertools.product(*options(cells, 4)):
         spread = torch.zeros((len(cells), *weights[0].shape[:1], side, side), dtype=DOUBLE)
         for i, place in enumerate(places):
             if place is not None:
                 spread[(i, *place)] = 1
         basis = torch.nn.functional.conv_transpose2d(spread, weights[0], padding=1).flatten(1)
-        found.append(torch.cat(upper).flatten(1) @ basis)
-    return torch.cat(found)
+        templates.append(torch.cat(upper).flatten(1) @ basis)
+    return torch.cat(templates)
 
 
 def made_nonnegative(net: Net) -> Net:
@@ -294,10 +294,10 @@ def test_kl_term_lies_between_minus_log_classes_and_zero() -> None:
 def test_activity_maximisation_never_lowers_a_score() -> None:
     model = RenderingModel(made_nonnegative(small([(4, 3, 1, MAX2), (3, 2, 1, MAX2)], channels=2, side=7)))
     for c in range(3):
-        found = activity.closed_form(model, c, (2, 7, 7), 4, generator=torch.Generator().manual_seed(c))
-        assert found.rounds.shape == (4, 11)
-        assert bool((found.rounds.diff(dim=1) >= -1e-12).all())
-        assert found.image.shape == (2, 7, 7)
+        best = activity.closed_form(model, c, (2, 7, 7), 4, generator=torch.Generator().manual_seed(c))
+        assert best.rounds.shape == (4, 11)
+        assert bool((best.rounds.diff(dim=1) >= -1e-12).all())
+        assert best.image.shape == (2, 7, 7)
 
 
 def test_patches_cover_the_image_once() -> None:
@@ -308,8 +308,8 @@ def test_patches_cover_the_image_once() -> None:
 
 def test_gradient_ascent_climbs() -> None:
     model = RenderingModel(SHAPES["one level"])
-    found = activity.gradient_ascent(model, 1, (1, 8, 8), 30, generator=torch.Generator().manual_seed(0))
-    assert float(found.rounds[-1]) > float(found.rounds[0])
+    best = activity.gradient_ascent(model, 1, (1, 8, 8), 30, generator=torch.Generator().manual_seed(0))
+    assert float(best.rounds[-1]) > float(best.rounds[0])
 
 
 # A9: factors

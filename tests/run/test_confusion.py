@@ -27,11 +27,11 @@ def test_the_matrix_is_scikit_learns() -> None:
     chance = torch.Generator().manual_seed(1)
     scores = torch.randn(60, 4, generator=chance)
     labels = torch.randint(0, 4, (60,), generator=chance).float()
-    found = Confusion(add(add(None, scores[:25], labels[:25]), scores[25:], labels[25:]), [])
+    counted = Confusion(add(add(None, scores[:25], labels[:25]), scores[25:], labels[25:]), [])
     taken = scores.argmax(1)
-    assert found.counts.tolist() == confusion_matrix(labels, taken).tolist()
-    assert found.per_class == pytest.approx(recall_score(labels, taken, average=None).tolist())
-    assert found.accuracy == pytest.approx(float((taken == labels).double().mean()))
+    assert counted.counts.tolist() == confusion_matrix(labels, taken).tolist()
+    assert counted.per_class == pytest.approx(recall_score(labels, taken, average=None).tolist())
+    assert counted.accuracy == pytest.approx(float((taken == labels).double().mean()))
 
 
 def test_labels_that_are_no_class_are_left_out() -> None:
@@ -72,18 +72,18 @@ def test_of_a_net(last: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     solver.write_text('net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 test_iter: 5 test_interval: 1 '
                       "random_seed: 1 compile: false")  # fmt: skip
     app(["train", str(solver), "-o", str(tmp_path / "run")], standalone_mode=False)
-    (found,) = confusion(tmp_path / "run", hardest=4)
-    assert found.counts.sum(1).tolist() == [0, 40, 0]
-    assert [one.label for one in found.hardest] == [1] * 4
-    assert found.hardest == sorted(found.hardest)
-    assert found.as_json()["per_class"] == [None, pytest.approx(found.accuracy), None]
+    (counted,) = confusion(tmp_path / "run", hardest=4)
+    assert counted.counts.sum(1).tolist() == [0, 40, 0]
+    assert [one.label for one in counted.hardest] == [1] * 4
+    assert counted.hardest == sorted(counted.hardest)
+    assert counted.as_json()["per_class"] == [None, pytest.approx(counted.accuracy), None]
     capsys.readouterr()
     command = ["test", str(tmp_path / "run"), "--confusion", "--hardest", "4", "-o", str(tmp_path / "out")]
     app([*command, "--json"], standalone_mode=False)
-    assert json.loads(capsys.readouterr().out)["confusion"] == found.counts.tolist()
+    assert json.loads(capsys.readouterr().out)["confusion"] == counted.counts.tolist()
     app(command, standalone_mode=False)
     text = capsys.readouterr().out
-    assert f"accuracy {found.accuracy:.6g} of 40" in text
+    assert f"accuracy {counted.accuracy:.6g} of 40" in text
     assert text.count("example ") == 4
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"confusion.svg", "hardest.png"}
 
@@ -98,9 +98,9 @@ def test_a_net_without_labels(tmp_path: Path) -> None:
 
 
 def test_pictures_of_names(tmp_path: Path) -> None:
-    found = Confusion(torch.tensor([[5, 1], [0, 0]]), [Hard(0.1, 3, 0, 1, torch.rand(1, 8, 8))])
-    assert draw_confusion(found, tmp_path / "c.svg", ["cat", "catfish"]).read_text().count("catfish")
-    assert draw_hardest(found, tmp_path / "h.png", ["cat", "catfish"]).stat().st_size > 200
-    assert found.lines(["cat", "catfish"])[2].endswith("-")
+    counted = Confusion(torch.tensor([[5, 1], [0, 0]]), [Hard(0.1, 3, 0, 1, torch.rand(1, 8, 8))])
+    assert draw_confusion(counted, tmp_path / "c.svg", ["cat", "catfish"]).read_text().count("catfish")
+    assert draw_hardest(counted, tmp_path / "h.png", ["cat", "catfish"]).stat().st_size > 200
+    assert counted.lines(["cat", "catfish"])[2].endswith("-")
     with pytest.raises(SpecError, match="no picture"):
-        draw_hardest(Confusion(found.counts, [Hard(0.1, 3, 0, 1)]), tmp_path / "h.png")
+        draw_hardest(Confusion(counted.counts, [Hard(0.1, 3, 0, 1)]), tmp_path / "h.png")

@@ -72,12 +72,12 @@ def test_bit_flips_in_metrics_never_stop_the_reader(run: Path) -> None:
 def test_a_damaged_run_json_is_kept_aside(solver: Path, run: Path, text: bytes) -> None:
     (run / "run.json").write_bytes(text)
     go_on(solver, run)
-    found = json.loads((run / "run.json").read_text())
+    data = json.loads((run / "run.json").read_text())
     if text.startswith(b'{"'):
-        assert len(found["resumed"]) == 1
+        assert len(data["resumed"]) == 1
     else:
         assert (run / "run.damaged.json").read_bytes() == text
-        assert any("could not be read" in note for note in found["notes"])
+        assert any("could not be read" in note for note in data["notes"])
 
 
 Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], None]

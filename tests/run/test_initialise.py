@@ -121,13 +121,13 @@ def test_kmeans_variance_is_each_clusters_own() -> None:
 
 
 def test_same_seed_same_result() -> None:
-    found = []
+    weights = []
     for seed in (5, 5, 6):
         made = net(similarity('type: "kmeans" max_iterations: 2'), (64, 1, 4, 4))
         initialise(made, images(1), seed=seed)
-        found.append(made.layer("s").blobs[0].detach())
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
+        weights.append(made.layer("s").blobs[0].detach())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 def test_missing_pixels_and_marginalisation_are_left_out() -> None:

@@ -174,12 +174,12 @@ def test_leaves_learn_from_rows_with_holes(kind: str, shift: float) -> None:
 def chain(n: int, missing: float) -> Tensor:
     """Four levels that walk along columns 3, 1, 0, 2, 4."""
     random = np.random.default_rng(0)
-    found = np.zeros((n, 5))
-    found[:, 3] = random.integers(0, 4, n)
+    table = np.zeros((n, 5))
+    table[:, 3] = random.integers(0, 4, n)
     for before, after in ((3, 1), (1, 0), (0, 2), (2, 4)):
-        found[:, after] = np.where(random.random(n) < 0.7, found[:, before], random.integers(0, 4, n))
-    found[random.random(found.shape) < missing] = nan
-    return torch.tensor(found).view(n, 1, 1, 5)
+        table[:, after] = np.where(random.random(n) < 0.7, table[:, before], random.integers(0, 4, n))
+    table[random.random(table.shape) < missing] = nan
+    return torch.tensor(table).view(n, 1, 1, 5)
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
@@ -195,10 +195,10 @@ def test_the_tree_is_that_of_mutual_information(missing: float) -> None:
 
 def test_mutual_information_of_dependent_and_independent_columns() -> None:
     x = chain(20000, 0.2).view(-1, 5).t().unsqueeze(2)
-    found = mutual_information(x)
+    nats = mutual_information(x)
     joint = 0.7 * np.eye(4) / 4 + 0.3 / 16
     want = float((joint * np.log(joint * 16)).sum())
-    assert float(found[3, 1]) == pytest.approx(want, rel=0.05)
+    assert float(nats[3, 1]) == pytest.approx(want, rel=0.05)
     x[4] = torch.randint(0, 4, x[4].shape, generator=torch.Generator().manual_seed(1)).double()
     assert float(mutual_information(x)[3, 4]) < 1e-3
 

@@ -125,9 +125,9 @@ def test_a_net_trains_and_completes_and_is_drawn(solver: str, nets: Path) -> Non
     pixels = draws.integers(0, 256, (2, *model.image_shape)).astype(np.uint8)
     observed = draws.random((2, 1, *model.image_shape[1:])) < 0.5
     x = model.from_pixels(pixels, observed)
-    found = completing.completed(model, x, effort=effort)
-    assert torch.equal(found[~x.isnan()], x[~x.isnan()])
-    assert found.isfinite().all()
+    whole = completing.completed(model, x, effort=effort)
+    assert torch.equal(whole[~x.isnan()], x[~x.isnan()])
+    assert whole.isfinite().all()
     assert draw.graph(model.net, folder / "net.svg").paths[0].stat().st_size > 1000
     if isinstance(completing.completer(model), OfNamed | OfDiffusion):
         drawn = completing.completed(model, torch.full_like(x, torch.nan))
@@ -174,9 +174,9 @@ def test_the_second_square_is_drawn_evenly_and_hides_what_is_there(nets: Path) -
     torch.manual_seed(0)
     for _ in range(20):
         blobs = net.blobs(data, torch.zeros(48), mask, torch.full_like(mask, torch.nan))
-        for name, found in seen.items():
-            found.append(blobs[name])
-    square, hidden, visible, shown = (torch.cat(found) for found in seen.values())
+        for name, batches in seen.items():
+            batches.append(blobs[name])
+    square, hidden, visible, shown = (torch.cat(batches) for batches in seen.values())
     every = mask.repeat(20, 1, 1, 1)
     assert (square.flatten(1).sum(1) == 196).all()
     rows, columns = square.amax((1, 3)).argmax(1), square.amax((1, 2)).argmax(1)

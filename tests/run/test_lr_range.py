@@ -28,24 +28,24 @@ def solver(folder: Path, text: str = NET) -> Path:
 
 def test_a_quadratic(tmp_path: Path) -> None:
     """Loss (2w - 1)^2 / 2 has curvature 4: gradient descent is stable below a rate of 0.5."""
-    found = lr_range(solver(tmp_path), low=1e-4, high=100, iterations=60, progress=False)
+    curve = lr_range(solver(tmp_path), low=1e-4, high=100, iterations=60, progress=False)
     w, losses = 3.0, []
-    for rate in found.rates:
+    for rate in curve.rates:
         losses.append((2 * w - 1) ** 2 / 2)
         w -= float(np.float32(rate)) * 2 * (2 * w - 1)
-    assert found.losses == pytest.approx(losses, rel=1e-3)
-    assert found.rates[-1] < 100  # it ended where the loss had risen
-    assert 1e-3 < found.proposal < 0.5
-    assert found.proposal <= found.lowest / 3 + 1e-12
-    assert draw_range(found, tmp_path / "range.svg").stat().st_size > 1000
+    assert curve.losses == pytest.approx(losses, rel=1e-3)
+    assert curve.rates[-1] < 100  # it ended where the loss had risen
+    assert 1e-3 < curve.proposal < 0.5
+    assert curve.proposal <= curve.lowest / 3 + 1e-12
+    assert draw_range(curve, tmp_path / "range.svg").stat().st_size > 1000
 
 
 def test_the_proposal_is_where_the_loss_falls_fastest() -> None:
     rates = np.geomspace(1e-5, 10, 61)
     loss = 2 - 1.5 / (1 + np.exp(-4 * (np.log10(rates) + 2))) + (np.log10(rates) > 0) * 5
-    found = Range(rates.tolist(), loss.tolist(), loss.tolist())
-    assert found.steepest == pytest.approx(1e-2, rel=0.3)
-    assert found.proposal == found.steepest
+    curve = Range(rates.tolist(), loss.tolist(), loss.tolist())
+    assert curve.steepest == pytest.approx(1e-2, rel=0.3)
+    assert curve.proposal == curve.steepest
 
 
 @pytest.mark.parametrize(

@@ -366,9 +366,9 @@ class Nursery:
 
     def status(self) -> int:
         """Exit status of the run, which ends."""
-        found = int(self.line())
+        status = int(self.line())
         self.child = None
-        return found
+        return status
 
     def close(self) -> None:
         """End the process, and the run that a failed test left in it."""

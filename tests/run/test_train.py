@@ -83,8 +83,8 @@ def run(folder: Path, net: str, solver: str = SOLVER, data: Tensor | None = None
 
 def test_loss_falls_and_metrics_tell(tmp_path: Path) -> None:
     tests = "test_iter: 3 test_interval: 4 average_loss: 2 test_initialization: false"
-    found = run(tmp_path, DATA + IP + LOSS, SOLVER + tests)
-    lines = Metrics(found.folder / "metrics.jsonl").read()
+    finished = run(tmp_path, DATA + IP + LOSS, SOLVER + tests)
+    lines = Metrics(finished.folder / "metrics.jsonl").read()
     trained = [line for line in lines if line["kind"] == "train"]
     tested = [line for line in lines if line["kind"] == "test"]
     assert [line["iteration"] for line in trained] == [0, 2, 4, 6]
@@ -92,21 +92,21 @@ def test_loss_falls_and_metrics_tell(tmp_path: Path) -> None:
     assert trained[0]["lr"] == pytest.approx(0.1)
     assert trained[0]["outputs"]["loss"] == pytest.approx(trained[0]["loss"])
     assert trained[2]["loss"] != trained[2]["outputs"]["loss"]
-    assert found.results == [tested[-1]["outputs"]]
-    assert found.iteration == 8
-    assert not found.interrupted
+    assert finished.results == [tested[-1]["outputs"]]
+    assert finished.iteration == 8
+    assert not finished.interrupted
     names = ["loss.png", "metrics.jsonl", "net.prototxt", "run.json", "solver.prototxt"]
-    assert sorted(path.name for path in found.folder.glob("*.*")) == names
-    facts = json.loads((found.folder / "run.json").read_text())
+    assert sorted(path.name for path in finished.folder.glob("*.*")) == names
+    facts = json.loads((finished.folder / "run.json").read_text())
     assert facts["seed"] == 1
     assert facts["versions"]["torch"] == torch.__version__
 
 
 def test_every_test_sees_the_same_batches(tmp_path: Path) -> None:
     tests = "test_iter: 3 test_interval: 2"
-    found = run(tmp_path, DATA + IP + LOSS, SOLVER.replace("0.1", "0") + tests)
+    trained = run(tmp_path, DATA + IP + LOSS, SOLVER.replace("0.1", "0") + tests)
     outputs = [
-        line["outputs"] for line in Metrics(found.folder / "metrics.jsonl").read() if line["kind"] == "test"
+        line["outputs"] for line in Metrics(trained.folder / "metrics.jsonl").read() if line["kind"] == "test"
     ]
     assert len(outputs) == 5
     assert all(output == outputs[0] for output in outputs)
@@ -133,7 +133,7 @@ def test_solver_seed_decides_the_weights(tmp_path: Path) -> None:
         run(tmp_path, DATA + IP + LOSS, SOLVER, out=tmp_path / str(i), seed=s)
         for i, s in enumerate((7, 7, 8))
     ]
-    values = [found.net.weights()["ip/0"] for found in runs]
+    values = [trained.net.weights()["ip/0"] for trained in runs]
     assert torch.equal(values[0], values[1])
     assert not torch.equal(values[0], values[2])
 
@@ -181,9 +181,9 @@ def fails(*arguments: object, **named: object) -> None:
 
 
 def test_a_net_that_cannot_learn_is_said_loudly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = run(tmp_path, DATA + IP, out=tmp_path / "a", progress=True, iterations=1)
+    trained = run(tmp_path, DATA + IP, out=tmp_path / "a", progress=True, iterations=1)
     assert "warning: net 'small' has no loss (no layer with a loss_weight" in capsys.readouterr().err
-    assert "has no loss" in json.loads((found.folder / "run.json").read_text())["notes"][0]
+    assert "has no loss" in json.loads((trained.folder / "run.json").read_text())["notes"][0]
     frozen = IP.replace(
         "inner_product_param", "param { lr_mult: 0 } param { lr_mult: 0 } inner_product_param"
     )
@@ -237,14 +237,14 @@ def test_bounds_hold_from_the_start(tmp_path: Path) -> None:
     bounded = IP.replace(
         "inner_product_param", "param { lr_mult: 0 max_value: 0.125 } inner_product_param", 1
     )
-    found = run(tmp_path, DATA + bounded + LOSS)
-    assert float(found.net.weights()["ip/0"].max()) <= 0.125
+    trained = run(tmp_path, DATA + bounded + LOSS)
+    assert float(trained.net.weights()["ip/0"].max()) <= 0.125
 
 
 def test_snapshot_settings(tmp_path: Path) -> None:
     prefix = 'snapshot: 3 snapshot_after_train: false snapshot_prefix: "examples/mnist/lenet"'
-    found = run(tmp_path, DATA + IP + LOSS, SOLVER + prefix)
-    names = sorted(path.name for path in (found.folder / "snapshots").iterdir())
+    trained = run(tmp_path, DATA + IP + LOSS, SOLVER + prefix)
+    names = sorted(path.name for path in (trained.folder / "snapshots").iterdir())
     assert names == [f"lenet_iter_{n}{end}" for n in (3, 6) for end in (".safetensors", ".state.safetensors")]
 
 
@@ -380,22 +380,22 @@ def write(folder: Path, **files: str) -> None:
 
 def test_solver_names_its_net(tmp_path: Path) -> None:
     write(tmp_path, net=DATA + IP + LOSS, solver='net: "somewhere/net.prototxt" test_iter: 2 ' + SOLVER)
-    found = experiment.load(tmp_path / "solver.prototxt")
-    assert [layer.name for layer in found.train.layers] == ["data", "ip", "loss"]
-    assert [layer.name for layer in found.tests[0].spec.layers] == ["data", "ip", "accuracy"]
-    assert found.tests[0].iterations == 2
+    plan = experiment.load(tmp_path / "solver.prototxt")
+    assert [layer.name for layer in plan.train.layers] == ["data", "ip", "loss"]
+    assert [layer.name for layer in plan.tests[0].spec.layers] == ["data", "ip", "accuracy"]
+    assert plan.tests[0].iterations == 2
 
 
 def test_inline_net_with_test_states(tmp_path: Path) -> None:
     staged = LOSS.replace("phase: TEST", 'phase: TEST stage: "exact"')
     states = 'test_iter: 1 test_iter: 5 test_state { stage: "exact" } test_state { stage: "other" } '
     write(tmp_path, whole=f"net_param {{ {DATA + IP + staged} }} {states} {SOLVER}")
-    found = experiment.load(tmp_path / "whole.prototxt")
-    assert [[layer.name for layer in test.spec.layers] for test in found.tests] == [
+    plan = experiment.load(tmp_path / "whole.prototxt")
+    assert [[layer.name for layer in test.spec.layers] for test in plan.tests] == [
         ["data", "ip", "accuracy"], ["data", "ip"],
     ]  # fmt: skip
-    assert [test.iterations for test in found.tests] == [1, 5]
-    assert str(found.train.layers[1].at("inner_product_param")).startswith(f"{tmp_path}/whole.prototxt:6:")
+    assert [test.iterations for test in plan.tests] == [1, 5]
+    assert str(plan.train.layers[1].at("inner_product_param")).startswith(f"{tmp_path}/whole.prototxt:6:")
 
 
 def test_stages_from_outside_come_to_those_of_the_solver(tmp_path: Path) -> None:
@@ -422,10 +422,10 @@ def test_equal_test_nets_are_built_once(tmp_path: Path) -> None:
     (tmp_path / "small.prototxt").write_text(DATA + IP + LOSS)
     (tmp_path / "s.prototxt").write_text(nets + tests + SOLVER)
     settings: Any = {"progress": False, "given": {"data": Numbers(None)}}
-    found = fit(tmp_path / "s.prototxt", out=tmp_path / "run", **settings)
-    assert found.tests[0] is found.tests[1]
-    assert found.tests[1] is not found.tests[2]
-    assert found.results[0] == found.results[2] != found.results[1]
+    trained = fit(tmp_path / "s.prototxt", out=tmp_path / "run", **settings)
+    assert trained.tests[0] is trained.tests[1]
+    assert trained.tests[1] is not trained.tests[2]
+    assert trained.results[0] == trained.results[2] != trained.results[1]
     again = fit(tmp_path / "run" / "solver.prototxt", resume=tmp_path / "run", **settings)
     assert again.iteration == 8
 
@@ -436,9 +436,11 @@ def test_a_thousand_test_nets_in_a_second(tmp_path: Path) -> None:
     text = 'net: "small.prototxt" ' + "test_iter: 1 " * 1000 + "test_interval: 4 " + SOLVER
     (tmp_path / "s.prototxt").write_text(text)
     started = time.process_time()
-    found = fit(tmp_path / "s.prototxt", out=tmp_path / "run", progress=False, given={"data": Numbers(None)})
-    assert len(found.results) == 1000
-    assert len({id(net) for net in found.tests}) == 1
+    trained = fit(
+        tmp_path / "s.prototxt", out=tmp_path / "run", progress=False, given={"data": Numbers(None)}
+    )
+    assert len(trained.results) == 1000
+    assert len({id(net) for net in trained.tests}) == 1
     assert time.process_time() - started < 20  # a test of each, twice
 
 
@@ -449,8 +451,8 @@ def test_train_and_test_nets_in_files_of_their_own(tmp_path: Path) -> None:
     first = fit(tmp_path / "solver.prototxt", out=tmp_path / "run", **settings)  # type: ignore[arg-type]
     assert first.tests[0].layer("ip").blobs[0] is first.net.layer("ip").blobs[0]
     assert (tmp_path / "run" / "test_net_1.prototxt").exists()
-    found = experiment.load(tmp_path / "run" / "solver.prototxt")
-    assert [layer.name for layer in found.tests[0].spec.layers] == ["data", "ip", "accuracy"]
+    plan = experiment.load(tmp_path / "run" / "solver.prototxt")
+    assert [layer.name for layer in plan.tests[0].spec.layers] == ["data", "ip", "accuracy"]
 
 
 @pytest.mark.parametrize(

@@ -28,15 +28,15 @@ def comments_of(text: str) -> list[str]:
         token = tokens.next()
         if token.kind == STRING:
             strings |= set(range(token.offset, token.offset + len(token.text)))
-    found, at = [], 0
+    comments, at = [], 0
     while at < len(text):
         if text[at] == "#" and at not in strings:
             end = text.find("\n", at)
             end = len(text) if end < 0 else end
-            found.append(text[at:end].rstrip())
+            comments.append(text[at:end].rstrip())
             at = end
         at += 1
-    return found
+    return comments
 
 
 def parsed(text: str, kind: str) -> tuple[str, list[tuple[object, ...]]]:

@@ -125,8 +125,8 @@ MISTAKES = [
 def test_a_mistake_is_named_with_its_place(text: str, place: str, complaint: str) -> None:
     with pytest.raises(SpecError) as raised:
         schema.parse_net(text, "f")
-    found = [str(problem) for problem in raised.value.problems]
-    assert any(line.startswith(f"f:{place}: ") and complaint in line for line in found), found
+    messages = [str(problem) for problem in raised.value.problems]
+    assert any(line.startswith(f"f:{place}: ") and complaint in line for line in messages), messages
 
 
 def test_all_mistakes_of_a_file_at_once_in_their_order() -> None:
@@ -157,8 +157,8 @@ def test_unknown_fields_are_kept_and_reported() -> None:
     document = schema.parse_net(FORK, "fork", unknown="keep")
     assert document.message.layer[0].pooling_param.stride == 2
     assert not document.message.layer[0].pooling_param.HasField("pool")
-    found = [(field.name, field.owner, field.position.line, field.value) for field in document.unknown]
-    assert found == [
+    unknown = [(field.name, field.owner, field.position.line, field.value) for field in document.unknown]
+    assert unknown == [
         ("strange_param", "LayerParameter", 2, None),
         ("L2", "PoolingParameter", 3, "L2"),
         ("list", "LayerParameter", 4, None),

@@ -37,23 +37,23 @@ GONE = np.isnan(HOLES)
 
 def test_classes_from_rows_with_holes() -> None:
     names = np.array(["a", "b", "c"])[Y]
-    found = make_pipeline(StandardScaler(), GenerativeClassifier(states=4, iterations=10, random_state=0))
-    found.fit(HOLES, names)
-    assert found.score(X, names) > 0.9
-    p = found.predict_proba(HOLES)
+    estimator = make_pipeline(StandardScaler(), GenerativeClassifier(states=4, iterations=10, random_state=0))
+    estimator.fit(HOLES, names)
+    assert estimator.score(X, names) > 0.9
+    p = estimator.predict_proba(HOLES)
     np.testing.assert_allclose(p.sum(1), 1)
-    again = pickle.loads(pickle.dumps(found))  # what this test made itself
+    again = pickle.loads(pickle.dumps(estimator))  # what this test made itself
     np.testing.assert_array_equal(again.predict_proba(HOLES), p)
-    np.testing.assert_allclose(found.predict_proba(HOLES[:3]), p[:3], atol=1e-9)
+    np.testing.assert_allclose(estimator.predict_proba(HOLES[:3]), p[:3], atol=1e-9)
 
 
 def test_imputation_is_better_than_the_mean_and_keeps_what_is_there() -> None:
-    found = GenerativeImputer(states=4, iterations=10, random_state=0).fit(HOLES)
-    whole = found.transform(HOLES)
+    estimator = GenerativeImputer(states=4, iterations=10, random_state=0).fit(HOLES)
+    whole = estimator.transform(HOLES)
     np.testing.assert_array_equal(whole[~GONE], X[~GONE])
     by_mean = np.where(GONE, np.nanmean(HOLES, 0), HOLES)
     assert np.square(whole - X)[GONE].mean() < 0.5 * np.square(by_mean - X)[GONE].mean()
-    draws = found.samples(HOLES, 3)
+    draws = estimator.samples(HOLES, 3)
     assert draws.shape == (3, *X.shape)
     assert not np.array_equal(draws[0], draws[1])
     with pytest.raises(DataError, match="did you mean 'mean'"):
@@ -75,17 +75,17 @@ def test_settings_that_are_none(settings: dict[str, Any], message: str) -> None:
 
 
 def test_an_imputation_that_is_none_after_the_fit() -> None:
-    found = GenerativeImputer(states=2, iterations=2, random_state=0).fit(HOLES)
+    estimator = GenerativeImputer(states=2, iterations=2, random_state=0).fit(HOLES)
     with pytest.raises(DataError, match="no imputation is called 'maen'"):
-        found.set_params(how="maen").transform(HOLES)
+        estimator.set_params(how="maen").transform(HOLES)
 
 
 def test_a_density_in_the_units_of_the_data() -> None:
     values = 1000 + 10 * np.random.default_rng(0).normal(size=(200, 1))
-    found = GenerativeDensity(states=2, iterations=5, random_state=0).fit(values)
+    estimator = GenerativeDensity(states=2, iterations=5, random_state=0).fit(values)
     grid = np.linspace(900, 1100, 2001)
-    assert np.trapezoid(np.exp(found.score_samples(grid[:, None])), grid) == pytest.approx(1, abs=1e-3)
-    assert found.sample(500, 0).mean() == pytest.approx(1000, abs=3)
+    assert np.trapezoid(np.exp(estimator.score_samples(grid[:, None])), grid) == pytest.approx(1, abs=1e-3)
+    assert estimator.sample(500, 0).mean() == pytest.approx(1000, abs=3)
 
 
 # Pipelines, searches, pickles
@@ -105,8 +105,8 @@ def test_classifiers_in_searches_and_folds(made: NetClassifier) -> None:
 
 def test_class_shares_count_where_nothing_is_seen() -> None:
     rows = np.concatenate([np.arange(100, 150), np.arange(40)])
-    found = GenerativeClassifier(states=4, iterations=10, random_state=0).fit(X[rows], Y[rows])
-    p = found.predict_proba(np.full((1, 4), np.nan))[0]
+    estimator = GenerativeClassifier(states=4, iterations=10, random_state=0).fit(X[rows], Y[rows])
+    p = estimator.predict_proba(np.full((1, 4), np.nan))[0]
     np.testing.assert_allclose(p, [40 / 90, 50 / 90], atol=0.02)
 
 
@@ -122,20 +122,20 @@ def test_tuning_tells_classes_apart_that_a_joint_density_does_not() -> None:
 
 
 def test_pickles_hold_weights_as_safetensors_alone() -> None:
-    found = NetRegressor(states=4, iterations=5, random_state=0).fit(HOLES[:, :3], X[:, 3])
-    state = found.__getstate__()
+    estimator = NetRegressor(states=4, iterations=5, random_state=0).fit(HOLES[:, :3], X[:, 3])
+    state = estimator.__getstate__()
     assert isinstance(state["weights_"], bytes)
-    assert read_weights(state["weights_"]).keys() == found.model_.net.weights().keys()
+    assert read_weights(state["weights_"]).keys() == estimator.model_.net.weights().keys()
     assert not any(isinstance(value, torch.nn.Module | torch.Tensor) for value in state.values())
-    again = pickle.loads(pickle.dumps(found))  # what this test made itself
-    np.testing.assert_array_equal(again.predict(HOLES[:, :3]), found.predict(HOLES[:, :3]))
+    again = pickle.loads(pickle.dumps(estimator))  # what this test made itself
+    np.testing.assert_array_equal(again.predict(HOLES[:, :3]), estimator.predict(HOLES[:, :3]))
 
 
 def test_frames_in_and_out() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(HOLES, columns=list("abcd"), index=range(7, 157))
-    found = GenerativeImputer(states=4, iterations=5, random_state=0).set_output(transform="pandas")
-    whole = found.fit_transform(frame)
+    estimator = GenerativeImputer(states=4, iterations=5, random_state=0).set_output(transform="pandas")
+    whole = estimator.fit_transform(frame)
     assert list(whole.columns) == list("abcd")
     assert list(whole.index) == list(range(7, 157))
     assert not whole.isna().any().any()
@@ -143,9 +143,9 @@ def test_frames_in_and_out() -> None:
 
 
 def test_values_of_another_column() -> None:
-    found = NetRegressor(states=16, iterations=30, random_state=0).fit(X[::2, :3], X[::2, 3])
-    assert found.score(X[1::2, :3], X[1::2, 3]) > 0.85
-    assert found.score(HOLES[1::2, :3], X[1::2, 3]) > 0.6
+    estimator = NetRegressor(states=16, iterations=30, random_state=0).fit(X[::2, :3], X[::2, 3])
+    assert estimator.score(X[1::2, :3], X[1::2, 3]) > 0.85
+    assert estimator.score(HOLES[1::2, :3], X[1::2, 3]) > 0.6
     # Far from 0 beside its deviation, in its own units.
     far = NetRegressor(states=16, iterations=30, random_state=0).fit(X[::2, :3], 1e6 + X[::2, 3])
     assert far.score(X[1::2, :3], 1e6 + X[1::2, 3]) > 0.85
@@ -169,13 +169,13 @@ def own_net(tmp_path: Path, out: int, loss: str, name: str = "own.prototxt") -> 
 
 def test_any_net_file(tmp_path: Path) -> None:
     net = own_net(tmp_path, 3, "SoftmaxWithLoss")
-    found = NetClassifier(net, iterations=200, rate=0.05, random_state=0).fit(X, Y)
+    estimator = NetClassifier(net, iterations=200, rate=0.05, random_state=0).fit(X, Y)
     linear = LogisticRegression(C=1e6, max_iter=1000).fit(StandardScaler().fit_transform(X), Y)
-    assert found.score(X, Y) >= linear.score(StandardScaler().fit_transform(X), Y) - 0.03
+    assert estimator.score(X, Y) >= linear.score(StandardScaler().fit_transform(X), Y) - 0.03
     with pytest.raises(ValueError, match="takes no missing values"):
-        found.predict(HOLES)
-    again = clone(found).fit(X, Y)  # the same seed, the same net
-    np.testing.assert_array_equal(again.predict_proba(X), found.predict_proba(X))
+        estimator.predict(HOLES)
+    again = clone(estimator).fit(X, Y)  # the same seed, the same net
+    np.testing.assert_array_equal(again.predict_proba(X), estimator.predict_proba(X))
     with pytest.raises(SpecError, match="labels reach 2, the scores have 2 classes"):
         NetClassifier(own_net(tmp_path, 2, "SoftmaxWithLoss"), iterations=2).fit(X, Y)
     with pytest.raises(DataError, match=r"reads rows of \(4,\), these have 3 values"):
@@ -200,16 +200,16 @@ def test_a_net_file_with_its_solver_for_values(tmp_path: Path) -> None:
         'net: "elsewhere.prototxt" type: "SGD" base_lr: 0.05 lr_policy: "fixed" max_iter: 9 test_iter: 3 '
         "test_interval: 1"
     )
-    found = NetRegressor(net, iterations=400, random_state=0).fit(X[:, [0, 1, 2, 2]], X[:, 3])
+    estimator = NetRegressor(net, iterations=400, random_state=0).fit(X[:, [0, 1, 2, 2]], X[:, 3])
     exact = LinearRegression().fit(X[:, :3], X[:, 3])
-    assert found.score(X[:, [0, 1, 2, 2]], X[:, 3]) > exact.score(X[:, :3], X[:, 3]) - 0.01
+    assert estimator.score(X[:, [0, 1, 2, 2]], X[:, 3]) > exact.score(X[:, :3], X[:, 3]) - 0.01
 
 
 def test_a_template_with_values(tmp_path: Path) -> None:
     template = tmp_path / "own.prototmp"
     template.write_text(LOGISTIC.replace("OUT", "{{ classes }}").replace("LOSS", "SoftmaxWithLoss"))
-    found = NetClassifier(template, {"classes": 3}, iterations=100, rate=0.05, random_state=0).fit(X, Y)
-    assert found.score(X, Y) > 0.9
+    estimator = NetClassifier(template, {"classes": 3}, iterations=100, rate=0.05, random_state=0).fit(X, Y)
+    assert estimator.score(X, Y) > 0.9
     with pytest.raises(DataError, match="is no template"):
         NetClassifier(own_net(tmp_path, 3, "SoftmaxWithLoss"), {"classes": 3}).fit(X, Y)
     with pytest.raises(SpecError, match="classes"):
@@ -219,11 +219,11 @@ def test_a_template_with_values(tmp_path: Path) -> None:
 def test_pictures_have_a_tree_of_their_own() -> None:
     digits, labels = load_digits(n_class=3, return_X_y=True)
     holes = np.where(np.random.default_rng(0).random(digits.shape) < 0.3, np.nan, digits)
-    found = NetClassifier(image_shape=(8, 8), states=16, iterations=200, random_state=0).fit(
+    estimator = NetClassifier(image_shape=(8, 8), states=16, iterations=200, random_state=0).fit(
         holes[::2], labels[::2]
     )
-    assert found.score(digits[1::2], labels[1::2]) > 0.95
-    assert found.score(holes[1::2], labels[1::2]) > 0.9
+    assert estimator.score(digits[1::2], labels[1::2]) > 0.95
+    assert estimator.score(holes[1::2], labels[1::2]) > 0.9
     filler = GenerativeImputer(image_shape=(8, 8), states=16, iterations=200, random_state=0).fit(holes[::2])
     whole, gone = filler.transform(holes[1::2]), np.isnan(holes[1::2])
     by_mean = np.broadcast_to(np.nanmean(holes[::2], 0), gone.shape)

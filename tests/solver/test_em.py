@@ -66,13 +66,13 @@ def data(model: str, n: int = 40, seed: int = 0) -> torch.Tensor:
 
 
 def losses(net: Net, solver: EMSolver, x: torch.Tensor, rounds: int) -> list[float]:
-    found = []
+    history = []
     for _ in range(rounds):
         loss = net.objective(net(x))
         loss.backward()  # type: ignore[no-untyped-call]
-        found.append(float(loss.detach()))
+        history.append(float(loss.detach()))
         solver.step()
-    return found
+    return history
 
 
 @pytest.mark.parametrize("model", [*MODELS, "similarity", "similarity_log"])
@@ -80,9 +80,9 @@ def test_full_batch_never_falls(model: str) -> None:
     log = "use_log_space_weight_param: true" if model == "similarity_log" else ""
     message = SIMILARITY % log + ROOT if "similarity" in model else text(MODELS[model])
     net = net_of(message + LOSS)
-    found = losses(net, solver_of(net), data(model.removesuffix("_log")), 15)
-    assert all(after <= before + 1e-9 for before, after in pairwise(found)), found
-    assert found[-1] < found[0] - 0.05
+    history = losses(net, solver_of(net), data(model.removesuffix("_log")), 15)
+    assert all(after <= before + 1e-9 for before, after in pairwise(history)), history
+    assert history[-1] < history[0] - 0.05
 
 
 def test_states_that_round_to_nothing_beside_impossible_ones() -> None:

@@ -79,23 +79,23 @@ def test_plateau(seed: int) -> None:
     losses = (1 / np.sqrt(1 + np.arange(200)) + 0.05 * chance.standard_normal(200)).tolist()
     windows = "plateau_winsize: 5 plateau_winsize: 9 plateau_winsize: 4"
     rates = schedule(f'base_lr: 0.5 gamma: 0.5 lr_policy: "plateau" {windows}')
-    found = []
+    reached = []
     for t, loss in enumerate(losses):
         rates.observe(t, loss)
         assert rates.peek(t) == rates.peek(t)
-        found.append(rates.next(t))
-    assert found == by_the_book(losses, [5, 9, 4], 0.5, 0.5)
-    assert found[-1] == 0.0625
+        reached.append(rates.next(t))
+    assert reached == by_the_book(losses, [5, 9, 4], 0.5, 0.5)
+    assert reached[-1] == 0.0625
 
 
 def test_stepearly_drops_whenever_a_window_passes_without_a_new_low() -> None:
     losses = [5, 4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 3.0]
     rates = schedule('base_lr: 1 gamma: 0.5 lr_policy: "stepearly" stepsize: 3')
-    found = []
+    reached = []
     for t, loss in enumerate(losses):
         rates.observe(t, loss)
-        found.append(rates.next(t))
-    assert found == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
+        reached.append(rates.next(t))
+    assert reached == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
 
 
 def test_multifixed_has_a_rate_for_each_stage() -> None:

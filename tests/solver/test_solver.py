@@ -175,8 +175,8 @@ def test_regularisation_is_the_gradient_of_its_objective(name: str, logspace: bo
     x = torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(OBJECTIVES[name, logspace](x), x)
     gradient = torch.randn_like(x)
-    (found,) = terms[name]([x.detach()], [gradient], 0.3, logspace)
-    torch.testing.assert_close(found, gradient + 0.3 * expected)
+    (total,) = terms[name]([x.detach()], [gradient], 0.3, logspace)
+    torch.testing.assert_close(total, gradient + 0.3 * expected)
 
 
 def test_lr_mult_zero_is_only_clipped() -> None:

@@ -92,9 +92,9 @@ def test_a_case_of_another_layer() -> None:
     ],
 )
 def test_what_a_class_must_say(changes: dict[str, object], check: str, says: str) -> None:
-    found = failures(twice(**changes), case())
-    assert list(found) == [check]
-    assert says in found[check]
+    failed = failures(twice(**changes), case())
+    assert list(failed) == [check]
+    assert says in failed[check]
 
 
 def test_a_family_that_is_not_said() -> None:
@@ -110,8 +110,8 @@ def test_a_layer_whose_cost_is_unknown() -> None:
     def forward(self: Layer, *bottoms: Tensor) -> Tensor:
         return bottoms[0] * self.blob(0)
 
-    found = failures(twice(setup=setup, forward=forward), case())
-    assert found == {
+    failed = failures(twice(setup=setup, forward=forward), case())
+    assert failed == {
         "cost": "multiply_adds is 0 though it has weights or two maps; set `products` or define `multiply_adds`"
     }
 
@@ -154,32 +154,32 @@ def branches(x: Tensor) -> Tensor:
     ],
 )
 def test_what_a_layer_must_compute(compute: Callable[[Tensor], Tensor], check: str, says: str) -> None:
-    found = failures(twice(forward=lambda self, x: compute(x)), case())
-    assert says in found[check]
+    failed = failures(twice(forward=lambda self, x: compute(x)), case())
+    assert says in failed[check]
 
 
 def test_a_layer_that_branches_on_values_is_neither_compiled_nor_exported() -> None:
     infer = {"infer": lambda self, x: (torch.empty_like(x, device="meta"),)}
-    found = failures(twice(forward=lambda self, x: branches(x), **infer), case())
-    assert set(found) == {"compilation", "export"}
-    assert found["compilation"].startswith("raised ")
-    assert "\n" not in found["compilation"]
+    failed = failures(twice(forward=lambda self, x: branches(x), **infer), case())
+    assert set(failed) == {"compilation", "export"}
+    assert failed["compilation"].startswith("raised ")
+    assert "\n" not in failed["compilation"]
 
 
 def test_a_wrong_shape_on_the_meta_device() -> None:
-    found = failures(twice(infer=lambda self, x: (torch.empty(2, 4, device="meta"),)), case())
-    assert found["shapes"] == "blob 'y' has shape (2, 3) when it runs, and (2, 4) on the meta device"
+    failed = failures(twice(infer=lambda self, x: (torch.empty(2, 4, device="meta"),)), case())
+    assert failed["shapes"] == "blob 'y' has shape (2, 3) when it runs, and (2, 4) on the meta device"
 
 
 def test_a_compiled_net_that_computes_something_else() -> None:
     def forward(self: Layer, *bottoms: Tensor) -> Tensor:
         return bottoms[0] * (3 if torch.compiler.is_compiling() else 2)
 
-    found = failures(twice(forward=forward), case())
-    assert found["compilation"].startswith("top 0 differs compiled from eager by up to")
-    assert found["export"].startswith("top 0 differs exported from eager by up to")
+    failed = failures(twice(forward=forward), case())
+    assert failed["compilation"].startswith("top 0 differs compiled from eager by up to")
+    assert failed["export"].startswith("top 0 differs exported from eager by up to")
 
 
 def test_layers_without_bottoms_have_no_roles() -> None:
-    found = failures(twice(bottoms=exactly(0), roles=("image",)), case())
-    assert "takes no bottom but has roles ('image',)" in found["roles"]
+    failed = failures(twice(bottoms=exactly(0), roles=("image",)), case())
+    assert "takes no bottom but has roles ('image',)" in failed["roles"]

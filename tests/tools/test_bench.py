@@ -21,11 +21,11 @@ def test_twins_give_the_same(name: str) -> None:
     for layer in net.made:
         layer.phase = "TEST"  # no dropout
     module.apply(lambda one: one.eval() if isinstance(one, nn.Dropout) else None)
-    found = net.objective(net(x, label))
+    loss = net.objective(net(x, label))
     expected = module(x, label.long())
-    assert found.item() == pytest.approx(expected.item(), rel=1e-7)  # loss_weight is a single-precision 0.3
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-7)  # loss_weight is a single-precision 0.3
     theirs = torch.autograd.grad(expected, list(module.parameters()))
-    ours = torch.autograd.grad(found, [param.value for param in net.params])
+    ours = torch.autograd.grad(loss, [param.value for param in net.params])
     for param, mine, other in zip(net.params, ours, theirs, strict=True):
         assert (mine - other).abs().max() <= 1e-6 * other.abs().max(), param.name
 

@@ -17,8 +17,8 @@ def blocks() -> list[str]:
     """The indented blocks of the section on adding a layer."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     section = text.split("## Add a layer, an example")[1].split("\n## ")[0]
-    found = re.findall(r"(?:^ {7}.*\n|^\n(?= {7}))+", section, re.M)
-    return [textwrap.dedent(block).strip("\n") for block in found]
+    texts = re.findall(r"(?:^ {7}.*\n|^\n(?= {7}))+", section, re.M)
+    return [textwrap.dedent(block).strip("\n") for block in texts]
 
 
 def replaced(path: Path, old: str, new: str) -> None:

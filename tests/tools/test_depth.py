@@ -45,19 +45,19 @@ class Counted:
 
 def test_the_deep_tensor_is_that_of_the_definition() -> None:
     draw = Counted()
-    found = depth.deep(4, 2, 3, draw).reshape(2, 2, 2, 2)  # d1, d3; d2, d4
+    tensor = depth.deep(4, 2, 3, draw).reshape(2, 2, 2, 2)  # d1, d3; d2, d4
     leaves, level, top = draw.given
     pairs = [np.einsum("ca,cb,dc->dab", leaves[2 * j], leaves[2 * j + 1], level[j]) for j in range(2)]
     wanted = np.einsum("c,cab,cde->abde", top[0, 0], *pairs)
-    np.testing.assert_array_equal(found.transpose(0, 2, 1, 3), wanted)
+    np.testing.assert_array_equal(tensor.transpose(0, 2, 1, 3), wanted)
 
 
 def test_the_shallow_tensor_is_that_of_the_definition() -> None:
     draw = Counted()
-    found = depth.shallow(4, 2, 3, draw).reshape(2, 2, 2, 2)
+    tensor = depth.shallow(4, 2, 3, draw).reshape(2, 2, 2, 2)
     vectors, weights = draw.given
     wanted = np.einsum("z,za,zb,zc,zd->abcd", weights, *vectors)
-    np.testing.assert_array_equal(found.transpose(0, 2, 1, 3), wanted)
+    np.testing.assert_array_equal(tensor.transpose(0, 2, 1, 3), wanted)
 
 
 MEX = """layer {{ name: "{name}" type: "MEX" bottom: "{bottom}" top: "{name}"
@@ -108,6 +108,6 @@ def test_the_page_says_where_the_bound_fails(tmp_path: Path) -> None:
 
 
 def test_one_case() -> None:
-    found = depth.case(4, 3, 2, 1)
-    assert found["deep"] == [9, 9]
-    assert found["shallow, 3"] == [3, 3]
+    ranks = depth.case(4, 3, 2, 1)
+    assert ranks["deep"] == [9, 9]
+    assert ranks["shallow, 3"] == [3, 3]

@@ -50,11 +50,11 @@ def test_the_short_form_writes_a_page_that_says_it_is_reduced(tmp_path: Path) ->
     command = [sys.executable, "-m", "tools.results.dlvm", "--quick"]
     command += ["--out", str(tmp_path / "dlvm"), "--runs", str(tmp_path / "runs")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    found = json.loads((tmp_path / "dlvm.json").read_text())["results"]
-    assert set(found) == {
+    data = json.loads((tmp_path / "dlvm.json").read_text())["results"]
+    assert set(data) == {
         f"{m} {t} 1" for m in ("mean", "kNN", "PCA", "missForest", "MIWAE") for t in ("banknote", "yeast")
     }
-    assert all(0 < value["error"] < 5 for value in found.values())
+    assert all(0 < value["error"] < 5 for value in data.values())
     page = (tmp_path / "dlvm.md").read_text()
     assert page.index("goal") < page.index("Mean square error")
     assert "no reproduction: fewer steps" in page

@@ -96,6 +96,6 @@ def test_the_page_follows_from_the_records(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_settings_of_the_transcribed_row() -> None:
-    found = fig4.transcribed()
-    assert found["settings"] == [setting.name for setting in FIG_4]
-    assert len(found["accuracy"]) == len(FIG_4)
+    row = fig4.transcribed()
+    assert row["settings"] == [setting.name for setting in FIG_4]
+    assert len(row["accuracy"]) == len(FIG_4)

@@ -26,12 +26,14 @@ from tools.fuzz.inputs import Kind, kinds
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[Kind]:
+def all_kinds(tmp_path_factory: pytest.TempPathFactory) -> list[Kind]:
     return kinds(tmp_path_factory.mktemp("fuzz"))
 
 
-def test_what_is_mutated_is_read(found: list[Kind]) -> None:
-    for kind in found:  # some seeds are damaged on purpose; torch's programs are refused whatever they hold
+def test_what_is_mutated_is_read(all_kinds: list[Kind]) -> None:
+    for (
+        kind
+    ) in all_kinds:  # some seeds are damaged on purpose; torch's programs are refused whatever they hold
         refused = []
         for data in kind.seeds:
             try:
@@ -39,12 +41,12 @@ def test_what_is_mutated_is_read(found: list[Kind]) -> None:
             except NetspecError as error:
                 refused.append(str(error))
         assert len(refused) < len(kind.seeds) or kind.name == "program or pickle", refused
-    assert sum(kind.share for kind in found) == pytest.approx(1, abs=0.03)
+    assert sum(kind.share for kind in all_kinds) == pytest.approx(1, abs=0.03)
 
 
 @pytest.mark.parametrize("changes", [BYTE_CHANGES, MESSAGE_CHANGES, TEXT_CHANGES])
-def test_the_seed_decides_the_inputs(found: list[Kind], changes: tuple[fuzz_inputs.Change, ...]) -> None:
-    seeds = found[0].seeds
+def test_the_seed_decides_the_inputs(all_kinds: list[Kind], changes: tuple[fuzz_inputs.Change, ...]) -> None:
+    seeds = all_kinds[0].seeds
     inputs = [[mutated(seeds[0], random.Random(i), changes, seeds) for i in range(40)] for _ in range(2)]
     assert inputs[0] == inputs[1]
     assert len(set(inputs[0])) > 35
@@ -52,12 +54,12 @@ def test_the_seed_decides_the_inputs(found: list[Kind], changes: tuple[fuzz_inpu
         mutated(nothing, random.Random(1), changes, [nothing])
 
 
-def test_three_hundred_inputs(found: list[Kind]) -> None:
+def test_three_hundred_inputs(all_kinds: list[Kind]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of decoders, about damaged pictures
         for index in range(300):
-            number, chance = fuzz.kind_of(found, 7, index)
-            kind = found[number]
+            number, chance = fuzz.kind_of(all_kinds, 7, index)
+            kind = all_kinds[number]
             end, why = fuzz.attempt(kind, fuzz.make(kind, chance), 60)
             assert end in (fuzz.ACCEPTED, fuzz.REFUSED), f"{index} ({kind.name}): {why}"
 
@@ -176,8 +178,8 @@ def test_sums_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (tmp_path / f"{seed}.json").write_text(json.dumps(figures))
     files = [str(tmp_path / f"{seed}.json") for seed in (1, 2)]
     assert fuzz.main(["--sum", *files, "--out", str(tmp_path / "all.json")]) == 0
-    found = json.loads((tmp_path / "all.json").read_text())
-    assert (found["count"], found["peak_megabytes"]) == (10, 200)
-    assert found["kinds"]["a"] == {"accepted": 3, "refused": 7}
+    data = json.loads((tmp_path / "all.json").read_text())
+    assert (data["count"], data["peak_megabytes"]) == (10, 200)
+    assert data["kinds"]["a"] == {"accepted": 3, "refused": 7}
     with pytest.raises(SystemExit, match="one seed"):
         fuzz.main(["--sum", files[0], files[0]])

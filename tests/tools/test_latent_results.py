@@ -26,16 +26,16 @@ def test_filling_from_incomplete_neighbours_is_scikit_learns() -> None:
     for table in (donors, rows):
         table[draws.random(table.shape) < 0.4] = np.nan
     wanted = KNNImputer(n_neighbors=5).fit(donors).transform(rows)
-    found = misconv.from_neighbours(rows, donors, near=60)
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    filled = misconv.from_neighbours(rows, donors, near=60)
+    np.testing.assert_allclose(filled, wanted, atol=1e-5)
     seen = ~np.isnan(rows)
-    np.testing.assert_allclose(found[seen], rows[seen], rtol=1e-6)
+    np.testing.assert_allclose(filled[seen], rows[seen], rtol=1e-6)
 
 
 def test_overhead_times_both_layers_as_often() -> None:
     times = misconv.overhead(8, 4, 2, 3)
-    assert {name: len(found) for name, found in times.items()} == {"convolution": 3, "MisConv": 3}
-    assert min(min(found) for found in times.values()) > 0
+    assert {name: len(taken) for name, taken in times.items()} == {"convolution": 3, "MisConv": 3}
+    assert min(min(taken) for taken in times.values()) > 0
 
 
 def test_goals_that_are_missed_are_said_first(tmp_path: Path) -> None:
@@ -74,17 +74,17 @@ def test_many_samples_of_an_autoencoder_without_spread_are_its_mean(tmp_path: Pa
 
 def test_the_family_without_a_bound_rises_by_the_dimension_and_the_others_stay() -> None:
     """Against the exact values of the test of the net itself (tests/queries/test_unbounded.py)."""
-    found = {alpha: latent_models.unbounded(alpha) for alpha in (8.0, 32.0)}
-    assert found[8.0]["first"] == pytest.approx(34.48, abs=0.02)
-    assert found[32.0]["first"] == pytest.approx(154.64, abs=0.02)
-    for alpha, one in found.items():
+    by_alpha = {alpha: latent_models.unbounded(alpha) for alpha in (8.0, 32.0)}
+    assert by_alpha[8.0]["first"] == pytest.approx(34.48, abs=0.02)
+    assert by_alpha[32.0]["first"] == pytest.approx(154.64, abs=0.02)
+    for alpha, one in by_alpha.items():
         assert one["all"] - one["first"] >= one["below"] - 49 * 3 / alpha
 
 
 def test_f1_counts_missing_pixels_alone() -> None:
-    found, true = torch.tensor([1.0, 1, 0, 1]), torch.tensor([1.0, 0, 1, 0])
+    predicted, true = torch.tensor([1.0, 1, 0, 1]), torch.tensor([1.0, 0, 1, 0])
     missing = torch.tensor([True, True, True, False])
-    assert latent_models.f1(found, true, missing) == pytest.approx(2 / 4)
+    assert latent_models.f1(predicted, true, missing) == pytest.approx(2 / 4)
 
 
 SHORT = {

@@ -119,12 +119,12 @@ def derived(page: str) -> str:
 
 def pool(page: str) -> set[float]:
     """What a number of the page may be: a value of its records, as it is or in per cent, or derived from them."""
-    found = {value for path in records(page) for value in values(read(path))}
+    known = {value for path in records(page) for value in values(read(path))}
     published = read(RESULTS / "published.json")
     for table in PUBLISHED.get(page.removesuffix(".md"), ()):
-        found |= set(values(published[table]["rows"]))
-    found |= set(values(derived(page)))
-    return found | {100 * value for value in found} | {100 - 100 * value for value in found}
+        known |= set(values(published[table]["rows"]))
+    known |= set(values(derived(page)))
+    return known | {100 * value for value in known} | {100 - 100 * value for value in known}
 
 
 def numbers(page: str) -> Iterator[tuple[int, str]]:

@@ -77,9 +77,9 @@ def test_pictures_into_each_kind(folder: Path, kind: str, tmp_path: Path) -> Non
 def test_pictures_without_labels(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", IMAGES[:, 0].astype(np.float32) / 255)
     call("dataset", tmp_path / "a.npy", tmp_path / "a.lmdb")
-    found = open_pictures(tmp_path / "a.lmdb")
-    assert np.isnan(found.labels).all()
-    np.testing.assert_allclose(found.block(range(9)), IMAGES[:, :1], atol=1e-3)
+    pictures = open_pictures(tmp_path / "a.lmdb")
+    assert np.isnan(pictures.labels).all()
+    np.testing.assert_allclose(pictures.block(range(9)), IMAGES[:, :1], atol=1e-3)
     call("dataset", tmp_path / "a.npy", tmp_path / "b.npz", "--scale", 0.5)
     with np.load(tmp_path / "b.npz") as made:
         assert np.isnan(made["labels"]).all()
@@ -124,9 +124,9 @@ def test_a_table_is_read_in_pieces(tmp_path: Path) -> None:
         "write_hdf5(records, Path(sys.argv[2]), 1000)\n"
         "print(tracemalloc.get_traced_memory()[1])\n"
     )
-    found = child("-c", code, path, tmp_path / "long.txt")
-    assert found.returncode == 0, found.stderr
-    assert int(found.stdout) < 4_000_000  # its cells as text are above 8 MB
+    finished = child("-c", code, path, tmp_path / "long.txt")
+    assert finished.returncode == 0, finished.stderr
+    assert int(finished.stdout) < 4_000_000  # its cells as text are above 8 MB
     assert len((tmp_path / "long.txt").read_text().splitlines()) == 45
 
 
@@ -225,11 +225,11 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, target: str) -> None:
         "import resource, sys; from netspec.cli import main\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY)); main()"
     )
-    found = child("-c", code, "dataset", tmp_path / "a.npy", tmp_path / target)
-    assert found.returncode == 2, found.stderr
-    assert len(found.stderr.splitlines()) == 1
-    assert ".tmp" not in found.stderr
-    assert "cannot be written" in found.stderr
+    finished = child("-c", code, "dataset", tmp_path / "a.npy", tmp_path / target)
+    assert finished.returncode == 2, finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+    assert ".tmp" not in finished.stderr
+    assert "cannot be written" in finished.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 
 

@@ -148,8 +148,8 @@ def test_blobs_of_any_name_go_into_npz(tmp_path: Path) -> None:
     rows = {name: torch.rand(3, 2) for name in ("file", "allow_pickle", "a/b")}
     with FeatureWriter(tmp_path / "f.npz", list(rows)) as out:
         out.append(rows)
-    with np.load(tmp_path / "f.npz") as found:
-        assert {name: found[name].tolist() for name in found} == {k: v.tolist() for k, v in rows.items()}
+    with np.load(tmp_path / "f.npz") as archive:
+        assert {name: archive[name].tolist() for name in archive} == {k: v.tolist() for k, v in rows.items()}
 
 
 def test_what_there_is_stands_in_a_sentence_of_its_own(

@@ -27,8 +27,8 @@ def net_of(source: str, phase: str = "TRAIN") -> Net:
 
 
 def run(source: str, *values: Tensor, phase: str = "TRAIN") -> Tensor:
-    found: Tensor = net_of(source, phase)(*(value.double() for value in values))[0]
-    return found
+    top: Tensor = net_of(source, phase)(*(value.double() for value in values))[0]
+    return top
 
 
 def focal(
@@ -159,12 +159,12 @@ def test_local_filters() -> None:
     assert (weight.shape, bias.shape) == ((3, 1, 18, 9), (1, 1, 3, 9))
     x = torch.randn(2, 2, 5, 6, dtype=torch.float64)
     padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
-    found = made(x)[0]
-    assert found.shape == (2, 3, 3, 3)
+    top = made(x)[0]
+    assert top.shape == (2, 3, 3, 3)
     for n, m, row, column in np.ndindex(2, 3, 3, 3):
         window = padded[n, :, row * 2 : row * 2 + 3, column * 2 : column * 2 + 3].flatten()
         value = weight[m, 0, :, row * 3 + column] @ window + bias[0, 0, m, row * 3 + column]
-        assert found[n, m, row, column].item() == pytest.approx(value.item())
+        assert top[n, m, row, column].item() == pytest.approx(value.item())
     for wrong, message in (
         ("kernel_size: 3", "num_output > 0"),
         ("num_output: 1 kernel_size: 9", "does not fit"),
@@ -217,8 +217,8 @@ def test_ctc_sums_over_paths() -> None:
         "WarpCTCLoss", "blank_index: 3", "x steps number label", steps=(3,), number=(3,), label=(3, 3)
     )
     expected = (over_paths(x[:5, 0], [2, 1], 3) + over_paths(x[:3, 2], [0], 3)) / 3
-    found = run(source, x, labels(5, 2, 3), labels(2, 2, 1), columns.abs())
-    assert found.item() == pytest.approx(expected)
+    top = run(source, x, labels(5, 2, 3), labels(2, 2, 1), columns.abs())
+    assert top.item() == pytest.approx(expected)
 
 
 def test_ctc_passes_over_sequences_without_labels() -> None:
@@ -232,9 +232,9 @@ def test_ctc_passes_over_sequences_without_labels() -> None:
         ("WarpCTCLoss", [[3, 2], [1, 1]], 0, 2),
     ):
         costs = over_paths(x[:3, 0], read[0], blank) + over_paths(x[:, 2], read[1], blank)
-        found = net_of(ctc(kind, "", "x begin label", **shapes))(x, begin.double(), columns.double())[0]
-        assert found.item() == pytest.approx(costs / number)
-        (gradient,) = torch.autograd.grad(found, x)
+        top = net_of(ctc(kind, "", "x begin label", **shapes))(x, begin.double(), columns.double())[0]
+        assert top.item() == pytest.approx(costs / number)
+        (gradient,) = torch.autograd.grad(top, x)
         assert (gradient[:, 1] == 0).all()
         assert (gradient[:3, 0] != 0).all()
 
@@ -247,9 +247,9 @@ def test_ctc_gradients_are_those_of_the_sum() -> None:
     loss = torch.nn.functional.ctc_loss(x.log_softmax(2), target, steps, lengths, reduction="sum")
     (expected,) = torch.autograd.grad(loss, x)
     for kind, factor in (("CtcLoss", 1.0), ("CTCLoss", 1 / 3)):
-        found = net_of(ctc(kind, label=(3, 3)))(x, rows.double())[0]
-        assert found.item() == pytest.approx(loss.item() / 3)
-        torch.testing.assert_close(torch.autograd.grad(found, x)[0], expected * factor)
+        top = net_of(ctc(kind, label=(3, 3)))(x, rows.double())[0]
+        assert top.item() == pytest.approx(loss.item() / 3)
+        torch.testing.assert_close(torch.autograd.grad(top, x)[0], expected * factor)
 
 
 @pytest.mark.parametrize(
@@ -287,11 +287,11 @@ def test_hard_activations() -> None:
                            ("CReLU", torch.cat((x.clamp(min=0), (-x).clamp(min=0)), 1))):  # fmt: skip
         torch.testing.assert_close(run(net(kind, shape=shape), x), expected.double(), equal_nan=True)
     for field in ("hard_sigmoid_param", "hardsigmoid_param"):
-        found = run(net("HardSigmoid", f"{field} {{ alpha: 0.25 }}", shape), x)
-        torch.testing.assert_close(found, (0.25 * x.double() + 0.5).clamp(0, 1), equal_nan=True)
-    found = run(net("CReLU", "crelu_param { negative_slope: 0.5 concat_axis: 0 }", shape), x)
+        top = run(net("HardSigmoid", f"{field} {{ alpha: 0.25 }}", shape), x)
+        torch.testing.assert_close(top, (0.25 * x.double() + 0.5).clamp(0, 1), equal_nan=True)
+    top = run(net("CReLU", "crelu_param { negative_slope: 0.5 concat_axis: 0 }", shape), x)
     leaky = torch.nn.functional.leaky_relu(torch.cat((x, -x)), 0.5).double()
-    torch.testing.assert_close(found, leaky, equal_nan=True)
+    torch.testing.assert_close(top, leaky, equal_nan=True)
 
 
 def test_numbers_of_binary_files() -> None:
@@ -303,8 +303,8 @@ def test_numbers_of_binary_files() -> None:
         raw = layer.SerializeToString()
         theirs = raw.replace(*tags)
         assert theirs != raw
-        found = read_binary_net(b"\xa2\x06" + bytes([len(theirs)]) + theirs).layer[0]
-        assert found == layer
+        read_layer = read_binary_net(b"\xa2\x06" + bytes([len(theirs)]) + theirs).layer[0]
+        assert read_layer == layer
 
 
 def test_balanced_sigmoid_weighs_each_class_by_the_others_share() -> None:

@@ -113,14 +113,14 @@ def test_rank_hard() -> None:
 def test_rank_hard_draws_one_near_and_one_of_the_rest() -> None:
     """Every other costs; of four, 1 of the 2 nearest and 1 of the rest count for each pair."""
     label = CASES["rank_hard"].inputs["label"]
-    found = set()
+    seen = set()
     for seed in range(20):
         torch.manual_seed(seed)
         x = torch.eye(6)[:, :4] * 0.1
         x.requires_grad_(True)
         made("rank_hard_drawn")(x, label)[-1].backward()
-        found.add(tuple(np.round(x.grad.flatten().tolist(), 6)))
-    assert len(found) > 3
+        seen.add(tuple(np.round(x.grad.flatten().tolist(), 6)))
+    assert len(seen) > 3
 
 
 def test_c_rand_is_that_of_glibc() -> None:

@@ -72,8 +72,8 @@ def test_a_label_goes_before_the_scores() -> None:
     scores = torch.tensor([[1.0, 3, 2], [5, 5, 0], [0, 1, 2], [0, 1, 2]], dtype=DOUBLE)
     assert layer("ArgMaxOneHot", [scores])[0].argmax(1).tolist() == [1, 0, 2, 2]
     labels = torch.tensor([0.0, 2, torch.nan, -1], dtype=DOUBLE)
-    (found,) = layer("ArgMaxOneHot", [scores, labels], "loss_param { ignore_label: -1 }")
-    assert found.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1]]
+    (top,) = layer("ArgMaxOneHot", [scores, labels], "loss_param { ignore_label: -1 }")
+    assert top.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1]]
     (down,) = layer("ArgMaxOneHot", [scores], "argmax_one_hot_param { axis: 0 }")
     assert down.argmax(0).tolist() == [1, 1, 0]
     assert float(down.sum()) == 3

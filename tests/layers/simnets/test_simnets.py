@@ -490,9 +490,9 @@ def test_a_normalised_net_integrates_to_one() -> None:
     for layer in ours.made:
         layer.phase = "TEST"
     values = ours.slots(torch.full((2, 1, 28, 28), nan), torch.zeros(2))
-    found = ours.graph.find("scores")
-    assert found is not None
-    torch.testing.assert_close(values[found].detach(), torch.zeros(2, 10, 1, 1), rtol=0, atol=1e-5)
+    slot = ours.graph.find("scores")
+    assert slot is not None
+    torch.testing.assert_close(values[slot].detach(), torch.zeros(2, 10, 1, 1), rtol=0, atol=1e-5)
 
 
 def test_projected_rows_are_clipped_after_they_are_used() -> None:

@@ -46,13 +46,13 @@ def test_roi_warping() -> None:
         for c in range(3):
             for i in range(3):
                 for j in range(2):
-                    found = []
+                    samples = []
                     for a in range(ceil(high / 3) + 1):
                         for b in range(ceil(wide / 2) + 1):
                             h = y1 + (i + a / max(ceil(high / 3), 1)) * high / 3
                             w = x1 + (j + b / max(ceil(wide / 2), 1)) * wide / 2
-                            found.append(bilinear(x[int(region[0]), c].numpy(), h, w))
-                    values = [value for value in found if value is not None]
+                            samples.append(bilinear(x[int(region[0]), c].numpy(), h, w))
+                    values = [value for value in samples if value is not None]
                     assert float(top[r, c, i, j]) == pytest.approx(max(values, default=0.0), abs=1e-5)
 
 

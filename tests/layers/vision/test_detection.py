@@ -136,7 +136,7 @@ def test_detections_equal_a_loop_over_boxes(seed: int, code: str, share: bool) -
     coded = random.normal(0, 0.3, (images, number, locations, 4))
     score = random.uniform(0, 1, (images, number, classes))
     score[0, 3, 1] = np.nan
-    (found,) = net(
+    (top,) = net(
         torch.from_numpy(coded).reshape(images, -1),
         torch.from_numpy(score).reshape(images, -1),
         torch.tensor([prior, variance], dtype=torch.float64).reshape(1, 2, -1),
@@ -156,14 +156,14 @@ def test_detections_equal_a_loop_over_boxes(seed: int, code: str, share: bool) -
             rows += [[n, label, score[n, order[k], label], *boxes[k]] for k in suppress(boxes, 0.6, 0.9)]
         best = sorted(rows, key=lambda row: -row[2])[:9]
         expected += sorted(best, key=lambda row: (row[1], -row[2]))
-    torch.testing.assert_close(found[0, 0], torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(top[0, 0], torch.tensor(expected, dtype=torch.float64))
 
 
 def test_an_image_without_detections_has_a_row_of_its_own() -> None:
     layer = "DetectionOutput detection_output_param { num_classes: 2 confidence_threshold: 0.9 }"
     net = make(text(layer, "loc conf prior", "found", loc=(2, 8), conf=(2, 4), prior=(1, 2, 8)))
-    (found,) = net(torch.zeros(2, 8), torch.zeros(2, 4), torch.zeros(1, 2, 8))
-    assert found.tolist() == [[[[0.0] + [-1.0] * 6, [1.0] + [-1.0] * 6]]]
+    (top,) = net(torch.zeros(2, 8), torch.zeros(2, 4), torch.zeros(1, 2, 8))
+    assert top.tolist() == [[[[0.0] + [-1.0] * 6, [1.0] + [-1.0] * 6]]]
 
 
 # MultiBoxLoss
@@ -302,7 +302,7 @@ def test_a_box_is_right_once(difficult: bool) -> None:
     )
     net = make(text(layer, "found gt", "v", found=(1, 1, 6, 7), gt=(1, 1, 4, 8)))
     one, two, far = [0.0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1], [0.8, 0, 1, 0.2]
-    found = [
+    detections = [
         [0, 1, 0.3, *one],
         [0, 1, 0.9, *one],
         [0, 1, 0.5, *far],
@@ -311,7 +311,7 @@ def test_a_box_is_right_once(difficult: bool) -> None:
         [1, -1, -1, -1, -1, -1, -1],
     ]
     gt = [[0, 1, 0, *one, 0], [0, 2, 0, *two, 1], [1, 2, 0, *two, 0], [-1, 1, 0, *far, 0]]
-    (verdict,) = net(torch.tensor([[found]]), torch.tensor([[gt]]))
+    (verdict,) = net(torch.tensor([[detections]]), torch.tensor([[gt]]))
     expected = [
         [-1, 1, 1, -1, -1],
         [-1, 2, 2 if difficult else 1, -1, -1],
@@ -393,7 +393,7 @@ def test_tests_score_detections_over_all_batches(
         torch.tensor([[[[0, 1, 0.7, *BOX]]]]),
     ]
     expected = (1 + 2 / 3) / 4
-    given = [(found, gt, torch.full((2,), float(i))) for i, found in enumerate(batches)]
+    given = [(means, gt, torch.full((2,), float(i))) for i, means in enumerate(batches)]
 
     class Batches:
         def __init__(self) -> None:
@@ -405,12 +405,12 @@ def test_tests_score_detections_over_all_batches(
         def next(self) -> Any:
             return self.left.pop(0)
 
-    found = average(make(EVALUATE), Batches(), 2)  # type: ignore[arg-type]
-    assert float(found["detection_eval"]) == pytest.approx(expected)
-    assert found["plain"].tolist() == [0.5, 0.5]
+    means = average(make(EVALUATE), Batches(), 2)  # type: ignore[arg-type]
+    assert float(means["detection_eval"]) == pytest.approx(expected)
+    assert means["plain"].tolist() == [0.5, 0.5]
     told = schema.SolverParameter(show_per_class_result=True, ap_version="11point")
-    found = average(make(EVALUATE), Batches(), 2, told)  # type: ignore[arg-type]
-    assert float(found["detection_eval/1"]) == pytest.approx((3 * 1 + 3 * 2 / 3) / 11)
+    means = average(make(EVALUATE), Batches(), 2, told)  # type: ignore[arg-type]
+    assert float(means["detection_eval/1"]) == pytest.approx((3 * 1 + 3 * 2 / 3) / 11)
 
     (tmp_path / "net.prototxt").write_text(EVALUATE)
     (tmp_path / "solver.prototxt").write_text(
@@ -441,10 +441,10 @@ def test_tests_score_detections_over_all_batches(
 
 def test_anchors_of_faster_rcnn() -> None:
     """The nine anchors that the paper's code prints for its defaults, counted from 0."""
-    found = anchors(16, [0.5, 1, 2], [8, 16, 32])
-    assert found[0].tolist() == [-84, -40, 99, 55]
-    assert found[4].tolist() == [-120, -120, 135, 135]
-    assert found[8].tolist() == [-168, -344, 183, 359]
+    boxes = anchors(16, [0.5, 1, 2], [8, 16, 32])
+    assert boxes[0].tolist() == [-84, -40, 99, 55]
+    assert boxes[4].tolist() == [-120, -120, 135, 135]
+    assert boxes[8].tolist() == [-168, -344, 183, 359]
 
 
 @pytest.mark.parametrize("seed", range(3))

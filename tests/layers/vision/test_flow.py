@@ -30,8 +30,8 @@ def net_of(source: str, phase: str = "TRAIN") -> Net:
 
 def run(source: str, *values: np.ndarray, phase: str = "TRAIN") -> np.ndarray:
     with torch.no_grad():
-        found: Tensor = net_of(source, phase).double()(*map(torch.from_numpy, values))[0]
-    return found.numpy()
+        top: Tensor = net_of(source, phase).double()(*map(torch.from_numpy, values))[0]
+    return top.numpy()
 
 
 def correlated(a: np.ndarray, b: np.ndarray, one: bool = False, **p: int) -> np.ndarray:
@@ -79,13 +79,13 @@ def correlated(a: np.ndarray, b: np.ndarray, one: bool = False, **p: int) -> np.
 def test_correlation(p: dict[str, int]) -> None:
     a, b = np.random.default_rng(1).normal(size=(2, 2, 3, 7, 9))
     text = " ".join(f"{name}: {value}" for name, value in p.items())
-    found = run(several("Correlation", f"correlation_param {{ {text} }}", a.shape, b.shape), a, b)
-    np.testing.assert_allclose(found, correlated(a, b, **p), atol=1e-12)
+    top = run(several("Correlation", f"correlation_param {{ {text} }}", a.shape, b.shape), a, b)
+    np.testing.assert_allclose(top, correlated(a, b, **p), atol=1e-12)
     for direction in (-1, 0, 1):
         p = {**p, "single_direction": direction}
         source = f"correlation_param {{ {text} single_direction: {direction} }}"
-        found = run(several("Correlation1D", source, a.shape, b.shape), a, b)
-        np.testing.assert_allclose(found, correlated(a, b, one=True, **p), atol=1e-12)
+        top = run(several("Correlation1D", source, a.shape, b.shape), a, b)
+        np.testing.assert_allclose(top, correlated(a, b, one=True, **p), atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_correlations_that_cannot_be(wrong: str, message: str) -> None:
 
 def test_lengths_and_negative_parts() -> None:
     x = np.random.default_rng(8).normal(size=(2, 3, 2, 2))
-    found = run(net("ChannelNorm", shape=x.shape), x)
-    np.testing.assert_allclose(found, np.linalg.norm(x, axis=1, keepdims=True), rtol=1e-12)
+    top = run(net("ChannelNorm", shape=x.shape), x)
+    np.testing.assert_allclose(top, np.linalg.norm(x, axis=1, keepdims=True), rtol=1e-12)
     line = torch.tensor([[-2.0, -0.5, 0, 3, NAN]], requires_grad=True)
     y = net_of(net("NegReLU", "relu_param { negative_slope: 0.25 }", (1, 5)))(line)[0]
     torch.testing.assert_close(y, torch.tensor([[-2, -0.5, 0, 0.75, NAN]]), equal_nan=True)
@@ -181,8 +181,8 @@ def resampled(x: np.ndarray, tall: int, wide: int, kind: str, antialias: bool) -
 def test_resample(kind: str, size: tuple[int, int], antialias: bool) -> None:
     x = np.random.default_rng(3).normal(size=(2, 1, 6, 7))
     options = f"height: {size[0]} width: {size[1]} type: {kind} antialias: {str(antialias).lower()}"
-    found = run(net("Resample", f"resample_param {{ {options} }}", x.shape), x)
-    np.testing.assert_allclose(found, resampled(x, *size, kind, antialias), atol=1e-6)
+    top = run(net("Resample", f"resample_param {{ {options} }}", x.shape), x)
+    np.testing.assert_allclose(top, resampled(x, *size, kind, antialias), atol=1e-6)
 
 
 def test_resample_by_two_is_what_torch_does() -> None:
@@ -203,9 +203,9 @@ def test_resample_by_two_is_what_torch_does() -> None:
 def test_resample_leaves_missing_values_where_they_are() -> None:
     x = np.ones((1, 1, 4, 4))
     x[0, 0, 1, 1] = NAN
-    found = run(net("Resample", "resample_param { height: 8 width: 8 }", x.shape), x)[0, 0]
-    assert np.isnan(found).sum() == 16
-    assert np.isnan(found[1:5, 1:5]).all()
+    top = run(net("Resample", "resample_param { height: 8 width: 8 }", x.shape), x)[0, 0]
+    assert np.isnan(top).sum() == 16
+    assert np.isnan(top[1:5, 1:5]).all()
 
 
 def test_downsample() -> None:
@@ -238,10 +238,10 @@ def test_means(tmp_path: Path) -> None:
     image = np.random.default_rng(6).normal(size=(2, 3, 5)).astype(np.float32)
     write_blob(tmp_path / "mean.binaryproto", image)
     options = f'operation: SUBTRACT file: "{tmp_path}/mean.binaryproto" mean_scale: 2 input_scale: 0.5 output_scale: 3'
-    found = run(net("Mean", f"mean_param {{ {options} }}", x.shape), x)
-    np.testing.assert_allclose(found, 3 * (0.5 * x - 2 * np.tile(image, (2, 1, 1))), atol=1e-6)
-    found = run(net("Mean", "mean_param { operation: ADD value: 1 value: 5 }", x.shape), x)
-    np.testing.assert_allclose(found, x + np.array([1, 5, 1, 5])[:, None, None], atol=1e-6)
+    top = run(net("Mean", f"mean_param {{ {options} }}", x.shape), x)
+    np.testing.assert_allclose(top, 3 * (0.5 * x - 2 * np.tile(image, (2, 1, 1))), atol=1e-6)
+    top = run(net("Mean", "mean_param { operation: ADD value: 1 value: 5 }", x.shape), x)
+    np.testing.assert_allclose(top, x + np.array([1, 5, 1, 5])[:, None, None], atol=1e-6)
     for options in (
         "value: 1",
         "operation: ADD",
@@ -275,8 +275,8 @@ def test_augmentation_crops_and_finds_its_mean() -> None:
         for i, batch in enumerate(x):
             image = np.mean(crops[: min(i + 1, 2)], axis=(0, 1))[None]
             mean = image if axes == (0,) else image.mean((2, 3), keepdims=True)
-            found = made(torch.from_numpy(batch))[0].detach().numpy()
-            np.testing.assert_allclose(found, crops[i] - mean, atol=1e-6)
+            top = made(torch.from_numpy(batch))[0].detach().numpy()
+            np.testing.assert_allclose(top, crops[i] - mean, atol=1e-6)
         assert made.params[0].value.item() == 3
         assert [param.lr_mult for param in made.params] == [0, 0, 0]
 
@@ -330,5 +330,5 @@ def test_numbers_of_binary_files() -> None:
         tags = [bytes(((n << 3 | 2) & 0x7F | 0x80, (n << 3 | 2) >> 7)) for n in (ours, number)]
         theirs = raw.replace(*tags)
         assert theirs != raw
-        found = read_binary_net(b"\xa2\x06" + bytes([len(theirs)]) + theirs).layer[0]
-        assert found == layer
+        read_layer = read_binary_net(b"\xa2\x06" + bytes([len(theirs)]) + theirs).layer[0]
+        assert read_layer == layer

@@ -114,12 +114,12 @@ def known(annotated: bool) -> list[list[list[float]]]:
     """The objects of both images as (class, x, y, width, height)."""
     if not annotated:
         return [ROWS[0].view(3, 5)[:2].double().tolist(), ROWS[1].view(3, 5)[:1].double().tolist()]
-    found: list[list[list[float]]] = [[], []]
+    per_image: list[list[list[float]]] = [[], []]
     for row in OBJECTS[0, 0].double().tolist():
         if row[0] >= 0:
             x1, y1, x2, y2 = row[3:7]
-            found[int(row[0])].append([row[1] - 1, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
-    return found
+            per_image[int(row[0])].append([row[1] - 1, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+    return per_image
 
 
 @pytest.mark.parametrize("name", ["yolo2_loss", "yolo2_loss_rows"])
@@ -405,13 +405,11 @@ def test_box_accuracy() -> None:
 def test_proposal_target() -> None:
     """All regions, the objects among them: classes, moves and weights of each."""
     net = made("proposal_target", **{"append_gtbox: false": "append_gtbox: true"})
-    found = net.outputs(net(REGIONS, TRUTH))
-    rois, label = found["y"], found["c"].flatten()
+    top = net.outputs(net(REGIONS, TRUTH))
+    rois, label = top["y"], top["c"].flatten()
     assert rois.shape == (6, 5)
     assert sorted(label.tolist()) == [0, 1, 1, 2, 2, 2]
-    for row, c, aim, inside, match in zip(
-        rois, label.tolist(), found["d"], found["e"], found["g"], strict=True
-    ):
+    for row, c, aim, inside, match in zip(rois, label.tolist(), top["d"], top["e"], top["g"], strict=True):
         x, y, wide, high = (
             float(row[1]),
             float(row[2]),
@@ -437,7 +435,7 @@ def test_proposal_target() -> None:
         assert float(match[5]) == pytest.approx(
             corner_iou([x, y, wide, high], [t[1], t[2], tw, th]), abs=1e-5
         )
-    weight = found["h"].flatten()
+    weight = top["h"].flatten()
     assert float(weight[label > 0].sum()) == pytest.approx(6 * 0.25)
     assert float(weight.sum()) == pytest.approx(6)
 
@@ -446,8 +444,8 @@ def test_proposal_target_without_regions() -> None:
     net = made("proposal_target")
     far = torch.tensor([[0.0, 0, 0, 1, 1]] * 4)
     text = {"batch_size: -1": "batch_size: 4", "bg_thr_lw: 0 ": "bg_thr_lw: 0.4 pickup_discard: false "}
-    found = made("proposal_target", **text)
-    top = found.outputs(found(far, TRUTH))
+    net_ = made("proposal_target", **text)
+    top = net_.outputs(net_(far, TRUTH))
     assert top["y"].shape == (1, 5)
     assert float(top["c"]) == 0
     assert float(top["d"].abs().sum()) == 0

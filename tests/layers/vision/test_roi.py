@@ -146,12 +146,12 @@ def test_roi_align_equals_loops(samples: int, beyond: int) -> None:
         for c in range(2):
             for i in range(3):
                 for j in range(2):
-                    found = [
+                    sampled = [
                         sample(x[int(image), c], top + (i + p) * step[0], left + (j + q) * step[1])
                         for p in ((a + 0.5) / samples for a in range(samples))
                         for q in ((b + 0.5) / samples for b in range(samples))
                     ]
-                    wanted[r, c, i, j] = sum(found) / len(found)
+                    wanted[r, c, i, j] = sum(sampled) / len(sampled)
     torch.testing.assert_close(made(x, REGIONS)[0], wanted, rtol=1e-4, atol=1e-5)
 
 

@@ -55,8 +55,8 @@ def found_by_loops(maps: list[np.ndarray], sizes: list[list[tuple[float, float]]
 
 def run(source: str, *values: np.ndarray) -> np.ndarray:
     net = make_net(source, seed=None).double()
-    found: Tensor = net(*map(torch.from_numpy, values))[0]
-    return found.numpy()
+    top: Tensor = net(*map(torch.from_numpy, values))[0]
+    return top.numpy()
 
 
 def test_version_2() -> None:
