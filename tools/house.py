@@ -105,8 +105,8 @@ def pairs(paths: list[Path]) -> int:
         for i in range(len(lines) - SHARED + 1):
             places[tuple(lines[i : i + SHARED])].append((path, i))
     shared = set()
-    for found in places.values():
-        for (a, i), (b, j) in combinations(found, 2):
+    for same in places.values():
+        for (a, i), (b, j) in combinations(same, 2):
             if a != b or abs(i - j) >= SHARED:
                 shared.add((a, b))
     return len(shared)

@@ -106,12 +106,12 @@ def compared(
     way: str, original: float, taken: dict[str, list[Taken]], kinds: Sequence[str]
 ) -> dict[str, Any]:
     """What one way takes, over the twin and over Caffe."""
-    found: dict[str, Any] = {f"{way}_caffe_ms": original}
+    figures: dict[str, Any] = {f"{way}_caffe_ms": original}
     for kind in kinds:
-        found |= ratios(f"{way}_{kind}_over_plain", taken[f"{kind}/{way}"], taken[f"plain/{way}"])
+        figures |= ratios(f"{way}_{kind}_over_plain", taken[f"{kind}/{way}"], taken[f"plain/{way}"])
         median = milliseconds(taken[f"{kind}/{way}"])["median_ms"]
-        found[f"{way}_{kind}_times_faster_than_caffe"] = round(original / median, 2)
-    return found
+        figures[f"{way}_{kind}_times_faster_than_caffe"] = round(original / median, 2)
+    return figures
 
 
 def table(entries: dict[str, dict[str, Any]]) -> str:
@@ -126,8 +126,8 @@ def table(entries: dict[str, dict[str, Any]]) -> str:
             return " / ".join(f"{entry[pattern.format(way)]:.4g}" for way in WAYS)
 
         def times(kind: str, entry: dict[str, Any] = entry) -> str:
-            found = [entry.get(f"{kind}/{way}") for way in WAYS]
-            return " / ".join(f"{one['median_ms']:.1f}" if one else "-" for one in found)
+            entries = [entry.get(f"{kind}/{way}") for way in WAYS]
+            return " / ".join(f"{one['median_ms']:.1f}" if one else "-" for one in entries)
 
         cells = (name, str(entry["batch"]), both("{}_caffe_ms"), times("eager"),
                  both("{}_eager_times_faster_than_caffe"), times("plain"), both("{}_eager_over_plain"),

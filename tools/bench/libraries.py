@@ -128,8 +128,8 @@ def clusterings() -> dict[str, Any]:
         kind = MiniBatchKMeans(64, batch_size=1000, max_iter=5, n_init=1, random_state=2)
         return torch.from_numpy(kind.fit(x.numpy()).cluster_centers_).float()
 
-    def distance(found: Any) -> float:
-        return round(float((x - found[nearest(x, found)]).square().sum(1).mean()), 3)
+    def distance(centres: Any) -> float:
+        return round(float((x - centres[nearest(x, centres)]).square().sum(1).mean()), 3)
 
     return {
         "ours": seconds(ours),

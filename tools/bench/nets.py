@@ -135,15 +135,15 @@ def convolution(layer: Convolution) -> Callable[[Tensor, Tensor], Tensor]:
 
 def products(net: Net, batch: Sequence[Tensor]) -> list[Product]:
     """The bare products of a net, found by walking it once."""
-    found: list[Product] = []
+    chosen: list[Product] = []
 
     def call(layer: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if bottoms and (product := product_of(layer, bottoms[0])):
-            found.append(product)
+            chosen.append(product)
         return as_tuple(layer(*bottoms))
 
     net.run(call, *batch)
-    return found
+    return chosen
 
 
 class Bench:
@@ -184,8 +184,8 @@ class Bench:
             return dict(zip(map(id, self.trained), torch.autograd.grad(objective, self.trained), strict=True))
 
         def step() -> None:
-            found = gradients()
-            solver.step([found.get(id(param.value)) for param in self.net.params])
+            computed = gradients()
+            solver.step([computed.get(id(param.value)) for param in self.net.params])
 
         return {"forward": forward, "forward_backward": gradients, "step": step}
 
@@ -384,10 +384,10 @@ def steps(nets: Sequence[Path], queries: Path | None, count: int) -> dict[str, A
     if queries:
         entry = measure_queries(queries, max(3, count // 5))
         results["queries"] = {queries.stem: entry}
-        for name, found in entry.items():
-            if isinstance(found, dict):
+        for name, figures in entry.items():
+            if isinstance(figures, dict):
                 print(
-                    f"{name}: {found['seconds']:.2f} s, {found['over_forward']:.2f} times the forward pass",
+                    f"{name}: {figures['seconds']:.2f} s, {figures['over_forward']:.2f} times the forward pass",
                     flush=True,
                 )
     return results

@@ -35,13 +35,13 @@ SOLVER = 'type: "Adam" base_lr: 0.001 lr_policy: "fixed" max_iter: 1000000'
 def batch_of(net: Net) -> list[Tensor]:
     """Random images, most of each dark, and random labels."""
     generator = torch.Generator().manual_seed(1)
-    found = []
+    tensors = []
     for name in net.input_names:
         shape = net.shape(name)
         ink = torch.rand(shape, generator=generator)
         labels = torch.randint(10, shape, generator=generator).float()
-        found.append(labels if len(shape) == 1 else torch.where(ink > 0.8, ink, 0.0))
-    return found
+        tensors.append(labels if len(shape) == 1 else torch.where(ink > 0.8, ink, 0.0))
+    return tensors
 
 
 def step_of(net: Net, batch: Sequence[Tensor]) -> Callable[[], object]:
@@ -97,16 +97,16 @@ def measure(name: str, count: int) -> dict[str, Any]:
 
 def table(names: Sequence[str], count: int) -> dict[str, Any]:
     """The entries of the nets, each printed when it is there."""
-    found = {}
+    rows = {}
     for name in names:
-        row = found[name] = measure(name, count)
+        row = rows[name] = measure(name, count)
         print(
             f"{name}: down {row['down_over_up']:.2f} times up ({row['down_over_up_cpu']:.2f} in processor time), "
             f"EG step {row['eg_over_dcn']:.2f} times the DCN's ({row['eg_over_dcn_cpu']:.2f}), "
             f"{row['images_per_cpu_second_eg']} against {row['images_per_cpu_second_dcn']} images a processor second",
             flush=True,
         )
-    return found
+    return rows
 
 
 def main() -> None:

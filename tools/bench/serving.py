@@ -162,13 +162,13 @@ def measure(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
     )
     try:
-        found: dict[str, Any] = {"seconds_to_ready": wait_for(port, health)}
+        figures: dict[str, Any] = {"seconds_to_ready": wait_for(port, health)}
         for kind, bodies in raw.items():
-            found[kind] = [load(port, bodies, clients, options.seconds) for clients in options.clients]
-        found["memory_mib"] = resident(process.pid)
+            figures[kind] = [load(port, bodies, clients, options.seconds) for clients in options.clients]
+        figures["memory_mib"] = resident(process.pid)
     finally:
         stop(process)
-    return found
+    return figures
 
 
 def bodies(run: Path, count: int = 50) -> tuple[dict[str, list[bytes]], list[bytes]]:
@@ -202,11 +202,11 @@ def overload(run: Path, raw: list[bytes], options: argparse.Namespace) -> dict[s
     process = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
     try:
         wait_for(port, "/v2/health/ready")
-        found = load(port, raw, 64, options.seconds)
+        answers = load(port, raw, 64, options.seconds)
         wait_for(port, "/v2/health/ready", 5)
     finally:
         stop(process)
-    return found
+    return answers
 
 
 def compare(run: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def compare(run: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def ratios(rounds: list[dict[str, Any]]) -> dict[str, float]:
     """netspec's requests per second over the best of LitServe's, JSON both, per number of clients; median of rounds."""
-    found = {}
+    medians = {}
     peers = [name for name in rounds[0] if name != "netspec"]
     for i, one in enumerate(rounds[0]["netspec"]["json"]):
         values = (
@@ -247,8 +247,8 @@ def ratios(rounds: list[dict[str, Any]]) -> dict[str, float]:
             else []
         )
         if values:
-            found[f"{one['clients']} clients"] = round(statistics.median(values), 2)
-    return found
+            medians[f"{one['clients']} clients"] = round(statistics.median(values), 2)
+    return medians
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ f,7,2026-12-31,no,
 
 def hdf5_data() -> list[bytes]:
     """Data sets as HDF5Data reads them: plain, in chunks, compressed, with filters, of integers, in groups."""
-    found = []
+    files = []
     for options in ({}, {"chunks": (2, 3, 5, 4)}, {"chunks": (1, 3, 5, 4), "compression": "gzip", "shuffle": True},
                     {"chunks": (6, 1, 5, 4), "fletcher32": True, "maxshape": (None, 3, 5, 4)}):  # fmt: skip
         buffer = io.BytesIO()
@@ -45,8 +45,8 @@ def hdf5_data() -> list[bytes]:
             file.create_dataset("y", data=np.arange(6, dtype="i2"))
             file.create_group("g")["z"] = 1.0
             file["x"].attrs["note"] = "of no use"
-        found.append(buffer.getvalue())
-    return found
+        files.append(buffer.getvalue())
+    return files
 
 
 def hdf5_reader(path: Path) -> Callable[[bytes], None]:
@@ -94,12 +94,12 @@ def tensors_reader(path: Path, net: Net) -> Callable[[bytes], None]:
 
 def archives() -> list[bytes]:
     """npz files: stored, compressed, of several types, in Fortran's order."""
-    found = []
+    files = []
     for save in (np.savez, np.savez_compressed):
         buffer = io.BytesIO()
         save(buffer, x=VALUES, y=np.arange(6), f=np.asfortranarray(np.ones((3, 2), "f8")), t=np.array("text"))
-        found.append(buffer.getvalue())
-    return found
+        files.append(buffer.getvalue())
+    return files
 
 
 def archive_reader(path: Path) -> Callable[[bytes], None]:
@@ -114,13 +114,13 @@ def archive_reader(path: Path) -> Callable[[bytes], None]:
 
 def single_arrays() -> list[bytes]:
     """npy files of each version."""
-    found = []
+    files = []
     for version in ((1, 0), (2, 0), (3, 0)):
         for array in (VALUES, np.asfortranarray(VALUES[0, 0]), np.arange(4, dtype=">i4")):
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, array, version=version)
-            found.append(buffer.getvalue())
-    return found
+            files.append(buffer.getvalue())
+    return files
 
 
 def single_reader(path: Path) -> Callable[[bytes], None]:
@@ -133,12 +133,12 @@ def single_reader(path: Path) -> Callable[[bytes], None]:
 
 def idx_files(folder: Path) -> list[bytes]:
     """idx files of bytes, integers and floats, plain and compressed."""
-    found = []
+    files = []
     for array in (VALUES.astype("u1"), VALUES, VALUES.astype("i4"), np.arange(6, dtype="u1")):
         idx.write(folder / "seed.idx", array)
         plain = (folder / "seed.idx").read_bytes()
-        found += [plain, gzip.compress(plain, mtime=0)]
-    return found
+        files += [plain, gzip.compress(plain, mtime=0)]
+    return files
 
 
 def idx_reader(path: Path) -> Callable[[bytes], None]:
@@ -152,13 +152,13 @@ def idx_reader(path: Path) -> Callable[[bytes], None]:
 
 def pictures() -> list[bytes]:
     """Pictures of each kind that is written, grey and in colour."""
-    found = []
+    files = []
     for channels in (1, 3):
         image = np.random.default_rng(1).integers(0, 256, (channels, 9, 7), dtype=np.uint8)
         for kind in ("png", "jpg", "bmp", "tiff", "webp", "ppm", "jp2", "gif"):
             with suppress(Exception):  # a kind that this Pillow does not write
-                found.append(encode(image, kind, "seed"))
-    return found
+                files.append(encode(image, kind, "seed"))
+    return files
 
 
 def picture_reader(path: Path) -> Callable[[bytes], None]:
@@ -184,13 +184,13 @@ def parquet() -> list[bytes]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        found = []
+        files = []
         columns = {"a": [1.5, None, 3.0], "b": ["x", None, "y"], "c": [1, 2, 3]}
         for options in ({}, {"compression": "gzip"}, {"use_dictionary": False, "compression": "none"}):
             buffer = io.BytesIO()
             pq.write_table(pa.table(columns), buffer, **options)
-            found.append(buffer.getvalue())
-        return found
+            files.append(buffer.getvalue())
+        return files
     return []
 
 

@@ -59,13 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--record", type=Path, help="write the figures to this JSON file")
     options = parser.parse_args(arguments)
-    found = {}
+    sizes = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, text in LONG_TEXTS.items():
-            found[name] = measured(text, Path(folder) / "net.prototxt")
-            print(name, found[name], flush=True)
+            sizes[name] = measured(text, Path(folder) / "net.prototxt")
+            print(name, sizes[name], flush=True)
     if options.record:
-        options.record.write_text(json.dumps(found, indent=1) + "\n")
+        options.record.write_text(json.dumps(sizes, indent=1) + "\n")
 
 
 if __name__ == "__main__":

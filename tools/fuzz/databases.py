@@ -38,29 +38,29 @@ def records() -> list[bytes]:
 
 def boxes() -> list[bytes]:
     """Pictures with boxes, as SSD keeps them."""
-    found = []
+    messages = []
     for record in records()[:5]:
         message = schema.AnnotatedDatum(type=0)
         message.datum.ParseFromString(record)
         for i in range(2):
             box = message.annotation_group.add(group_label=1 + i).annotation.add(instance_id=i).bbox
             box.xmin, box.ymin, box.xmax, box.ymax = 0.1, 0.2, 0.5 + i / 4, 0.9
-        found.append(message.SerializeToString())
-    return found
+        messages.append(message.SerializeToString())
+    return messages
 
 
 def files(folder: Path) -> list[bytes]:
     """LMDB files: of one page, with branch pages, and with values that fill pages of their own."""
     small = np.random.default_rng(1).integers(0, 256, (3, 6, 5), dtype=np.uint8)
     large = np.random.default_rng(1).integers(0, 256, (3, 48, 48), dtype=np.uint8)
-    found = []
+    pages = []
     for i, values in enumerate(([small] * 3, [small] * 400, [large] * 6, [small, large] * 8)):
         out = LmdbWriter(folder / f"pages{i}")
         for k, value in enumerate(values):
             out.put(b"%08d" % k, datum(value, k % 10))
         out.close()
-        found.append((folder / f"pages{i}" / "data.mdb").read_bytes())
-    return found
+        pages.append((folder / f"pages{i}" / "data.mdb").read_bytes())
+    return pages
 
 
 def page_number(data: bytes, chance: random.Random, others: Sequence[bytes]) -> bytes:

@@ -174,10 +174,10 @@ def random_field(data: bytes, chance: random.Random, others: Sequence[bytes]) ->
     if not own:
         return data
     first, path, kind = chance.choice(own)
-    found = values(kind)
-    if not found:
+    choices = values(kind)
+    if not choices:
         return data
-    value = chance.choice(found)
+    value = chance.choice(choices)
     if isinstance(value, int) and chance.random() < 0.5:
         value = chance.choice((2, 3, 4, 5, 7, 16, 100, 1000, 65_536))
     try:

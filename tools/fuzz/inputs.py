@@ -128,7 +128,7 @@ def kinds(folder: Path) -> list[Kind]:
 
 def array_kinds(folder: Path, net: Net) -> list[Kind]:
     """Files of arrays, pictures and tables."""
-    found = [
+    listed = [
         Kind("HDF5 data", 0.06, arrays.hdf5_data(), BYTE_CHANGES, arrays.hdf5_reader(folder / "data.h5")),
         Kind(
             "safetensors",
@@ -144,10 +144,10 @@ def array_kinds(folder: Path, net: Net) -> list[Kind]:
         Kind("table, text", 0.03, arrays.tables(), TEXT_CHANGES, arrays.table_reader(folder / "f.csv")),
     ]
     if seeds := arrays.parquet():
-        found.append(
+        listed.append(
             Kind("table, Parquet", 0.02, seeds, BYTE_CHANGES, arrays.table_reader(folder / "f.parquet"))
         )
-    return found  # fmt: skip
+    return listed  # fmt: skip
 
 
 # What is mutated
@@ -191,11 +191,11 @@ def written(net: Net, path: Path) -> list[bytes]:
 
 
 def states(solvers: Sequence[Solver], path: Path) -> list[bytes]:
-    found = []
+    contents = []
     for solver in solvers:
         solverstate.write_solverstate(solver, path, "w.caffemodel")
-        found.append(path.read_bytes())
-    return found
+        contents.append(path.read_bytes())
+    return contents
 
 
 def blobs(path: Path) -> list[bytes]:
@@ -208,13 +208,13 @@ def nets(read: Callable[[bytes], None]) -> list[bytes]:
     """Small nets of each syntax; those of tests/corpus and the shorter ones of nets/ that need no files."""
     files = [*(ROOT / "tests" / "corpus").glob("*.prototxt"), *(ROOT / "nets").glob("*.prototxt")]
     texts = [path.read_bytes() for path in sorted(files) if "solver" not in path.name]
-    found = [text.encode() for text in (NET, OLD, OLDEST)]
+    seeds = [text.encode() for text in (NET, OLD, OLDEST)]
     for text in texts:
         with suppress(NetspecError):
             if len(text) < 3000:
                 read(text)
-                found.append(text)
-    return found
+                seeds.append(text)
+    return seeds
 
 
 # What reads it

@@ -42,10 +42,10 @@ class TooLong(BaseException):
     """An input took so long that it was stopped; no reader may catch this."""
 
 
-def kind_of(found: Sequence[Kind], seed: int, index: int) -> tuple[int, random.Random]:
+def kind_of(choices: Sequence[Kind], seed: int, index: int) -> tuple[int, random.Random]:
     """Which kind input `index` is of, and the draws that make it."""
     chance = random.Random(f"{seed}/{index}")
-    return chance.choices(range(len(found)), [kind.share for kind in found])[0], chance
+    return chance.choices(range(len(choices)), [kind.share for kind in choices])[0], chance
 
 
 def make(kind: Kind, chance: random.Random) -> bytes:
@@ -72,18 +72,18 @@ def attempt(kind: Kind, data: bytes, seconds: float) -> tuple[int, str]:
     return (SLOW, why or f"{taken:.1f} s of processor time") if taken > seconds else (end, why)
 
 
-def work(found: Sequence[Kind], ends: mmap.mmap, first: int, options: argparse.Namespace) -> None:
+def work(choices: Sequence[Kind], ends: mmap.mmap, first: int, options: argparse.Namespace) -> None:
     """In the child: run the inputs from `first` on, each end noted where the parent sees it."""
     limit_memory(options.megabytes)
     signal.signal(signal.SIGPROF, stop)
     warnings.simplefilter("ignore")  # of decoders, about damaged pictures
     for index in range(first, options.count):
         ends[index] = CRASHED  # until it has come through
-        number, chance = kind_of(found, options.seed, index)
-        end, why = attempt(found[number], make(found[number], chance), options.seconds)
+        number, chance = kind_of(choices, options.seed, index)
+        end, why = attempt(choices[number], make(choices[number], chance), options.seconds)
         ends[index] = end
         if why:
-            print(f"input {index} ({found[number].name}): {WORDS[end]}\n{why}", flush=True)
+            print(f"input {index} ({choices[number].name}): {WORDS[end]}\n{why}", flush=True)
         if options.progress and (index + 1) % options.progress == 0:
             print(f"{index + 1}: {peak():.0f} MB", flush=True)
 
@@ -106,13 +106,13 @@ def peak() -> float:
 
 def fuzz(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Counter[str]], float]:
     """Run everything; gives the ends by kind, and the most memory that a process held, MB."""
-    found, ends, most, first = kinds(folder), mmap.mmap(-1, options.count), 0.0, 0
+    choices, ends, most, first = kinds(folder), mmap.mmap(-1, options.count), 0.0, 0
     while first < options.count:
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
             try:
-                work(found, ends, first, options)
+                work(choices, ends, first, options)
             except BaseException:
                 traceback.print_exc()
                 os._exit(1)
@@ -125,9 +125,9 @@ def fuzz(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Counter[s
         if status:
             print(f"input {crashed}: crash, wait status {status}", flush=True)
         first = crashed + 1 if status else options.count
-    counts: dict[str, Counter[str]] = {kind.name: Counter() for kind in found}
+    counts: dict[str, Counter[str]] = {kind.name: Counter() for kind in choices}
     for index in range(options.count):
-        counts[found[kind_of(found, options.seed, index)[0]].name][WORDS[ends[index]]] += 1
+        counts[choices[kind_of(choices, options.seed, index)[0]].name][WORDS[ends[index]]] += 1
     return counts, most
 
 
@@ -177,12 +177,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return add_up(options.sum, options.out)
     with tempfile.TemporaryDirectory() as folder:
         if options.only is not None:
-            found = kinds(Path(folder))
-            number, chance = kind_of(found, options.seed, options.only)
-            data = make(found[number], chance)
+            choices = kinds(Path(folder))
+            number, chance = kind_of(choices, options.seed, options.only)
+            data = make(choices[number], chance)
             if options.save:
                 options.save.write_bytes(data)
-            found[number].read(data)
+            choices[number].read(data)
             return 0
         started = time.monotonic()
         counts, most = fuzz(options, Path(folder))

@@ -119,19 +119,19 @@ def damage_tree(rng: random.Random, message: dict[str, Any]) -> Any:
 
 def damage_bytes(rng: random.Random, raw: bytes) -> bytes:
     """Bytes flipped, cut, doubled or put in."""
-    found = bytearray(raw)
+    damaged = bytearray(raw)
     for _ in range(rng.randint(1, 8)):
-        at = rng.randrange(len(found) + 1)
+        at = rng.randrange(len(damaged) + 1)
         move = rng.random()
-        if move < 0.5 and at < len(found):
-            found[at] ^= 1 << rng.randrange(8)
+        if move < 0.5 and at < len(damaged):
+            damaged[at] ^= 1 << rng.randrange(8)
         elif move < 0.65:
-            del found[at:]
+            del damaged[at:]
         elif move < 0.8:
-            found[at:at] = rng.randbytes(rng.randint(1, 9))
+            damaged[at:at] = rng.randbytes(rng.randint(1, 9))
         else:
-            found[at:at] = found[max(0, at - 50) : at]
-    return bytes(found)
+            damaged[at:at] = damaged[max(0, at - 50) : at]
+    return bytes(damaged)
 
 
 def case(rng: random.Random, model: str, shape: tuple[int, ...]) -> Case:

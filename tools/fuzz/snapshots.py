@@ -74,19 +74,19 @@ class Operations:
         if hit and self.when == "half" and half is not None:
             half()
             kill()
-        found = action()
+        result = action()
         if hit:
             kill()
-        return found
+        return result
 
     def install(self) -> None:
         """Put the operations in the place of Python's own, for the rest of this process."""
         plain_open, replace, rename, fsync, unlink = builtins.open, os.replace, os.rename, os.fsync, os.unlink
 
         def opened(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
-            found = plain_open(file, mode, *args, **options)
+            handle = plain_open(file, mode, *args, **options)
             ours = not isinstance(file, int) and os.path.abspath(os.fspath(file)).startswith(self.folder)
-            return Written(found, self) if ours and set(mode) & set("wax+") else found
+            return Written(handle, self) if ours and set(mode) & set("wax+") else handle
 
         changed: Any = builtins
         changed.open = opened
@@ -220,7 +220,7 @@ def kills(place: Path, every: int) -> tuple[dict[str, Any], list[str]]:
 
 def flips(run: Path, count: int, seed: int) -> Counter[str]:
     """Flip single bits of the newest snapshot's files; how each was named."""
-    chance, found = random.Random(seed), Counter[str]()
+    chance, counts = random.Random(seed), Counter[str]()
     files = [run / "snapshots" / f"net_iter_6{kind}.safetensors" for kind in ("", ".state")]
     files = [
         path if path.is_file() else next((run / "snapshots").glob(f"*iter_6{path.name[10:]}"))
@@ -237,9 +237,9 @@ def flips(run: Path, count: int, seed: int) -> Counter[str]:
             data[place] ^= 1 << chance.randrange(8)
             path.write_bytes(data)
             tensor = next((name for name, (a, b) in spans.items() if a <= place - start < b), None)
-            found[named(path, tensor)] += 1
+            counts[named(path, tensor)] += 1
         path.write_bytes(good)
-    return found
+    return counts
 
 
 def named(path: Path, tensor: str | None) -> str:
@@ -270,17 +270,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         before = Path.cwd()
         counts, names = kills(Path(folder), options.every)
         os.chdir(before)
-        found = flips(Path(folder) / "whole" / "run", options.flips, 1)
+        flipped = flips(Path(folder) / "whole" / "run", options.flips, 1)
     total: Counter[str] = sum(counts.values(), Counter())
     for name, ends in (*sorted(counts.items()), ("all", total)):
         print(f"{name:18}" + ", ".join(f"{end} {number}" for end, number in ends.items()))
-    print(f"{len(names)} operations: {dict(Counter(names))}; flips: {dict(found)}")
+    print(f"{len(names)} operations: {dict(Counter(names))}; flips: {dict(flipped)}")
     if options.record:
-        figures = {"operations": Counter(names), "every": options.every, "kills": counts, "flips": found,
+        figures = {"operations": Counter(names), "every": options.every, "kills": counts, "flips": flipped,
                    "seconds": round(time.monotonic() - started)}  # fmt: skip
         options.record.write_text(json.dumps(figures, indent=1) + "\n")
     well = set(total) <= {IDENTICAL, NOTHING} and all(
-        " named by " in word or "named by" in word for word in found
+        " named by " in word or "named by" in word for word in flipped
     )
     return 0 if well else 1
 

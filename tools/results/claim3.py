@@ -77,23 +77,23 @@ def main() -> None:
     options.add_argument("--epsilon", type=Fraction, default=Fraction(1, 10000))
     args = options.parse_args()
     joint = table_2(args.epsilon)
-    found = {
+    shares = {
         "imputation, then Bayes": accuracy(joint, unconditional),
         "imputation given the class, then Bayes": accuracy(joint, conditional),
         "marginalised Bayes": accuracy(joint, marginalised),
         "Bayes, nothing missing": full(joint),
     }
-    rows = [(name, str(value), f"{float(100 * value):.3f}") for name, value in found.items()]
+    rows = [(name, str(value), f"{float(100 * value):.3f}") for name, value in shares.items()]
     table = markdown(("rule", "accuracy", "per cent"), rows)
-    gap = found["marginalised Bayes"] - found["imputation, then Bayes"]
+    gap = shares["marginalised Bayes"] - shares["imputation, then Bayes"]
     text = (
         f"Distribution of table 2 with epsilon = {args.epsilon}; x1 is observed, x2 missing (MAR), always. "
         f"The paper's numbers: (1 + epsilon)/3, (2 - epsilon)/3 and 2/3; gap more than 33 points.\n\n"
         f"The gap is {gap} = {float(100 * gap):.3f} points."
     )
     print(table, "\n\n", text, sep="")
-    record = {"epsilon": str(args.epsilon), "accuracy": {name: str(value) for name, value in found.items()},
-              "per cent": {name: float(100 * value) for name, value in found.items()},
+    record = {"epsilon": str(args.epsilon), "accuracy": {name: str(value) for name, value in shares.items()},
+              "per cent": {name: float(100 * value) for name, value in shares.items()},
               "gap in points": float(100 * gap), "made": circumstances()}  # fmt: skip
     write_record(args.out, record)
     page(args.out, "Claim 3: imputation against marginalisation", [text, table], circumstances())

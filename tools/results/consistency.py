@@ -58,12 +58,12 @@ def completions(tree: Tree, x: Tensor, places: Sequence[Place], spacing: float) 
     axis = torch.arange(low, high + spacing, spacing, dtype=x.dtype)
     points = torch.cartesian_prod(*[axis] * len(places)).view(-1, len(places))
     rows, columns = ([place[i] for place in places] for i in (0, 1))
-    found = []
+    terms = []
     for part in torch.split(points, BATCH):
         filled = x.repeat(len(part), 1, 1, 1)
         filled[:, 0, rows, columns] = part
-        found.append(log_likelihood(tree, filled))
-    total = torch.logsumexp(torch.cat(found), 0) + len(places) * np.log(spacing)
+        terms.append(log_likelihood(tree, filled))
+    total = torch.logsumexp(torch.cat(terms), 0) + len(places) * np.log(spacing)
     return float(total), len(points)
 
 
@@ -95,14 +95,14 @@ def sampled_means(tree: Tree, x: Tensor, numbers: Sequence[int], seed: int) -> l
     mean, deviation = expected_completion(tree, x)
     missing = x.isnan()
     wanted = float(deviation[missing].square().mean().sqrt())
-    generator, total, drawn, found = torch.Generator().manual_seed(seed), torch.zeros_like(x), 0, []
+    generator, total, drawn, means = torch.Generator().manual_seed(seed), torch.zeros_like(x), 0, []
     for n in numbers:
         for _ in range(n - drawn):
             total += complete(tree, x, None, generator)
         drawn = n
         error = float((total / n - mean)[missing].square().mean().sqrt())
-        found.append((n, error, wanted / n**0.5))
-    return found
+        means.append((n, error, wanted / n**0.5))
+    return means
 
 
 def nothing_observed(tree: Tree) -> float:

@@ -92,11 +92,11 @@ def main() -> None:
     options = parser.parse_args()
     with options.table.open() as file:
         rows = [(row["kind"], row["repository"], row["types"].split(";")) for row in csv.DictReader(file)]
-    found = {}
+    shares = {}
     for kind in ("deploy", "train"):
         nets = [(repository, types) for of, repository, types in rows if of == kind]
         percent, cost = share(nets)
-        found[kind] = round(percent, 2)
+        shares[kind] = round(percent, 2)
         print(f"{kind}: {percent:.1f} % of {len({name for name, _ in nets})} repositories' nets")
         for name, points in cost.most_common(options.missing):
             print(f"  {points:5.2f} {name}")
@@ -106,11 +106,11 @@ def main() -> None:
         read, _ = share(
             (name, [t if is_read(t) else f"{t} (not read)" for t in types]) for name, types in nets
         )
-        found[f"{kind}_read"] = round(read, 2)
+        shares[f"{kind}_read"] = round(read, 2)
         print(f"  {read:.1f} % with data layers that are read")
     if options.record:
         options.record.write_text(
-            json.dumps({"table": options.table.name, "known": len(registry), **found}, indent=1)
+            json.dumps({"table": options.table.name, "known": len(registry), **shares}, indent=1)
         )
 
 

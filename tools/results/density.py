@@ -61,10 +61,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    found = json.dumps(measure(options.run, options.images), indent=1)
-    print(found)
+    text = json.dumps(measure(options.run, options.images), indent=1)
+    print(text)
     if options.out:
-        options.out.write_text(found + "\n")
+        options.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

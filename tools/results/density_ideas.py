@@ -80,12 +80,12 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    found = {}
+    figures = {}
     for name, changes in IDEAS.items():
-        found[name] = round(bits(changes), 4)
-        print(f"{found[name]:.4f}  {name}", flush=True)
+        figures[name] = round(bits(changes), 4)
+        print(f"{figures[name]:.4f}  {name}", flush=True)
         if options.out:
-            options.out.write_text(json.dumps(found, indent=1) + "\n")
+            options.out.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

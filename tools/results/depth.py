@@ -83,10 +83,10 @@ def shallow(n: int, m: int, channels: int, draw: Vectors) -> Array:
     vectors, weights = draw(n, channels, m), draw(channels)
 
     def products(chosen: Array) -> Array:
-        found = np.ones((channels, 1), np.int64)
+        combined = np.ones((channels, 1), np.int64)
         for one in chosen:
-            found = (found[:, :, None] * one[:, None, :] % PRIME).reshape(channels, -1)
-        return found
+            combined = (combined[:, :, None] * one[:, None, :] % PRIME).reshape(channels, -1)
+        return combined
 
     rows, columns = products(vectors[0::2]), products(vectors[1::2])
     total = np.zeros((rows.shape[1], columns.shape[1]), np.int64)
@@ -97,21 +97,21 @@ def shallow(n: int, m: int, channels: int, draw: Vectors) -> Array:
 
 def rank(matrix: Array) -> int:
     """The rank modulo the prime, by elimination."""
-    rows, found = matrix.astype(np.int64) % PRIME, 0
+    rows, done = matrix.astype(np.int64) % PRIME, 0
     for column in range(rows.shape[1]):
-        pivots = np.flatnonzero(rows[found:, column])
+        pivots = np.flatnonzero(rows[done:, column])
         if not len(pivots):
             continue
-        pivot = found + int(pivots[0])
-        rows[[found, pivot]] = rows[[pivot, found]]
-        rows[found] = rows[found] * pow(int(rows[found, column]), -1, PRIME) % PRIME
-        below = rows[found + 1 :]
-        below -= below[:, column, None] * rows[found][None, :] % PRIME
+        pivot = done + int(pivots[0])
+        rows[[done, pivot]] = rows[[pivot, done]]
+        rows[done] = rows[done] * pow(int(rows[done, column]), -1, PRIME) % PRIME
+        below = rows[done + 1 :]
+        below -= below[:, column, None] * rows[done][None, :] % PRIME
         below %= PRIME
-        found += 1
-        if found == len(rows):
+        done += 1
+        if done == len(rows):
             break
-    return found
+    return done
 
 
 def weights_of(n: int, m: int, channels: int) -> int:
@@ -125,12 +125,12 @@ def case(n: int, m: int, draws: int, seed: int) -> dict[str, Any]:
     """Ranks of HT-CAC and of CP-CAC with 1, r, r^2, ... channels over so many draws of the weights."""
     generator = np.random.default_rng([seed, n, m])
     draw = simplex(generator)
-    found: dict[str, Any] = {"bound": m ** (n // 2), "weights": weights_of(n, m, m)}
+    ranks: dict[str, Any] = {"bound": m ** (n // 2), "weights": weights_of(n, m, m)}
     for name, shared in (("deep", False), ("deep, shared", True)):
-        found[name] = [rank(deep(n, m, m, draw, shared)) for _ in range(draws)]
+        ranks[name] = [rank(deep(n, m, m, draw, shared)) for _ in range(draws)]
     for z in (m, 2 * m, m * m):
-        found[f"shallow, {z}"] = [rank(shallow(n, m, z, draw)) for _ in range(draws)]
-    return found
+        ranks[f"shallow, {z}"] = [rank(shallow(n, m, z, draw)) for _ in range(draws)]
+    return ranks
 
 
 def least_and_most(values: list[int]) -> str:
@@ -141,16 +141,16 @@ def least_and_most(values: list[int]) -> str:
 def report(out: Path, results: Results) -> Path:
     """The page, from the record."""
     rows = []
-    for key, found in results.values.items():
-        shallows = [name for name in found if name.startswith("shallow")]
+    for key, ranks in results.values.items():
+        shallows = [name for name in ranks if name.startswith("shallow")]
         rows.append([
-            key, found["bound"], least_and_most(found["deep"]), least_and_most(found["deep, shared"]), found["weights"],
-            "; ".join(f"{name.removeprefix('shallow, ')}: {least_and_most(found[name])}" for name in shallows),
+            key, ranks["bound"], least_and_most(ranks["deep"]), least_and_most(ranks["deep, shared"]), ranks["weights"],
+            "; ".join(f"{name.removeprefix('shallow, ')}: {least_and_most(ranks[name])}" for name in shallows),
         ])  # fmt: skip
     below = [
         key
-        for key, found in results.values.items()
-        if min(found["deep"] + found["deep, shared"]) < found["bound"]
+        for key, ranks in results.values.items()
+        if min(ranks["deep"] + ranks["deep, shared"]) < ranks["bound"]
     ]
     said = (
         f"The bound is not reached by every draw of {'; '.join(below)}: such weights, or the prime, are exceptions."

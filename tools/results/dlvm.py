@@ -95,7 +95,7 @@ def report(options: argparse.Namespace, results: Results) -> Path:
     """The page, what is published beside what was measured."""
     rows = []
     for method in METHODS:
-        values = [found(results, method, name) for name in uci.TABLES]
+        values = [shown(results, method, name) for name in uci.TABLES]
         if any(values):
             rows.append([method, *values])
             if any(steps := [steps_of(results, method, name) for name in uci.TABLES]):
@@ -126,7 +126,7 @@ def steps_of(results: Results, method: str, name: str) -> str:
     return ", ".join(f"{one:,}" for one in sorted(steps) if one)
 
 
-def found(results: Results, method: str, name: str) -> str:
+def shown(results: Results, method: str, name: str) -> str:
     """Mean over masks, with their deviation where there are several; "" where nothing was measured."""
     values = values_of(results, method, name)
     if not values:

@@ -40,9 +40,9 @@ def generator(seed: int = SEED) -> torch.Generator:
 
 def mnist(split: str, count: int) -> tuple[Tensor, Tensor]:
     """The first `count` images (N, 1, 28, 28) in [0, 1) and their labels."""
-    found = load_data("mnist", split, "digits")
-    return torch.from_numpy(found.images[:count] / 256).float(), torch.from_numpy(
-        found.labels[:count].astype(np.int64)
+    data = load_data("mnist", split, "digits")
+    return torch.from_numpy(data.images[:count] / 256).float(), torch.from_numpy(
+        data.labels[:count].astype(np.int64)
     )
 
 
@@ -101,21 +101,21 @@ def probe(run: Path, out: Path, images: int = 4000) -> None:
     """Fig. 2 (left): what is linearly decodable from each level of test images moved in known ways."""
     model, _ = model_of(run)
     x, labels = mnist("test", images)
-    found = probe_layers(model, transform(x, generator()), labels)
-    print(json.dumps({name: rounded(values) for name, values in found.items()}))
+    measures = probe_layers(model, transform(x, generator()), labels)
+    print(json.dumps({name: rounded(values) for name, values in measures.items()}))
     out.mkdir(parents=True, exist_ok=True)
-    draw_probe(found, out / "probe.png")
+    draw_probe(measures, out / "probe.png")
 
 
-def draw_probe(found: dict[str, list[float]], path: Path) -> None:
+def draw_probe(measures: dict[str, list[float]], path: Path) -> None:
     """A line for the class and for each nuisance, from the image up."""
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for name, values in found.items():
+    for name, values in measures.items():
         axes.plot(range(len(values)), values, marker="o", label=name)
-    levels = range(1, len(found["class"]))
-    axes.set_xticks(range(len(found["class"])), ["image", *(f"level {i}" for i in levels)])
+    levels = range(1, len(measures["class"]))
+    axes.set_xticks(range(len(measures["class"])), ["image", *(f"level {i}" for i in levels)])
     axes.set_ylabel("accuracy (class), R² (nuisances)")
     figure.legend(loc="outside right center", fontsize=7)
     figure.savefig(path, dpi=120)
@@ -154,11 +154,11 @@ def draw_paths(run: Path, out: Path, image: int = 0) -> None:
     x = test_images(model, image + 1)[image:]
     _, switches, z = model.infer(x)
     row, column = divmod(int(z[0][0, 0].argmax()), x.shape[3])
-    found = list(paths.paths(model, z[-1], switches, (0, row, column)))
+    active = list(paths.paths(model, z[-1], switches, (0, row, column)))
     everywhere = [Switches(torch.ones_like(a), t) for a, t in switches]
-    on = len(found), sum(1 for _ in paths.paths(model, torch.ones_like(z[-1]), everywhere, (0, row, column)))
-    total = sum(path.weight for path in found)
-    fan = draw_fan(found, len(model.levels))
+    on = len(active), sum(1 for _ in paths.paths(model, torch.ones_like(z[-1]), everywhere, (0, row, column)))
+    total = sum(path.weight for path in active)
+    fan = draw_fan(active, len(model.levels))
     x0, i0 = (picture[0, 0].numpy() for picture in (x, z[0]))
     for axes, pixels, title in zip(fan.axes[1:], (x0, i0), ("image", "rendered"), strict=True):
         axes.imshow(pixels, cmap="gray")
@@ -196,7 +196,7 @@ def curves(out: Path, runs: list[Path], aim: float = 1.5, epoch: int = 500) -> N
     figure.savefig(out, dpi=120)
 
 
-def draw_fan(found: list[paths.Path], levels: int) -> Figure:
+def draw_fan(active: list[paths.Path], levels: int) -> Figure:
     """The paths as lines between the units of each level, units above, the pixel below; two axes are left free."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -204,10 +204,10 @@ def draw_fan(found: list[paths.Path], levels: int) -> Figure:
     axes = figure.add_subplot(grid[:, 0])
     for i in range(2):
         figure.add_subplot(grid[i, 1])
-    places = [sorted({path.units[levels - n] for path in found}) for n in range(levels + 1)]
+    places = [sorted({path.units[levels - n] for path in active}) for n in range(levels + 1)]
     at = [{u: (i + 1) / (len(units) + 1) for i, u in enumerate(units)} for units in places]
-    most = max(abs(path.weight) for path in found)
-    for path in sorted(found, key=lambda path: abs(path.weight)):
+    most = max(abs(path.weight) for path in active)
+    for path in sorted(active, key=lambda path: abs(path.weight)):
         strength = abs(path.weight) / most
         line = [at[n][path.units[levels - n]] for n in range(levels + 1)]
         colour = "tab:red" if path.weight < 0 else "tab:blue"

@@ -18,14 +18,14 @@ FOLDER = Path(__file__).parent.parent.parent / "tests" / "corpus" / "faults"
 
 def verdicts() -> dict[str, list[str]]:
     """Of each file: "ok" or "not ok", then its problems without their places."""
-    found = {}
+    by_name = {}
     for path in sorted(FOLDER.glob("*.prototxt")):
         report = check(path, run=True)
-        found[path.stem] = [
+        by_name[path.stem] = [
             "ok" if report.ok else "not ok",
             *(problem.message for problem in report.problems),
         ]
-    return found
+    return by_name
 
 
 def main() -> None:
@@ -36,8 +36,8 @@ def main() -> None:
     now = verdicts()
     before = json.loads(options.before.read_text()) if options.before else {}
     print("| file | before | now |\n| --- | --- | --- |")
-    for name, found in now.items():
-        print(f"| {name} | {'; '.join(before.get(name, ['']))} | {'; '.join(found)} |")
+    for name, lines in now.items():
+        print(f"| {name} | {'; '.join(before.get(name, ['']))} | {'; '.join(lines)} |")
     if options.record:
         options.record.write_text(json.dumps(now, indent=1, ensure_ascii=False) + "\n")
 

@@ -30,14 +30,14 @@ FIELD = "data.dataset_param.missing"
 
 def nets(only: str, quick: bool) -> dict[str, tuple[str, list[str]]]:
     """Row: (net, overrides) of every training."""
-    found: dict[str, tuple[str, list[str]]] = {"iid (rand)": (IID, []), "rects (rand)": (RECT, [])}
+    chosen: dict[str, tuple[str, list[str]]] = {"iid (rand)": (IID, []), "rects (rand)": (RECT, [])}
     if only in ("", "a"):
-        found |= {p: (IID, [f"{FIELD}.probability={p}"]) for p in (P[1::2] if quick else P)}
+        chosen |= {p: (IID, [f"{FIELD}.probability={p}"]) for p in (P[1::2] if quick else P)}
     if only in ("", "b"):
         for name in RECTS[::4] if quick else RECTS:
             count, width = name.split("x")
-            found[name] = (RECT, [f"{FIELD}.count={count}", f"{FIELD}.width={width}"])
-    return found
+            chosen[name] = (RECT, [f"{FIELD}.count={count}", f"{FIELD}.width={width}"])
+    return chosen
 
 
 def measured(folder: Path, row: str, args: Any, n: int | None) -> dict[str, list[int]]:

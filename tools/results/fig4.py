@@ -63,12 +63,12 @@ CHUNK = 1000
 
 def told(net: Path) -> bool:
     """Whether a net met tested shares or squares of missing pixels in training, as its file says."""
-    found = [
+    settings = [
         Missing.of(layer.dataset_param.missing, 0)
         for layer in read_net(net).message.layer
         if layer.dataset_param.HasField("missing") and not any(rule.phase == TEST for rule in layer.include)
     ]
-    return any(meets(how, setting.how) for how in found for setting in FIG_4 if setting.how)
+    return any(meets(how, setting.how) for how in settings for setting in FIG_4 if setting.how)
 
 
 def meets(training: Missing, tested: Missing) -> bool:
@@ -86,12 +86,12 @@ def measure(
 ) -> tuple[int, float | None]:
     """(right answers, expected calibration error or None where the method says no probabilities)."""
     says = getattr(method, "probabilities", None)
-    found = []
+    answered = []
     for begin in range(0, len(labels), CHUNK):
         places = np.arange(begin, min(begin + CHUNK, len(labels)))
         observed = setting.observed(pixels[places], places, seed)
-        found.append((says or method.predict)(pixels[places], observed))
-    answers = np.concatenate(found)
+        answered.append((says or method.predict)(pixels[places], observed))
+    answers = np.concatenate(answered)
     if says is None:
         return int((answers == labels).sum()), None
     return int((answers.argmax(1) == labels).sum()), round(calibration_error(answers, labels), 5)
@@ -132,14 +132,14 @@ def rows(record: dict[str, Any]) -> tuple[Table, dict[str, dict[str, float]], se
 def records() -> list[dict[str, Any]]:
     """All records of this page, the first call's first."""
     paths = [RECORDS / "fig4.json", *sorted(RECORDS.glob("fig4/*.json"))]
-    found = [json.loads(path.read_text()) for path in paths if path.exists()]
-    return [record for record in found if "results" in record]
+    read = [json.loads(path.read_text()) for path in paths if path.exists()]
+    return [record for record in read if "results" in record]
 
 
 def transcribed() -> dict[str, Any]:
     """The row that was measured elsewhere, and what is known of it."""
-    found: dict[str, Any] = json.loads((RECORDS / "fig4/transcribed.json").read_text())
-    return found
+    row: dict[str, Any] = json.loads((RECORDS / "fig4/transcribed.json").read_text())
+    return row
 
 
 def against(ours: dict[str, Cell], theirs: dict[str, float]) -> str:

@@ -75,14 +75,14 @@ def windows(path: Path, split: str, seed: int = 1) -> tuple[Array, Array]:
         file.read(name) for name in ("samples", "offsets", "label", "is_test")
     )
     generator = np.random.default_rng(seed)
-    found, digits = [], []
+    parts, digits = [], []
     for i in clips(is_test, split):
         clip = samples[offsets[i] : offsets[i + 1]]
         middle = centre(clip)
         for shift in generator.integers(-SHIFT, SHIFT + 1, COPIES) if split == "train" else [0]:
-            found.append(window(clip, middle + int(shift)))
+            parts.append(window(clip, middle + int(shift)))
             digits.append(labels[i])
-    return np.stack(found)[:, None, None], np.array(digits, np.float32)
+    return np.stack(parts)[:, None, None], np.array(digits, np.float32)
 
 
 def write(out: Path, folder: Path | None = None) -> None:

@@ -66,8 +66,8 @@ def main() -> None:
             results.get(f"iterations | {net}", partial(iterations, options.runs / net))
         for setting in chosen:
             key = f"{title(text)} | {setting.name}"
-            found = results.get(key, partial(right, method, setting, pixels, labels, options.seed))
-            print(key, found, flush=True)
+            figures = results.get(key, partial(right, method, setting, pixels, labels, options.seed))
+            print(key, figures, flush=True)
     results.get(f"iterations | {LENET}", partial(iterations, options.runs / LENET))
     print(report(options.out, results).read_text())
 

@@ -87,9 +87,9 @@ def bound(trained_net: Model, options: argparse.Namespace, k: int) -> list[float
         ]
 
 
-def f1(found: Tensor, true: Tensor, missing: Tensor) -> float:
+def f1(predicted: Tensor, true: Tensor, missing: Tensor) -> float:
     """2 precision recall / (precision + recall) of white among missing pixels."""
-    white, right = (found > 0.5) & missing, (true > 0.5) & missing
+    white, right = (predicted > 0.5) & missing, (true > 0.5) & missing
     hit = float((white & right).sum())
     return 2 * hit / max(float(white.sum() + right.sum()), 1.0)
 

@@ -207,7 +207,7 @@ def overhead(image: int, hole: int, batch: int, repetitions: int) -> dict[str, l
         for _ in range(repetitions + 1):
             for name, net in nets.items():
                 times[name].append(timed(net, inputs))
-    return {name: found[1:] for name, found in times.items()}
+    return {name: taken[1:] for name, taken in times.items()}
 
 
 def timed(net: Callable[..., Any], inputs: list[Tensor]) -> float:
@@ -217,7 +217,7 @@ def timed(net: Callable[..., Any], inputs: list[Tensor]) -> float:
     return time.perf_counter() - begin
 
 
-def found(results: Results, way: str, mask: str) -> list[float]:
+def figures_of(results: Results, way: str, mask: str) -> list[float]:
     """Accuracies of a way, one for each seed."""
     return [
         value
@@ -230,7 +230,7 @@ def why(results: Results) -> str:
     """What the kind of mask in the density's training changes, where both were measured; else ""."""
     lines = []
     for mask in MASKS:
-        other, ours = found(results, SQUARES, mask), found(results, "MisConv", mask)
+        other, ours = figures_of(results, SQUARES, mask), figures_of(results, "MisConv", mask)
         if other and ours:
             lines.append(
                 f"Behind a density that had met squares alone MisConv has {np.mean(other):.4f} on {mask}, behind one "
@@ -249,8 +249,8 @@ def missed(results: Results) -> str:
     """Where MisConv is not above its rivals, first of all."""
     lines = []
     for mask in MASKS:
-        ours = found(results, "MisConv", mask) or found(results, SQUARES, mask)
-        rivals = {way: found(results, way, mask) for way in ("zero", "mask", "k-NN", "PC")}
+        ours = figures_of(results, "MisConv", mask) or figures_of(results, SQUARES, mask)
+        rivals = {way: figures_of(results, way, mask) for way in ("zero", "mask", "k-NN", "PC")}
         measured = {way: float(np.mean(values)) for way, values in rivals.items() if values}
         if not ours or not measured:
             lines.append(f"{mask}: not measured.")
@@ -272,7 +272,7 @@ def report(out: Path, results: Results) -> Path:
     for way in (*WAYS, SQUARES):
         cells = []
         for mask in MASKS:
-            values = found(results, way, mask)
+            values = figures_of(results, way, mask)
             low, high = wilson(float(np.mean(values)), 10_000) if values else (0.0, 0.0)
             more = f", {len(values)} seeds" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.4f} ({low:.4f} to {high:.4f}{more})" if values else "")

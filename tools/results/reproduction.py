@@ -98,15 +98,15 @@ def published(name: str) -> dict[str, Any]:
 
 def parser(doc: str | None, out: str) -> argparse.ArgumentParser:
     """A command line with the options that all reproductions have."""
-    found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument(
+    arguments = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument(
         "--quick", action="store_true", help="a small version of the experiment, minutes on 2 cores"
     )
-    found.add_argument("--out", type=Path, default=Path(out), help="stem of the files that are written")
-    found.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the trainings")
-    found.add_argument("--device", default="cpu")
-    found.add_argument("--seed", type=int, default=1)
-    return found
+    arguments.add_argument("--out", type=Path, default=Path(out), help="stem of the files that are written")
+    arguments.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the trainings")
+    arguments.add_argument("--device", default="cpu")
+    arguments.add_argument("--seed", type=int, default=1)
+    return arguments
 
 
 def write_record(path: Path, values: Mapping[str, Any]) -> Path:

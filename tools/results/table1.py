@@ -89,13 +89,13 @@ def ht(
         settings = {"given": {"data": source}, "seed": seed % 2**31, "device": args.device, "progress": False}
         mark(fit(NET, out=folder, iterations=args.iterations, compiled=False, **settings), folder)
     method = Direct(model.load(folder, device=args.device), "HT-CAC")
-    found: dict[str, list[int]] = {TOLD: [], NOT_TOLD: []}
+    right: dict[str, list[int]] = {TOLD: [], NOT_TOLD: []}
     for n in N:
         observed = deleted(test[0], n, seed)
         everything = np.ones_like(observed)
-        found[TOLD].append(int((method.predict(test[0], observed) == test[1]).sum()))
-        found[NOT_TOLD].append(int((method.predict(test[0] * observed, everything) == test[1]).sum()))
-    return found
+        right[TOLD].append(int((method.predict(test[0], observed) == test[1]).sum()))
+        right[NOT_TOLD].append(int((method.predict(test[0] * observed, everything) == test[1]).sum()))
+    return right
 
 
 def robust(
@@ -132,13 +132,13 @@ def trial(pair: tuple[int, int], repeat: int, args: argparse.Namespace) -> dict[
     seed = derive(args.seed, "table 1", *pair, repeat)
     training = chosen("train", pair, TRAINING, seed)
     test = chosen(args.split, pair, TESTING)
-    found: dict[str, Any] = {"images": len(test[1])}
+    counts: dict[str, Any] = {"images": len(test[1])}
     if "ht" in args.methods:
         folder = args.runs / "table1" / f"{pair[0]}-{pair[1]}_{repeat}_{args.seed}_{args.iterations or 'all'}"
-        found |= ht(training, test, folder, seed, args)
+        counts |= ht(training, test, folder, seed, args)
     if "lp" in args.methods:
-        found |= robust(training, chosen("validation", pair, TESTING), test, seed, args)
-    return found
+        counts |= robust(training, chosen("validation", pair, TESTING), test, seed, args)
+    return counts
 
 
 def averages(trials: list[dict[str, Any]], method: str) -> tuple[Array, Array]:

@@ -112,9 +112,9 @@ def classification(name: str, method: str, seed: int, rows: int) -> dict[str, di
         )
 
         def ask(x: Array) -> Array:
-            found = np.zeros((len(x), classes))
-            found[:, made.classes_] = made.predict_proba(x)
-            return found
+            probabilities = np.zeros((len(x), classes))
+            probabilities[:, made.classes_] = made.predict_proba(x)
+            return probabilities
 
     out = {}
     for share in SHARES:
@@ -143,10 +143,10 @@ def report(options: argparse.Namespace, results: Results) -> Path:
     names = [name for name in NAMES if any(f" {name} " in key for key in values)]
 
     def of(start: str, name: str, *keys: str) -> list[float]:
-        found = [value for key, value in values.items() if key.startswith(f"{start} {name} ")]
+        cells = [value for key, value in values.items() if key.startswith(f"{start} {name} ")]
         for key in keys:
-            found = [value[key] for value in found]
-        return found
+            cells = [value[key] for value in cells]
+        return cells
 
     tables = []
     for metric in ("rmse", "mae"):
@@ -192,10 +192,10 @@ def verdict(values: dict[str, Any], names: Sequence[str]) -> str:
     """Where the tree is beaten, first."""
 
     def mean(kind: str, method: str, name: str) -> float:
-        found = [v for k, v in values.items() if k.startswith(f"{kind} {method} {name} ")]
+        cells = [v for k, v in values.items() if k.startswith(f"{kind} {method} {name} ")]
         return (
-            float(np.mean([v["rmse"] if kind == "impute" else v["0.5"]["accuracy"] for v in found]))
-            if found
+            float(np.mean([v["rmse"] if kind == "impute" else v["0.5"]["accuracy"] for v in cells]))
+            if cells
             else np.nan
         )
 

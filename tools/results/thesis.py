@@ -61,8 +61,8 @@ def main() -> None:
     results = Results(options.out.with_suffix(".json"), settings)
     for kind in options.kinds.split(","):
         for level in options.levels.split(","):
-            found = results.get(f"{kind} {level}", partial(measured, options, kind, level))
-            print(kind, level, found["accuracy"], f"z {found['z']:.2f}", flush=True)
+            figures = results.get(f"{kind} {level}", partial(measured, options, kind, level))
+            print(kind, level, figures["accuracy"], f"z {figures['z']:.2f}", flush=True)
     print(report(options.out, results).read_text())
 
 
@@ -141,14 +141,14 @@ def measured(options: argparse.Namespace, kind: str, level: str) -> dict[str, An
     return {
         "draws": draws,
         "corrupted": float(1 - observed.mean()),
-        "accuracy": {way: float((found == labels).mean()) for way, found in answers.items()},
+        "accuracy": {way: float((predicted == labels).mean()) for way, predicted in answers.items()},
         "curve": {str(m): float((p.argmax(1).numpy() == labels).mean()) for m, p in curve},
         "z": compared.z,
         "z_of_all": compared.z_of_all,
         "counts": [compared.first, compared.second, compared.neither],
         "digits": {
-            way: np.bincount(found, minlength=10).tolist()
-            for way, found in (("true", labels), *answers.items())
+            way: np.bincount(predicted, minlength=10).tolist()
+            for way, predicted in (("true", labels), *answers.items())
         },
     }
 
@@ -192,18 +192,18 @@ def report(out: Path, results: Results) -> Path:
     settings = results.settings
     rows, curves = [], {}
     missed = []
-    for key, found in results.values.items():
+    for key, figures in results.values.items():
         kind, level = key.split()
-        name, ours = f"{NAMES[kind]} {level}", found["accuracy"]
+        name, ours = f"{NAMES[kind]} {level}", figures["accuracy"]
         theirs = published(TABLE[kind])[level]
         low, high = wilson(ours["multiple"], settings["images"])
         if ours["multiple"] < theirs["multiple"]:
             missed.append(f"{name} ({ours['multiple']:.4f} below {theirs['multiple']:.4f})")
         shown = [f"{ours[way]:.4f}" for way in WAYS]
         shown[2] += f" ({low:.4f} to {high:.4f})"
-        rows.append([name, *shown, f"{found['z']:.2f}"])
+        rows.append([name, *shown, f"{figures['z']:.2f}"])
         rows.append([f"{name}, published", *(f"{theirs[way]:.4f}" for way in WAYS), f"{theirs['z']:.2f}"])
-        curves[name] = found["curve"]
+        curves[name] = figures["curve"]
     picture = accuracy_plot(curves, out.with_name(f"{out.name}_samples.png"))
     head = ["", "direct", "single", "multiple (95 %)", "clean, direct", "clean, restored", "z"]
     goal = "The autoencoder with the perceptron is above the published rows in every setting that was run."

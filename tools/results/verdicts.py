@@ -36,9 +36,9 @@ def verdict(path: Path) -> list[str]:
 
 
 def main() -> None:
-    found = {name(path): verdict(path) for path in files()}
-    LISTED.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    print(f"{LISTED}: {sum(one == ['ok'] for one in found.values())} of {len(found)} ok")
+    verdicts = {name(path): verdict(path) for path in files()}
+    LISTED.write_text(json.dumps(verdicts, indent=1, ensure_ascii=False) + "\n")
+    print(f"{LISTED}: {sum(one == ['ok'] for one in verdicts.values())} of {len(verdicts)} ok")
 
 
 if __name__ == "__main__":

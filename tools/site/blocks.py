@@ -56,11 +56,11 @@ def pages() -> list[Path]:
 
 def blocks(text: str) -> list[Block]:
     """The blocks of a page, in order."""
-    found = []
+    listed = []
     for kind, value, language, body in FENCE.findall(text):
         short = value if kind == "short" else None
-        found.append(Block(language, body, short, value if kind == "not run" else None))
-    return found
+        listed.append(Block(language, body, short, value if kind == "not run" else None))
+    return listed
 
 
 def name_of(page: Path) -> str:

@@ -75,10 +75,10 @@ class Page:
 
     def evaluate(self, script: str) -> Any:
         """The value of an expression in the page; promises are awaited."""
-        found = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        if "exceptionDetails" in found:
-            raise BrowserError(f"{script[:100]}: {found['exceptionDetails'].get('exception', found)}")
-        return found["result"].get("value")
+        reply = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in reply:
+            raise BrowserError(f"{script[:100]}: {reply['exceptionDetails'].get('exception', reply)}")
+        return reply["result"].get("value")
 
     def wait(self, script: str, seconds: float = 60.0) -> None:
         """Wait until an expression is true."""
@@ -100,8 +100,8 @@ class Page:
 
     def screenshot(self, path: Path, whole: bool = True) -> Path:
         """A PNG of the page (whole: beyond the window too)."""
-        found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(found["data"]))
+        reply = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        path.write_bytes(base64.b64decode(reply["data"]))
         return path
 
     def outside(self) -> list[str]:
@@ -200,7 +200,7 @@ class Browser:
 
     @contextmanager
     def page(self, width: int = 1200, height: int = 800, dark: bool = False) -> Iterator[Page]:
-        """A page of a size in CSS pixels, which shares no storage with others: the site keeps the first colours there."""
+        """A page of a size in CSS pixels with storage of its own, since the site remembers its colours there."""
         context = self.call("Target.createBrowserContext")["browserContextId"]
         target = self.call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]

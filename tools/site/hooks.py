@@ -52,7 +52,7 @@ def navigation(pages: list[str]) -> list[Any]:
     """The sections with their pages; what no section names is a guide."""
     left = set(pages) - {"index.md"}
     named = {pattern for patterns in SECTIONS.values() for pattern in patterns if "*" not in pattern}
-    found: list[Any] = [{"Home": "index.md"}]
+    sections: list[Any] = [{"Home": "index.md"}]
     for section, patterns in SECTIONS.items():
         chosen: list[str] = []
         for pattern in patterns:
@@ -64,8 +64,8 @@ def navigation(pages: list[str]) -> list[Any]:
             chosen += some
             left -= set(some)
         if chosen:
-            found.append({section: chosen})
-    return found
+            sections.append({section: chosen})
+    return sections
 
 
 def matches(page: str, pattern: str) -> bool:

@@ -91,7 +91,7 @@ def photograph(
     browser: Browser, url: str, name: str, play: Callable[[Page], None] | None
 ) -> list[dict[str, Any]]:
     """A picture at each size; what each page said and asked for."""
-    found = []
+    pictures = []
     for word, (width, height, dark) in SIZES.items():
         with browser.page(width, height, dark) as page:
             page.goto(url)
@@ -99,12 +99,12 @@ def photograph(
                 play(page)
             time.sleep(0.4)  # for transitions to end
             picture = page.screenshot(PICTURES / f"{name}_{word}.png", whole=play is not None)
-            found.append({
+            pictures.append({
                 "picture": picture.name, "console_errors": page.errors, "requests": len(page.requests),
                 "requests_to_other_machines": page.outside(),
                 "wider_than_window": page.evaluate("document.documentElement.scrollWidth") > width,
             })  # fmt: skip
-    return found
+    return pictures
 
 
 def main() -> int:
