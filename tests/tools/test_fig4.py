@@ -62,6 +62,7 @@ def test_rows_of_a_record() -> None:
         "results": {
             "told | a": True,
             "told | lenet": False,
+            "iterations | a": 5,
             "a | clean": 9,
             "a | clean | ece": 0.02,
             "lenet, zero | clean": 8,
@@ -78,6 +79,12 @@ def test_rows_of_a_record() -> None:
     assert informed == {"a", "lenet, expected"}
 
 
+def test_a_training_that_was_cut_short_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fig4, "NETS", ROOT / "nets")
+    assert fig4.plan("ht_cac_mnist", 25_000) == "25,000"
+    assert fig4.plan("cnn_missing_mnist", 1200) == "1,200 OF 14,000"
+
+
 def test_the_sentence_about_who_is_ahead() -> None:
     said = fig4.against({"clean": Cell(90, 100), "iid:0.5": Cell(50, 100)}, {"clean": 95.0, "iid:0.5": 40.0})
     assert said == "ahead in 1 settings: iid:0.5 (+10.00); not ahead in 1: clean (-5.00)"
@@ -88,6 +95,7 @@ def test_the_page_follows_from_the_records(tmp_path: Path, monkeypatch: pytest.M
     shutil.copytree(ROOT / "docs/results/fig4", tmp_path / "fig4")
     shutil.copy(ROOT / "docs/results/fig4.json", tmp_path)
     monkeypatch.setattr(fig4, "RECORDS", tmp_path)
+    monkeypatch.setattr(fig4, "NETS", ROOT / "nets")
     made = fig4.report().read_text()
     kept = (ROOT / "docs/results/fig4.md").read_text()
     assert [line for line in made.splitlines() if line.startswith("|")] == [

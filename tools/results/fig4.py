@@ -22,17 +22,18 @@ from typing import Any
 import numpy as np
 
 from netspec.data.masks import Missing
+from netspec.interchange.snapshot_files import newest
 from netspec.lab import FIG_4, IMPUTATIONS, Cell, Method, Rows, Setting, Table, assemble, plot
 from netspec.lab.calibration import calibration_error
 from netspec.lab.imputing import title
 from netspec.lab.methods import SHIFTED, Direct
 from netspec.model import model
 from netspec.model.mixture import Mixture
-from netspec.schema.read import read_net
+from netspec.schema.read import read_net, read_solver
 from netspec.schema.spec import TEST
 from tools.results.reproduction import Results, markdown, page, parser
 
-RECORDS = Path("docs/results")
+RECORDS, NETS = Path("docs/results"), Path("nets")
 CNN, OURS = "cnn_missing_mnist", "ht_cac_mnist, 9 shifts"
 """The rows that the page compares first."""
 TRANSCRIBED = "convolutional net that sees the mask, 14,000 steps (transcribed)"
@@ -107,7 +108,7 @@ def rows(record: dict[str, Any]) -> tuple[Table, dict[str, dict[str, float]], se
     }
     for key, value in record["results"].items():
         method, _, setting = key.partition(" | ")
-        if method == "told":
+        if method in ("told", "iterations"):
             continue
         if setting.endswith(" | ece"):
             errors.setdefault(method, {})[setting.removesuffix(" | ece")] = value
@@ -157,7 +158,17 @@ def who_is_ahead(blind: Table, opponents: dict[str, dict[str, float]]) -> list[s
     """Our blind net against each opponent, as paragraphs."""
     if OURS not in blind.cells:
         return []
-    return [f"`{OURS}` against {name}: {against(blind.cells[OURS], row)}." for name, row in opponents.items()]
+    return [
+        f"`{OURS}` against {name}{few(name)}: {against(blind.cells[OURS], row)}."
+        for name, row in opponents.items()
+    ]
+
+
+def few(name: str) -> str:
+    """ ", N of M iterations" of a net whose training was cut short; else ""."""
+    done = [record["results"].get(f"iterations | {name}") for record in records()]
+    texts = [plan(name, one) for one in done if one is not None]
+    return f" ({texts[0]} of its iterations)" if texts and " OF " in texts[0] else ""
 
 
 def wide(values: dict[str, dict[str, float]], factor: float = 1) -> str:
@@ -170,6 +181,12 @@ def wide(values: dict[str, dict[str, float]], factor: float = 1) -> str:
             for row, of in values.items()
         ],
     )
+
+
+def lowest(errors: dict[str, dict[str, float]]) -> str:
+    """In how many settings each row has the lowest calibration error."""
+    best = [min((row[s.name], name) for name, row in errors.items() if s.name in row)[1] for s in FIG_4]
+    return f"Lowest: {', '.join(f'{name} in {best.count(name)} settings' for name in dict.fromkeys(best))}."
 
 
 def report() -> Path:
@@ -189,8 +206,8 @@ def report() -> Path:
     parts = [
         MISSED, *who_is_ahead(blind, opponents | ours), elsewhere["note"], images, "## Blind", BLIND, blind.markdown(),
         "## Told the tested shares", TOLD, shares.markdown(), ELSEWHERE, wide(opponents),
-        "## Calibration", CALIBRATION, wide(errors, 100), "![plot](fig4.png)", "## How the rows were made",
-        *map(made, kept),
+        "## Calibration", CALIBRATION, lowest(errors), wide(errors, 100), "![plot](fig4.png)",
+        "## How the rows were made", *map(made, kept),
     ]  # fmt: skip
     plot(every, RECORDS / "fig4.png", page=(12, 5))
     facts = {"command": "python -m tools.results.fig4"}
@@ -200,10 +217,22 @@ def report() -> Path:
 def made(record: dict[str, Any]) -> str:
     """How one record was made."""
     facts, settings = record["made"], record["settings"]
+    trained = [
+        f"{key.partition(' | ')[2]} {plan(key.partition(' | ')[2], done)}"
+        for key, done in record["results"].items()
+        if key.startswith("iterations | ")
+    ]
     return (
         f"{', '.join(settings['runs'])}: `{facts['command']}`, commit {facts['commit']}, {facts['machine']}, "
         f"torch {facts['torch']}, {facts['date']}, seed {settings['seed']}."
+        + (f" Iterations: {'; '.join(trained)}." if trained else "")
     )
+
+
+def plan(name: str, done: int) -> str:
+    """How many iterations a net had, and of how many where its solver in nets/ has more."""
+    wanted = int(read_solver(NETS / f"{name}_solver.prototxt").message.max_iter)
+    return f"{done:,}" if done >= wanted else f"{done:,} OF {wanted:,}"
 
 
 def methods(args: argparse.Namespace) -> tuple[list[Method], Any, Any]:
@@ -257,6 +286,7 @@ def main(given: Sequence[str] | None = None) -> None:
     results = Results(args.out.with_suffix(".json"), settings, args.device)
     for folder in [*args.run, *args.mix]:
         results.get(f"told | {folder.name}", lambda folder=folder: told(folder / "net.prototxt"))  # type: ignore[misc]
+        results.get(f"iterations | {folder.name}", lambda folder=folder: newest(folder)[0].iteration)  # type: ignore[misc]
     for setting in FIG_4:
         for method in rows_:
             key = f"{method.name} | {setting.name}"
