@@ -303,6 +303,10 @@ class Layer(nn.Module):
             self.blobs.append(nn.Parameter(torch.empty(shape, device="meta")))
         except (RuntimeError, TypeError):  # a negative size, or more values than torch can count
             self.fail(f"blob {len(self.blob_shapes)} cannot have shape {tuple(shape)}")
+        try:
+            fillers.refuse(self.blobs[-1], filler, self.strict)
+        except fillers.FillerError as error:
+            self.fail_to_fill(len(self.blob_shapes), error)
         self.blob_shapes.append(tuple(shape))
         self.blob_fillers.append(filler)
         self.blob_lr_mults.append(lr_mult)
@@ -325,7 +329,10 @@ class Layer(nn.Module):
             try:
                 fillers.fill(self.blobs[i], self.blob_fillers[i], generator, self.strict)
             except fillers.FillerError as error:
-                self.fail(f"blob {i}: {error}", *((self.param_field,) if self.param_field else ()))
+                self.fail_to_fill(i, error)
+
+    def fail_to_fill(self, i: int, error: fillers.FillerError) -> NoReturn:
+        self.fail(f"blob {i}: {error}", *((self.param_field,) if self.param_field else ()))
 
     def project(self) -> None:
         """Change blobs in place before a training step where the layer's definition says so (default: nothing)."""

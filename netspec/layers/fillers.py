@@ -6,6 +6,7 @@ Sources: BVLC include/caffe/filler.hpp and the same file of the SimNets fork (di
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import ceil, prod, sqrt
 from typing import Any
 
@@ -36,25 +37,49 @@ def fill(blob: Tensor, filler: Any, generator: torch.Generator | None, strict: b
         with torch.no_grad():
             blob.zero_()
         return
-    name = "bilinear_old" if strict and filler.type == "bilinear" else filler.type
+    name = chosen(filler, strict)
+    with torch.no_grad(), numbers_for(blob, name):
+        fillers[name](blob, filler, generator)
+
+
+def refuse(blob: Tensor, filler: Any, strict: bool = False) -> None:
+    """FillerError where `fill` would raise it for this blob, which may be on the meta device: nothing is filled.
+
+    What depends on draws (type "rects", "bernoulli" with `use_range`) is not looked at.
+    """
+    if filler is None:
+        return
+    name = chosen(filler, strict)
+    with torch.no_grad(), numbers_for(blob, name):
+        if name in ("xavier", "msra"):
+            sqrt(3.0 / fan(blob, filler))
+        elif name in ("bilinear", "bilinear_old"):
+            square_side(blob)
+        elif name in ROWS:
+            ROWS[name](blob, filler)
+        elif name in ("constant", "uniform", "gaussian") or (name == "bernoulli" and not filler.use_range):
+            fillers[name](torch.empty(1), filler, torch.Generator())
+
+
+def chosen(filler: Any, strict: bool) -> str:
+    """The name of the function that fills; FillerError for an unknown type, or a field that it does not take."""
+    name = str("bilinear_old" if strict and filler.type == "bilinear" else filler.type)
     name = "rects_short" if strict and name == "rects" else name
     if name not in fillers:
         near = nearest(name, fillers)
         raise FillerError(f"unknown filler type {name!r}" + (f"; did you mean {near!r}?" if near else ""))
     if filler.sparse >= 0 and name != "gaussian":
         raise FillerError(f"filler {name!r} does not take `sparse`; only 'gaussian' does")
-    with torch.no_grad():
-        try:
-            fillers[name](blob, filler, generator)
-        except (
-            ArithmeticError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:  # numbers that torch does not take
-            raise FillerError(
-                f"filler {name!r} cannot fill {tuple(blob.shape)}: {one_line(error)}"
-            ) from error
+    return name
+
+
+@contextmanager
+def numbers_for(blob: Tensor, name: str) -> Iterator[None]:
+    """FillerError for numbers that torch does not take."""
+    try:
+        yield
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise FillerError(f"filler {name!r} cannot fill {tuple(blob.shape)}: {one_line(error)}") from error
 
 
 STRICT = ("bilinear_old", "rects_short")
@@ -164,12 +189,16 @@ def square_side(blob: Tensor) -> int:
 @named("diagonal")
 def diagonal(blob: Tensor, filler: Any, generator: torch.Generator | None) -> None:
     """Plane (n, n) is `diag_val` n (1 where not given) over its size, every other plane zero."""
-    if blob.dim() < 2:
-        raise FillerError(f"filler 'diagonal' needs a blob (N, C, ...), found {tuple(blob.shape)}")
+    has_planes(blob, filler)
     blob.zero_()
     size = prod(blob.shape[2:])
     for n in range(min(blob.shape[:2])):
         blob[n, n] = (filler.diag_val[n] if n < len(filler.diag_val) else 1.0) / size
+
+
+def has_planes(blob: Tensor, filler: Any) -> None:
+    if blob.dim() < 2:
+        raise FillerError(f"filler 'diagonal' needs a blob (N, C, ...), found {tuple(blob.shape)}")
 
 
 def tent(blob: Tensor, half: int, centre: float) -> None:
@@ -187,12 +216,7 @@ def positive_unitball(blob: Tensor, filler: Any, generator: torch.Generator | No
 @named("dirichlet")
 def dirichlet(blob: Tensor, filler: Any, generator: torch.Generator | None) -> None:
     """Rows ~ Dirichlet(alpha, ..., alpha) over the first `filled_size` entries, zero beyond; see `to_log`."""
-    if filler.alpha <= 0:
-        raise FillerError(f"filler 'dirichlet': alpha {filler.alpha} is not positive")
-    n, dim = row_shape(blob, filler)
-    used = filler.filled_size if filler.filled_size > 0 else dim
-    if used > dim:
-        raise FillerError(f"filler 'dirichlet': filled_size {used} exceeds the row length {dim}")
+    n, dim, used = filled_rows(blob, filler)
     gamma = torch._standard_gamma(
         torch.full((n, used), filler.alpha, dtype=torch.float64), generator=generator
     )
@@ -201,16 +225,33 @@ def dirichlet(blob: Tensor, filler: Any, generator: torch.Generator | None) -> N
     blob.copy_(to_log(rows, filler).view(blob.shape))
 
 
+def filled_rows(blob: Tensor, filler: Any) -> tuple[int, int, int]:
+    """Number and length of a Dirichlet filler's rows, and how much of each is filled."""
+    if filler.alpha <= 0:
+        raise FillerError(f"filler 'dirichlet': alpha {filler.alpha} is not positive")
+    n, dim = row_shape(blob, filler)
+    used = filler.filled_size if filler.filled_size > 0 else dim
+    if used > dim:
+        raise FillerError(f"filler 'dirichlet': filled_size {used} exceeds the row length {dim}")
+    return n, dim, used
+
+
 @named("identity")
 def identity(blob: Tensor, filler: Any, generator: torch.Generator | None) -> None:
     """Row i is zero but for a 1 at column i mod `cyclic_length` (default: the row length)."""
+    n, dim, cycle = cyclic_rows(blob, filler)
+    rows = torch.zeros(n, dim, dtype=torch.float64)
+    rows[torch.arange(n), torch.arange(n) % cycle] = 1
+    blob.copy_(to_log(rows, filler).view(blob.shape))
+
+
+def cyclic_rows(blob: Tensor, filler: Any) -> tuple[int, int, int]:
+    """Number and length of an identity filler's rows, and after how many columns the ones begin anew."""
     n, dim = row_shape(blob, filler)
     cycle = filler.cyclic_length if filler.cyclic_length > 0 else dim
     if cycle > dim:
         raise FillerError(f"filler 'identity': cyclic_length {cycle} exceeds the row length {dim}")
-    rows = torch.zeros(n, dim, dtype=torch.float64)
-    rows[torch.arange(n), torch.arange(n) % cycle] = 1
-    blob.copy_(to_log(rows, filler).view(blob.shape))
+    return n, dim, cycle
 
 
 @named("bernoulli")
@@ -284,3 +325,9 @@ def row_shape(blob: Tensor, filler: Any) -> tuple[int, int]:
 def to_log(rows: Tensor, filler: Any) -> Tensor:
     """log(rows + fudge_factor) when the filler says `to_log`, else the rows."""
     return (rows + filler.fudge_factor).log() if filler.to_log else rows
+
+
+ROWS: dict[str, Callable[[Tensor, Any], object]] = {
+    "positive_unitball": row_shape, "dirichlet": filled_rows, "identity": cyclic_rows, "diagonal": has_planes,
+}  # fmt: skip
+"""What each of these looks at of a blob's shape and its own fields before it fills."""

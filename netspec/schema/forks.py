@@ -125,27 +125,31 @@ WITHOUT_EFFECT = {
         "forward_type", "backward_type", "forward_math", "backward_math", "cudnn_math_override", "conv_algos_override",
         "cudnn_convolution_algo_seeker", "global_grad_scale_adaptive", "cache", "threads", "parser_threads",
         "top_k_gpu", "use_gpu_transform", "transformer_threads", "iters_num_for_stats", "forced_color_type",
+        "larc_turbo", "local_lr_auto", "local_gw_ratio",
     ),
     "Jacinto's Caffe": (
         "quantization_param", "quantization_start_iter", "sparse_mode", "display_sparsity", "sparsity_target",
         "sparsity_step_iter", "sparsity_step_factor", "sparsity_start_iter", "sparsity_start_factor",
         "sparsity_threshold_maxratio", "sparsity_itr_increment_bfr_applying", "sparsity_threshold_value_max",
     ),
-    "Intel's Caffe": ("mkldnn_param", "mkl2017_param", "multinode", "mn_param", "bn_stats_batch_size"),
+    "Intel's Caffe": ("mkldnn_param", "mkl2017_param", "multinode", "mn_param", "bn_stats_batch_size",
+                      "local_lr_auto_step", "disabled_update"),
     "a multi-GPU fork": ("gpu_id", "gpu_ids", "device_query"),
 }  # fmt: skip
-"""Fields of forks that change no number here, in any message: memory, speed, precision, devices."""
+"""Fields of forks that change no number here, in any message: memory, speed, precision, devices. Those that stand in
+REFUSED too count here only where they are off.
+"""
 
 REFUSED = {
     "fuse_type": "it computes another layer inside this one; write that layer by itself",
     "fusion_type": "it computes another layer inside this one; write that layer by itself",
     "larc_turbo": "it changes the rates of larc by how gradients turn; leave it out, and larc is as it is published",
-    "local_lr_auto": "it is the first form of larc; write larc: true",
-    "local_gw_ratio": "it is the first form of larc_eta; write larc: true larc_eta: ...",
-    "local_lr_auto_step": "it belongs to a first form of larc; write larc: true",
+    "local_lr_auto": "it is the first form of larc; write larc: true, and larc_eta for local_gw_ratio",
     "disabled_update": "it keeps weights from being updated; give the layers param { lr_mult: 0 }",
 }
 """Fields of forks that change numbers and are not implemented: what to do instead."""
+OFF = ("false", "0")
+"""Values with which such a field changes nothing."""
 
 
 def whose(unknown: UnknownField) -> str:
@@ -156,8 +160,10 @@ def whose(unknown: UnknownField) -> str:
 
 
 def refusal(unknown: UnknownField) -> str:
-    """What to do instead of a field that changes numbers and is not implemented; "" for other fields."""
-    return REFUSED.get(unknown.name, "")
+    """What to do instead of a field that changes numbers and is not implemented; "" for other fields, and where it is
+    off.
+    """
+    return "" if unknown.value in OFF else REFUSED.get(unknown.name, "")
 
 
 OLD_NAMES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from netspec.cli import app
 from netspec.errors import SpecError, one_edit
 from netspec.net import reading
 from netspec.net.graph import likely_type
+from netspec.net.make import make_net
 from netspec.run.fit import fit
 from tests.check.test_faults import FAULTS
 
@@ -334,3 +336,42 @@ def refusals(path: Path) -> list[str]:
             use()
         texts.append(str(caught.value))
     return texts
+
+
+@pytest.mark.parametrize(
+    ("filler", "reason"),
+    [
+        ('type: "xavier" sparse: 3', "does not take `sparse`"),
+        ('type: "uniform" min: 2 max: 1', "min 2.0 exceeds max 1.0"),
+        ('type: "uniform" min: 0 max: inf', "cannot fill"),
+        ('type: "gaussian" std: -1', "std -1.0 is negative"),
+        ('type: "bilinear"', "needs a blob of square planes"),
+        ('type: "dirichlet" alpha: 0', "alpha 0.0 is not positive"),
+        ('type: "identity" cyclic_length: 99', "cyclic_length 99 exceeds"),
+        ('type: "bernoulli" non_zero_probability: 2', "probability 2.0 is outside"),
+        ('type: "positive_unitball" primal_dim: 7', "primal_dim 7 does not divide"),
+    ],
+)
+def test_a_filler_that_cannot_fill_is_found_without_filling(filler: str, reason: str, tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
+        'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" '
+        f"inner_product_param {{ num_output: 4 weight_filler {{ {filler} }} }} }}",
+    )
+    (problem,) = check(path).problems
+    assert reason in problem.message
+    assert problem.position is not None
+    assert problem.position.line == 2
+    with pytest.raises(SpecError, match=re.escape(reason)):
+        make_net(schema.read_net(path))
+
+
+def test_a_refused_field_that_is_off_is_warned_of(tmp_path: Path) -> None:
+    net = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 } } }'
+    text = f'net_param {{ {net} }} base_lr: 1 lr_policy: "fixed" max_iter: 1 %s local_gw_ratio: 0.01'
+    report = check(write(tmp_path, text % "local_lr_auto: false", "solver.prototxt"))
+    assert not report.problems, report
+    assert any("local_lr_auto" in w.message and "without effect here" in w.message for w in report.warnings)
+    report = check(write(tmp_path, text % "local_lr_auto: true", "solver.prototxt"))
+    assert "write larc: true, and larc_eta" in str(report.problems[0])

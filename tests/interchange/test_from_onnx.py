@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -287,6 +288,24 @@ def test_no_node_makes_more_values_than_a_tensor_may_hold(
     nodes, constants = LARGE[name]
     with pytest.raises(SpecError, match=f"the_{name}.*would make [0-9]+ values"):
         from_onnx(model(tmp_path, nodes, **constants))
+
+
+def test_a_graph_whose_values_do_not_fit_together_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 40 values is small enough by itself."""
+    names = ["x", *(f"v{i}" for i in range(39)), "y"]
+    nodes = [
+        helper.make_node("Relu", [a], [b], name=f"r{i}") for i, (a, b) in enumerate(itertools.pairwise(names))
+    ]
+    each = 4 * 2 * 4 * 9 * 7
+    monkeypatch.setattr(graph, "available_bytes", lambda device: 4 * 30 * each)
+    with pytest.raises(
+        SpecError, match=r"node 'r30' \(Relu\): is where the values of the graph need .* --shape"
+    ):
+        from_onnx(model(tmp_path, nodes))
+    monkeypatch.setattr(graph, "available_bytes", lambda device: 4 * 40 * each)
+    assert from_onnx(model(tmp_path, nodes)).report.equal
 
 
 @pytest.mark.parametrize("name", WRONG)

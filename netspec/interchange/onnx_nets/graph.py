@@ -17,9 +17,12 @@ from torch.utils._pytree import tree_leaves
 
 from netspec.errors import NetspecError, Problem, SpecError
 from netspec.interchange.onnx import need_onnx, quiet
+from netspec.net.memory import available_bytes, gib
 from netspec.schema.regular import read_regular, refuse_special
 
 MOST_VALUES = 1 << 28
+COPIES = 4
+"""How often each value is held at once: as computed, for the report, by onnxruntime, and by the net."""
 """Values that one tensor of a graph may hold."""
 SHORT = 256
 """Values of a constant that may be axes, shapes or other settings."""
@@ -118,12 +121,13 @@ class Node(nn.Module):
             inputs[place] = value
         return OPERATORS[self.call.kind](self.call, *inputs)
 
-    def measure(self, *given: Tensor) -> None:
-        """Work out sizes alone, without values; Refused where a tensor would be too large."""
+    def measure(self, *given: Tensor) -> int:
+        """Bytes of the results, whose sizes alone are worked out; Refused where a tensor would be too large."""
         constants = {i: value.to("meta") for i, value in self.call.constants.items()}
         bare = Node(replace(self.call, constants=constants), self.places, self.count)
         with torch.device("meta"), Bounded():  # type: ignore[no-untyped-call]
-            bare(*(value.to("meta") for value in given))
+            results = bare(*(value.to("meta") for value in given))
+        return sum(value.nbytes for value in tree_leaves(results) if isinstance(value, Tensor))
 
 
 @dataclass
@@ -299,6 +303,9 @@ class Walk:
     path: Path
     problems: list[Problem] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
+    taken: int = 0
+    """Bytes of the values so far."""
+    free_bytes: int = field(default_factory=lambda: available_bytes(torch.device("cpu")))
 
     def take(self, number: int, node: Any) -> None:
         """One node."""
@@ -337,7 +344,7 @@ class Walk:
             return
         module = Node(call, [i for i, _ in reads], len(node.input))
         given = [self.live[name] for _, name in reads]
-        module.measure(*given)
+        self.make_room(module.measure(*given))
         result = module(*given)
         values = list(result) if isinstance(result, tuple | list) else [result]
         names = [name for name in node.output if name]
@@ -348,6 +355,15 @@ class Walk:
         step = Step(self.free(node, number), [name for _, name in reads], list(node.output), node.op_type)
         self.module.add_module(step.name, module)
         self.module.steps.append(step)
+
+    def make_room(self, size: int) -> None:
+        """Refused where the values of the graph would not fit in memory, before they are made."""
+        self.taken += size
+        if COPIES * self.taken > self.free_bytes:
+            raise Refused(
+                f"is where the values of the graph need {gib(COPIES * self.taken)}, {gib(self.free_bytes)} is free: "
+                "each is kept, and compared with the net's; give a smaller --shape"
+            )
 
     def sizes(self, node: Any, call: Call) -> None:
         """Shape and Size: of a blob too they are constants, as all sizes are fixed."""
