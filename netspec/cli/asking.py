@@ -339,8 +339,8 @@ def tree(
     seed: Draws = 1,
 ) -> None:
     """Draw one sample, or one image, as its latent tree."""
+    from netspec.model.latent_pages import tree_page
     from netspec.model.model import load
-    from netspec.model.pages import tree_page
 
     trained = load(model, weights)
     pixels = None if image is None else one_image(trained, image)
@@ -361,8 +361,8 @@ def neurons(
     seed: Draws = 1,
 ) -> None:
     """Draw what the states of a level stand for, laid out by position."""
+    from netspec.model.latent_pages import neurons_page
     from netspec.model.model import load
-    from netspec.model.pages import neurons_page
 
     print(neurons_page(load(model, weights), out, level, count, kind, seed, inches(page)))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from netspec.data.files.idx import Array
 from netspec.draw.notebook import Picture, shown
-from netspec.model import pages
+from netspec.model import latent_pages, pages
 from netspec.model.model import Model
 
 
@@ -36,10 +36,10 @@ def explanation(trained: Model, pixels: Array, labels: Sequence[int], **options:
 
 
 def tree(trained: Model, pixels: Array | None = None, y: int | None = None, **options: Any) -> Picture:
-    """A sample, or an image (C, H, W), as its latent tree; options as of `pages.tree_page`."""
-    return shown(lambda path: pages.tree_page(trained, path, pixels, y, **options))
+    """A sample, or an image (C, H, W), as its latent tree; options as of `latent_pages.tree_page`."""
+    return shown(lambda path: latent_pages.tree_page(trained, path, pixels, y, **options))
 
 
 def neurons(trained: Model, level: str | None = None, **options: Any) -> Picture:
-    """What the states of a level stand for; options as of `pages.neurons_page`."""
-    return shown(lambda path: pages.neurons_page(trained, path, level, **options))
+    """What the states of a level stand for; options as of `latent_pages.neurons_page`."""
+    return shown(lambda path: latent_pages.neurons_page(trained, path, level, **options))

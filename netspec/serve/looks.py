@@ -11,7 +11,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from netspec.model.pages import tree_page
+from netspec.model.latent_pages import tree_page
 from netspec.serve.replies import answer
 from netspec.serve.subject import Ask, ImageSubject, ModelSubject, Subject
 from netspec.serve.tensors import Array, Refusal, to_json

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from netspec.lab import circumstances
 from netspec.model import model
-from netspec.model.pages import latent_blobs, neurons_page, sample_grid
+from netspec.model.latent_pages import latent_blobs, neurons_page
+from netspec.model.pages import sample_grid
 from tools.results.reproduction import page, parser
 
 

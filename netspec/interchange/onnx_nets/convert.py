@@ -1,6 +1,6 @@
 """An ONNX model as prototxt and caffemodel, compared with the model node by node.
 
-Its nodes become modules of torch (graph.py, operators.py), and these layers as any module's do (torch_modules).
+Its nodes become modules of torch (graph.py, operators), and these layers as any module's do (torch_modules).
 """
 
 from __future__ import annotations
