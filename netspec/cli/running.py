@@ -74,6 +74,9 @@ def train(
             "--local", help="Under torchrun each process takes the file's batch, as Caffe's GPUs do."
         ),
     ] = False,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Under torchrun each process keeps a part of the weights (FSDP2).")
+    ] = False,
     allow_python: AllowPython = False,
 ) -> None:
     """Train a net. Ctrl-C saves a snapshot and stops; SIGHUP saves one and goes on.
@@ -98,6 +101,7 @@ def train(
         compiled=compiled,
         track=[*(["tensorboard"] if tensorboard else []), *(track or ())],
         memory=memory,
+        shard=shard,
         spread=(LOCAL if local else WHOLE) if several else "",
     )
     if run.interrupted:

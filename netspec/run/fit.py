@@ -50,6 +50,7 @@ def fit(
     sighup: str = "snapshot",
     track: Sequence[str] = (),
     memory: str = "",
+    shard: bool = False,
     spread: str = "",
 ) -> Run:
     """Train; gives the run with its nets. Files go to `out`, or to a new folder runs/<name of the file>.
@@ -69,6 +70,7 @@ def fit(
     track: "tensorboard", or modules that speak wandb's API (trackio, wandb), which get metrics and pictures as well.
     sigint, sighup: what the signals do, "stop" (after a snapshot), "snapshot" or "none"; SIGTERM as SIGINT.
     memory: such as "4G": what the blobs of a step may take; layers are computed again in backward until they fit.
+    shard: cut learned weights and their history among the processes, layer by layer gathered as they are used.
     spread: "whole" or "local" where torchrun started this process beside others: whether they have parts of the files'
     batch, or each the files' batch (docs/how-to/several-processes.md).
     Where a solver names another as `pretraining`, that one runs first, into the folder pretraining inside the run's
@@ -97,7 +99,18 @@ def fit(
         plan.solver.max_iter = iterations
     tracking.require(track)
     options = Options(
-        device, seed, out, resume, progress, compiled, given or {}, sigint, sighup, tuple(track), memory
+        device,
+        seed,
+        out,
+        resume,
+        progress,
+        compiled,
+        given or {},
+        sigint,
+        sighup,
+        tuple(track),
+        memory,
+        shard,
     )
     if plan.solver.pretraining and weights is None and not begun(resume):
         first = pretrain(plan, options)

@@ -26,3 +26,4 @@ class Options:
     sighup: str = "snapshot"
     track: tuple[str, ...] = ()
     memory: str = ""
+    shard: bool = False

@@ -294,13 +294,13 @@ class Objective(nn.Module):
 class Averaging:
     """Gradients averaged over the processes while the backward pass goes on."""
 
-    def __init__(self, net: Net, device: torch.device, changing: bool):
-        """changing: which blobs a loss reaches changes from step to step."""
+    def __init__(self, net: Net, device: torch.device, changing: bool, averages: bool = True):
+        """changing: which blobs a loss reaches changes from step to step. averages: False where others do it."""
         from torch.nn.parallel import DistributedDataParallel
 
         self.module = Objective(net)
         self.spread: Any = self.module
-        if ranks.current().world > 1 and any(value.requires_grad for value in net.parameters()):
+        if averages and ranks.current().world > 1 and any(value.requires_grad for value in net.parameters()):
             known = inspect.signature(DistributedDataParallel.__init__).parameters
             buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
             options: dict[str, Any] = {buffers: False, "find_unused_parameters": changing}

@@ -38,6 +38,7 @@ class TestNets:
         self.nets, self.feeders, self.batches, self.seed = list(nets), list(feeders), list(batches), seed
         self.solver = solver
         self.starts = [feeder.state() for feeder in feeders]
+        self.looks = True
         self.draws: set[int] = set()
         """Numbers of the nets that were seen to draw random numbers."""
 
@@ -47,7 +48,8 @@ class TestNets:
         for i, net in enumerate(self.nets):
             torch.manual_seed(self.seed + i)
             self.feeders[i].load_state(self.starts[i])
-            net.look()
+            if self.looks:
+                net.look()
             outputs = self.averaged(i, device)
             set_random_state(device, after)
             yield plain(outputs)
@@ -75,6 +77,11 @@ class TestNets:
             feeder.load_state(self.starts[i])
         with ranks.among(ranks.ALONE):
             return average(net, feeder, self.batches[i], self.solver)
+
+    def alike(self) -> None:
+        """From now on every rank runs every batch, as the layers' weights are brought together for each."""
+        self.draws = set(range(len(self.nets)))
+        self.looks = False
 
     def compile(self) -> list[int]:
         """Compile every net; returns the numbers of those that could not be compiled."""

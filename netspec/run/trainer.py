@@ -20,7 +20,7 @@ from netspec import data
 from netspec.data import Feeder
 from netspec.data.draws import derive
 from netspec.data.writing.sinks import Sinks, refuse_shared_files
-from netspec.errors import SpecError
+from netspec.errors import SpecError, one_line
 from netspec.interchange import snapshot_files
 from netspec.interchange.solverstate import SolverState
 from netspec.interchange.weights import Weights, take_weights
@@ -35,6 +35,7 @@ from netspec.net.net import Net, explained
 from netspec.net.precision import tf32
 from netspec.net.random_state import random_state
 from netspec.run import spread, threads, watch
+from netspec.run.captured import Captured, hindrance
 from netspec.run.experiment import Experiment
 from netspec.run.folder import Folder, new_folder, plain, refuse_taken
 from netspec.run.initialise import initialise
@@ -44,6 +45,8 @@ from netspec.run.recording import commit_of, data_facts
 from netspec.run.resume import begin
 from netspec.run.settings import settings_shown
 from netspec.run.settling import settle
+from netspec.run.shard import Sharded
+from netspec.run.shard import refuse as refuse_cut
 from netspec.run.sight import Labels
 from netspec.run.signals import Requests
 from netspec.run.snapshot import Checkpoint
@@ -152,6 +155,12 @@ class Trainer:
         self.tests = TestNets(tests, feeders, batches, self.seed, self.message)
         self.solver = solver_of(self.message.type)(self.net, self.message, at=plan.at)
         self.averaging: spread.Averaging | None = None
+        self.sharded: Sharded | None = None
+        self.captured: Captured | None = None
+        if options.shard:
+            if self.ranks.world == 1:
+                raise SpecError("--shard: cuts weights among several processes; start them with torchrun")
+            refuse_cut(self.message, self.net, plan.at)
         self.checkpoint = Checkpoint(self.net, tests, self.solver, self.feeder, self.device)
         self.alarm = Alarm(self.net, self.device, self.message.early_stop.nan)
         self.labels = Labels(self.net)
@@ -250,7 +259,13 @@ class Trainer:
             self.feeder.load_state(begun)
         if self.wants_compile():
             self.compile()
-        self.averaging = spread.Averaging(self.net, self.device, changing=self.solver.hold)
+        if self.options.shard:
+            self.shard()
+        self.averaging = spread.Averaging(
+            self.net, self.device, changing=self.solver.hold, averages=not self.options.shard
+        )
+        if self.message.cuda_graph:
+            self.capture()
         if not self.ranks.whole:  # each process draws for its own batch
             torch.manual_seed(derive(self.seed, "rank", self.ranks.rank, self.solver.iteration) % 2**63)
         notes = [*self.told, *(note for feeder in self.feeders for note in feeder.notes)]
@@ -279,6 +294,27 @@ class Trainer:
             self.progress.line(refused)
         if fitted and self.message.snapshot:  # what took time before the first iteration is not done twice
             self.save()
+
+    def capture(self) -> None:
+        """Record the step as a CUDA graph; where it cannot be, stay without and say why."""
+        reason = hindrance(self.message, self.device, self.ranks.world, bool(self.sinks))
+        if not reason and self.solver.schedule.observes:
+            reason = "the learning rate goes by the loss"
+        begun = self.feeder.state()
+        if not reason:
+            try:
+                self.captured = Captured(self.net, self.solver, self.feeder.next(), self.device)
+            except RuntimeError as error:  # whatever a layer does that a graph cannot hold
+                reason = one_line(error)
+            self.feeder.load_state(begun)
+        self.progress.line(f"no CUDA graph: {reason}" if reason else "the step is one CUDA graph")
+
+    def shard(self) -> None:
+        """Cut the learned weights among the processes."""
+        tests = self.distinct[1:]
+        self.sharded = Sharded(self.net, tests, self.solver, self.device)
+        self.tests.alike()
+        self.progress.line(f"learned weights and their history are cut into {self.ranks.world} parts")
 
     def folder_of_ranks(self) -> Folder | spread.Follower:
         """The run folder, which the first process makes."""
@@ -363,6 +399,8 @@ class Trainer:
     def wants_compile(self) -> bool:
         """Whether to compile: as asked; else as before where the run is resumed; else by the number of iterations."""
         compiled = self.options.compiled
+        if self.options.shard:
+            return False
         if self.beginning.saved is not None:
             before = bool(self.beginning.saved.info["compiled"])
             if compiled not in (None, before):
@@ -431,6 +469,8 @@ class Trainer:
                     self.save()
                 if tested != self.solver.iteration:
                     self.test()
+        if self.sharded:
+            self.join()
         ended = "" if stop or self.solver.iteration >= m.max_iter else self.stopping.reason
         best = None if stop else self.test_best()
         if self.tracking is not None:
@@ -449,6 +489,19 @@ class Trainer:
             ended,
             best,
         )
+
+    def join(self) -> None:
+        """Make net and test nets whole again, on the host."""
+        assert self.sharded is not None  # narrows the type
+        with self.sharded.whole():
+            weights = {name: value.clone() for name, value in self.net.weights().items()}
+        self.sharded = None
+        self.net = make_net(self.plan.train, seed=self.seed)
+        self.net.load_weights(weights)
+        whole = {
+            id(net): make_net(net.graph.spec, seed=self.seed, share=self.net) for net in self.distinct[1:]
+        }
+        self.tests.nets = [whole[id(net)] for net in self.tests.nets]
 
     def test_best(self) -> dict[str, Any] | None:
         """Test the weights that `keep_best` kept; the net keeps its own."""
@@ -475,6 +528,7 @@ class Trainer:
             self.net.look()
         shown = self.shows(t)
         loss = torch.zeros((), device=self.device)
+        rate = self.solver.rate()
         for i in range(self.message.iter_size):
             batch = self.feeder.next()
             if t < LABELS_FOR:
@@ -500,8 +554,9 @@ class Trainer:
         if self.solver.schedule.observes:
             self.solver.observe(self.smoothed())
         if shown:
-            self.display(t, self.solver.rate(), outputs)
-        self.solver.step()
+            self.display(t, rate, outputs)
+        if self.captured is None:
+            self.solver.step(self.sharded.gradients() if self.sharded else None)
         if t + 1 == min(LABELS_FOR, self.message.max_iter):
             for text in self.labels.all_missing():
                 self.progress.warn(f"in the first {t + 1} iterations nothing was learnt from labels: {text}")
@@ -509,6 +564,9 @@ class Trainer:
     def passed(self, batch: Sequence[Tensor], last: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Objective and outputs of a batch, forward and backward; with the `last` the processes average gradients."""
         stage = self.solver.counted()
+        if self.captured is not None:
+            part, tops = self.captured(batch)
+            return part, self.net.outputs(tops)
         if self.sinks or self.averaging is None:
             tops = self.walk(batch)
             part = self.net.objective(tops, stage)
@@ -598,7 +656,10 @@ class Trainer:
         """Write a snapshot; a net that is not finite is not saved."""
         started = time.monotonic()
         self.alarm.check(self.solver.iteration)
-        if bad := watch.unsound(self.net):
+        bad = watch.unsound(self.net)
+        if self.sharded:  # each process looks at its parts
+            bad = [name for names in spread.from_all(bad) for name in names]
+        if bad:
             text = (
                 f"parameter {bad[0]} is not finite after iteration {self.solver.iteration}; no snapshot taken"
             )
@@ -606,8 +667,13 @@ class Trainer:
                 raise Diverged(text)
             self.progress.line(text)
             return
-        if not self.ranks.leads:
-            return
+        with self.sharded.whole() if self.sharded else nullcontext():
+            if self.ranks.leads:
+                self.write()
+        self.progress.idle += time.monotonic() - started
+
+    def write(self) -> None:
+        """The files of a snapshot."""
         m = self.message
         path = self.checkpoint.save(
             self.folder.snapshots,
@@ -625,7 +691,6 @@ class Trainer:
         if m.HasField("snapshot_format"):
             self.checkpoint.save_for_caffe(path, hdf5=m.snapshot_format == m.HDF5)
         self.progress.line(f"snapshot {path}")
-        self.progress.idle += time.monotonic() - started
 
     def take_up(self, state: SolverState, weights: Sequence[Weights]) -> None:
         """Continue where Caffe stopped: take its weights (or the given ones), its history, and the next batch of the

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from netspec.data.pinned import Pinned
 from netspec.errors import Position, Problem, SnapshotError, SpecError, did_you_mean
+from netspec.layers import ranks
 from netspec.layers.loss.average_precision import VERSIONS
 from netspec.net.compiling import compile_method
 from netspec.net.net import Net
@@ -81,6 +82,8 @@ class Solver:
         self._groups = {stage: self._group(stage) for stage in stages}
         self._zeros: dict[int, Tensor] = {}
         self._pinned = Pinned()
+        self.cut = False
+        """Whether the parameters are parts of blobs that are cut among ranks."""
         self.compiled = False
         self._change: Callable[..., None] = self._update
         if compiled:
@@ -136,34 +139,37 @@ class Solver:
             gradients = [param.value.grad for param in self.params]
             for param in self.params:
                 param.value.grad = None
-        rate = F(self.schedule.next(self.iteration))
-        live = [self._live(param, gradient) for param, gradient in zip(self.params, gradients, strict=True)]
-        pairs = list(zip(self.params, live, strict=True))
-        own = [g for param, g in pairs if param.lr_mult != 0 and g is not None]
-        others = [g for param, g in pairs if param.lr_mult == 0 and g is not None]
+        rate = self.schedule.next(self.iteration)
         with torch.no_grad():
             for stage, group in self._groups.items():
                 if group.members and self.stages.on(stage):
-                    self._change_group(stage, group, rate, own, others)
+                    self.change(group, gradients, self._send(self.numbers(group, rate, stage)))
             self.clip()
         self.iteration += 1
         self.stages.advance()
 
-    def _change_group(
-        self, stage: str, group: Group, rate: Any, own: Sequence[Tensor], others: list[Tensor]
-    ) -> None:
-        """Update the weights of a group; its rule counts the updates that the group has had."""
-        lrs = [float(rate * F(lr_mult)) for lr_mult in group.by_rate]
+    def numbers(self, group: Group, rate: float, stage: str = "") -> tuple[float, ...]:
+        """What changes from step to step for a group: the rate of each lr_mult, and the rule's own numbers, which count
+        the updates that the group has had.
+        """
+        lrs = [float(F(rate) * F(lr_mult)) for lr_mult in group.by_rate]
         m, scalars = self.message, self.rule.scalars(self.stages.turns(stage, self.iteration) + 1)
         if m.momentum_policy != "fixed":
             scalars = (*scalars, momentum_at(m, self.iteration, float(rate)))
         if self.decays:  # the last number, taken off again in `_update`
             scalars = (*scalars, decay_share(m, self.iteration))
-        numbers = (*lrs, *scalars)
+        return (*lrs, *scalars)
+
+    def change(self, group: Group, gradients: Sequence[Tensor | None], numbers: Sequence[Number]) -> None:
+        """Update a group's weights. `gradients` are in the order of `params`; `numbers` are floats, or one tensor."""
+        live = [self._live(param, gradient) for param, gradient in zip(self.params, gradients, strict=True)]
+        pairs = list(zip(self.params, live, strict=True))
+        own = [g for param, g in pairs if param.lr_mult != 0 and g is not None]
+        others = [g for param, g in pairs if param.lr_mult == 0 and g is not None]
         values = [self.active[i].value for i in group.members]
-        gradients = [own[i] for i in group.members]
         history = [[slot[i] for i in group.members] for slot in self.history]
-        self._change(values, gradients, others, history, self._send(numbers), group.by_rate, group.by_decay)
+        mine = [own[i] for i in group.members]
+        self._change(values, mine, others, history, numbers, group.by_rate, group.by_decay)
 
     def clip(self) -> None:
         """Clip every parameter to its min_value and max_value; call it once before the first step."""
@@ -200,7 +206,7 @@ class Solver:
         by_rate: Mapping[float, list[int]],
         by_decay: Mapping[Decay, list[int]],
     ) -> None:
-        if self.compiled and isinstance(numbers[0], Tensor):
+        if isinstance(numbers[0], Tensor) and numbers[0].dim():
             numbers = numbers[0].unbind()
         gradients = self._scaled(gradients, others)
         share: Number = 1.0
@@ -244,6 +250,8 @@ class Solver:
         limit, share = self.message.clip_gradients, 1.0 / self.message.iter_size
         if limit >= 0:
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([*gradients, *others])))
+            if self.cut:
+                norm = (ranks.mean(norm.square()) * ranks.current().world).sqrt()
             return list(torch._foreach_mul(gradients, torch.where(norm > limit, limit / norm, 1.0) * share))
         return list(torch._foreach_mul(gradients, share)) if share != 1 else list(gradients)
 

@@ -255,6 +255,46 @@ def test_local_batches_double_what_an_update_sees(tmp_path: Path) -> None:
     assert entries(tmp_path / "two", "train", "loss") == pytest.approx(losses, rel=1e-5)
 
 
+def sharded(now: Ranks, file: Path, out: Path, resume: Path | None) -> tuple[dict[str, Tensor], int]:
+    run = fit(file, out=out, resume=resume, progress=False, spread="whole", shard=True)
+    return run.net.weights(), sum(param.value.numel() for param in run.solver.params)
+
+
+@pytest.mark.parametrize(
+    "rule", ['type: "SGD" momentum: 0.9 clip_gradients: 0.5', 'type: "Nadam" momentum: 0.9']
+)
+def test_cut_weights_train_as_whole_ones(tmp_path: Path, rule: str) -> None:
+    """Losses, tests and weights of one process, whose snapshot cut runs go on from, and the other way round."""
+    # Without a bias in front of BatchNorm: its gradient is rounding alone, which Nadam makes steps of.
+    net = DATA + NORMALISED.replace("kernel_size: 3", "kernel_size: 3 bias_term: false")
+    file = written(tmp_path, net, SOLVER.replace("momentum: 0.9", "") + rule)
+    one, two = tmp_path / "one", tmp_path / "two"
+    weights = fit(file, out=one, progress=False, compiled=False).net.weights()
+    ends = started(2, sharded, file, two, None)
+    assert entries(two, "train", "loss") == pytest.approx(entries(one, "train", "loss"), rel=1e-5)
+    for mine, theirs in zip(entries(one, "test", "outputs"), entries(two, "test", "outputs"), strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-5)
+    for name, value in weights.items():
+        assert torch.allclose(value, ends[0][0][name], atol=1e-5), name
+    assert max(count for _, count in ends) < 0.7 * sum(value.numel() for value in weights.values())
+    started(2, sharded, file, one, one / "snapshots" / "iter_6.state.safetensors")
+    assert entries(one, "train", "loss") == pytest.approx(entries(two, "train", "loss"), rel=1e-5)
+
+
+def test_what_cannot_be_cut_is_said(tmp_path: Path) -> None:
+    file = written(
+        tmp_path, DATA + NORMALISED, SOLVER.replace("momentum: 0.9", "") + 'type: "DirectionalAdam"'
+    )
+    with pytest.raises(
+        RuntimeError, match="--shard: DirectionalAdam with L2 goes along rows, which conv/1 is cut across"
+    ):
+        started(2, trained, file, {"out": tmp_path / "run", "shard": True})
+    with pytest.raises(
+        SpecError, match="--shard: cuts weights among several processes; start them with torchrun"
+    ):
+        fit(file, out=tmp_path / "run", progress=False, shard=True)
+
+
 FED = """
 layer { name: "d" type: "Dataset" top: "x" top: "t" dataset_param { name: "digits" split: "test" batch_size: 3 } }
 layer { name: "p" type: "Pooling" bottom: "x" top: "p" pooling_param { pool: AVE kernel_size: 4 stride: 4 } }
