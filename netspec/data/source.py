@@ -221,7 +221,8 @@ class Feeder:
         if self.device.type != "cuda":
             return tuple(top.to(self.device) for top in batch)
         self._buffers = self._buffers or [Pinned() for _ in batch]
-        return tuple(one.send(top, self.device) for one, top in zip(self._buffers, batch, strict=True))
+        pairs = zip(self._buffers, batch, strict=True)
+        return tuple(top if top.is_cuda else one.send(top, self.device) for one, top in pairs)
 
     def state(self) -> State:
         """The states of all sources after the last batch handed out; keys begin with the source's number."""
@@ -363,4 +364,10 @@ def feeder(
         if isinstance(source, Stream):
             source.rank, source.world, source.strided = rank, world, strided
         sources.append(source)
+    if torch.device(device).type == "cuda":
+        from netspec.data.resident import settle_on  # which knows the sources, as this file must not
+
+        for source in sources:
+            if settle_on(source, torch.device(device)):
+                getattr(source, "notes", []).append("the data set lies on the device")
     return Feeder(sources, device, ahead, workers)

@@ -23,7 +23,7 @@ Record = Callable[[Callable[[], None], torch.device], Callable[[], None]]
 
 def cuda_graph(body: Callable[[], None], device: torch.device) -> Callable[[], None]:
     """`body` recorded as a CUDA graph, after three runs on a stream of its own, as torch asks for."""
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         for _ in range(3):

@@ -155,7 +155,7 @@ class Solver:
         lrs = [float(F(rate) * F(lr_mult)) for lr_mult in group.by_rate]
         m, scalars = self.message, self.rule.scalars(self.stages.turns(stage, self.iteration) + 1)
         if m.momentum_policy != "fixed":
-            scalars = (*scalars, momentum_at(m, self.iteration, float(rate)))
+            scalars = (*scalars, momentum_at(m, self.iteration, float(F(rate))))
         if self.decays:  # the last number, taken off again in `_update`
             scalars = (*scalars, decay_share(m, self.iteration))
         return (*lrs, *scalars)

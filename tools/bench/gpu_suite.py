@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,15 @@ from netspec.net.compiling import compile_net
 from netspec.net.net import Net
 from netspec.net.precision import tf32
 from netspec.run import experiment
+from netspec.run.captured import Captured
 from netspec.run.fit import fit
 from netspec.solver import history_of, solver_of
 
 LIMIT = 520.0
 """Seconds after which no stage begins; the last one has a limit of its own."""
 PRECISIONS = ("FP32", "TF32", "BF16")
+WAYS = (("eager", "FP32"), *(("compiled", one) for one in PRECISIONS), ("graph", "FP32"), ("graph", "BF16"))
+"""Layer by layer; compiled; compiled and replayed as one CUDA graph."""
 NETS = ("ht_cac_mnist", "lenet_mnist", "drmm2_mnist", "cp_cac_mnist")
 SIDES = (8192, 4096)
 
@@ -120,19 +124,20 @@ class Suite:
         return best
 
     def speed(self) -> dict[str, Any]:
-        """Milliseconds of a training step of each net: layer by layer, compiled, and compiled in each precision."""
+        """Milliseconds of a training step of each net, in WAYS."""
         results: dict[str, Any] = {}
         for name in ("ht_cac_digits",) if self.dry else NETS:
             results[name] = {}
-            for way, precision in (("eager", "FP32"), *(("compiled", one) for one in PRECISIONS)):
-                if self.left() < 60 or (self.dry and way == "compiled"):
+            for way, precision in WAYS:
+                if self.left() < 60 or (self.dry and way != "eager"):
                     self.skipped.append(f"speed of {name}, {way} in {precision}")
                     continue
-                results[name][f"{way} {precision}"] = self.step(name, way == "compiled", precision)
+                results[name][f"{way} {precision}"] = self.step(name, way, precision)
         return results
 
-    def step(self, name: str, compiled: bool, precision: str) -> dict[str, Any]:
+    def step(self, name: str, way: str, precision: str) -> dict[str, Any]:
         """One net's training step."""
+        compiled = way != "eager"
         plan = experiment.load(f"nets/{name}_solver.prototxt")
         net = make_net(plan.train, seed=1, device=self.device, history=history_of(plan.solver.type))
         net.short_products = precision == "BF16"
@@ -154,7 +159,10 @@ class Suite:
                 net.objective(net(*batch)).backward()
                 solver.step()
 
-            result["ms"] = self.milliseconds(once, 3 if self.dry else 30)
+            run: Callable[[], Any] = once
+            if way == "graph":
+                run = partial(Captured(net, solver, batch, self.device), batch)
+            result["ms"] = self.milliseconds(run, 3 if self.dry else 30)
         work = 6 * sum(part or 0 for part in products(net))
         rate = self.record.get("rates", {}).get(precision)
         if rate:
