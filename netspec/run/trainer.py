@@ -261,8 +261,11 @@ class Trainer:
             self.compile()
         if self.options.shard:
             self.shard()
+        alone = (
+            self.options.shard or self.message.type == "EM"
+        )  # both average what they learn from themselves
         self.averaging = spread.Averaging(
-            self.net, self.device, changing=self.solver.hold, averages=not self.options.shard
+            self.net, self.device, changing=self.solver.hold, averages=not alone
         )
         if self.message.cuda_graph:
             self.capture()

@@ -43,8 +43,8 @@ class EMSolver(Solver):
             raise TypeError("the solver of type 'EM' needs a Net")
         self.layers = learners(net)
         self.names = [layer.spec.name for layer in self.layers]
-        first = net.shapes[net.graph.inputs[0]] if net.graph.inputs else (1,)
-        self.images = message.em_param.images or first[0] * message.iter_size * ranks.current().world
+        batch = net.shapes[net.graph.inputs[0]][0] * ranks.current().world if net.graph.inputs else 1
+        self.images = message.em_param.images or batch * message.iter_size
         self.averages: dict[str, list[Tensor]] = {}
         """Expected counts of each layer, a running average over images."""
         self.gathers = False

@@ -255,6 +255,32 @@ def test_local_batches_double_what_an_update_sees(tmp_path: Path) -> None:
     assert entries(tmp_path / "two", "train", "loss") == pytest.approx(losses, rel=1e-5)
 
 
+TREE = """
+layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 8 dim: 1 dim: 1 dim: 4 }
+  data_filler { type: "gaussian" } } }
+layer { name: "leaf" type: "Similarity" bottom: "x" top: "leaf" similarity_param { num_instances: 3
+  block_param { block_size: 1 stride: 1 } normalization_term: true normalization_term_fudge: 0 ignore_nan_input: true
+  template_filler { type: "gaussian" } weight_filler { type: "constant" value: 1 } } }
+layer { name: "pool" type: "Pooling" bottom: "leaf" top: "pool"
+  pooling_param { pool: SUM kernel_h: 1 kernel_w: 4 stride_h: 1 stride_w: 4 } }
+layer { name: "root" type: "MEX" bottom: "pool" top: "root" mex_param { num_instances: 2
+  block_param { block_size: 1 } softmax_mode: true normalize_offsets: true offsets_filler { type: "gaussian" } } }
+layer { name: "loss" type: "LogLikelihoodLoss" bottom: "root" top: "loss" }
+"""
+
+
+def test_em_counts_what_all_see(tmp_path: Path) -> None:
+    solver = (
+        'type: "EM" base_lr: 0.5 lr_policy: "fixed" max_iter: 6 display: 1 random_seed: 2 solver_mode: CPU '
+    )
+    file = written(tmp_path, TREE, solver + "iter_size: 2 em_param { prior_states: 2 }")
+    weights = fit(file, out=tmp_path / "one", progress=False).net.weights()
+    ends = started(2, trained, file, {"out": tmp_path / "two"})
+    expected = entries(tmp_path / "one", "train", "loss")
+    assert entries(tmp_path / "two", "train", "loss") == pytest.approx(expected, rel=1e-5)
+    assert all(torch.allclose(value, ends[0][1][name], atol=1e-4) for name, value in weights.items())
+
+
 def sharded(now: Ranks, file: Path, out: Path, resume: Path | None) -> tuple[dict[str, Tensor], int]:
     run = fit(file, out=out, resume=resume, progress=False, spread="whole", shard=True)
     return run.net.weights(), sum(param.value.numel() for param in run.solver.params)
