@@ -269,11 +269,16 @@ def by_predictions(
     device: str | None,
     progress: Callable[[str], None],
 ) -> None:
-    """McNemar's test for each seed of both."""
-    mine, theirs = ({run.seed: run for run in side.runs} for side in (group, first))
-    seeds = [seed for seed in mine if seed in theirs] or ([None] if len(mine) == len(theirs) == 1 else [])
-    for seed in seeds:
-        pair = [mine[seed], theirs[seed]] if seed in mine else [group.runs[0], first.runs[0]]
+    """McNemar's test for each pair of runs with a seed of both; of several with one seed, the first with the first."""
+    mine, theirs = (runs_by_seed(side.runs) for side in (group, first))
+    pairs = [pair for seed in mine for pair in zip(mine[seed], theirs.get(seed, ()), strict=False)]
+    if alone := sum(abs(len(mine[seed]) - len(theirs[seed])) for seed in mine if seed in theirs):
+        versus.notes.append(
+            f"test predictions: {alone} of the runs have none of their seed to be paired with"
+        )
+    if not pairs and len(mine) == len(theirs) == 1:
+        pairs = list(zip(group.runs, first.runs, strict=False))
+    for pair in pairs:
         for run in pair:
             if run.path not in asked:
                 progress(f"testing {run.path}")
@@ -288,8 +293,16 @@ def by_predictions(
             return
         number = pair[0].seed if pair[0].seed is not None else 0
         versus.tests.append((number, mcnemar(a[0].numpy(), a[1].numpy(), b[1].numpy())))
-    if not seeds:
+    if not pairs:
         versus.notes.append("test predictions: the two have no seed in common")
+
+
+def runs_by_seed(runs: Sequence[RunFolder]) -> dict[int | None, list[RunFolder]]:
+    """The runs of each seed, in their order."""
+    seeds: dict[int | None, list[RunFolder]] = {}
+    for run in runs:
+        seeds.setdefault(run.seed, []).append(run)
+    return seeds
 
 
 def predicted(run: RunFolder, device: str | None) -> tuple[Any, Any] | str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -230,6 +231,19 @@ def test_mcnemar_of_trained_runs(trained: Path) -> None:
     gain = comparison.groups[1].by_seed("accuracy")[1] - comparison.groups[0].by_seed("accuracy")[1]
     assert (test.n10 - test.n01) / 100 == pytest.approx(gain, abs=1e-6)
     assert "z = " in "\n".join(comparison.lines())
+
+
+def test_mcnemar_takes_every_run_of_a_seed(trained: Path, tmp_path: Path) -> None:
+    """Two runs of one seed on one side, three on the other: two pairs, and a note of the run that is left."""
+    for side, name, copies in (("a", "slow", 2), ("b", "fast", 3)):
+        for i in range(copies):
+            shutil.copytree(trained / name, tmp_path / f"{side}{i}")
+    found = compare_runs([tmp_path / name for name in ("a0", "a1", "b0", "b1", "b2")])
+    versus = found.against[0]
+    assert [seed for seed, _ in versus.tests] == [1, 1]
+    one = compare_runs([trained / "slow", trained / "fast"]).against[0].tests[0]
+    assert versus.tests == [one, one]
+    assert versus.notes[-1:] == ["test predictions: 1 of the runs have none of their seed to be paired with"]
 
 
 def test_the_command(trained: Path, two: Path) -> None:
