@@ -130,3 +130,12 @@ def test_the_page_says_what_the_masks_of_the_density_change(tmp_path: Path) -> N
     assert misconv.why(results) == ""
     results.values[f"{misconv.SQUARES} | noise | 1"] = 0.8
     assert "0.8000 on noise, behind one that had met noise 0.9000" in misconv.why(results)
+
+
+def test_a_longer_training_is_told_as_a_reason(tmp_path: Path) -> None:
+    results = Results(tmp_path / "r.json", {"classifier_steps": 1500})
+    results.values = {"lines 0.7": {"accuracy": {"direct": 0.5682}}}
+    said = thesis.reason(results, "lines 0.7", 6000, 0.6682)
+    assert "0.5682 after 1,500 steps, 0.6682 after 6,000 and 0.7682 as published" in said
+    assert "explains 50% of what it lacks" in said
+    assert "explains all of" in thesis.reason(results, "lines 0.7", 6000, 0.8)

@@ -44,7 +44,8 @@ MISSED = (
 BLIND = (
     "No net of these rows met a tested share or a tested square as missing data. `ht_cac_mnist` and `cp_cac_mnist` "
     "leave half of the pixels of each training image out, as the authors' plan for whole images does; "
-    "`cnn_missing_mnist` trained under other shares and rectangles than those tested."
+    "`cnn_missing_mnist` trained under other shares and rectangles than those tested. The paper's MP-DBM was read off "
+    "a plot of its authors and is printed as a plot, without numbers, so it has no row."
 )
 TOLD = (
     "In training, pixels of each image were missing by a share drawn from the shares that the columns test, so only "
