@@ -137,5 +137,5 @@ def test_a_longer_training_is_told_as_a_reason(tmp_path: Path) -> None:
     results.values = {"lines 0.7": {"accuracy": {"direct": 0.5682}}}
     said = thesis.reason(results, "lines 0.7", 6000, 0.6682)
     assert "0.5682 after 1,500 steps, 0.6682 after 6,000 and 0.7682 as published" in said
-    assert "explains 50% of what it lacks" in said
-    assert "explains all of" in thesis.reason(results, "lines 0.7", 6000, 0.8)
+    assert "more steps bring 50% of what it lacks" in said
+    assert "more steps bring all of" in thesis.reason(results, "lines 0.7", 6000, 0.8)

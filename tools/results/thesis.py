@@ -261,7 +261,7 @@ def reason(results: Results, name: str, steps: int, accuracy: float) -> str:
     return (
         f"Why, {NAMES[kind]} {level}: the perceptron that sees corrupted images, with no autoencoder, has {short:.4f} "
         f"after {results.settings['classifier_steps']:,} steps, {accuracy:.4f} after {steps:,} and {theirs:.4f} as "
-        "published, so its short training explains "
+        "published: more steps bring "
         f"{'all' if accuracy >= theirs else f'{(accuracy - short) / (theirs - short):.0%}'} of what it lacks."
     )
 
