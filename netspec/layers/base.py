@@ -191,6 +191,17 @@ class Layer(nn.Module):
                 return
         self.look()
 
+    @property
+    def adds_tiles(self) -> tuple[int, int] | None:
+        """Rows and columns of windows, side by side, whose values are added up; None where it does something else."""
+        return None
+
+    def with_reader(self, reader: Layer, *bottoms: Tensor) -> tuple[Tensor, ...] | None:
+        """The tops of `reader`, the only layer that reads this one's top, without making that top; None where the two
+        have no such joint form.
+        """
+        return None
+
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """The tops as meta tensors; override where `forward` cannot run on the meta device."""
         state = {name: buffer.to("meta") for name, buffer in self.named_buffers()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from math import prod
 from typing import Any
@@ -36,11 +37,29 @@ def explained(layer: Layer, *bottoms: Tensor) -> tuple[Tensor, ...]:
     try:
         return as_tuple(layer(*bottoms))
     except Exception as error:
-        if isinstance(error, IndexError | RuntimeError) and (text := wrong_labels(layer, bottoms)):
-            raise LabelError(text) from error
-        place = layer.spec.at()
-        shapes = ", ".join(str(tuple(bottom.shape)) for bottom in bottoms) or "none"
-        error.add_note(f"{f'{place}: ' if place else ''}{layer.spec}, bottoms {shapes}")
+        explain(error, layer, bottoms)
+        raise
+
+
+def explain(error: Exception, layer: Layer, bottoms: Sequence[Tensor]) -> None:
+    """Give an error of a layer's forward a note with its place; raise LabelError where labels are the cause."""
+    if isinstance(error, IndexError | RuntimeError) and (text := wrong_labels(layer, bottoms)):
+        raise LabelError(text) from error
+    place = layer.spec.at()
+    shapes = ", ".join(str(tuple(bottom.shape)) for bottom in bottoms) or "none"
+    error.add_note(f"{f'{place}: ' if place else ''}{layer.spec}, bottoms {shapes}")
+
+
+def joint(layer: Layer, reader: Layer, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
+    """The tops of `reader` from the bottoms of `layer`, which alone writes what it reads, in one piece of work; None
+    where there is none, or where somebody hooked into one of the two.
+    """
+    if any(one._forward_hooks or one._forward_pre_hooks for one in (layer, reader)):
+        return None
+    try:
+        return layer.with_reader(reader, *bottoms)
+    except Exception as error:
+        explain(error, layer, bottoms)
         raise
 
 
@@ -83,6 +102,22 @@ def range_of(layer: Layer, role: str, shape: torch.Size, given: Tensor) -> tuple
     return given[:0], 0, 0
 
 
+def pairs(graph: Graph, plan: Sequence[tuple[Step, Layer]]) -> frozenset[int]:
+    """Places in the plan of layers whose one top is read by the next layer alone, and is nothing that the net gives."""
+    readers = Counter(slot for step, _ in plan for slot in step.reads)
+    given = {*graph.outputs, *(slot for slot, _ in graph.losses)}
+    places = range(len(plan) - 1)
+    return frozenset(
+        i
+        for i in places
+        if plan[i][0].writes == plan[i + 1][0].reads
+        and len(plan[i][0].writes) == 1
+        and readers[plan[i][0].writes[0]] == 1
+        and plan[i][0].writes[0] not in given
+        and not any(plan[i + 1][0].stops)
+    )
+
+
 class Net(nn.Module):
     """The executor: a loop over the graph's steps. Call it with the graph's inputs in order, get its outputs.
 
@@ -108,15 +143,19 @@ class Net(nn.Module):
             (step, layer) for step, layer in zip(graph.steps, layers, strict=True) if not step.kind.is_source
         ]
         self._blocks = Walker(graph, self.made)
+        self._pairs = pairs(graph, self._plan)
         self.short_products = False
         """Whether `forward` computes the products of convolutions and inner products in bfloat16."""
 
     # Walking
 
-    def run(self, call: Call, *inputs: Tensor, again: bool = False) -> tuple[Tensor, ...]:
+    def run(
+        self, call: Call, *inputs: Tensor, again: bool = False, joined: bool = False
+    ) -> tuple[Tensor, ...]:
         """Walk the steps with `call` in place of each layer's forward; returns outputs, then losses, in graph order.
 
         again: keep no blob inside of layers with `checkpoint`; backward calls them again.
+        joined: a layer and the only one that reads it may be computed in one piece of work, without the blob between.
         """
         if len(inputs) != len(self.graph.inputs):
             raise ValueError(
@@ -128,7 +167,7 @@ class Net(nn.Module):
         if again:
             self._blocks.run(partial(walk, call), slots)
         else:
-            walk(call, self._plan, slots)
+            walk(call, self._plan, slots, self._pairs if joined else frozenset())
         return tuple(slots[slot] for slot in (*self.graph.outputs, *(slot for slot, _ in self.graph.losses)))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -136,7 +175,8 @@ class Net(nn.Module):
         call = plain if torch.compiler.is_compiling() else explained
         if self.short_products:
             call = mixed(call)
-        return self.run(call, *inputs, again=bool(self._blocks.blocks) and torch.is_grad_enabled())
+        again = bool(self._blocks.blocks) and torch.is_grad_enabled()
+        return self.run(call, *inputs, again=again, joined=not self.short_products)
 
     def _repr_html_(self) -> str:
         from netspec.net.summary import as_html
@@ -280,16 +320,29 @@ class Net(nn.Module):
         return missing, [name for name in weights if name not in used]
 
 
-def walk(call: Call, plan: Sequence[tuple[Step, Layer]], slots: list[Any]) -> None:
-    """Some steps of a net, over the values of its slots."""
-    for step, layer in plan:
+def walk(
+    call: Call, plan: Sequence[tuple[Step, Layer]], slots: list[Any], joined: Collection[int] = ()
+) -> None:
+    """Some steps of a net, over the values of its slots.
+
+    joined: places in the plan from which on two layers may be computed in one piece of work.
+    """
+    done: Step | None = None
+    for i, (step, layer) in enumerate(plan):
+        if step is done:
+            continue
         bottoms = [
             slots[slot].detach() if stop else slots[slot]
             for slot, stop in zip(step.reads, step.stops, strict=True)
         ]
-        for slot, top in zip(step.writes, call(layer, *bottoms), strict=True):
+        tops, done = None, step
+        if i in joined:
+            following, reader = plan[i + 1]
+            tops = joint(layer, reader, bottoms)
+            done = step if tops is None else following
+        for slot, top in zip(done.writes, call(layer, *bottoms) if tops is None else tops, strict=True):
             slots[slot] = top
-        for slot in step.drops:
+        for slot in step.drops if done is step else (*step.drops, *done.drops):
             slots[slot] = None
 
 

@@ -125,6 +125,13 @@ class Pooling(Inner):
             return product(x, frame)
         return stochastic_pool(x, frame, self.phase == "TRAIN")
 
+    @property
+    def adds_tiles(self) -> Pair | None:
+        kernel = self.frame.kernel
+        whole = all(n % k == 0 for n, k in zip(self.plane, kernel, strict=True))
+        side_by_side = self.whole or (kernel == self.frame.stride and not any(self.frame.pad))
+        return kernel if self.method == SUM and whole and side_by_side else None
+
     # In a latent tree: all cells of a window have the window's state as their parent
 
     def tree_problem(self) -> Problem | None:

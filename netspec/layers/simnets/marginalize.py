@@ -55,6 +55,8 @@ class Marginalize(Inner):
         kept = (
             ranks.drawn(lambda rows: torch.rand(rows, device=x.device), shape) < self.param.keep_probability
         )
+        if x.dim() == 4 and x.stride(0) == 1 and len(x) > 1:  # the batch is innermost, and stays so
+            kept = kept.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
         return torch.where(kept, x, self.fill_value)
 
     # In a latent tree (TEST) it changes nothing

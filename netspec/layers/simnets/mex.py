@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from netspec.errors import Problem, SpecError
-from netspec.layers.base import Shape, at_least, register
+from netspec.layers.base import Layer, Shape, at_least, register
 from netspec.layers.simnets.block import normalise, read_block, same_shapes
 from netspec.layers.simnets.logsumexp import (
     entropy_gradient,
@@ -29,9 +29,11 @@ from netspec.layers.simnets.logsumexp import (
     product,
 )
 from netspec.layers.simnets.regions import read_regions
+from netspec.layers.simnets.tiles import Windows, mixtures, tiles_pay
 from netspec.layers.traits import Field
 from netspec.layers.tree import Choose, Inner, share, with_rows
 
+Pair = tuple[int, int]
 SPECIAL = {inf: "max", -inf: "min", 0.0: "mean", 1.0: "one"}
 """Values of epsilon at which the formula is a limit, or needs no scaling."""
 
@@ -78,6 +80,10 @@ class MEX(Inner):
         self.block = read_block(self, p.block_param, same_shapes(self, shapes), can_round_up=True)
         self.regions = read_regions(self, p, self.block.grid)
         self.log_k = 0.0 if p.softmax_mode else log(self.block.values)
+        b = self.block
+        at_positions = b.size == (b.shape[0], 1, 1) and b.stride[1:] == (1, 1) and not any(b.pad)
+        self.is_mixture = at_positions and not (self.strict or p.normalize_patches)
+        """Mixes the states of one position, in the plain formula."""
         self.limit = "any"
         """What epsilon is: "one", a limit ("max", "min" or "mean"), or "any" other value."""
         chosen = p.HasField("epsilon_filler") or self.strict
@@ -90,12 +96,42 @@ class MEX(Inner):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         self.glance()
+        if windows := self.windows((1, 1), bottoms):
+            return self.tiled(windows, bottoms)
         mix = self.mixer()
         tops = []
         for x_BCHW in bottoms:
             y_BchwM = self.regions.join(mix(self.patches(x_BCHW)))
             tops.append(y_BchwM.permute(0, 4, 1, 2, 3).flatten(1, 2))
         return tuple(tops)
+
+    def with_reader(self, reader: Layer, *bottoms: Tensor) -> tuple[Tensor, ...] | None:
+        if reader.adds_tiles is None or not tiles_pay(*bottoms):
+            return None
+        self.glance()
+        windows = self.windows(reader.adds_tiles, bottoms)
+        return self.tiled(windows, bottoms) if windows else None
+
+    def windows(self, window: Pair, bottoms: Sequence[Tensor]) -> Windows | None:
+        """How mixtures and their sums over windows of so many cells are one operator; None where they are not."""
+        plain = self.is_mixture and self.limit == "one" and self.evidence is None
+        if not plain or self.epsilon().requires_grad or not tiles_pay(*bottoms):
+            return None
+        if any(x.dtype != self.blobs[1].dtype or not x.is_floating_point() for x in bottoms):
+            return None
+        rows, columns = self.block.grid[1:]
+        if rows % window[0] or columns % window[1]:
+            return None
+        if self.regions.number == rows * columns and self.regions.cells == (1, 1, 1):
+            return Windows((rows, columns), window, False)
+        by_place = self.regions.unshared or self.regions.number == 1
+        return (
+            Windows((rows, columns), window, True) if by_place and self.regions.count[1:] == window else None
+        )
+
+    def tiled(self, windows: Windows, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        b_RMK = self.rows()
+        return tuple(mixtures(x, b_RMK, windows, self.normalises, self.log_k) for x in bottoms)
 
     def mixer(self) -> Callable[[Tensor], Tensor]:
         """The function from patches (R, L, K) to y (R, L, M), with the offsets as they are now."""

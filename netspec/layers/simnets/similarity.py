@@ -16,6 +16,7 @@ from netspec.errors import Problem, SpecError
 from netspec.layers.base import Shape, at_least, register
 from netspec.layers.simnets.block import normalise, read_block, same_shapes
 from netspec.layers.simnets.logsumexp import may_look
+from netspec.layers.simnets.tiles import tiles_pay
 from netspec.layers.traits import Field
 from netspec.layers.tree import Leaf
 
@@ -140,10 +141,10 @@ class Similarity(Leaf):
         rest_MK = c_MK - a_MK * t_MK.square()
         if seen is None:
             powers = torch.cat([x.square(), x], -1)
-            return (powers @ torch.cat([-a_MK, 2 * a_MK * t_MK], 1).t() + rest_MK.sum(1)).to(given)
+            return (weighed(powers, torch.cat([-a_MK, 2 * a_MK * t_MK], 1)) + rest_MK.sum(1)).to(given)
         x = torch.where(seen, x, 0.0)
         powers = torch.cat([x.square(), x, seen.to(x.dtype)], -1)
-        return (powers @ torch.cat([-a_MK, 2 * a_MK * t_MK, rest_MK], 1).t()).to(given)
+        return weighed(powers, torch.cat([-a_MK, 2 * a_MK * t_MK, rest_MK], 1)).to(given)
 
     def look(self) -> None:
         """Note whether the product would lose more than ALLOWED. Compiled code keeps what was seen last."""
@@ -289,3 +290,13 @@ class Similarity(Leaf):
             moved = self.blob(0).flatten(1).double().mean(0) - origin
             counts[2].copy_((second - 2 * moved * first + moved.square() * n).clamp_min(0))
             counts[1].copy_(first - moved * n)
+
+
+def weighed(powers_BchwJ: Tensor, weights_MJ: Tensor) -> Tensor:
+    """powers @ weights^T (B, c, h, w, M); for a long batch it lies in memory as (c, h, w, M, B), as MEX takes it."""
+    if not tiles_pay(powers_BchwJ):
+        return powers_BchwJ @ weights_MJ.t()
+    grid = powers_BchwJ.shape[1:4]
+    powers = powers_BchwJ.permute(1, 2, 3, 4, 0).flatten(0, 2).contiguous()
+    y = torch.bmm(weights_MJ.expand(len(powers), -1, -1), powers)
+    return torch.unflatten(y, 0, grid).permute(4, 0, 1, 2, 3)
