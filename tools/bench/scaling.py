@@ -47,29 +47,40 @@ SUM = """layer {{ name: "sum{i}" type: "Pooling" bottom: "mex{i}" top: "sum{i}"
 """
 
 
-def net_text(width: int = WIDTH, side: int = SIDE, batch: int = BATCH, depth: int = DEPTH) -> str:
-    """A net of the kind of HT-CAC; depth: MEX layers at the one position that is left at the end."""
+LOSS = 'layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "{bottom}" bottom: "label" top: "loss" }}'
+
+
+def net_text(
+    width: int = WIDTH,
+    side: int = SIDE,
+    batch: int = BATCH,
+    depth: int = DEPTH,
+    patch: int = 2,
+    loss: str = LOSS,
+) -> str:
+    """A net of the kind of HT-CAC.
+
+    depth: MEX layers at the one position that is left at the end. patch: side of what a Gaussian is over.
+    loss: the text of the last layer, with its bottom as {bottom}.
+    """
     text = f"""layer {{ name: "data" type: "Input" top: "data" top: "label"
         input_param {{ shape {{ dim: {batch} dim: 1 dim: {side} dim: {side} }} shape {{ dim: {batch} }} }} }}
     layer {{ name: "leaf" type: "Similarity" bottom: "data" top: "leaf" similarity_param {{ num_instances: {width}
-      block_param {{ block_size: 2 stride: 2 }} normalization_term: true normalization_term_fudge: 1e-4
+      block_param {{ block_size: {patch} stride: {patch} }} normalization_term: true normalization_term_fudge: 1e-4
       ignore_nan_input: true template_filler {{ type: "gaussian" std: 0.05 }}
       weight_filler {{ type: "constant" value: 100 }} }} }}
     """
     bottom = "leaf"
-    for i in range(int(math.log2(side // 2))):
+    for i in range(int(math.log2(side // patch))):
         text += MEX.format(i=i, bottom=bottom, width=width) + SUM.format(i=i)
         bottom = f"sum{i}"
     for i in range(100, 100 + depth):
         text += MEX.format(i=i, bottom=bottom, width=width)
         bottom = f"mex{i}"
-    return (
-        text
-        + f'layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "{bottom}" bottom: "label" top: "loss" }}'
-    )
+    return text + loss.format(bottom=bottom)
 
 
-def training_pass(**sizes: int) -> Run:
+def training_pass(**sizes: Any) -> Run:
     """Forward and backward of a net of these sizes on random images."""
     net = make_net(net_text(**sizes), "TRAIN", seed=1)
     generator = torch.Generator().manual_seed(1)

@@ -1,0 +1,1 @@
+"""Children of tools/bench/peers.py: one program a library, which times itself and prints JSON."""
