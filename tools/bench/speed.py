@@ -24,7 +24,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from netspec.lab import circumstances
-from netspec.net.allocator import keep_freed_memory
 from tools.bench.limit import rates
 from tools.bench.nets import GOALS, steps
 from tools.bench.timing import machine
@@ -40,7 +39,6 @@ for the step in place of 45, counted from the passes over memory that it saves.
 def measure(before: Path, threads: int, count: int) -> dict[str, Any]:
     """The record."""
     torch.set_num_threads(threads)
-    keep_freed_memory()
     earlier = json.loads(before.read_text())
     facts = machine()
     if earlier["machine"]["processor"] != facts["processor"]:

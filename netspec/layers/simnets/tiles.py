@@ -210,8 +210,8 @@ def gradients(
         with torch.enable_grad():
             x, b = x_HWKB.detach().requires_grad_(of_x), b_RMK.detach().requires_grad_()
             y = long_way(x, b, windows, normalise, 0.0)
-            found = torch.autograd.grad(y, [x, b] if of_x else [b], g_hwMB)
-        return (found[0].contiguous() if of_x else x_HWKB.new_empty(0)), found[-1].contiguous()
+            both = torch.autograd.grad(y, [x, b] if of_x else [b], g_hwMB)
+        return (both[0].contiguous() if of_x else x_HWKB.new_empty(0)), both[-1].contiguous()
     dx = torch.empty(x_HWKB.shape, dtype=x_HWKB.dtype) if of_x else x_HWKB.new_empty(0)
     db = torch.zeros_like(w_RMK) if windows.corners else torch.empty_like(w_RMK)
     d, below = torch.empty_like(products[0]), torch.empty_like(e[0])

@@ -109,9 +109,9 @@ def test_ends_of_the_range(kind: str, corners: bool) -> None:
     if kind == "all gone":
         assert y[3, :, 0, 0].eq(-torch.inf).all()
         return
-    found = torch.autograd.grad(y, (x, b), torch.ones_like(y))
+    results = torch.autograd.grad(y, (x, b), torch.ones_like(y))
     for one, other in zip(
-        found, torch.autograd.grad(wanted, (wide_x, wide_b), torch.ones_like(wanted)), strict=True
+        results, torch.autograd.grad(wanted, (wide_x, wide_b), torch.ones_like(wanted)), strict=True
     ):
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=2e-4)
 
@@ -177,11 +177,11 @@ def test_a_net_is_the_same_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     joined: list[str] = []
     plain = tiles.sums
     monkeypatch.setattr(tiles, "sums", lambda *a, **b: (joined.append("tile"), plain(*a, **b))[1])
-    found = losses_and_gradients(net, x, label)
+    results = losses_and_gradients(net, x, label)
     assert len(joined) == 2
     assert not {"mex1", "mex2"} & {net.graph.name(slot) for slot in net.graph.outputs}
     monkeypatch.setattr(tiles, "LEAST_BATCH", 1000)
-    for one, other in zip(found, losses_and_gradients(net, x, label), strict=True):
+    for one, other in zip(results, losses_and_gradients(net, x, label), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
