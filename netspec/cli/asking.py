@@ -118,6 +118,8 @@ def seen(
         warn(note)
     own = asked.holes
     setting = parse(missing or ("clean" if own is not None else holes))
+    if larger := setting.larger(asked.pixels.shape[2:]):
+        warn(larger)
     observed = setting.observed(asked.pixels, np.arange(asked.first, asked.first + len(asked.pixels)), seed)
     return asked.pixels, observed if own is None else observed & own, asked
 
@@ -139,6 +141,29 @@ def refuse_table(trained: Model) -> None:
 
     if trained.layout is not None:
         raise DataError(f"{trained.name}: reads a table; ask it about --table FILE.csv, or a named table")
+
+
+def refuse_pictures_of(trained: Model) -> None:
+    """DataError for a model of a table, of which there is no picture."""
+    from netspec.errors import DataError
+
+    if trained.layout is not None:
+        run = trained.name
+        raise DataError(
+            f"{run}: is of a table, and this draws pictures; ask for rows (netspec sample {run} -o rows.csv), classes "
+            f"(netspec predict {run} --table FILE) or log p (netspec likelihood {run} --table FILE), or draw the net "
+            f"(netspec draw {run})"
+        )
+
+
+def refuse_missing(missing: str) -> None:
+    """NetspecError where `missing` says what of a table given as a file is missing."""
+    from netspec.errors import NetspecError
+
+    if missing not in ("", "clean"):
+        raise NetspecError(
+            f"--missing is for pictures, found {missing!r}; of --table FILE the empty cells are missing"
+        )
 
 
 def warn(text: str) -> None:
@@ -163,7 +188,10 @@ def sample(
         int, typer.Option("--rows", help="Rows to draw, where the model is of a table.", min=1)
     ] = 100,
     columns: Annotated[int, typer.Option(help="Samples of each class.", min=1)] = 10,
-    classes: Annotated[list[int] | None, typer.Option("--class", help="A class; may be given again.")] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", metavar="NAME|N", help="A class by its name or number; may be given again."),
+    ] = None,
     noise: Annotated[
         bool, typer.Option(help="Draw pixels from the leaves' Gaussians, not their means.")
     ] = False,
@@ -183,13 +211,17 @@ def sample(
         from netspec.model.columns import draw_sampled
         from netspec.model.rows import TableModel
 
+        numbers_of_rows = [trained.class_number(text) for text in classes or ()]
         if out is not None and out.suffix.lower() in SUFFIXES:
-            print(draw_sampled(TableModel(trained), out, count, seed))
+            print(draw_sampled(TableModel(trained), out, count, seed, numbers_of_rows))
         else:
-            print(TableModel(trained).write_sampled(out or Path("samples.csv"), count, seed))
+            path_of_rows = out or Path("samples.csv")
+            print(TableModel(trained).write_sampled(path_of_rows, count, seed, numbers_of_rows))
         return
     path = out or Path("samples.png")
-    print(sample_grid(trained, path, columns, classes or (), seed, noise, known, inches(page)))
+    # A net without classes says so itself, whatever is asked for.
+    numbers = [trained.class_number(one) if trained.generative else 0 for one in classes or ()]
+    print(sample_grid(trained, path, columns, numbers, seed, noise, known, inches(page)))
 
 
 @app.command()
@@ -234,6 +266,7 @@ def complete(
     if rows:
         from netspec.model.rows import TableModel, beside
 
+        refuse_missing(missing)
         path = out or beside(rows, "completed")
         count = TableModel(trained, warn).write_completed(rows, path, how or "expected", seed)
         print(f"{path}: {count} rows")
@@ -269,6 +302,7 @@ def explain(
     from netspec.model.pages import explanation_page
 
     trained = load(model, weights)
+    refuse_pictures_of(trained)
     pixels, observed, asked = seen(trained, images, "0:4", missing, seed)
     print(
         explanation_page(
@@ -298,10 +332,17 @@ def likelihood(
 
     trained = load(model, weights)
     if rows:
+        refuse_missing(missing)
+    if rows or (trained.layout is not None and latents.find(trained) is None):
         from netspec.model.rows import TableModel, lines
 
         model_of_rows = TableModel(trained, warn)
-        answers_of_rows = model_of_rows.answers(model_of_rows.open(rows))
+        if rows:
+            answers_of_rows = model_of_rows.answers(model_of_rows.open(rows))
+        else:
+            pixels, observed, asked = seen(trained, images, "0:10", missing, seed)
+            x = trained.from_pixels(pixels, observed)
+            answers_of_rows = model_of_rows.answers_to(x, asked.labels, [int(name) for name in asked.names])
         for line in map(json.dumps, answers_of_rows) if as_json else lines(answers_of_rows):
             print(line)
         return
@@ -334,7 +375,12 @@ def tree(
         ),
     ] = None,
     label: Annotated[
-        int | None, typer.Option("--class", help="The class of the sample, or given for the image.")
+        str | None,
+        typer.Option(
+            "--class",
+            metavar="NAME|N",
+            help="The class of the sample by its name or number, or given for the image.",
+        ),
     ] = None,
     seed: Draws = 1,
 ) -> None:
@@ -343,8 +389,10 @@ def tree(
     from netspec.model.model import load
 
     trained = load(model, weights)
+    refuse_pictures_of(trained)
     pixels = None if image is None else one_image(trained, image)
-    print(tree_page(trained, out, pixels, label, seed, inches(page)))
+    number = None if label is None else trained.class_number(label)
+    print(tree_page(trained, out, pixels, number, seed, inches(page)))
 
 
 @app.command()
@@ -364,7 +412,9 @@ def neurons(
     from netspec.model.latent_pages import neurons_page
     from netspec.model.model import load
 
-    print(neurons_page(load(model, weights), out, level, count, kind, seed, inches(page)))
+    trained = load(model, weights)
+    refuse_pictures_of(trained)
+    print(neurons_page(trained, out, level, count, kind, seed, inches(page)))
 
 
 @app.command()

@@ -28,5 +28,6 @@ def show_confusion(
         print("\n".join(confused.lines()))
         for hard in confused.hardest:
             chance = f"{100 * hard.probability:.3g} %"
-            print(f"example {hard.index}: label {hard.label} has {chance}, taken for {hard.taken_for}")
+            label, taken = confused.name(hard.label), confused.name(hard.taken_for)
+            print(f"example {hard.index}: label {label} has {chance}, taken for {taken}")
         print("pictures: " + ", ".join(map(str, drawn)))

@@ -96,6 +96,12 @@ class Missing:
         ]
         return np.concatenate(channels, axis=1)
 
+    def larger(self, shape: Sequence[int]) -> bool:
+        """Whether a rectangle or a square reaches beyond images of `shape` (H, W)."""
+        if self.kind not in ("rects", "square"):
+            return False
+        return max(self.width, default=0) > shape[1] or max(self.height or self.width, default=0) > shape[0]
+
     def choose(self, name: str, keys: Array, seed: int, default: float | None = None) -> Array:
         """One of the given values of a number for each key."""
         values = np.array(getattr(self, name) or [default])

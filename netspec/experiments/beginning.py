@@ -7,9 +7,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from netspec.data.files.idx import Array
+from netspec.data.tables.split import TEST, Split
 from netspec.errors import DataError, NetspecError, did_you_mean
 from netspec.schema import shipped
 from netspec.schema.templates import render
+
+
+def held_out(test: float, count: int, labels: Array | None, source: str) -> tuple[int, str]:
+    """(how many examples a test share takes, what is to be said where there are too few of them to take any)."""
+    if not test:
+        return 0, ""
+    try:
+        return len(Split(TEST, test=test).rows(count, labels)), ""
+    except DataError:  # of an empty part
+        what = "1 example is" if count == 1 else f"{count} examples are"
+        return 0, f"{source}: {what} too few to hold out {test:g} of them; all are trained on"
 
 
 def whole_batches(examples: int, most: int = 1000) -> tuple[int, int]:

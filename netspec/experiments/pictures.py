@@ -12,9 +12,8 @@ import numpy as np
 from netspec import schema
 from netspec.data.pictures import open_pictures
 from netspec.data.pictures.opening import ARRAYS, SUFFIXES, is_idx, is_list
-from netspec.data.tables.split import TEST, Split
 from netspec.errors import DataError
-from netspec.experiments.beginning import checked, next_steps, solver_of, whole_batches, write_both
+from netspec.experiments.beginning import checked, held_out, next_steps, solver_of, whole_batches, write_both
 from netspec.schema.printer import print_text
 
 VALUES = ("gaussians", "states", "keep", "likelihood", "iterations", "batch", "batches")
@@ -89,7 +88,10 @@ def arrange_pictures(
     told = Begun(net, solver_of(net), source, len(pictures), shape, names, list(pictures.notes))
     if shape != own:
         told.notes.append(f"{source}: pictures of {own[1]}x{own[2]} are resized to {shape[1]}x{shape[2]}")
-    held = len(Split(TEST, test=test).rows(len(pictures), pictures.labels)) if test else 0
+    held, few = held_out(test, len(pictures), pictures.labels, source)
+    if few:
+        told.notes.append(few)
+        test = 0
     write_both(
         net, told.solver, "pictures", template_values(told, p, test, held) | checked(settings or {}, VALUES)
     )

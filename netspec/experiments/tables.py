@@ -14,11 +14,10 @@ from netspec.data.files.idx import Array
 from netspec.data.sets.tables import TABLES
 from netspec.data.sources.table import labels_of, layout_of, rows_of
 from netspec.data.tables.arranging import MOST_ROWS, mutual_information, order
-from netspec.data.tables.columns import CATEGORY
-from netspec.data.tables.split import TEST, Split
+from netspec.data.tables.columns import CATEGORY, DATE
 from netspec.data.tables.table import Layout
 from netspec.errors import DataError
-from netspec.experiments.beginning import checked, next_steps, whole_batches, write_both
+from netspec.experiments.beginning import checked, held_out, next_steps, whole_batches, write_both
 from netspec.schema.printer import print_text
 
 VALUES = ("states", "tree", "min_scale", "discriminative", "iterations", "prior", "batches")
@@ -73,10 +72,12 @@ class Arranged:
     def text(self) -> str:
         """The columns in their order, and the files."""
         names = [self.layout.inputs[i].name for i in self.order]
-        target = (
-            f"; target {self.layout.target} ({', '.join(self.layout.classes)})" if self.layout.classes else ""
-        )
-        asked = "predict" if self.layout.classes else "complete"
+        layout = self.layout
+        target = f"; target {layout.target} ({', '.join(layout.classes)})" if layout.classes else ""
+        if layout.response:
+            kind = "a date" if layout.kind_of(layout.response) == DATE else "a number"
+            target = f"; target {layout.response} ({kind}, predicted with its deviation)"
+        asked = "predict" if layout.classes or layout.response else "complete"
         return f"{self.rows} rows; neighbours: {', '.join(names)}{target}\n" + next_steps(
             self.net, self.solver, f"netspec {asked} runs/{self.net.stem} --table {self.source}"
         )
@@ -87,17 +88,14 @@ def arrange_table(
 ) -> Arranged:
     """Write the net of a table to `out` (default <name>.prototxt in the working directory) and its solver beside it.
 
-    settings: values of the template. A categorical target gives the net's classes; a numeric target is a column like
-    the others. Nothing is left behind on failure. Raises DataError where the table cannot be read, SpecError at a value
-    that the template has not.
+    settings: values of the template. A categorical target gives the net's classes; one of numbers or dates is a column
+    like the others, which `netspec predict` gives from them. Nothing is left behind on failure. Raises DataError where
+    the table cannot be read, SpecError at a value that the template has not.
     """
     if plan.source in TABLES and not plan.target and not Path(plan.source).exists():
         plan = Arrangement(**{**vars(plan), "target": TABLES[plan.source].target})
     p = plan.message()
-    layout = layout_of(p, Path(plan.source))
-    if layout.target and not layout.classes:
-        p.target = ""
-        layout = layout_of(p, Path(plan.source))
+    layout = layout_for(p, Path(plan.source))
     rows = rows_of(p, Path(plan.source))
     values, count = sampled(rows, layout)
     if len(layout.inputs) < 1 or not count:
@@ -107,14 +105,28 @@ def arrange_table(
     solver = net.with_name(f"{net.stem}_solver.prototxt")
     p.column.extend(column.message() for column in layout.columns)
     batch = min(train_rows(count, plan.test), MOST_ROWS)
-    told = Arranged(net, solver, layout, arranged, count, plan.source, [*rows.notes, *layout.notes])
+    told = Arranged(
+        net, solver, layout, arranged, count, plan.source, [*dict.fromkeys((*rows.notes, *layout.notes))]
+    )
     held = 0
     if p.split.test:
         total, classes = labels_of(rows, p.target)
-        held = len(Split(TEST, test=plan.test).rows(total, classes))
+        held, few = held_out(plan.test, total, classes, plan.source)
+        if few:
+            told.notes.append(few)
+            p.split.test = 0
     chosen = template_values(p, layout, arranged, net, batch, held) | checked(settings or {}, VALUES)
     write_both(net, solver, "table", chosen)
     return told
+
+
+def layout_for(p: Any, path: Path) -> Layout:
+    """The layout of a table with a target; one of numbers or dates becomes the response among the columns."""
+    layout = layout_of(p, path)
+    if not layout.target or layout.classes:
+        return layout
+    p.target, p.response = "", p.target
+    return layout_of(p, path)
 
 
 def train_rows(count: int, test: float) -> int:

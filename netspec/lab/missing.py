@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from netspec import schema
@@ -18,8 +19,12 @@ from netspec.lab.run import circumstances, run
 from netspec.lab.settings import parse_all
 from netspec.lab.table import TABLES, Table
 from netspec.model import model
+from netspec.model.inputs import own
 from netspec.model.model import Model
 from netspec.net.devices import choose_device
+
+SOURCES = ("pictures_param", "hdf5_data_param", "image_data_param", "data_param")
+"""Fields that say where the images of a data layer lie."""
 
 
 def missing(
@@ -53,14 +58,17 @@ def missing(
     models = [model.load(folder, device=chosen) for folder in runs]
     methods = assemble(models, rows, columns.seed)
     pixels, labels = images(models, split, begin, end)
+    for setting in settings:
+        if larger := setting.larger(pixels.shape[2:]):
+            progress(f"warning: {larger}")
     table = run(
         methods, settings, pixels, labels,
         repeats=columns.repeats, seed=columns.seed, first=begin, progress=progress,
     )  # fmt: skip
-    table.facts = {"data": models[0].dataset, "split": split, "seed": columns.seed, **circumstances(chosen)}
+    table.facts = {"data": data_of(models[0]), "split": split, "seed": columns.seed, **circumstances(chosen)}
     for path in map(Path, out):
         if path.suffix in SUFFIXES:
-            plot(table, path, title=f"{models[0].dataset}, {len(labels)} {split} images")
+            plot(table, path, title=f"{data_of(models[0])}, {len(labels)} {split} images")
         else:
             table.write(path)
     return table
@@ -68,7 +76,27 @@ def missing(
 
 def images(models: Sequence[Model], split: str, begin: int, end: int | None) -> tuple[Array, Array]:
     """The images that all models are tested on."""
-    sets = {tested.dataset for tested in models}
+    sets = {data_of(tested) for tested in models}
     if len(sets) > 1:
         raise DataError(f"the runs are of different data sets: {', '.join(sorted(sets))}")
-    return models[0].images(split, begin, end)
+    first = models[0]
+    if first.data.type in ("Dataset", "Pictures"):
+        pixels, labels = first.images(split, begin, end)
+    else:
+        if split != "test":
+            raise DataError(f"{first.name}: {first.data} has no splits; leave out --split for its test data")
+        asked = own(first, begin, end)
+        pixels, labels = asked.pixels, np.array(asked.labels)
+    known = labels >= 0
+    if not known.any():
+        raise DataError(f"{first.name}: the images of {data_of(first)} have no labels to compare with")
+    return pixels[known], labels[known]
+
+
+def data_of(tested: Model) -> str:
+    """What a model's images are called: the name of the data set, or where they lie."""
+    if tested.dataset:
+        return tested.dataset
+    message = tested.data.message
+    fields = [getattr(message, name) for name in SOURCES if message.HasField(name)]
+    return next((str(field.source) for field in fields), f"layer {tested.data.name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +33,14 @@ class Setting:
             return np.ones((len(pixels), 1, *pixels.shape[2:]), bool)
         seeded = replace(self.how, seed=derive(seed, "laboratory", self.name, repeat))
         return seeded.mask(pixels, keys)
+
+    def larger(self, shape: Sequence[int]) -> str:
+        """What is to be said where the mask of this setting is larger than images of `shape` (H, W); else ""."""
+        return (
+            ""
+            if self.how is None or not self.how.larger(shape)
+            else (f"{self.name}: is larger than the images of {shape[0]}x{shape[1]}, and cut to them")
+        )
 
 
 def parse(text: str, per_channel: bool = False) -> Setting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -39,14 +40,20 @@ def first_rows(model: TableModel) -> dict[str, Cells]:
     return cells
 
 
-def draw_sampled(model: TableModel, out: str | Path, count: int = SAMPLES, seed: int = 1) -> Path:
+def draw_sampled(
+    model: TableModel, out: str | Path, count: int = SAMPLES, seed: int = 1, classes: Sequence[int] = ()
+) -> Path:
     """Draw each column of rows drawn from the model beside that of its table, in the table's units; gives the path.
 
+    classes: of the rows that are drawn from the model, by default all.
     Numbers and dates are violins, categories bars of shares; missing cells of the table are left out. Of a long table
     the first MOST_DRAWN rows are taken. Raises DrawError for a suffix that is no picture's, DataError where the table
     cannot be read.
     """
-    data, drawn = first_rows(model), dict(zip(model.sampled_names(), model.sampled(count, seed), strict=True))
+    data, drawn = (
+        first_rows(model),
+        dict(zip(model.sampled_names(), model.sampled(count, seed, classes), strict=True)),
+    )
     columns = {column.name: column for column in model.layout.columns}
     panels = []
     for name in data:

@@ -97,7 +97,7 @@ def own_maximum(trained: Model) -> float | None:
         return None
 
 
-def own(trained: Model, begin: int, end: int) -> Given:
+def own(trained: Model, begin: int, end: int | None) -> Given:
     """Images begin to end of the data that the net is tested on; DataError where it has no such images."""
     if trained.data.type == "Dataset":
         pixels, numbers = trained.images(begin=begin, end=end)
@@ -115,7 +115,9 @@ def own(trained: Model, begin: int, end: int) -> Given:
         count = source.samples
         if count is not None and begin >= count:
             raise DataError(f"{trained.data}: has no images {begin} to {end}; it holds {count}")
-        stop = end if count is None else min(end, count)
+        if count is None and end is None:
+            raise DataError(f"{trained.data}: its data have no end; say how many: --images 0:1000")
+        stop = min(one for one in (end, count) if one is not None)
         tops = source.make(np.arange(begin, stop))
     finally:
         source.close()
@@ -123,7 +125,9 @@ def own(trained: Model, begin: int, end: int) -> Given:
     labels = [UNKNOWN] * len(pixels)
     if len(tops) > 1 and tops[1].numel() == len(pixels):
         labels = [UNKNOWN if label != label else int(label) for label in tops[1].flatten().tolist()]
-    return Given(pixels, labels, [str(begin + i) for i in range(len(pixels))], begin)
+    rows = getattr(source, "numbers", None)  # of rows of a table, of which the layer has a part
+    names = [str(begin + i if rows is None else rows[begin + i]) for i in range(len(pixels))]
+    return Given(pixels, labels, names, begin)
 
 
 def copied(data: LayerSpec) -> LayerSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
-from math import isnan
+from math import isnan, log
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from netspec.data.binarising import binarised, binary_seed
+from netspec.data.class_names import class_names, class_number
 from netspec.data.files.idx import Array
-from netspec.data.sets.catalogue import KNOWN
 from netspec.data.sets.datasets import load as load_data
+from netspec.data.sources.pictures import part_of
 from netspec.data.sources.table import layout_of
+from netspec.data.tables.columns import CATEGORY
 from netspec.data.tables.table import Layout
 from netspec.data.transform import Transformer, near
 from netspec.errors import DataError, NetspecError, SpecError
@@ -27,7 +29,7 @@ from netspec.interchange.dialects import told
 from netspec.interchange.weights import Weights, take_weights
 from netspec.layers.tree import Leaf
 from netspec.model.deploy import Deployed, deploy
-from netspec.model.taking import Named, as_blob, is_frame
+from netspec.model.taking import Named, as_blob, is_frame, warned
 from netspec.net import reading
 from netspec.net.allocator import keep_freed_memory
 from netspec.net.make import make_net
@@ -40,7 +42,7 @@ from netspec.schema import spec
 from netspec.schema.spec import TEST
 
 BATCH = 100
-VALUES = ("HDF5Data", "Input")
+VALUES = ("HDF5Data", "Input", "Table")
 """Data layers whose values are no grey levels."""
 Data = Any
 """What `Model.take` makes a blob of: a tensor, an array, lists, or a frame of a table."""
@@ -206,11 +208,13 @@ class Model:
         self, split: str | None = None, begin: int | None = None, end: int | None = None
     ) -> tuple[Array, Array]:
         """(pixels (N, C, H, W) uint8 as the net's data layer orders channels, labels (N,) int64) of the
-        named data set.
+        named data set, or of pictures of one's own; -1 is the label of a picture without one.
 
         split, begin, end: by default the TEST data layer's own. Raises DataError for a net that names no
         data set.
         """
+        if self.data.type == "Pictures":
+            return part_of(self.data, split or "", begin, end)
         if self.data.type != "Dataset":
             raise DataError(f"{self.data.at()}: {self.data} names no data set; give the images themselves")
         p = self.data.message.dataset_param
@@ -232,12 +236,11 @@ class Model:
     @cached_property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of their numbers; () where the data layer does not tell."""
-        if self.data.type == "Pictures":
-            return tuple(self.data.message.pictures_param.class_name)
-        if self.data.type == "Table":
-            p = self.data.message.table_param
-            return next((tuple(column.value) for column in p.column if column.name == p.target), ())
-        return KNOWN[self.dataset].classes if self.dataset in KNOWN else ()
+        return class_names(self.data)
+
+    def class_number(self, text: str) -> int:
+        """The number of a class that is given by its name or its number; NetspecError where there is none such."""
+        return class_number(text, self.class_names, self.tree.classes)
 
     def class_name(self, number: int) -> str:
         """The name of a class, or its number where it has none; "" for an unknown one (below 0)."""
@@ -328,11 +331,15 @@ class Model:
         blob = as_blob(x, self.image_shape, self.layout if is_frame(x) else None)
         return blob.to(self.dtype)
 
-    def completed_frame(self, x: Data, how: str, seed: int | None = None) -> Any:
-        """A frame of a table with its missing cells filled in, in its own units."""
+    def completed_frame(self, x: Data, how: str, seed: int | None = None, y: Data = None) -> Any:
+        """A frame of a table with its missing cells filled in, in its own units. DataError for classes beside it."""
         from netspec.model.rows import TableModel
 
-        return TableModel(self).completed_frame(x, how, seed or 0)
+        if y is not None:
+            raise DataError(
+                f"takes no classes beside a frame; set its column {self.data.message.table_param.target!r}"
+            )
+        return TableModel(self, warned).completed_frame(x, how, seed or 0)
 
     def batched(self, query: Callable[..., T], *tensors: Tensor | None) -> T:
         """query(*batch) over pieces of at most `batch` rows of `tensors`, results joined; tuples and lists are joined
@@ -360,12 +367,27 @@ class Model:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
 
     def class_log_likelihood(self, x: Data) -> Tensor:
-        """log p(observed | y), (N, Y), nats; see `queries.likelihood`."""
-        return self._ask(likelihood.class_log_likelihood, x)
+        """log p(observed | y), (N, Y), nats; see `queries.likelihood`. Of a frame in the units of its columns."""
+        blob = self.take(x)
+        found = self._ask(likelihood.class_log_likelihood, blob)
+        return found - self.log_units(blob)[:, None].to(found) if is_frame(x) else found
 
     def log_likelihood(self, x: Data) -> Tensor:
-        """log p(observed), (N,), nats."""
-        return self._ask(likelihood.log_likelihood, x)
+        """log p(observed), (N,), nats; of a frame in the units of its columns, else in those of the net's input."""
+        blob = self.take(x)
+        found = self._ask(likelihood.log_likelihood, blob)
+        return (found.double() - self.log_units(blob)).to(found) if is_frame(x) else found
+
+    def log_units(self, x: Tensor) -> Tensor:
+        """log of the size of the net's units in those of the table, summed over the observed numbers of each row of x:
+        what a density in the table's units is less by (N,); 0 without a table.
+        """
+        found = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        if self.layout is not None and self.layout.standardise:
+            for column, span in self.layout.spans():
+                if column.kind != CATEGORY:
+                    found += (~x[:, 0, 0, span.start].isnan()).double() * log(column.deviation)
+        return found
 
     def posterior(self, x: Data) -> Tensor:
         """p(y | observed), (N, Y)."""
@@ -384,7 +406,7 @@ class Model:
     def expected_completion(self, x: Data, y: Data = None) -> Any:
         """(mean, standard deviation) of the missing pixels given the observed ones; for a frame the completed frame."""
         if is_frame(x):
-            return self.completed_frame(x, "expected")
+            return self.completed_frame(x, "expected", y=y)
         return self._ask(marginals.expected_completion, x, y)
 
     def level_probabilities(self, x: Data, y: Data = None) -> tuple[Tensor, Tensor]:
@@ -402,7 +424,7 @@ class Model:
     def most_probable_completion(self, x: Data, y: Data = None) -> Any:
         """x with its missing pixels set to the most probable explanation; a frame is answered in its own units."""
         if is_frame(x):
-            return self.completed_frame(x, "most_probable")
+            return self.completed_frame(x, "most_probable", y=y)
         return self._ask(most_probable.most_probable_completion, x, y)
 
     def complete(self, x: Data, y: Data = None, seed: int | None = None, noise: bool = True) -> Any:
@@ -410,13 +432,13 @@ class Model:
         own units.
         """
         if is_frame(x):
-            return self.completed_frame(x, "sampled", seed)
+            return self.completed_frame(x, "sampled", seed, y)
         generator = self.generator(seed)
         return self._ask(lambda tree, a, b: sampling.complete(tree, a, b, generator, noise), x, y)
 
     def sample(
         self,
-        y: Tensor,
+        y: Data,
         seed: int | None = None,
         noise: bool = True,
         given: Sequence[tuple[str, int, int, int]] = (),
@@ -426,7 +448,9 @@ class Model:
         """
         generator, known = self.generator(seed), self.tree.given(given)
         tree = self.tree
-        return self.batched(lambda part: sampling.sample(tree, part, generator, noise, known), whole(y))
+        return self.batched(
+            lambda part: sampling.sample(tree, part, generator, noise, known), self.classes(y)
+        )
 
     def contributions(self, x: Data, y: Data, size: int = 1) -> Tensor:
         """What each size x size patch adds to log p(y | x), (N, rows, columns), nats."""
@@ -443,10 +467,23 @@ class Model:
 
     def _ask(self, query: Callable[..., T], x: Data, *classes: Data) -> T:
         tree = self.tree
-        given = (None if y is None else whole(y) for y in classes)
-        return self.batched(lambda *parts: query(tree, *parts), self.take(x), *given)
+        blob = self.take(x)
+        given = (None if y is None else self.classes(y, len(blob)) for y in classes)
+        return self.batched(lambda *parts: query(tree, *parts), blob, *given)
 
-
-def whole(y: Data) -> Tensor:
-    """Classes (N,) as whole numbers."""
-    return torch.as_tensor(y).reshape(-1).long()
+    def classes(self, y: Data, count: int | None = None) -> Tensor:
+        """Classes (N,) as whole numbers; y: numbers or names. DataError where there is no such class, or where they are
+        not `count`.
+        """
+        texts = np.asarray(y).reshape(-1) if not isinstance(y, Tensor) else None
+        if texts is not None and texts.dtype.kind in "UO":
+            y = [self.class_number(str(text)) for text in texts]
+        numbers = torch.as_tensor(y).reshape(-1)
+        whole = numbers.nan_to_num(nan=-1).long()
+        wrong = (whole < 0) | (whole >= self.tree.classes) | (whole != numbers)
+        if bool(wrong.any()):
+            number = numbers[wrong][0].item()
+            raise DataError(f"no class {number:g}: the net has classes 0 to {self.tree.classes - 1}")
+        if count is not None and len(whole) != count:
+            raise DataError(f"takes a class for each of {count} examples, found {len(whole)}")
+        return whole.to(self.device)

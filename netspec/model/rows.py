@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import log
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from netspec.data.files.idx import Array
 from netspec.data.sources.table import form_of, layout_of, open_source
 from netspec.data.tables.cells import is_missing
-from netspec.data.tables.columns import CATEGORY
+from netspec.data.tables.columns import CATEGORY, DATE, NUMBER
 from netspec.data.tables.reading import PARQUET, Cells, Form, Frame, Parquet, Piece, Rows, Text
 from netspec.data.tables.table import Layout, Say
 from netspec.data.tables.writing import kind_of, value_of, write_table
@@ -85,7 +84,9 @@ class TableModel:
         self.form: Form = form_of(p)
 
     def completed_frame(self, frame: Any, how: str, seed: int) -> Any:
-        """A pandas frame with its missing cells filled in: numbers as numbers, all else as text."""
+        """A pandas frame with its missing cells filled in, each column of its type where that can hold the answers;
+        else numbers as numbers, all else as text.
+        """
         import pandas
 
         rows = Frame(frame, "the frame")
@@ -96,7 +97,13 @@ class TableModel:
             kind = kind_of(columns.get(name))
             cells = [cell for piece in pieces for cell in piece[i]]
             completed[name] = [value_of(cell, kind, columns.get(name)) for cell in cells]
-        return pandas.DataFrame(completed, index=frame.index)
+        filled = pandas.DataFrame(completed, index=frame.index)
+        filled.columns = frame.columns
+        for place, kind in enumerate(frame.dtypes):
+            name = frame.columns[place]
+            if kind != filled[name].dtype and str(kind) != "object":
+                filled[name] = as_type(filled[name], kind)
+        return filled
 
     # Reading
 
@@ -206,6 +213,9 @@ class TableModel:
 
     def predicted(self, rows: Rows) -> Iterator[list[Cells]]:
         """For each row the class and the probability of each class; of a numeric target its value."""
+        if self.layout.response:
+            yield from self.foretold(rows)
+            return
         label = self.layout.label
         if label is None:
             raise DataError(f"{self.trained.name}: its table has no target; complete the rows in its place")
@@ -220,8 +230,27 @@ class TableModel:
             shares: list[Cells] = [[f"{p:.6g}" for p in column] for column in probabilities.T]
             yield [chosen, *shares]
 
+    def foretold(self, rows: Rows) -> Iterator[list[Cells]]:
+        """For each row the mean and the deviation of the response given the row's other columns, in its own units."""
+        column, span = next(pair for pair in self.layout.spans() if pair[0].name == self.layout.response)
+        whole = column if column.kind == DATE else replace(column, kind=NUMBER)
+        apart = replace(column, kind=NUMBER, mean=0.0)
+        for asked in self.pieces(rows):
+            x = asked.x.clone()
+            x[..., span] = torch.nan
+            with asked.named():
+                mean, deviation = self.trained.expected_completion(x)
+            cells = [one[:, 0, 0, span.start].double().cpu().numpy() for one in (mean, deviation)]
+            yield [
+                whole.decode(cells[0], self.layout.standardise),
+                apart.decode(cells[1], self.layout.standardise),
+            ]
+
     def predicted_names(self) -> list[str]:
         """Names of the columns of `predicted`."""
+        if self.layout.response:
+            days = " in days" if self.layout.kind_of(self.layout.response) == DATE else ""
+            return [self.layout.response, f"deviation({self.layout.response}){days}"]
         name = self.layout.target
         return [name, *(f"p({name}={value})" for value in self.layout.classes)]
 
@@ -239,15 +268,10 @@ class TableModel:
         )
         return write_table(out, names, pieces, columns=self.layout.columns, **form_for(rows, out))
 
-    def log_likelihood(self, asked: Asked) -> Array:
+    def log_likelihood(self, x: Tensor) -> Array:
         """log p of the observed cells of each row (n,), nats: a density in the units of the table's columns."""
-        density = self.trained.log_likelihood(asked.x).double().cpu().numpy()
-        if self.layout.standardise:
-            seen = ~np.isnan(asked.x[:, 0, 0].cpu().numpy())
-            for column, span in self.layout.spans():
-                if column.kind != CATEGORY:
-                    density = density - seen[:, span.start] * log(column.deviation)
-        return np.asarray(density)
+        density = self.trained.log_likelihood(x).double() - self.trained.log_units(x)
+        return density.cpu().numpy()
 
     @property
     def kind(self) -> str:
@@ -261,32 +285,43 @@ class TableModel:
         number = 0
         for asked in self.pieces(rows):
             with asked.named():
-                log_p = self.log_likelihood(asked)
-                posterior = self.trained._ask(likelihood.posterior, asked.x).cpu().numpy()
-            seen = (~asked.x.isnan()).flatten(1).sum(1).tolist()
-            for i in range(len(asked.piece)):
-                number += 1
-                answer: dict[str, Any] = {
-                    "row": number,
-                    "observed": seen[i],
-                    "log_likelihood": float(log_p[i]),
-                    "kind": self.kind,
-                }
-                if self.layout.classes:
-                    names = self.layout.classes
-                    answer["posterior"] = {
-                        name: float(p) for name, p in zip(names, posterior[i], strict=True)
-                    }
-                yield answer
+                yield from self.answers_to(asked.x, numbers=range(number + 1, number + 1 + len(asked.piece)))
+            number += len(asked.piece)
+
+    def answers_to(
+        self, x: Tensor, labels: Sequence[int] | None = None, numbers: Sequence[int] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """`answers` for rows as the model reads them (n, 1, 1, D).
+
+        labels: their classes, -1 where unknown. numbers: of the rows, default from 1.
+        """
+        log_p = self.log_likelihood(x)
+        posterior = self.trained._ask(likelihood.posterior, x).cpu().numpy()
+        seen = (~x.isnan()).flatten(1).sum(1).tolist()
+        names = self.layout.classes
+        for i in range(len(x)):
+            answer: dict[str, Any] = {
+                "row": i + 1 if numbers is None else numbers[i],
+                "observed": seen[i],
+                "log_likelihood": float(log_p[i]),
+                "kind": self.kind,
+            }
+            if names and labels is not None and labels[i] >= 0:
+                answer["label"] = names[labels[i]]
+            if names:
+                answer["posterior"] = {name: float(p) for name, p in zip(names, posterior[i], strict=True)}
+            yield answer
 
     # New rows
 
-    def sampled(self, count: int, seed: int = 1) -> list[Cells]:
-        """Rows drawn from the model, as cells by column. Classes are drawn by their shares, or taken in turn where the
-        net has no shares.
+    def sampled(self, count: int, seed: int = 1, classes: Sequence[int] = ()) -> list[Cells]:
+        """Rows drawn from the model, cells by column: of `classes` in turn, by default of all by their shares (in turn
+        where the net has none).
         """
         y = torch.arange(count) % self.trained.tree.classes
-        if self.trained.joint:
+        if classes:
+            y = torch.tensor(list(classes))[torch.arange(count) % len(classes)]
+        elif self.trained.joint:
             empty = torch.full((1, *self.trained.image_shape), torch.nan)
             shares = self.trained.posterior(empty)[0].cpu()
             y = torch.multinomial(shares, count, True, generator=torch.Generator().manual_seed(seed))
@@ -297,9 +332,11 @@ class TableModel:
             cells[label.name] = label.decode(y.numpy().astype(float))
         return [cells[name] for name in self.sampled_names()]
 
-    def write_sampled(self, out: Path, count: int, seed: int = 1) -> Path:
-        """Write rows drawn from the model; gives the path."""
-        write_table(out, self.sampled_names(), [self.sampled(count, seed)], columns=self.layout.columns)
+    def write_sampled(self, out: Path, count: int, seed: int = 1, classes: Sequence[int] = ()) -> Path:
+        """Write rows drawn from the model (see `sampled`); gives the path."""
+        write_table(
+            out, self.sampled_names(), [self.sampled(count, seed, classes)], columns=self.layout.columns
+        )
         return out
 
     def sampled_names(self) -> list[str]:
@@ -309,6 +346,17 @@ class TableModel:
         return [
             column.name for column in self.layout.columns if column.name in inputs or column.name in target
         ]
+
+
+def as_type(column: Any, kind: Any) -> Any:
+    """A pandas column as one of another type, where that can hold its values; else unchanged."""
+    if "bool" in str(kind):
+        words = {"true": True, "false": False, "1": True, "0": False}
+        column = column.map(lambda cell: words.get(str(cell).lower(), cell), na_action="ignore")
+    try:
+        return column.astype(kind)
+    except (TypeError, ValueError, OverflowError):  # such as a missing value among whole numbers of numpy
+        return column
 
 
 def form_for(rows: Rows, out: Path) -> dict[str, Any]:
@@ -335,11 +383,14 @@ def beside(source: str, word: str) -> Path:
 def lines(answers: Iterable[dict[str, Any]]) -> Iterator[str]:
     """One line per row of the table under a head, then a note on what log p means."""
     kind = ""
-    yield f"{'row':>6}  {'observed':>8}  {'log p':>12}  classes"
-    for answer in answers:
+    for i, answer in enumerate(answers):
+        if i == 0:
+            known = "label" in answer
+            yield f"{'row':>6}  {'observed':>8}  {'log p':>12}  {'label  ' if known else ''}classes"
         of_classes = answer.get("posterior", {})
         best = sorted(of_classes, key=lambda name: -of_classes[name])[:CLASSES]
         told = ", ".join(f"{name} {100 * of_classes[name]:.1f} %" for name in best)
+        told = f"{answer.get('label', '')}  {told}" if known else told
         yield f"{answer['row']:>6}  {answer['observed']:>8}  {answer['log_likelihood']:>12.4f}  {told}".rstrip()
         kind = answer["kind"]
     if kind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from math import prod
 from typing import Any
 
@@ -51,6 +52,8 @@ def as_blob(x: Any, shape: Shape, layout: Layout | None = None) -> Tensor:
     """
     if is_frame(x):
         return from_frame(x, shape, layout)
+    if isinstance(x, np.ma.MaskedArray):  # what is masked is missing
+        x = np.ma.filled(x.astype(np.float64), np.nan)  # type: ignore[no-untyped-call]
     if not isinstance(x, Tensor):
         try:
             array = np.asarray(x)
@@ -85,12 +88,17 @@ def spelt(shape: Shape) -> str:
     return ", ".join(map(str, shape))
 
 
+def warned(text: str) -> None:
+    """Warn of what is read otherwise than it was meant, such as a category not seen in training."""
+    warnings.warn(text, stacklevel=2)
+
+
 def from_frame(frame: Any, shape: Shape, layout: Layout | None) -> Tensor:
     """The rows of a frame in the order and the units of the layout; unchanged without a layout."""
     if layout is None:
         return as_blob(frame.to_numpy(), shape)
     rows = Frame(frame, "the frame")
     places = layout.fit(rows.names, "the frame")
-    parts = [layout.encode(piece, places)[0] for piece in rows.pieces()]
+    parts = [layout.encode(piece, places, warned)[0] for piece in rows.pieces()]
     values = np.concatenate(parts) if parts else np.empty((0, layout.width), np.float32)
     return torch.from_numpy(values).reshape(-1, *shape)

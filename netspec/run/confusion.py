@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from netspec.data.class_names import class_names
 from netspec.errors import SpecError
 from netspec.net.graph import Step
 from netspec.net.net import Net
@@ -43,6 +44,12 @@ class Confusion:
 
     counts: Tensor
     hardest: list[Hard]
+    names: tuple[str, ...] = ()
+    """Of the classes, in the order of their numbers; () where the data layer tells none."""
+
+    def name(self, number: int) -> str:
+        """The name of a class, or its number."""
+        return self.names[number] if len(self.names) == len(self.counts) else str(number)
 
     @property
     def accuracy(self) -> float:
@@ -67,11 +74,12 @@ class Confusion:
             }
             for example in self.hardest
         ]
-        return {"confusion": self.counts.tolist(), "per_class": shares, "hardest": hard}
+        classes = [self.name(i) for i in range(len(self.counts))]
+        return {"classes": classes, "confusion": self.counts.tolist(), "per_class": shares, "hardest": hard}
 
     def lines(self, names: Sequence[str] = ()) -> list[str]:
         """The matrix and the accuracy of each class as text: a row per label."""
-        names = names or [str(i) for i in range(len(self.counts))]
+        names = names or [self.name(i) for i in range(len(self.counts))]
         wide = max(len(str(int(self.counts.max()))), *(len(name) for name in names)) + 1
         side = max(len("label"), *(len(name) for name in names))
         head = "label".ljust(side) + "".join(name.rjust(wide) for name in names) + "  right"
@@ -117,7 +125,11 @@ def confusion(
         if matrix is None:
             raise SpecError(f"{source}: the test has no batches")
         confusions.append(
-            Confusion(matrix, [entry for _, _, entry in sorted(hard, key=lambda entry: -entry[0])])
+            Confusion(
+                matrix,
+                [entry for _, _, entry in sorted(hard, key=lambda entry: -entry[0])],
+                names_of(net),
+            )
         )
     return confusions
 
@@ -163,6 +175,12 @@ def classifier(net: Net) -> Step:
             return steps[0] if family == "accuracy" else steps[-1]
     name = net.graph.spec.name or net.graph.spec.file
     raise SpecError(f"net {name!r}: no layer compares scores with labels (Accuracy, or a loss of classes)")
+
+
+def names_of(net: Net) -> tuple[str, ...]:
+    """Names of the classes, as the net's data layer tells them."""
+    named = (class_names(layer) for layer in net.graph.spec.layers)
+    return next((names for names in named if names), ())
 
 
 def layer_of(net: Net, step: Step) -> Any:
@@ -229,7 +247,7 @@ def draw_confusion(counted: Confusion, path: str | Path, names: Sequence[str] = 
     from netspec.draw.canvas import check_path, figure, write
 
     path = check_path(path)
-    names = names or [str(i) for i in range(len(counted.counts))]
+    names = names or [counted.name(i) for i in range(len(counted.counts))]
     number = len(names)
     shares = (counted.counts.double() / counted.counts.sum(1, keepdim=True).clamp(min=1)).numpy()
     side = min(16.0, 2.0 + 0.42 * number)
@@ -260,7 +278,7 @@ def draw_hardest(counted: Confusion, path: str | Path, names: Sequence[str] = ()
     shown = [example for example in counted.hardest if example.picture is not None]
     if not shown:
         raise SpecError("the hardest examples cannot be drawn: the net's input is no picture")
-    names = names or [str(i) for i in range(len(counted.counts))]
+    names = names or [counted.name(i) for i in range(len(counted.counts))]
     titles = [
         f"{names[example.label]} as {names[example.taken_for]}, {100 * example.probability:.2g} %"
         for example in shown

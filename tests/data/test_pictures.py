@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from netspec.data.files.idx import write as write_idx
-from netspec.data.files.images import encode
+from netspec.data.files.images import decode, encode
 from netspec.data.pictures import open_pictures
 from netspec.data.pictures.arrays import of_arrays
 from netspec.data.writing.convert import Example
@@ -156,3 +156,29 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     pictures = open_pictures(tmp_path / "short.npz")
     assert np.isnan(pictures.labels).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_of_a_turned_camera_are_upright(tmp_path: Path, orientation: int) -> None:
+    """As Pillow's exif_transpose turns them; layers of Caffe's go on to ignore the tag, as OpenCV 2.4 does."""
+    from PIL import Image, ImageOps
+
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8))
+    tags = image.getexif()
+    tags[0x0112] = orientation
+    image.save(tmp_path / "photo.png", exif=tags)
+    with Image.open(tmp_path / "photo.png") as read:
+        expected = np.asarray(ImageOps.exif_transpose(read).convert("RGB"))[:, :, ::-1].transpose(2, 0, 1)
+    assert np.array_equal(open_pictures(tmp_path / "photo.png").block([0])[0], expected)
+    as_it_lies = decode(tmp_path / "photo.png", True, "")
+    assert np.array_equal(as_it_lies, np.asarray(image)[:, :, ::-1].transpose(2, 0, 1))
+
+
+def test_a_gif_is_its_first_frame(tmp_path: Path) -> None:
+    from PIL import Image
+
+    frames = [Image.fromarray(np.full((4, 5), level, np.uint8)) for level in (40, 200)]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    assert np.unique(open_pictures(tmp_path / "two.gif").block([0])).tolist() == [40]
+    with pytest.raises(DataError, match="known format"):
+        decode(tmp_path / "two.gif", None, "two.gif")

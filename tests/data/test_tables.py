@@ -85,6 +85,25 @@ def test_decimal_commas(tmp_path: Path) -> None:
     assert a.decode(np.array([0.0, (1.5 - a.mean) / a.deviation])) == ["1,41667", "1,5"]
 
 
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        # Three digits behind a comma: the other column, or the semicolons, say that it is a decimal sign.
+        ("a;b\n1,5;1,234\n2,5;2,345\n0,5;3,456\n", {"a": 1.5, "b": 2.345}),
+        ("b;c\n1,234;x\n2,345;y\n3,456;x\n", {"b": 2.345}),
+        ("a;b\n1,5;1.234\n2,5;2.345\n0,5;3.456\n", {"a": 1.5, "b": 2345}),
+        # Here the other column has decimal points, so commas and points alike set thousands apart or are points.
+        ("a;b\n1.5;1,234\n2.5;2,345\n0.5;3,456\n", {"a": 1.5, "b": 2345}),
+        ("a\tb\n1.25;1\t1,234\n2.5;1\t2,345\n0.5;2\t3,456\n", {"b": 2345}),
+        ("a;b\n1.234;1\n2.345;2\n3.456;3\n", {"a": 2.345, "b": 2}),
+    ],
+)
+def test_what_a_comma_with_three_digits_is(tmp_path: Path, text: str, means: dict[str, float]) -> None:
+    columns = {column.name: column for column in table(tmp_path, text).columns}
+    for name, mean in means.items():
+        assert columns[name].mean == pytest.approx(mean)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 def test_encodings_are_found(tmp_path: Path, encoding: str) -> None:
     layout = table(tmp_path, "größe,ort\n1.5,Köln\n2.5,Zürich\n3.5,Köln\n".encode(encoding))

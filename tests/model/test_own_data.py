@@ -355,3 +355,82 @@ def test_queries_take_arrays_lists_and_frames(table: tuple[Path, Path]) -> None:
     assert whole["weight"][0] == 4000.0
     assert whole["weight"][1] > 12000
     assert whole["colour"][1] == "blue"
+
+
+def test_a_frame_is_answered_in_its_own_units(table: tuple[Path, Path]) -> None:
+    """A density of grams is a thousandth of one of kilograms; the command line says the same as Python."""
+    pandas = pytest.importorskip("pandas")
+    path, run = table
+    model = netspec.load(run)
+    frame = pandas.read_csv(path)
+    told = [answer["log_likelihood"] for answer in TableModel(model).answers(TableModel(model).open(path))]
+    torch.testing.assert_close(model.log_likelihood(frame).double(), torch.tensor(told).double())
+    x = model.take(frame)
+    weight = next(column for column in model.layout.columns if column.name == "weight")
+    alone = torch.full_like(x, torch.nan)
+    place = model.layout.names.index("weight")
+    alone[..., place] = x[..., place]
+    seen = ~x[:, 0, 0, place].isnan()
+    only = pandas.DataFrame({name: frame[name] if name == "weight" else None for name in frame}, dtype=object)
+    apart = model.log_likelihood(alone) - model.log_likelihood(only)
+    torch.testing.assert_close(apart, seen.float() * float(np.log(weight.deviation)))
+    by_class = model.class_log_likelihood(frame) - model.class_log_likelihood(x)
+    torch.testing.assert_close(by_class, (model.log_likelihood(frame) - model.log_likelihood(x))[:, None].expand(-1, 2),
+                               atol=1e-4, rtol=1e-4)  # fmt: skip
+
+
+def test_classes_by_name_number_and_none(table: tuple[Path, Path]) -> None:
+    _, run = table
+    model = netspec.load(run)
+    x = np.full((2, *model.image_shape), np.nan)
+    names = model.class_names
+    for same in (list(names), np.array(names), np.array([0.0, 1.0]), torch.tensor([0, 1])):
+        assert torch.equal(model.expected_completion(x, same)[0], model.expected_completion(x, [0, 1])[0])
+        assert torch.equal(model.sample(same, seed=1), model.sample(torch.tensor([0, 1]), seed=1))
+    for wrong, words in (([0], "each of 2 examples, found 1"), ([0, 2], "no class 2"), ([0, -1], "no class -1"),
+                         ([0, 0.5], "no class 0.5"), ([0, np.nan], "no class nan")):  # fmt: skip
+        with pytest.raises(DataError, match=words):
+            model.expected_completion(x, wrong)
+    with pytest.raises(NetspecError, match=f"no class 'x'.*{names[0]}"):
+        model.sample(["x"])
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"weight": [4000.0], "legs": [8], "colour": ["red"], "born": [None]})
+    with pytest.raises(DataError, match="no classes beside a frame; set its column"):
+        model.complete(frame, [0])
+
+
+def test_masked_cells_are_missing(table: tuple[Path, Path]) -> None:
+    _, run = table
+    model = netspec.load(run)
+    x = np.random.default_rng(0).normal(size=(3, *model.image_shape))
+    hidden = np.random.default_rng(1).random(x.shape) < 0.5
+    masked = model.log_likelihood(np.ma.masked_array(x, hidden))
+    torch.testing.assert_close(masked, model.log_likelihood(np.where(hidden, np.nan, x)))
+
+
+def test_a_frame_keeps_the_types_of_its_columns(table: tuple[Path, Path]) -> None:
+    pandas = pytest.importorskip("pandas")
+    path, run = table
+    model = netspec.load(run)
+    frame = pandas.read_csv(path)
+    frame["legs"] = frame["legs"].astype("Int64")
+    frame["weight"] = frame["weight"].astype("Float32")
+    frame["colour"] = frame["colour"].astype("category")
+    frame["born"] = pandas.to_datetime(frame["born"])
+    for whole in (model.expected_completion(frame), model.complete(frame, seed=1)):
+        assert not whole[["legs", "weight", "colour", "born"]].isna().to_numpy().any()
+        assert list(whole.dtypes[["legs", "weight", "colour", "born"]]) == list(
+            frame.dtypes[["legs", "weight", "colour", "born"]]
+        )
+        for name in frame:
+            seen = frame[name].notna()
+            assert (whole[name][seen] == frame[name][seen]).all()
+
+
+def test_what_is_read_otherwise_than_meant_is_warned_of(table: tuple[Path, Path]) -> None:
+    pandas = pytest.importorskip("pandas")
+    model = netspec.load(table[1])
+    frame = pandas.DataFrame({"weight": [4000.0], "legs": [8], "colour": ["pink"], "born": [None]})
+    for ask in (model.posterior, model.expected_completion):
+        with pytest.warns(UserWarning, match="'pink' was not seen in training"):
+            ask(frame)

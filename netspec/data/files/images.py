@@ -20,6 +20,10 @@ MOST_PIXELS = 1 << 26
 
 FORMATS = ("BMP", "JPEG", "JPEG2000", "PNG", "PPM", "SUN", "TIFF", "WEBP")
 """The formats that OpenCV reads; other decoders of Pillow may start programs on their input."""
+OWN_FORMATS = (*FORMATS, "GIF")
+"""The formats of the user's own pictures; of a GIF the first frame."""
+ORIENTATION = 0x0112
+"""The EXIF tag that says how the camera was held."""
 
 COEF_BITS = 11
 """Bits of a weight in OpenCV's 8-bit bilinear resizing."""
@@ -76,11 +80,12 @@ def nearest(images: Array, height: int, width: int) -> Array:
     return images[..., rows[:, None], columns]
 
 
-def decode(source: bytes | Path, color: bool | None, name: str) -> Array:
+def decode(source: bytes | Path, color: bool | None, name: str, own: bool = False) -> Array:
     """A picture as (C, H, W) uint8, colour in the order B, G, R.
 
     color: True gives three channels, False one, None the file's own (three where it has more than one).
-    Orientation tags are ignored and transparency is dropped, as OpenCV 2.4 does. Raises DataError with `name`.
+    Orientation tags are ignored and transparency is dropped, as OpenCV 2.4 does; own: for pictures that were not made
+    for Caffe, GIFs are read too and orientation tags followed. Raises DataError with `name`.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -88,17 +93,21 @@ def decode(source: bytes | Path, color: bool | None, name: str) -> Array:
         refuse_special(source)
     try:
         with Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
+            io.BytesIO(source) if isinstance(source, bytes) else source,
+            formats=OWN_FORMATS if own else FORMATS,
         ) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(f"{name}: {image.width}x{image.height} pixels; too large")
-            return pixels(image, color)
+            found = pixels(image, color)
+            return upright(found, image.getexif().get(ORIENTATION, 1)) if own else found
     except DataError:
         raise
     except FileNotFoundError as error:
         raise DataError(no_such_file(name)) from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not a picture in a known format ({', '.join(FORMATS)})") from error
+        raise DataError(
+            f"{name}: not a picture in a known format ({', '.join(OWN_FORMATS if own else FORMATS)})"
+        ) from error
     except Exception as error:  # decoders raise anything on damaged pictures
         raise DataError(f"{name}: does not decode ({error})") from error
 
@@ -122,6 +131,15 @@ def encode(image: Array, kind: str, name: str) -> bytes:
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{name}: cannot be written as {kind} ({error})") from error
     return out.getvalue()
+
+
+def upright(image: Array, orientation: int) -> Array:
+    """A picture (C, H, W) as it is to be seen, by its EXIF orientation (as it is but for 2 to 8)."""
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(0, 2, 1)
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return np.ascontiguousarray(image[:, rows, columns])
 
 
 def pixels(image: Image.Image, color: bool | None) -> Array:

@@ -33,6 +33,7 @@ SUFFIXES = (
     ".pnm",
     ".jp2",
     ".ras",
+    ".gif",
 )
 ARRAYS = (".npz", ".npy", ".h5", ".hdf5")
 
@@ -164,8 +165,8 @@ def of_files(
     strange = sorted({kind for kind in kinds if kind and kind not in numbers})
     told = f"{where}: {{!r}} is none of the classes ({', '.join(names)}); its pictures have no label"
     if color is None:
-        color = len(decode(paths[0], None, str(paths[0]))) == 3
-    read: Callable[[int], Array] = lambda i: decode(paths[i], color, str(paths[i]))  # noqa: E731
+        color = len(decode(paths[0], None, str(paths[0]), own=True)) == 3
+    read: Callable[[int], Array] = lambda i: decode(paths[i], color, str(paths[i]), own=True)  # noqa: E731
     return Pictures(
         where,
         [str(path) for path in paths],

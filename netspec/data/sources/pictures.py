@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from netspec.data.source import Order, Shape, Stream, failure, mistake
 from netspec.data.tables.split import ALL, Split
 from netspec.data.transform import Transformer, near
 from netspec.errors import DataError
-from netspec.schema.spec import LayerSpec
+from netspec.schema.spec import TEST, LayerSpec
 
 FIELD = "pictures_param"
 
@@ -100,6 +101,27 @@ class PicturesSource(Stream):
             mask = np.broadcast_to(mask, (len(data), *self.shapes[2][1:]))
             tops.append(torch.from_numpy(mask.astype(np.float32)))
         return tuple(tops[: len(self.shapes)])
+
+
+def part_of(
+    spec: LayerSpec, part: str = "", begin: int | None = None, end: int | None = None
+) -> tuple[Array, Array]:
+    """(pictures (N, C, H, W) before the transform, labels (N,) int64, -1 where unknown): those from `begin` up to `end`
+    of a part of the layer's data.
+
+    part: train, validation, test, whole_train or all; default: what the layer is tested on. DataError where the part
+    is empty.
+    """
+    pictures, split = opened(spec), Split.of(spec.message.pictures_param.split, TEST)
+    try:
+        chosen = replace(split, part=part or split.part).rows(len(pictures), pictures.labels)
+    except DataError as error:
+        raise failure(spec, str(error), FIELD, "split") from error
+    wanted = chosen[begin:end]
+    if not len(wanted):
+        last = len(chosen) if end is None else end
+        raise failure(spec, f"has no pictures {begin or 0} to {last} among {len(chosen)}", FIELD, "source")
+    return pictures.block(wanted), np.nan_to_num(pictures.labels[wanted], nan=-1).astype(np.int64)
 
 
 def settle(spec: LayerSpec, earlier: Any = None) -> list[str]:

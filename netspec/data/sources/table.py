@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from netspec.data.files.idx import Array
 from netspec.data.hiding import Hiding
 from netspec.data.sets.tables import TABLES, open_named, unknown
 from netspec.data.source import Order, Shape, Stream, failure, mistake
-from netspec.data.tables.columns import Column
+from netspec.data.tables.columns import DATE, INTEGER, NUMBER, Column
 from netspec.data.tables.reading import Form, Rows, open_table
 from netspec.data.tables.split import ALL, TRAIN, Split
 from netspec.data.tables.table import Layout, Wishes, describe
@@ -63,7 +64,7 @@ def layout_of(p: Any, path: Path) -> Layout:
     """The layout in a TableParameter, else one described from the training part of its data."""
     if len(p.column):
         columns = tuple(Column.of(column) for column in p.column)
-        return Layout(columns, p.target, p.one_hot, p.standardise, tuple(p.missing_word))
+        return Layout(columns, p.target, p.one_hot, p.standardise, tuple(p.missing_word), p.response)
     stat = path.stat() if path.is_file() else None
     key = p.SerializeToString(deterministic=True)
     return _described(key, path, (stat.st_size, stat.st_mtime_ns) if stat else None)
@@ -83,9 +84,15 @@ def _described(key: bytes, path: Path, stamp: tuple[int, int] | None) -> Layout:
         chosen = lambda begin, end: kept[begin:end]  # noqa: E731
     layout = describe(rows, wishes_of(p), chosen, one_hot=p.one_hot, standardise=p.standardise)
     if rows.notes:
-        return Layout(layout.columns, layout.target, layout.one_hot, layout.standardise, layout.words,
-                      (*rows.notes, *layout.notes))  # fmt: skip
-    return layout
+        layout = replace(layout, notes=(*rows.notes, *layout.notes))
+    if p.response and layout.kind_of(p.response) not in (NUMBER, INTEGER, DATE):
+        why = (
+            "it is none of its columns"
+            if not layout.kind_of(p.response)
+            else "it holds no numbers and no dates"
+        )
+        raise DataError(f"{rows.path}: column {p.response!r} cannot be the response: {why}")
+    return replace(layout, response=p.response)
 
 
 def labels_of(rows: Rows, target: str) -> tuple[int, Array | None]:
@@ -139,6 +146,8 @@ class TableSource(Stream):
             raise DataError(f"{rows.path}: the table has no rows")
         chosen = split.rows(total, classes) if split.cuts or split.part != ALL else np.arange(total)
         places, width = self.layout.fit(rows.names, str(rows.path)), self.layout.width
+        self.numbers = chosen + 1
+        """Of the rows of the part, in the table, from 1."""
         data = room((len(chosen), width))
         labels = np.full(len(chosen), np.nan, np.float32)
         self.odd: dict[str, str] = {}

@@ -164,6 +164,8 @@ class Summary:
         """How many cells are numbers with each decimal sign."""
         self.first_word: dict[str, tuple[str, int]] = {}
         """(cell, place) of the first that is no number."""
+        self.marks: set[str] = set()
+        """Points and commas in its cells."""
         self.whole = True
         self.moments: dict[str, tuple[int, float, float]] = {}
         """Of the numbers, by decimal sign, and of dates by format: how many, mean, sum of squared deviations."""
@@ -180,6 +182,8 @@ class Summary:
         if not here:
             return
         self.seen += len(here)
+        if len(self.fits) > 1 and len(self.marks) < 2:
+            self.marks |= {mark for mark in ".," if any(mark in cell for cell, _ in here)}
         for decimal in self.fits:
             values, word = read_numbers([cell for cell, _ in here], decimal)
             self.fits[decimal] += len(values)
@@ -219,8 +223,14 @@ class Summary:
 
     # What it is
 
-    def column(self, forced: str = "", target: bool = False) -> tuple[Column, str]:
-        """(the column, remarks on it). forced: CATEGORY or NUMBER, whatever the cells look like.
+    def only_decimal(self) -> str:
+        """The decimal sign with which all its cells are numbers, where there is but one such; else ""."""
+        signs = [sign for sign, count in self.fits.items() if self.seen and count == self.seen]
+        return signs[0] if len(signs) == 1 and len(self.fits) > 1 else ""
+
+    def column(self, forced: str = "", target: bool = False, prefer: str = "") -> tuple[Column, str]:
+        """(the column, remarks on it). forced: CATEGORY or NUMBER, whatever the cells look like. prefer: the
+        decimal sign of cells such as 1,234 that are numbers with either.
 
         Raises DataError where nearly all cells are numbers, and some are words.
         """
@@ -228,7 +238,7 @@ class Summary:
             return Column(self.name, LEFT_OUT), f"column {self.name!r}: holds no value; it is left out"
         if forced == CATEGORY:
             return self.categories(), ""
-        decimal = max(self.fits, key=lambda sign: self.fits[sign])
+        decimal = max(self.fits, key=lambda sign: (self.fits[sign], sign == prefer))
         if self.fits[decimal] == self.seen:
             return self.numeric(decimal, target, forced == NUMBER), ""
         if forced == NUMBER or self.fits[decimal] >= max(ALMOST * self.seen, 1):

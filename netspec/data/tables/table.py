@@ -52,6 +52,8 @@ class Layout:
     one_hot: bool = False
     standardise: bool = True
     words: tuple[str, ...] = ()
+    response: str = ""
+    """A column of the blob, of numbers or dates, that is predicted from the others."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """Remarks on columns that are left out."""
 
@@ -69,6 +71,10 @@ class Layout:
     def label(self) -> Column | None:
         """The target's column."""
         return next((column for column in self.columns if column.name == self.target), None)
+
+    def kind_of(self, name: str) -> str:
+        """The kind of the column of this name; "" where there is none."""
+        return next((column.kind for column in self.columns if column.name == name), "")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -93,7 +99,8 @@ class Layout:
             at += size
 
     def fit(self, names: Sequence[str], where: str) -> list[int | None]:
-        """For each column of the layout its place in a table of these columns; None for a target that is not there.
+        """For each column of the layout its place in a table of these columns; None for a target or a response that is
+        not there.
 
         Columns are matched by name; a table with as many columns and none of the names is matched by order. DataError
         for a missing column.
@@ -104,7 +111,7 @@ class Layout:
         places: list[int | None] = []
         for column in self.columns:
             there = column.name in names
-            if not there and column.name != self.target and column.kind != LEFT_OUT:
+            if not there and column.name not in (self.target, self.response) and column.kind != LEFT_OUT:
                 hint = did_you_mean(column.name, names, f"it has {listed(names)}")
                 raise DataError(
                     f"{where}: has no column {column.name!r}{hint}; an empty column is one of missing cells"
@@ -116,7 +123,7 @@ class Layout:
         self, piece: Piece, places: Sequence[int | None], say: Say | None = None
     ) -> tuple[Array, Array]:
         """(rows (n, width) float32, NaN where missing; labels (n,) float32: class, standardised number, or NaN)."""
-        rows = np.empty((len(piece), self.width), np.float32)
+        rows = np.full((len(piece), self.width), np.nan, np.float32)
         labels = np.full(len(piece), np.nan, np.float32)
         spans = {column.name: span for column, span in self.spans()}
         for column, place in zip(self.columns, places, strict=True):
@@ -177,9 +184,11 @@ def describe(
     """
     where = str(rows.path)
     wishes.check(rows.names, where)
-    columns, notes = columns_of(summaries_of(rows, wishes, chosen), wishes, where)
+    columns, notes = columns_of(
+        summaries_of(rows, wishes, chosen), wishes, where, getattr(rows, "separator", "")
+    )
     layout = Layout(tuple(columns), wishes.target, options.get("one_hot", False), options.get("standardise", True),
-                    wishes.words, tuple(notes))  # fmt: skip
+                    wishes.words, notes=tuple(notes))  # fmt: skip
     if not layout.inputs:
         why = f": {'; '.join(notes)}" if notes else ""
         raise DataError(f"{where}: no column is left to learn from{why}".replace(f": {where}: ", ": "))
@@ -209,10 +218,16 @@ def summaries_of(
     return summaries
 
 
-def columns_of(summaries: Sequence[Summary], wishes: Wishes, where: str) -> tuple[list[Column], list[str]]:
+def columns_of(
+    summaries: Sequence[Summary], wishes: Wishes, where: str, separator: str = ""
+) -> tuple[list[Column], list[str]]:
     """(columns, remarks) from their summaries; DataError where a column cannot be what the wishes say."""
     columns, notes = [], list[str]()
+    signs = {summary.only_decimal() for summary in summaries} - {""}
     for summary in summaries:
+        # Other columns tell what 1,234 is; where none does, semicolons separate cells because commas are in numbers.
+        lone = "," if separator == ";" and summary.marks == {","} else ""
+        prefer = signs.copy().pop() if len(signs) == 1 else lone
         if summary.name in wishes.leave_out:
             columns.append(Column(summary.name, LEFT_OUT))
             continue
@@ -220,13 +235,11 @@ def columns_of(summaries: Sequence[Summary], wishes: Wishes, where: str) -> tupl
             CATEGORY if summary.name in wishes.category else NUMBER if summary.name in wishes.number else ""
         )
         try:
-            column, note = summary.column(forced, summary.name == wishes.target)
+            column, note = summary.column(forced, summary.name == wishes.target, prefer)
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
-        if summary.name == wishes.target and column.kind in (LEFT_OUT, "DATE"):
-            raise DataError(
-                f"{where}: column {column.name!r} cannot be the target: {note or 'it holds dates'}"
-            )
+        if summary.name == wishes.target and column.kind == LEFT_OUT:
+            raise DataError(f"{where}: column {column.name!r} cannot be the target: {note}")
         columns.append(column)
         notes += [f"{where}: {note}"] if note else []
     return columns, notes
