@@ -53,7 +53,7 @@ def as_blob(x: Any, shape: Shape, layout: Layout | None = None) -> Tensor:
     if is_frame(x):
         return from_frame(x, shape, layout)
     if isinstance(x, np.ma.MaskedArray):  # what is masked is missing
-        x = np.ma.filled(x.astype(np.float64), np.nan)  # type: ignore[no-untyped-call]
+        x = np.ma.filled(x.astype(np.float64), np.nan)
     if not isinstance(x, Tensor):
         try:
             array = np.asarray(x)

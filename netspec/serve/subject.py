@@ -250,12 +250,13 @@ class ModelSubject(Subject):
         return {"sample": self.values_of(self.model.complete(x, y, asks[0].seed))}
 
     def about(self) -> dict[str, Any]:
+        names = list(self.model.class_names)
         return {
             "name": self.name,
             "input": self.blob,
             "shape": list(self.shape),
             "classes": self.classes,
-            "class_names": None,
+            "class_names": names if len(names) == self.classes else None,
             "outputs": [name for name in self.output_names if name != "scores"],
             "generative": self.model.generative,
             "missing": self.model.takes_missing,

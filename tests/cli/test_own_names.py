@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from netspec.data.files.images import encode
-from tests.cli.test_own_data import refused, run
+from tests.cli.test_own_data import refused
+from tests.command import call as run
 
 COLOURS = {"red": (220, 30, 30), "green": (20, 200, 40), "blue": (30, 40, 220)}
 
