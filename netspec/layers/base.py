@@ -106,6 +106,8 @@ class Layer(nn.Module):
     """As many tops as bottoms (the layer is applied to each bottom alike)."""
     is_loss: ClassVar[bool] = False
     """The first top counts into the objective with weight 1 unless `loss_weight` says otherwise."""
+    scores_unlabelled: ClassVar[bool] = False
+    """For a loss with labels: rows without one (NaN) may count, so a test may have no label at all."""
     is_source: ClassVar[bool] = False
     """Its tops are inputs of the graph, fed by a loader; it is never run (see `source_shapes`)."""
     gathers: ClassVar[bool] = False

@@ -369,25 +369,25 @@ class Model:
     def class_log_likelihood(self, x: Data) -> Tensor:
         """log p(observed | y), (N, Y), nats; see `queries.likelihood`. Of a frame in the units of its columns."""
         blob = self.take(x)
-        found = self._ask(likelihood.class_log_likelihood, blob)
-        return found - self.log_units(blob)[:, None].to(found) if is_frame(x) else found
+        log_p = self._ask(likelihood.class_log_likelihood, blob)
+        return log_p - self.log_units(blob)[:, None].to(log_p) if is_frame(x) else log_p
 
     def log_likelihood(self, x: Data) -> Tensor:
         """log p(observed), (N,), nats; of a frame in the units of its columns, else in those of the net's input."""
         blob = self.take(x)
-        found = self._ask(likelihood.log_likelihood, blob)
-        return (found.double() - self.log_units(blob)).to(found) if is_frame(x) else found
+        log_p = self._ask(likelihood.log_likelihood, blob)
+        return (log_p.double() - self.log_units(blob)).to(log_p) if is_frame(x) else log_p
 
     def log_units(self, x: Tensor) -> Tensor:
         """log of the size of the net's units in those of the table, summed over the observed numbers of each row of x:
         what a density in the table's units is less by (N,); 0 without a table.
         """
-        found = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        units = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         if self.layout is not None and self.layout.standardise:
             for column, span in self.layout.spans():
                 if column.kind != CATEGORY:
-                    found += (~x[:, 0, 0, span.start].isnan()).double() * log(column.deviation)
-        return found
+                    units += (~x[:, 0, 0, span.start].isnan()).double() * log(column.deviation)
+        return units
 
     def posterior(self, x: Data) -> Tensor:
         """p(y | observed), (N, Y)."""

@@ -27,7 +27,7 @@ class Labels:
         makers = {slot: step for step in net.graph.steps for slot in step.writes}
         for step in net.graph.steps:
             for i, slot in enumerate(step.reads):
-                if "label" not in step.kind.role(i, len(step.reads)).split():
+                if step.kind.scores_unlabelled or "label" not in step.kind.role(i, len(step.reads)).split():
                     continue
                 while slot not in net.graph.inputs and slot in makers and len(makers[slot].reads) == 1:
                     (slot,) = makers[slot].reads

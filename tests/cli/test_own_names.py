@@ -169,3 +169,9 @@ def test_few_examples_are_all_trained_on(folder: Path) -> None:
     for i in range(2):
         Path("two", f"{i}.png").write_bytes(encode(np.full((3, 6, 8), 90 * i, np.uint8), "png", ""))
     assert "too few to hold out" in run("arrange", "two", "--set", "iterations=1")
+
+
+def test_a_table_without_a_target_is_tested_on_its_held_out_rows(folder: Path) -> None:
+    """Its labels are NaN; the likelihood of its rows is what there is to score."""
+    run("arrange", "people.csv", "-o", "joint.prototxt", "--set", "iterations=2", "--set", "states=2")
+    assert "test likelihood_loss" in run("train", "joint.prototxt")

@@ -98,8 +98,8 @@ def decode(source: bytes | Path, color: bool | None, name: str, own: bool = Fals
         ) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(f"{name}: {image.width}x{image.height} pixels; too large")
-            found = pixels(image, color)
-            return upright(found, image.getexif().get(ORIENTATION, 1)) if own else found
+            channels = pixels(image, color)
+            return upright(channels, image.getexif().get(ORIENTATION, 1)) if own else channels
     except DataError:
         raise
     except FileNotFoundError as error:

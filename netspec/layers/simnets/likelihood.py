@@ -90,6 +90,7 @@ class LogLikelihoodLoss(Layer):
     """
 
     family, roles = "loss", ("scores", "row label")
+    scores_unlabelled = True
     bottoms, is_loss = between(1, 2), True
     param_field = "log_likelihood_loss_param"
 
@@ -133,6 +134,7 @@ class SumLoss(Layer):
     """
 
     family, roles = "loss", ("scores", "row label")
+    scores_unlabelled = True
     bottoms, is_loss = between(1, 2), True
     param_field = "sum_loss_param"
 
