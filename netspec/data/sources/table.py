@@ -64,10 +64,19 @@ def layout_of(p: Any, path: Path) -> Layout:
     """The layout in a TableParameter, else one described from the training part of its data."""
     if len(p.column):
         columns = tuple(Column.of(column) for column in p.column)
-        return Layout(columns, p.target, p.one_hot, p.standardise, tuple(p.missing_word), p.response)
+        known = Layout(columns, p.target, p.one_hot, p.standardise, tuple(p.missing_word))
+        return answering(known, p.response, str(path))
     stat = path.stat() if path.is_file() else None
     key = p.SerializeToString(deterministic=True)
     return _described(key, path, (stat.st_size, stat.st_mtime_ns) if stat else None)
+
+
+def answering(layout: Layout, response: str, where: str) -> Layout:
+    """The layout with its response; DataError where that is no column of numbers or dates."""
+    if response and layout.kind_of(response) not in (NUMBER, INTEGER, DATE):
+        there = "it holds no numbers and no dates" if layout.kind_of(response) else "there is no such column"
+        raise DataError(f"{where}: column {response!r} cannot be the response: {there}")
+    return replace(layout, response=response)
 
 
 @lru_cache(maxsize=8)
@@ -85,14 +94,7 @@ def _described(key: bytes, path: Path, stamp: tuple[int, int] | None) -> Layout:
     layout = describe(rows, wishes_of(p), chosen, one_hot=p.one_hot, standardise=p.standardise)
     if rows.notes:
         layout = replace(layout, notes=(*rows.notes, *layout.notes))
-    if p.response and layout.kind_of(p.response) not in (NUMBER, INTEGER, DATE):
-        why = (
-            "it is none of its columns"
-            if not layout.kind_of(p.response)
-            else "it holds no numbers and no dates"
-        )
-        raise DataError(f"{rows.path}: column {p.response!r} cannot be the response: {why}")
-    return replace(layout, response=p.response)
+    return answering(layout, p.response, str(rows.path))
 
 
 def labels_of(rows: Rows, target: str) -> tuple[int, Array | None]:
