@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from netspec.data.masks import Missing
-from netspec.lab import FIG_4, Cell
+from netspec.lab import FIG_4, Cell, Table
 from tests.places import ROOT
 from tools.results import fig4
 
@@ -107,3 +107,11 @@ def test_settings_of_the_transcribed_row() -> None:
     row = fig4.transcribed()
     assert row["settings"] == [setting.name for setting in FIG_4]
     assert len(row["accuracy"]) == len(FIG_4)
+
+
+def test_goals_that_are_missed_are_said_first() -> None:
+    table = Table()
+    for name, goal in fig4.GOALS.items():
+        table.put(fig4.OURS, name, Cell(round(100 * goal) - (10 if name == "iid:0.9" else 0), 10_000))
+    assert fig4.who_is_ahead(table, {}) == ["The goals for one blind net are missed on iid:0.9 (91.90 for 92)."]
+    assert fig4.who_is_ahead(Table(), {}) == []
