@@ -103,6 +103,7 @@ def serve(
 
         from netspec.serve.app import Limits, application
         from netspec.serve.guard import hosts_for
+        from netspec.serve.heads import protocol
     except ModuleNotFoundError as error:
         raise NetspecError(f"{NEEDS} ({error})") from None
     import netspec
@@ -115,6 +116,7 @@ def serve(
     app = application(subjects, netspec.__version__, hosts_for(host, names), Limits(body, waiting))
     config = uvicorn.Config(
         app,
+        http=protocol(),
         log_level="error",
         access_log=False,
         server_header=False,
