@@ -119,6 +119,8 @@ class Layer(nn.Module):
     param_field: ClassVar[str | None] = None
     spreads: ClassVar[tuple[int, ...]] = ()
     """Blobs (1, C, H, W) that accept weights of another image size: each channel is filled with its mean."""
+    places: int = 0
+    """How many places of a plane a bottom of switches may name, 0 where they are not places of this layer's top."""
     MOST_ENTRIES: ClassVar[int] = 1 << 20
     """Upper bound for numbers that a layer's set-up loops over: classes, steps, pixels of a side."""
     looks_for: ClassVar[tuple[str, ...]] = ()

@@ -67,8 +67,10 @@ def wrong_labels(layer: Layer, bottoms: Sequence[Tensor]) -> str:
     """In words, the labels, indices, lengths or image numbers among a layer's bottoms that are out of range; "" where
     all are valid.
     """
-    for i in range(len(bottoms)) if bottoms[0].dim() else ():
+    for i in range(len(bottoms)):
         role = type(layer).role(i, len(bottoms))
+        if not bottoms[0].dim() and role != "index":  # a single number has neither classes nor rows
+            continue
         values, first, end = range_of(layer, role, bottoms[0].shape, bottoms[i].detach())
         outside = values[~((values >= first) & (values < end))]
         if not outside.numel():
@@ -86,7 +88,7 @@ def range_of(layer: Layer, role: str, shape: torch.Size, given: Tensor) -> tuple
     shape: of the first bottom. No values where the bottom's role sets no range.
     """
     axis = type(layer).classes_along(layer.spec)
-    classes = shape[axis] if -len(shape) <= axis < len(shape) else shape[-1]
+    classes = shape[axis] if -len(shape) <= axis < len(shape) else shape[-1] if shape else 1
     if role == "label":
         return given, 0, classes
     if role == "label rows":  # what is negative or NaN ends a row
@@ -95,6 +97,8 @@ def range_of(layer: Layer, role: str, shape: torch.Size, given: Tensor) -> tuple
         return given, 0, layer.blob_shapes[0][0] if layer.blob_shapes else prod(shape[1:])
     if role == "row index":
         return given, 0, shape[0]
+    if role == "switches" and layer.places:
+        return given, 0, layer.places
     if role == "lengths":
         return given, 0, shape[0] + 1
     if role == "regions" and shape != given.shape and given.shape[1:2] == (5,):

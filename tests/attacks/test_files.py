@@ -325,6 +325,8 @@ CHOSEN = {
     "embed_basic": ("x", (-1, 10**6, float("nan")), "index"),
     "margin_double": ("label", (-1, float("nan")), "row label"),
     "batch_reindex": ("b", (-1, 10**6), "row index"),
+    "upsample_mask": ("b", (-1, 24, float("nan")), "switches"),
+    "unpooling_mask": ("m", (-1, 24, float("nan")), "switches"),
 }  # fmt: skip
 """By case: the input that chooses, what it must not hold, and its role."""
 

@@ -167,7 +167,7 @@ class Upsample(Layer):
             height, width = int(p.upsample_h), int(p.upsample_w)
         if len(shapes) == 1 and (height % shape[2] or width % shape[3]):
             self.fail(f"cannot make {height} x {width} of {shape} with equal blocks", "scale")
-        self.size = (height, width)
+        self.size, self.places = (height, width), height * width
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         x = bottoms[0] if self.gain == 1 else self.gain * bottoms[0]

@@ -50,6 +50,7 @@ class UnPooling(Layer):
         self.whole = tuple((n - 1) * s + k for n, s, k in zip(shape[2:], stride, kernel, strict=True))
         size = self.pair("unpool_size", "unpool")
         self.size = size if min(size) > 0 else tuple(n - 2 * q for n, q in zip(self.whole, pad, strict=True))
+        self.places = prod(self.size)
         self.require(min(self.size) >= 1, "pad", f"pad {pad} leaves nothing of bottom shape {shape}")
 
     def pair(self, name: str, stem: str = "") -> tuple[int, int]:

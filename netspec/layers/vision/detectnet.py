@@ -92,6 +92,10 @@ class DetectNetTransformation(Layer):
 
     def boxes(self, rows: Tensor) -> Tensor:
         """The boxes (B, 16) of a picture's label."""
+        if not bool(rows[0, :2].isfinite().all()):
+            raise DataError(
+                f"{self.spec}: the label's first row, which says how many boxes there are, is not finite"
+            )
         number, width = int(rows[0, 0]), int(rows[0, 1])
         if number == 0:
             return rows[:0].clone()
