@@ -23,12 +23,14 @@ def test_a_missed_goal_is_said_first(tmp_path: Path) -> None:
     record = {
         "machine": MACHINE,
         "nets": {"ht_cac_mnist": entry},
-        "before": before,
+        "before": {**before, "commit": "abc"},
+        "goals": {"ht_cac_mnist": {"limit": 2.2, "floor": 1.3}},
+        "predicted": {"ht_cac_mnist": {"limit": 2.6, "floor": 1.6}},
         "circumstances": {"command": "c"},
     }
     (tmp_path / "speed.json").write_text(json.dumps(record))
     page = speed.page(tmp_path / "speed.json")
-    assert page.splitlines()[2].startswith("1 goals are missed.")
+    assert page.splitlines()[2].startswith("Goals that are missed: 1.")
     assert "| ht_cac_mnist | limit | 2.20 | 4.00 | 2.10 |" in page
     assert "| ht_cac_mnist | floor | 1.30 | 2.40 | 1.40 |" in page
 
