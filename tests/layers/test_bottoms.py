@@ -19,6 +19,7 @@ WRONG = {
     "nothing to spread": ("deconvolution_1d", {0: (2, 2, 5, 0)}, "leaves nothing of bottom 0"),
     "a single number": ("batch_reindex", {0: ()}, "needs items along a first axis"),
     "a map of nothing": ("roi_align", {0: (2, 3, 9, 0)}, "needs a map with values"),
+    "masks of nothing": ("mask_resize", {0: (2, 2, 0, 5)}, "needs a side of one pixel"),
     "no object": ("rpn_anchor_target", {1: (0, 5)}, "needs one object at least"),
     "no picture size": ("rpn_anchor_target", {2: (1,)}, "needs height and width"),
 }

@@ -113,5 +113,7 @@ def test_goals_that_are_missed_are_said_first() -> None:
     table = Table()
     for name, goal in fig4.GOALS.items():
         table.put(fig4.OURS, name, Cell(round(100 * goal) - (10 if name == "iid:0.9" else 0), 10_000))
-    assert fig4.who_is_ahead(table, {}) == ["The goals for one blind net are missed on iid:0.9 (91.90 for 92)."]
+    assert fig4.who_is_ahead(table, {}) == [
+        "The goals for one blind net are missed on iid:0.9 (91.90 for 92)."
+    ]
     assert fig4.who_is_ahead(Table(), {}) == []

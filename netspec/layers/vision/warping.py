@@ -116,6 +116,7 @@ class MaskResize(Layer):
         p = self.param
         if len(shapes[0]) != 4:
             self.fail(f"needs a bottom (N, C, H, W), found {shapes[0]}", "bottom", 0)
+        self.require(min(shapes[0][2:]) > 0, ("bottom", 0), f"needs a side of one pixel, found {shapes[0]}")
         for name in ("output_height", "output_width"):
             self.require(getattr(p, name) > 0, name, f"needs {name} > 0")
 
