@@ -128,7 +128,9 @@ def test_the_page_says_what_the_masks_of_the_density_change(tmp_path: Path) -> N
     results = Results(tmp_path / "r.json", {})
     results.values = {"MisConv | noise | 1": 0.9}
     assert misconv.why(results) == ""
-    results.values[f"{misconv.SQUARES} | noise | 1"] = 0.8
+    results.values = {f"{misconv.SQUARES} | noise | 1": 0.8}
+    assert "has not been run" in misconv.why(results)
+    results.values["MisConv | noise | 1"] = 0.9
     assert "0.8000 on noise, behind one that had met noise 0.9000" in misconv.why(results)
 
 

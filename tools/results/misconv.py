@@ -231,6 +231,12 @@ def why(results: Results) -> str:
     lines = []
     for mask in MASKS:
         other, ours = figures_of(results, SQUARES, mask), figures_of(results, "MisConv", mask)
+        if other and not ours:
+            lines.append(
+                f"On {mask} the density had met squares alone, where the paper's had met {mask}; the density's net "
+                "reads the mask. The command trains it on the right kind now; that has not been run, so what it changes is "
+                "not known."
+            )
         if other and ours:
             lines.append(
                 f"Behind a density that had met squares alone MisConv has {np.mean(other):.4f} on {mask}, behind one "
