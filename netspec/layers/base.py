@@ -110,6 +110,8 @@ class Layer(nn.Module):
     """For a loss with labels: rows without one (NaN) may count, so a test may have no label at all."""
     is_source: ClassVar[bool] = False
     """Its tops are inputs of the graph, fed by a loader; it is never run (see `source_shapes`)."""
+    draws_batches: ClassVar[bool] = False
+    """No source, but its tops are a batch that it draws itself in each forward."""
     gathers: ClassVar[bool] = False
     """Its tops hold rows of detections, which a test gathers over all batches (`average_precision.Detections`)."""
     of_images: ClassVar[bool] = True

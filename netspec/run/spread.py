@@ -244,7 +244,7 @@ def divided(spec: NetSpec, parts: int) -> NetSpec:
 
 def divided_layer(layer: Any, parts: int) -> Any:
     kind = registry.get(layer.type)
-    if layer.bottoms or kind is None or not (kind.is_source or layer.type == "DummyData"):
+    if layer.bottoms or kind is None or not (kind.is_source or kind.draws_batches):
         return layer
     message = type(layer.message)()
     message.CopyFrom(layer.message)

@@ -19,7 +19,7 @@ import netspec
 from netspec import data
 from netspec.data import Feeder
 from netspec.data.draws import derive
-from netspec.data.writing.sinks import Sinks, refuse_shared_files
+from netspec.data.writing.sinks import Sinks, refuse_shared_files, writing
 from netspec.errors import SpecError, one_line
 from netspec.interchange import snapshot_files
 from netspec.interchange.solverstate import SolverState
@@ -203,9 +203,8 @@ class Trainer:
         if self.options.given:
             raise SpecError("several processes cannot share sources of a program; use data layers")
         for spec in (self.plan.train, *tests):
-            for layer in spec.layers:
-                if layer.type == "HDF5Output":
-                    raise SpecError([layer.problem("writes what one process sees; leave it out of several")])
+            for layer in writing(spec):
+                raise SpecError([layer.problem("writes what one process sees; leave it out of several")])
 
     def close(self) -> None:
         """Let data go."""

@@ -39,6 +39,11 @@ def plain(layer: Any, *bottoms: Tensor) -> tuple[Tensor, ...]:
     return tops if isinstance(tops, tuple) else (tops,)
 
 
+def writing(net: NetSpec) -> list[LayerSpec]:
+    """The layers of a net that write what they get to a file."""
+    return [layer for layer in net.layers if layer.type == "HDF5Output"]
+
+
 def refuse_shared_files(nets: Iterable[NetSpec]) -> None:
     """SpecError where two HDF5Output layers of a run's nets would write the same file; Caffe cannot open one file twice
     either.
@@ -46,9 +51,9 @@ def refuse_shared_files(nets: Iterable[NetSpec]) -> None:
     owners: dict[str, LayerSpec] = {}
     problems = []
     for net in nets:
-        for layer in net.layers:
+        for layer in writing(net):
             name = layer.message.hdf5_output_param.file_name
-            if layer.type != "HDF5Output" or not name:
+            if not name:
                 continue
             owner = owners.setdefault(os.path.normpath(name), layer)
             if owner is layer:

@@ -148,6 +148,7 @@ class DummyData(Layer):
     family, roles = "data", ()
     bottoms = exactly(0)
     tops = at_least(1)
+    draws_batches = True
     param_field = "dummy_data_param"
     anchor: Tensor
 
