@@ -27,8 +27,8 @@ FLAGS = {
     "list": "json",
     "new": "caffe images solver table",
     "train": (
-        "allow-python compile device dialect iterations no-compile out resume seed set "
-        "tensorboard track weights"
+        "allow-python compile device dialect iterations local memory no-compile out resume seed set "
+        "shard tensorboard track weights"
     ),
     "test": "allow-python confusion device hardest iterations json out seed stage weights",
     "check": "dialect for json no-run no-strict run shape strict watch weights",
