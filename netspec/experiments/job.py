@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from netspec import schema
-from netspec.errors import NetspecError
+from netspec.errors import NetspecError, did_you_mean
 from netspec.experiments import ledger
 from netspec.experiments.ledger import DONE, FAILED, PRUNED, Result
 from netspec.experiments.nets import own_folder
+from netspec.experiments.plans import Metric
 from netspec.interchange import save_weights, snapshot_files
 from netspec.run import experiment
 from netspec.run.evaluate import evaluate
@@ -171,11 +172,25 @@ def complete(result: Result, job: Job) -> None:
             if line["net"] == aim.net and aim.better(value):
                 aim.take(value, line["iteration"])
     result.outputs = result.outputs or [last[net] for net in sorted(last)]
+    if result.status == DONE and (lack := lacking(result.outputs, aim)):
+        result.status, result.reason = FAILED, lack
     if aim.net < len(result.outputs):
         last_value = value_of(result.outputs[aim.net], aim.output)
         result.value = None if last_value != last_value else last_value
     if aim.at >= 0:
         result.best = {"value": aim.best, "iteration": aim.at}
+
+
+def lacking(outputs: Sequence[Mapping[str, Any]], aim: Aim) -> str:
+    """What is wrong with the plan's metric, in words; "" where the tests have it, or the plan names none."""
+    if not outputs or aim.output == Metric().output:
+        return ""
+    if aim.net >= len(outputs):
+        return f"metric: test net {aim.net}: the solver has {len(outputs)} test nets"
+    names = list(outputs[aim.net])
+    if aim.output in names:
+        return ""
+    return f"metric: test net {aim.net} has no output {aim.output!r}{did_you_mean(aim.output, names)}"
 
 
 def tidy(job: Job) -> None:

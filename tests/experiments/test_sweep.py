@@ -128,6 +128,17 @@ def test_a_run_that_fails_is_recorded_and_made_again_when_asked(folder: Path) ->
     assert (folder / "runs/p/p_1/log.txt").exists() is False
 
 
+def test_a_metric_that_no_test_has(folder: Path) -> None:
+    """It is told with the nearest name; with the right one the same runs are over at once."""
+    (folder / "p.yaml").write_text("template: net.prototmp\nmetric: los\nvalues: {base_lr: 0.1}")
+    (result,) = make_all(Sweep(read_plan(folder / "p.yaml"), Options(jobs=1, device="cpu"))).values()
+    assert (result.status, result.value) == (FAILED, None)
+    assert result.reason == "metric: test net 0 has no output 'los'; did you mean 'loss'?"
+    (again,) = make_all(planned(folder, "values: {base_lr: 0.1}", retry=True)).values()
+    assert (again.status, again.iteration) == (DONE, 12)
+    assert again.value is not None
+
+
 def test_stages_follow_one_another(folder: Path) -> None:
     stages = """stages:
 - {name: init, values: {steps: 4}}
