@@ -234,8 +234,8 @@ def why(results: Results) -> str:
         if other and not ours:
             lines.append(
                 f"On {mask} the density had met squares alone, where the paper's had met {mask}; the density's net "
-                "reads the mask. The command trains it on the right kind now; that has not been run, so what it changes is "
-                "not known."
+                "reads the mask. The command trains it on the right kind now; that has not been run, so what it "
+                "changes is not known."
             )
         if other and ours:
             lines.append(
