@@ -314,9 +314,14 @@ class Model:
     # Queries (see netspec.queries). x may be a tensor, an array or lists of any numeric type, or a frame of a table.
 
     @property
+    def is_table(self) -> bool:
+        """Whether the data are rows of a table."""
+        return self.data.type == "Table"
+
+    @property
     def layout(self) -> Layout | None:
         """The columns, for a model of a table."""
-        return layout_of(self.data.message.table_param, self.source) if self.data.type == "Table" else None
+        return layout_of(self.data.message.table_param, self.source) if self.is_table else None
 
     @property
     def source(self) -> Path:

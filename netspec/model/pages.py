@@ -35,7 +35,7 @@ def draw_run(run: Run) -> dict[str, Path]:
         trained = model.load(run.folder)
     except NetspecError:  # such as a net without an image input: it has no samples to show
         return files
-    if trained.generative and trained.data.type == "Table":
+    if trained.generative and trained.is_table:
         from netspec.model.columns import draw_sampled
         from netspec.model.rows import TableModel
 

@@ -17,7 +17,7 @@ def samples(
     """Ancestral samples, a row per class; options as of `pages.sample_grid`. Of a model of a table each column of
     `count` samples (1000) beside the table's own.
     """
-    if trained.data.type == "Table":
+    if trained.is_table:
         from netspec.model.columns import draw_sampled
         from netspec.model.rows import TableModel
 
