@@ -11,12 +11,12 @@ from netspec.schema.spec import LayerSpec
 
 def class_names(data: LayerSpec) -> tuple[str, ...]:
     """Names of the classes in the order of their numbers; () where the data layer does not tell."""
-    if data.type == "Pictures":
+    if data.message.HasField("pictures_param"):
         return tuple(data.message.pictures_param.class_name)
-    if data.type == "Table":
+    if data.message.HasField("table_param"):
         p = data.message.table_param
         return next((tuple(column.value) for column in p.column if column.name == p.target), ())
-    name = data.message.dataset_param.name if data.type == "Dataset" else ""
+    name = data.message.dataset_param.name if data.message.HasField("dataset_param") else ""
     return KNOWN[name].classes if name in KNOWN else ()
 
 

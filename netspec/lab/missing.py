@@ -80,7 +80,7 @@ def images(models: Sequence[Model], split: str, begin: int, end: int | None) -> 
     if len(sets) > 1:
         raise DataError(f"the runs are of different data sets: {', '.join(sorted(sets))}")
     first = models[0]
-    if first.data.type in ("Dataset", "Pictures"):
+    if any(map(first.data.message.HasField, ("dataset_param", "pictures_param"))):
         pixels, labels = first.images(split, begin, end)
     else:
         if split != "test":
