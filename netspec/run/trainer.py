@@ -241,7 +241,7 @@ class Trainer:
         elif start.foreign is not None:
             self.take_up(start.foreign, weights)
         loaded = set() if start.resumes else {name for one in weights for name in self.load(one)}
-        self.folder = self.folder_of_ranks()
+        self.take_folder()
         fitted: list[str] = []
         if not start.resumes:
             fitted = initialise(
@@ -318,13 +318,19 @@ class Trainer:
         self.tests.alike()
         self.progress.line(f"learned weights and their history are cut into {self.ranks.world} parts")
 
-    def folder_of_ranks(self) -> Folder | spread.Follower:
-        """The run folder, which the first process makes."""
-        made = Folder(self.own or new_folder(self.plan.stem, self.options.out)) if self.ranks.leads else None
-        path, lines = spread.from_lead((made.path, made.metrics.read()) if made else (Path(), []))
-        return made or spread.Follower(
-            path, [one for one in lines if one["iteration"] < self.solver.iteration]
-        )
+    def take_folder(self) -> None:
+        """Make the run folder, or take it up again: the first process for all."""
+        facts: tuple[Path, list[dict[str, Any]]] = Path(), []
+        if self.ranks.leads:
+            self.folder: Folder | spread.Follower = Folder(
+                self.own or new_folder(self.plan.stem, self.options.out)
+            )
+            facts = self.folder.path, self.folder.metrics.read()  # a folder that is held is let go by `close`
+        path, lines = spread.from_lead(facts)
+        if not self.ranks.leads:
+            self.folder = spread.Follower(
+                path, [line for line in lines if line["iteration"] < self.solver.iteration]
+            )
 
     def meaning(self) -> str:
         """What several processes make of batch and learning rate, in words."""
