@@ -208,6 +208,11 @@ class Layer(nn.Module):
         """
         return None
 
+    @classmethod
+    def repeats(cls, message: Any) -> bool:
+        """Whether a second forward over the same bottoms finds the learned blobs as the first one did."""
+        return True
+
     def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """The tops as meta tensors; override where `forward` cannot run on the meta device."""
         state = {name: buffer.to("meta") for name, buffer in self.named_buffers()}

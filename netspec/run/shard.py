@@ -37,6 +37,8 @@ def refuse(message: Any, net: Net, at: Any) -> None:
         fail(f"type {message.type!r} does not go along gradients of cut weights", "type")
     if message.keep_best:
         fail("keep_best needs whole weights at every test", "keep_best")
+    if message.gradient_norms:
+        fail("gradient_norms are of whole gradients", "gradient_norms")
     if message.larc:
         fail("larc goes by norms of whole blobs", "larc")
     smooth = "L2_Smoothing" in (

@@ -160,6 +160,8 @@ class Trainer:
         if options.shard:
             if self.ranks.world == 1:
                 raise SpecError("--shard: cuts weights among several processes; start them with torchrun")
+            if not self.ranks.whole:
+                raise SpecError("--shard: goes with a batch that the processes share; leave out --local")
             refuse_cut(self.message, self.net, plan.at)
         self.checkpoint = Checkpoint(self.net, tests, self.solver, self.feeder, self.device)
         self.alarm = Alarm(self.net, self.device, self.message.early_stop.nan)
@@ -202,6 +204,10 @@ class Trainer:
             return
         if self.options.given:
             raise SpecError("several processes cannot share sources of a program; use data layers")
+        if self.message.debug_info:
+            raise SpecError(
+                "debug_info looks inside of one process; run it in one", self.plan.at("debug_info")
+            )
         for spec in (self.plan.train, *tests):
             for layer in writing(spec):
                 raise SpecError([layer.problem("writes what one process sees; leave it out of several")])
@@ -302,7 +308,7 @@ class Trainer:
         reason = hindrance(self.message, self.device, self.ranks.world, bool(self.sinks))
         if not reason and self.solver.schedule.observes:
             reason = "the learning rate goes by the loss"
-        begun = self.feeder.state()
+        begun, self.captured = self.feeder.state(), None
         if not reason:
             try:
                 self.captured = Captured(self.net, self.solver, self.feeder.next(), self.device)
@@ -532,8 +538,11 @@ class Trainer:
 
     def iterate(self, t: int) -> None:
         """One iteration: forward and backward iter_size times, then the update."""
-        if self.compiled and t % LOOK_EVERY == 0:
+        if t % LOOK_EVERY == 0 and (self.compiled or self.captured is not None):
+            noted = self.net.noted()
             self.net.look()
+            if self.captured is not None and self.net.noted() != noted:
+                self.capture()
         shown = self.shows(t)
         loss = torch.zeros((), device=self.device)
         rate = self.solver.rate()

@@ -100,8 +100,8 @@ def test_a_drawn_size_below_the_crop(tmp_path: Path) -> None:
         resizing("crop_size: 8 random_resize_param { min_size: 3 max_size: 3 }")(picture(20, 20), 0)
 
 
-def write(folder: Path, backend: str = "LMDB") -> Path:
-    examples = (convert.Example(f"{i:08}", np.full((3, 12, 9), i, np.uint8), i) for i in range(10))
+def write(folder: Path, backend: str = "LMDB", height: int = 12) -> Path:
+    examples = (convert.Example(f"{i:08}", np.full((3, height, 9), i, np.uint8), i) for i in range(10))
     databases.write_database(examples, folder / "db", backend)
     return folder / "db"
 
@@ -130,6 +130,15 @@ def test_a_shuffled_database_gives_every_record_once_an_epoch(backend: str, tmp_
         assert first != list(range(10))
         data.load_state(state)
         assert data.next()[1].int().tolist() == labels[8:12]
+
+
+def test_a_shuffled_database_of_large_pictures_is_read_for_ever(tmp_path: Path) -> None:
+    """Values that lie on pages of their own, each read many times."""
+    source = write(tmp_path, height=700)
+    with feeder(make_net(data_net(source, "shuffle: true"))) as data:
+        for _ in range(50):
+            images, label = data.next()
+            assert (images[:, 0, 0, 0] == label).all()
 
 
 def test_pictures_of_a_database_are_resized_and_cropped(tmp_path: Path) -> None:

@@ -125,3 +125,21 @@ def test_a_run_within_a_size_is_the_run(tmp_path: Path) -> None:
         weights.append(run.net.weights())
         assert any(one.spec.message.checkpoint for one in run.net.made) == bool(memory)
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_layer_that_writes_its_weights_in_forward_is_computed_once() -> None:
+    text = """
+layer { name: "data" type: "DummyData" top: "x" dummy_data_param {
+  shape { dim: 4 dim: 3 dim: 4 dim: 4 } data_filler { type: "gaussian" } } }
+layer { name: "mex" type: "MEX" bottom: "x" top: "m" %(mark)s mex_param { num_instances: 3
+  block_param { block_size: 1 } softmax_mode: true normalize_offsets: true normalize_offsets_projected: true
+  use_log_space_parameters: true epsilon_filler { type: "constant" value: 1 } offsets_filler { type: "gaussian" } } }
+layer { name: "relu" type: "ReLU" bottom: "m" top: "r" %(mark)s }
+layer { name: "loss" type: "Reduction" bottom: "r" top: "loss" loss_weight: 1 }
+"""
+    plain, marked = (
+        steps(make_net(text % {"mark": mark}, TRAIN, seed=1)) for mark in ("", "checkpoint: true")
+    )
+    assert plain[0] == marked[0]
+    for name, value in plain[1].items():
+        assert torch.equal(value, marked[1][name]), name

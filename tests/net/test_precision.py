@@ -89,3 +89,23 @@ def test_tf32_is_on_meanwhile() -> None:
     with tf32(torch.device("cuda")):
         assert torch.get_float32_matmul_precision() == "high"
     assert torch.get_float32_matmul_precision() == before
+
+
+def test_places_of_maxima_keep_their_digits() -> None:
+    """Flat places above 256 have no bfloat16: the switches of a pooling stay float32."""
+    text = """
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 dim: 64 dim: 64 } } }
+layer { name: "conv" type: "Convolution" bottom: "x" top: "c"
+  convolution_param { num_output: 2 kernel_size: 1 weight_filler { type: "xavier" } } }
+layer { name: "pool" type: "Pooling" bottom: "c" top: "p" top: "mask"
+  pooling_param { pool: MAX kernel_size: 2 stride: 2 } }
+layer { name: "up" type: "Upsample" bottom: "p" bottom: "mask" top: "u" upsample_param { scale: 2 } }
+"""
+    net = make_net(text, TRAIN, seed=1)
+    net.short_products = True
+    x = torch.rand(1, 2, 64, 64)
+    (up,) = net(x)
+    assert (up != 0).sum() == 2 * 32 * 32
+    weight, bias = (blob.detach().to(torch.bfloat16) for blob in net.made[1].blobs)
+    products = torch.nn.functional.conv2d(x.to(torch.bfloat16), weight, bias)
+    torch.testing.assert_close(up[up != 0].float(), products.float()[up != 0])

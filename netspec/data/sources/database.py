@@ -125,6 +125,7 @@ class Lmdb(Database):
         try:
             self.all = self.all or list(self.reader.nodes())
             node = self.all[place]
+            self.reader.visited = 0  # one value at a time: a circle inside of it is still seen
             return node.key, self.reader.value(node)
         except IndexError:
             raise DataError(f"{self.path}: damaged: {len(self.all)} records of {self.count}") from None

@@ -68,7 +68,7 @@ def max_pool(x: Tensor, frame: Frame, mask: bool = False) -> tuple[Tensor, ...]:
         if not mask:
             return (largest(x, frame.kernel, frame.stride, frame.pad, frame.ceil),)
         top, places = largest_places(x, frame.kernel, frame.stride, frame.pad, frame.ceil)
-        return top, places.to(x.dtype)
+        return top, places.to(exact(x.dtype))
     wide = frame.padded(x, -torch.inf)
     top, places = largest_places(wide, frame.kernel, frame.stride, (0, 0), False)
     empty = top == -torch.inf
@@ -77,7 +77,12 @@ def max_pool(x: Tensor, frame: Frame, mask: bool = False) -> tuple[Tensor, ...]:
         return (top,)
     rows = torch.div(places, wide.shape[-1], rounding_mode="floor") - frame.pad[0]
     flat = rows * x.shape[-1] + places % wide.shape[-1] - frame.pad[1]
-    return top, flat.masked_fill(empty, -1).to(x.dtype)
+    return top, flat.masked_fill(empty, -1).to(exact(x.dtype))
+
+
+def exact(kind: torch.dtype) -> torch.dtype:
+    """A type of numbers that holds places in a map: shorter floats do not."""
+    return torch.float64 if kind == torch.float64 else torch.float32
 
 
 def largest(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, ceil: bool) -> Tensor:

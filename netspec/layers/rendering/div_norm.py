@@ -9,7 +9,7 @@ from netspec.layers.base import Layer, Shape, register
 from netspec.schema import FillerParameter
 
 TINY = 1e-10
-"""What the denominator is at least: an image without contrast, with alpha 0, gives the bias."""
+"""What stands under the root is at least this: an image without contrast, with alpha 0, gives the bias."""
 
 
 @register("DivNorm")

@@ -207,6 +207,10 @@ class MEX(Inner):
             return entropy_gradient(b_RMK, self.normed(b_RMK.detach()), coefficient)
         return b_RMK
 
+    @classmethod
+    def repeats(cls, message: Any) -> bool:
+        return not (message.mex_param.normalize_offsets and message.mex_param.normalize_offsets_projected)
+
     def project_blob(self, blob: Tensor) -> Tensor | None:
         """Overwrite the offsets blob by what its mode allows: values above the least one, normalised rows.
 
