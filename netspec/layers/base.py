@@ -209,7 +209,7 @@ class Layer(nn.Module):
         return None
 
     @classmethod
-    def repeats(cls, message: Any) -> bool:
+    def repeatable(cls, message: Any) -> bool:
         """Whether a second forward over the same bottoms finds the learned blobs as the first one did."""
         return True
 

@@ -1,9 +1,9 @@
 """Activation checkpointing: blobs inside a run of layers with `checkpoint: true` are computed again, not kept.
 
 A block is a longest run of such layers, in the order of execution. Forward keeps what enters it; backward walks it once
-more, from the same random state, so that losses and gradients are those without (Chen et al. 2016): to the bit, but where
-two layers are otherwise computed in one piece of work (`Layer.with_reader`), to rounding. A layer that writes its learned
-blobs in forward (`Layer.repeats`) is never computed again.
+more, from the same random state, so that losses and gradients are those without (Chen et al. 2016): to the bit, or to
+rounding where two layers are otherwise computed in one piece of work (`Layer.with_reader`). A layer that writes its
+learned blobs in forward (not `Layer.repeatable`) is never computed again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def blocks(graph: Graph) -> list[Block]:
     for i, step in enumerate(graph.steps):
         if step.kind.is_source:
             continue
-        again = bool(step.layer.message.checkpoint) and step.kind.repeats(step.layer.message)
+        again = bool(step.layer.message.checkpoint) and step.kind.repeatable(step.layer.message)
         if runs and runs[-1][0] == again:
             runs[-1][1].append(i)
         else:
@@ -161,7 +161,7 @@ def marked(graph: Graph, shapes: Sequence[tuple[int, ...]], groups: int) -> tupl
     names: list[bool] = []
     for step in graph.steps:
         group = min(groups - 1, seen * groups // max(total, 1))
-        names.append(group == last and not step.kind.is_source and step.kind.repeats(step.layer.message))
+        names.append(group == last and not step.kind.is_source and step.kind.repeatable(step.layer.message))
         last = group
         seen += sum(prod(shapes[slot]) for slot in step.writes)
     layers, steps = [], []

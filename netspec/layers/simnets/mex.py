@@ -208,7 +208,7 @@ class MEX(Inner):
         return b_RMK
 
     @classmethod
-    def repeats(cls, message: Any) -> bool:
+    def repeatable(cls, message: Any) -> bool:
         return not (message.mex_param.normalize_offsets and message.mex_param.normalize_offsets_projected)
 
     def project_blob(self, blob: Tensor) -> Tensor | None:
