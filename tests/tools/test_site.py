@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.places import ROOT
-from tools.site import blocks
+from tools.site import blocks, screenshots
 from tools.site.notebooks import as_markdown
 
 PAGE = """
@@ -111,3 +111,11 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     for name in ("index.html", "tutorials/caffe.html", "reference/fields.html", "reference/command.html"):
         assert (tmp_path / "site" / name).is_file()
+
+
+def test_the_record_of_the_pictures_names_folders_alone() -> None:
+    made = screenshots.command(Path("/a/b/digits"), Path("c/iris"), Path("/d/site"))
+    assert made == "python -m tools.site.screenshots runs/digits runs/iris --site site"
+    assert screenshots.command(Path("digits"), None, None) == "python -m tools.site.screenshots runs/digits"
+    kept = json.loads(screenshots.RECORD.read_text(encoding="utf-8"))["command"]
+    assert kept == made.replace("runs/digits", "runs/ht_cac_digits")

@@ -107,6 +107,12 @@ def photograph(
     return pictures
 
 
+def command(run: Path, table: Path | None, site: Path | None) -> str:
+    """The command line, its folders by name alone, wherever they lay."""
+    runs = [f"runs/{folder.name}" for folder in (run, table) if folder]
+    return " ".join(["python -m tools.site.screenshots", *runs, *(["--site", site.name] if site else [])])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("run", type=Path, help="of a generative net over images")
@@ -124,8 +130,11 @@ def main() -> int:
             with files(options.site) as url:
                 shots += photograph(browser, f"{url}/index.html", "site", None)
                 shots += photograph(browser, f"{url}/tutorials/holes.html", "site_tutorial", None)
-    command = "python -m tools.site.screenshots " + " ".join(sys.argv[1:])
-    record = {"command": command, "page": page_digest(), "pictures": shots}
+    record = {
+        "command": command(options.run, options.table, options.site),
+        "page": page_digest(),
+        "pictures": shots,
+    }
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     faults = ("console_errors", "requests_to_other_machines", "wider_than_window")
     wrong = [one for one in shots if any(one[fault] for fault in faults)]
