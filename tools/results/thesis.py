@@ -246,6 +246,7 @@ def report(out: Path, results: Results) -> Path:
         [
             goal,
             *reasons,
+            *([lowered(results)] if reasons else []),
             text,
             markdown(head, rows),
             f"![accuracy against the number of samples]({picture.name})",
@@ -259,11 +260,26 @@ def reason(results: Results, name: str, steps: int, accuracy: float) -> str:
     kind, level = name.split()
     short, theirs = results.values[name]["accuracy"]["direct"], published(TABLE[kind])[level]["direct"]
     return (
-        f"Why, {NAMES[kind]} {level}: the perceptron that sees corrupted images, with no autoencoder, has {short:.4f} "
+        f"Part of it may be too short a training: on {NAMES[kind]} {level} the perceptron that sees corrupted "
+        f"images, with no autoencoder, has {short:.4f} "
         f"after {results.settings['classifier_steps']:,} steps, {accuracy:.4f} after {steps:,} and {theirs:.4f} as "
         "published: more steps bring "
         f"{'all' if accuracy >= theirs else f'{(accuracy - short) / (theirs - short):.0%}'} of what it lacks."
     )
+
+
+def lowered(results: Results) -> str:
+    """What a longer training of the perceptron does not explain, as a sentence."""
+    worse = []
+    for key, figures in results.values.items():
+        if key.startswith(WHY):
+            continue
+        kind, level = key.split()
+        direct, multiple = (figures["accuracy"][way] for way in ("direct", "multiple"))
+        if multiple < direct:
+            worse.append(f"{NAMES[kind]} {level} ({multiple:.4f} with it, {direct:.4f} without it)")
+    said = f"; it lowers accuracy on {', '.join(worse)}, which this does not explain" if worse else ""
+    return f"The autoencoder was not trained longer{said}."
 
 
 def accuracy_plot(curves: dict[str, dict[str, float]], path: Path) -> Path:
