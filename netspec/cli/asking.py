@@ -111,13 +111,18 @@ def seen(
     from netspec.lab.settings import parse
     from netspec.model.inputs import given
 
-    if images and re.fullmatch(r"(-?\d*:)?-?\d+", images[0]):
+    by_number = images and re.fullmatch(r"(-?\d*:)?-?\d+", images[0])
+    if images and by_number:
         chosen(images[0])
     asked = given(trained, images or (), default)
     for note in asked.notes:
         warn(note)
     own = asked.holes
     setting = parse(missing or ("clean" if own is not None else holes))
+    if images and own is None and not missing and holes != "clean" and not by_number:
+        warn(
+            f"no pixel of these pictures is missing, so {holes} is hidden; say --missing rects:1x8, file:MASK.png"
+        )
     if larger := setting.larger(asked.pixels.shape[2:]):
         warn(larger)
     observed = setting.observed(asked.pixels, np.arange(asked.first, asked.first + len(asked.pixels)), seed)
@@ -475,9 +480,6 @@ def missing(
     from netspec import lab
     from netspec.lab.rows import of_tables, report
     from netspec.run.spread import together
-
-    def tell(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
 
     consent_to(allow_python)
     if metric or baselines or rows or of_tables(runs):

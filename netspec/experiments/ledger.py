@@ -79,6 +79,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
+def told_apart(point: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells one run from another: not how the plan was named, from which folder, or what becomes of results."""
+    free = {"set": "", "metric": None, "plan": ""}
+    return {**point, **free, "source": Path(str(point.get("source", ""))).name}
+
+
 def check_point(folder: Path, point: Mapping[str, Any], text: str | None) -> bool:
     """Whether the folder describes this very run; False where it describes none, or what may differ is to be written.
 
@@ -86,12 +92,11 @@ def check_point(folder: Path, point: Mapping[str, Any], text: str | None) -> boo
     """
     point = json.loads(json.dumps(point))
     known = read_json(folder / POINT)
-    free = {"set": "", "metric": None, "plan": ""}  # may differ: of none of them follows what is trained
     path = folder / RENDERED
     before = path.read_text(encoding="utf-8") if path.is_file() else None
     if known == point and before == text:
         return True
-    if known is not None and {**known, **free} != {**point, **free}:
+    if known is not None and told_apart(known) != told_apart(point):
         raise NetspecError(f"{folder}: is the run of another plan; give the sweep another folder (--out)")
     if before is not None and before != text:
         raise NetspecError(f"{path}: the template has changed since; give the sweep another folder (--out)")

@@ -47,6 +47,7 @@ class Process:
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
+            start_new_session=True,  # a terminal's Ctrl-C is the sweep's alone, which then closes their inputs
         )
         threading.Thread(target=self.listen, args=(replies,), daemon=True).start()
 

@@ -74,6 +74,8 @@ class Arranged:
         names = [self.layout.inputs[i].name for i in self.order]
         layout = self.layout
         target = f"; target {layout.target} ({', '.join(layout.classes)})" if layout.classes else ""
+        if len(layout.classes) > 2 and all(name.lstrip("-").isdigit() for name in layout.classes):
+            target += f"; --number {layout.target!r} predicts it as a number"
         if layout.response:
             kind = "a date" if layout.kind_of(layout.response) == DATE else "a number"
             target = f"; target {layout.response} ({kind}, predicted with its deviation)"

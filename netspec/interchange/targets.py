@@ -189,6 +189,10 @@ def as_read(net: Net, target: Target) -> Any:
         layer.ClearField("exclude")
         if layer.HasField("pooling_param"):
             set_rounding(layer, target.floor, down=rounds_down(step.layer) and bool(target.floor))
+        if (
+            layer.HasField("convolution_param") and not layer.convolution_param.num_output
+        ):  # one map per channel
+            layer.convolution_param.num_output = net.shapes[step.writes[0]][1]
         if layer.type in target.rename:
             layer.type = target.rename[layer.type]
             if layer.type == "Convolution":

@@ -34,6 +34,12 @@ DENSITY = (
 )
 
 
+def refuse_source(source: str | Path, out: Path) -> None:
+    """DataError where answers would be written over the table that is asked about."""
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise DataError(f"{out}: is the table that is asked about, and would be lost; give -o another name")
+
+
 @dataclass
 class Asked:
     """A piece of a table as the model reads it."""
@@ -197,6 +203,7 @@ class TableModel:
 
     def write_completed(self, source: str | Path, out: Path, how: str = "expected", seed: int = 1) -> int:
         """Write the completed table, in the form of the source; gives the number of rows."""
+        refuse_source(source, out)
         rows = self.open(source)
         self.layout.fit(
             rows.names, str(rows.path)
@@ -256,6 +263,7 @@ class TableModel:
 
     def write_predicted(self, source: str | Path, out: Path) -> int:
         """Write the table with the predicted class (or value) of each row behind its columns."""
+        refuse_source(source, out)
         rows = self.open(source)
         names = [
             *rows.names,

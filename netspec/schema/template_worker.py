@@ -242,6 +242,7 @@ def serve() -> None:
     """Answer requests until there are no more."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; this ends with its input
     if sys.platform != "win32":  # there the other side's clock is the only limit
         import resource
 

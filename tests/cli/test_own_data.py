@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from netspec.cli import app
 from netspec.data.files.images import decode, encode
+from netspec.errors import DataError
 from tests.command import call
 from tests.model.own_data import pictures, table_text
 
@@ -250,3 +251,34 @@ def test_a_density_is_told_from_a_probability(folder: Path) -> None:
     (folder / "all.csv").write_text("w,v\n" + "".join(f"{w},{v * 2}\n" for w in "abc" for v in "abc"))
     lines = call("likelihood", "runs/words", "--table", "all.csv", "--json").splitlines()
     assert sum(np.exp(json.loads(line)["log_likelihood"]) for line in lines) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_table_is_not_written_over_by_its_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{i},{i % 7},{'' if i % 5 == 0 else i % 3}" for i in range(40)]
+    Path("t.csv").write_text("a,b,c\n" + "\n".join(lines) + "\n")
+    assert "--number 'b' predicts it as a number" in call(
+        "arrange", "t.csv", "--target", "b", "--set", "iterations=3"
+    )
+    call("train", "t.prototxt")
+    before = Path("t.csv").read_bytes()
+    for command in ("complete", "predict"):
+        with pytest.raises(DataError, match=r"t\.csv: is the table that is asked about.*another name"):
+            call(command, "runs/t", "--table", "t.csv", "-o", "t.csv")
+    assert Path("t.csv").read_bytes() == before
+
+
+def test_pixels_that_are_hidden_unasked_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures = np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8)
+    np.savez("some.npz", images=pictures, labels=np.arange(12) % 2)
+    call("arrange", "some.npz", "--set", "iterations=2", "--set", "gaussians=4", "--set", "states=4")
+    call("train", "some.prototxt")
+    told = [
+        CliRunner().invoke(app, ["complete", "runs/some", "--images", "some.npz", "-o", "out", *more]).stderr
+        for more in ((), ("--missing", "rects:1x3"))
+    ]
+    assert "no pixel of these pictures is missing, so iid:0.5 is hidden" in told[0]
+    assert "is hidden" not in told[1]

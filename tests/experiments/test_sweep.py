@@ -200,6 +200,16 @@ def test_another_plan_in_the_folder_is_refused(folder: Path) -> None:
         sweep.job(run)
 
 
+def test_a_plan_may_be_named_from_elsewhere(folder: Path) -> None:
+    """By another path to the same file: its runs are those that are there."""
+    make_all(planned(folder, "values: {base_lr: 0.1}"))
+    point = folder / "runs/p/p_1/point.json"
+    facts = json.loads(point.read_text())
+    point.write_text(json.dumps({**facts, "source": f"/elsewhere/{Path(facts['source']).name}"}))
+    sweep = planned(folder, "values: {base_lr: 0.1}")
+    assert sweep.source.next(sweep.ready) is None
+
+
 def test_a_run_that_is_over_stands_for_no_other_plan(folder: Path) -> None:
     """Neither other values, nor another template, may be given the results that lie in the folder."""
     make_all(planned(folder, "values: {base_lr: 0.1}"))
@@ -401,6 +411,26 @@ def test_a_sweep_that_is_killed_loses_and_repeats_nothing(folder: Path) -> None:
         shown = [(line["kind"], line["iteration"]) for line in lines]
         assert len(shown) == len(set(shown))
         assert [t for kind, t in shown if kind == "train"] == list(range(0, 300, 2))
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_a_terminal_lets_runs_take_a_snapshot(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A terminal sends SIGINT to every process of the command."""
+    (folder / "p.yaml").write_text(
+        "template: net.prototmp\nmetric: loss\nvalues: {base_lr: 0.01, steps: 1000000, snapshot: 500000}"
+    )
+    process = launch(folder)
+    metrics = folder / "runs/p/p_1/metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert "Traceback" not in capfd.readouterr().err
+    assert list((folder / "runs/p/p_1").rglob("*.state.safetensors"))
 
 
 @pytest.mark.slow

@@ -100,10 +100,11 @@ def test_what_is_rejected_is_named_at_its_place(text: str, reader: str, reason: 
     assert any(reason in problem for problem in problems(text, reader)), problems(text, reader)
 
 
-def test_depthwise_convolutions_become_groups(tmp_path: Path) -> None:
+@pytest.mark.parametrize("outputs", ["num_output: 4", ""])
+def test_depthwise_convolutions_become_groups(outputs: str, tmp_path: Path) -> None:
     text = INPUT % (6, 6) + (
-        'layer { name: "c" type: "DepthwiseConvolution" bottom: "x" top: "y" convolution_param { num_output: 4 '
-        'kernel_size: 3 weight_filler { type: "xavier" } } }'
+        'layer { name: "c" type: "DepthwiseConvolution" bottom: "x" top: "y" convolution_param { '
+        f'{outputs} kernel_size: 3 weight_filler {{ type: "xavier" }} }} }}'
     )
     (tmp_path / "n.prototxt").write_text(text)
     net = make_net(text, "TEST", seed=1)

@@ -21,9 +21,9 @@ from netspec.net.memory import available_bytes, gib
 from netspec.schema.regular import read_regular, refuse_special
 
 MOST_VALUES = 1 << 28
+"""Values that one tensor of a graph may hold."""
 COPIES = 4
 """How often each value is held at once: as computed, for the report, by onnxruntime, and by the net."""
-"""Values that one tensor of a graph may hold."""
 SHORT = 256
 """Values of a constant that may be axes, shapes or other settings."""
 SHORT_OF = {"Gather": 4096}

@@ -160,7 +160,7 @@ def power(c: Call, x: Tensor, exponent: Tensor) -> Tensor:
 
 COMPARED: dict[str, Callable[..., Tensor]] = {
     "Equal": torch.eq, "Less": torch.lt, "Greater": torch.gt, "And": torch.logical_and, "Or": torch.logical_or,
-    "LessOrEqual": torch.le, "GreaterOrEqual": torch.ge, "Mod": torch.remainder, "Where": torch.where,
+    "LessOrEqual": torch.le, "GreaterOrEqual": torch.ge, "Where": torch.where,
 }  # fmt: skip
 
 
@@ -177,3 +177,8 @@ def constants_alone(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 for _name, _compare in COMPARED.items():
     computes(_name)(constants_alone(_compare))
+
+
+@computes("Mod")
+def modulo(c: Call, a: Tensor, b: Tensor) -> Tensor:
+    return constants_alone(torch.fmod if c.get("fmod", 0) else torch.remainder)(c, a, b)

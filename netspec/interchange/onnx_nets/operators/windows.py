@@ -95,6 +95,8 @@ def pool(c: Call, x: Tensor) -> Tensor:
     up = bool(c.get("ceil_mode", 0))
     pad = equal(pads)
     if pad is None:
+        if c.kind == "AveragePool" and c.get("count_include_pad", 0):
+            raise Refused("counts unequal padding, which Caffe's Pooling cannot")
         pad, up = rounded_up(x, kernel, stride, pads, up)
     if c.kind == "MaxPool":
         return F.max_pool2d(x, kernel, stride, pad, 1, up)
