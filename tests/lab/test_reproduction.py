@@ -11,7 +11,7 @@ import pytest
 
 from netspec.errors import DataError
 from tools.results import claim3 as reproduce_claim3
-from tools.results import fsdd
+from tools.results import fsdd, reproduction
 from tools.results.reproduction import Results, mark, markdown, page
 from tools.results.speech import Interpolated
 
@@ -39,6 +39,27 @@ def test_results_are_computed_once(tmp_path: Path) -> None:
     assert len(made) == 1
     with pytest.raises(SystemExit, match="was made with"):
         Results(path, {"n": 2})
+
+
+def test_earlier_results_keep_their_circumstances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.json"
+    for commit, key in (("one", "a"), ("one", "b"), ("two", "c"), ("three", "d")):
+        monkeypatch.setattr(reproduction, "circumstances", lambda _, commit=commit: {"commit": commit})
+        Results(path, {}).get(key, lambda: 1)
+    kept = Results(path, {})
+    assert kept.made == {"commit": "three"}
+    assert kept.before == [{"commit": "one", "results": ["a", "b"]}, {"commit": "two", "results": ["c"]}]
+    assert kept.facts() == {
+        "commit": "three",
+        "made before (a; b)": "commit one",
+        "made before (c)": "commit two",
+    }
+    del kept.values["a"]
+    kept.save()
+    again = Results(path, {})
+    again.get("a", lambda: 2)
+    assert [one["results"] for one in again.before] == [["b"], ["c"]]
+    assert again.latest == ["d", "a"]
 
 
 def test_an_interruption_keeps_what_was_done(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def report(out: Path, results: Results) -> Path:
         markdown(HEAD, rows),
         "For nets/ht_cac_mnist.prototxt N is 256 and r 32; its matrix of 32^128 rows cannot be written down.",
     ]  # fmt: skip
-    facts = {**results.settings, **results.made}
+    facts = {**results.settings, **results.facts()}
     return page(out.with_suffix(".md"), "Depth efficiency (Theorem 1)", parts, facts)
 
 

@@ -107,7 +107,7 @@ def report(options: argparse.Namespace, results: Results) -> Path:
         "Tables with half of their cells missing",
         [missed(results), text(options), markdown(["", *uci.TABLES], rows)],
         {
-            **results.made,
+            **results.facts(),
             "command": f"python -m tools.results.dlvm --steps N --samples {options.samples} --draws {options.draws} "
             "--tables ..., a call for each number of steps",
             "seed": options.seed,

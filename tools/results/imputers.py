@@ -152,7 +152,7 @@ def report(out: Path, results: Results) -> Path:
         "LeNets, and what the intervals do not tell from it:",
         best(both),
     ]
-    facts = {**results.settings, **results.made}
+    facts = {**results.settings, **results.facts()}
     return page(out.with_suffix(".md"), "Imputers before LeNet", parts, facts)
 
 

@@ -111,7 +111,10 @@ def report(out: Path, results: Results) -> Path:
     )
     parts = [text, markdown(["share missing in training", *shares], rows), f"![plot]({out.name}.png)"]
     return page(
-        out.with_suffix(".md"), "Learning from incomplete data", parts, {**results.settings, **results.made}
+        out.with_suffix(".md"),
+        "Learning from incomplete data",
+        parts,
+        {**results.settings, **results.facts()},
     )
 
 

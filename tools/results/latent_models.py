@@ -149,7 +149,7 @@ def report(out: Path, results: Results) -> Path:
         "One digit, its upper half as it is seen, and sixteen imputations:",
         f"![imputations]({out.name}_imputations.png)",
     ]
-    return page(out.with_suffix(".md"), "Deep latent-variable models", parts, {**settings, **results.made})
+    return page(out.with_suffix(".md"), "Deep latent-variable models", parts, {**settings, **results.facts()})
 
 
 def plots(out: Path, results: Results) -> Path:

@@ -313,7 +313,7 @@ def report(out: Path, results: Results) -> Path:
             ratios(results),
             f"![overhead]({picture.name})",
         ],
-        {**settings, **results.made},
+        {**settings, **results.facts()},
     )
 
 

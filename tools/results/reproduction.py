@@ -30,6 +30,8 @@ class Results:
         self.values: dict[str, Any] = {}
         self.made: dict[str, Any] = {}
         """Circumstances of the last result that was computed."""
+        self.before: list[dict[str, Any]] = []
+        """Circumstances of earlier results, each with the keys that they hold for as its `results`."""
         if path.exists():
             data = json.loads(path.read_text())
             if data["settings"] != self.settings:
@@ -38,6 +40,11 @@ class Results:
                     "remove it or give another --out"
                 )
             self.values, self.made = data["results"], data.get("made", {})
+            for one in data.get("made_before", []):
+                if keys := [key for key in one["results"] if key in self.values]:
+                    self.before.append({**one, "results": keys})
+        self.latest = self._latest()
+        """Keys whose circumstances are `made`."""
 
     def get(self, key: str, compute: Callable[[], Any]) -> Any:
         """The result under `key`, computed where it is missing."""
@@ -48,9 +55,26 @@ class Results:
 
     def save(self) -> None:
         """Write the file whole."""
-        self.made = circumstances(self.device)
+        now = circumstances(self.device)
+        if self.made and now != self.made and self.latest:
+            self.before.append({**self.made, "results": self.latest})
+        self.made, self.latest = now, self._latest()
         data = {"settings": self.settings, "results": self.values, "made": self.made}
+        if self.before:
+            data["made_before"] = self.before
         write_whole(self.path, (json.dumps(data, indent=1) + "\n").encode())
+
+    def _latest(self) -> list[str]:
+        earlier = {key for one in self.before for key in one["results"]}
+        return [key for key in self.values if key not in earlier]
+
+    def facts(self) -> dict[str, Any]:
+        """How the results were made, for a page: the last circumstances, then the earlier ones with their keys."""
+        earlier = {}
+        for one in self.before:
+            said = ", ".join(f"{name} {value}" for name, value in one.items() if name != "results")
+            earlier[f"made before ({'; '.join(one['results'])})"] = said
+        return {**self.made, **earlier}
 
 
 def trained(

@@ -198,7 +198,7 @@ def report(out: Path, results: Results, pairs: int, repeats: int) -> Path:
     )
     parts = [missed(results.values), WHY, text, table(results.values)]
     return page(out.with_suffix(".md"), "Table 1: pairs of digits, pixels deleted", parts,
-                {**results.settings, **results.made})  # fmt: skip
+                {**results.settings, **results.facts()})  # fmt: skip
 
 
 def main() -> None:

@@ -251,7 +251,7 @@ def report(out: Path, results: Results) -> Path:
             markdown(head, rows),
             f"![accuracy against the number of samples]({picture.name})",
         ],
-        {**settings, **results.made},
+        {**settings, **results.facts()},
     )
 
 
