@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from netspec.cli.options import Device, Seed, Weights, settings_of
-from netspec.errors import NetspecError, did_you_mean
+from netspec.errors import NetspecError
 
 app = typer.Typer()
 Values = Annotated[
@@ -22,15 +22,10 @@ Values = Annotated[
 
 def refuse_unread(file: Path, said: Mapping[str, Any]) -> None:
     """NetspecError for a --set value that the template never reads; a template with includes may pass it on."""
-    text = file.read_text(encoding="utf-8", errors="replace")
-    words = set(re.findall(r"[A-Za-z_]\w*", text))
-    if words & {"include", "extends", "context"}:
-        return
-    for name in said:
-        if name not in words:
-            raise NetspecError(
-                f"--set {name}: {file} has no value of that name{did_you_mean(name, sorted(words))}"
-            )
+    from netspec.experiments.values import unread
+
+    for name, hint in unread(file, said):
+        raise NetspecError(f"--set {name}: {file} has no value of that name{hint}")
 
 
 @app.command()
@@ -114,6 +109,8 @@ def sweep(
     if len(files) > 2:
         raise typer.BadParameter("give a plan, or a template and a plan")
     plan = read_plan(files[-1], files[0] if len(files) == 2 else None, out, keep)
+    for note in plan.notes():
+        print(f"warning: {note}", file=sys.stderr)
     if dry_run:
         show(plan, jobs or 1, timing, as_json)
         return

@@ -36,6 +36,7 @@ from typing import Any
 
 from netspec.errors import SpecError
 from netspec.experiments.parameters import Parameter
+from netspec.experiments.values import unread
 
 SEARCHES = ("grid", "random", "tpe", "halving", "hyperband")
 ADAPTIVE = SEARCHES[2:]
@@ -127,6 +128,27 @@ class Plan:
     engine: str | None = None
     original: bool = False
     """Whether it is a plan of hyper_train.py."""
+
+    def notes(self) -> list[str]:
+        """Values that a stage's template never reads, so that runs that differ in them alone are the same."""
+        if self.original or self.engine:
+            return []
+        deciding = {
+            name
+            for stage in self.stages
+            for group in stage.groups
+            for parameter in group.parameters
+            for name, _ in parameter.when
+        }
+        return [
+            f"{self.file}: value {name!r} is not read by {stage.template}{hint}; a field of the solver goes under set"
+            for stage in self.stages
+            if stage.template is not None
+            for name, hint in unread(
+                stage.template, dict.fromkeys(p.name for group in stage.groups for p in group.parameters)
+            )
+            if name not in deciding
+        ]
 
     @property
     def search(self) -> str:

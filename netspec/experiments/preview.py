@@ -75,7 +75,7 @@ def lines(plan: Plan, runs: list[Preview], jobs: int, timing: bool = True) -> It
         parts += run.notes
         yield "  ".join(parts) + (f"  error: {run.error}" if run.error else "")
     total = sum(run.seconds or 0 for run in runs)
-    unknown = sum(run.seconds is None for run in runs) if timing else 0
+    unknown = sum(run.seconds is None and not run.error for run in runs) if timing else 0
     cost = (
         f", about {clock(total)} of one process, {clock(total / jobs)} with {jobs} at a time" if total else ""
     )

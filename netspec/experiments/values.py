@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from netspec.errors import Position, SpecError
+from netspec.errors import Position, SpecError, did_you_mean
 from netspec.schema.read import load_text
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -53,6 +53,17 @@ def parse_value(text: str, what: str = "") -> Any:
         return yaml.load(text, Loader)
     except yaml.YAMLError as problem:
         raise SpecError(f"{what or text}: {reason(problem)}") from None
+
+
+def unread(template: Path, names: Iterable[str]) -> list[tuple[str, str]]:
+    """(name, the nearest that it reads, in words) of values that a template never reads; [] for one that passes its
+    values on to other templates.
+    """
+    text = template.read_text(encoding="utf-8", errors="replace")
+    if re.search(r"\{%[-+]?\s*(include|extends)\b|\bwith context\b", text):
+        return []
+    words = set(re.findall(r"[A-Za-z_]\w*", text))
+    return [(name, did_you_mean(name, sorted(words))) for name in names if name not in words]
 
 
 def read_values(path: Path) -> dict[str, Any]:

@@ -200,6 +200,16 @@ def test_another_plan_in_the_folder_is_refused(folder: Path) -> None:
         sweep.job(run)
 
 
+def test_values_that_the_template_never_reads_are_said(folder: Path) -> None:
+    plan = planned(folder, "values: {base_lr: 0.1, momentun: [0.5, 0.9], step: 3}").plan
+    first, second = plan.notes()
+    assert "value 'momentun' is not read by" in first
+    assert "goes under set" in first
+    assert "value 'step' is not read by" in second
+    assert "did you mean 'steps'?" in second
+    assert planned(folder, "values: {base_lr: 0.1, steps: 8}").plan.notes() == []
+
+
 def test_a_plan_may_be_named_from_elsewhere(folder: Path) -> None:
     """By another path to the same file: its runs are those that are there."""
     make_all(planned(folder, "values: {base_lr: 0.1}"))
