@@ -431,7 +431,11 @@ def test_ctrl_c_at_a_terminal_lets_runs_take_a_snapshot(
     (folder / "p.yaml").write_text(
         "template: net.prototmp\nmetric: loss\nvalues: {base_lr: 0.01, steps: 1000000, snapshot: 500000}"
     )
-    process = launch(folder)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests themselves ignore it
+    try:
+        process = launch(folder)
+    finally:
+        signal.signal(signal.SIGINT, before)
     metrics = folder / "runs/p/p_1/metrics.jsonl"
     deadline = time.monotonic() + 300
     while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:
