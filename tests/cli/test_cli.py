@@ -152,10 +152,10 @@ def test_summary_and_draw(tmp_path: Path) -> None:
 
 
 def test_test(run: Path) -> None:
-    data = json.loads(call("test", str(run), "-n", "2", "--json"))
+    data = json.loads(call("test", str(run), "-n", "2", "--json").splitlines()[-1])
     assert 0 < data["accuracy"] <= 1
     assert data["net"] == 0
-    given = json.loads(call("test", DIGITS, "--weights", str(run), "-n", "2", "--json"))
+    given = json.loads(call("test", DIGITS, "--weights", str(run), "-n", "2", "--json").splitlines()[-1])
     assert given["accuracy"] == data["accuracy"]
 
 
