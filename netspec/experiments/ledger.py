@@ -79,10 +79,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def told_apart(point: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells one run from another: not how the plan was named, from which folder, or what becomes of results."""
-    free = {"set": "", "metric": None, "plan": ""}
-    return {**point, **free, "source": Path(str(point.get("source", ""))).name}
+def told_apart(point: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Whether two runs differ: not in how the plan or its file was named, nor in what becomes of their results.
+
+    Runs made before the digest of a plan's file was kept differ in none.
+    """
+    free = {"set": "", "metric": None, "plan": "", "source": ""}
+    if "sha256" not in known:
+        free["sha256"] = ""
+    return {**known, **free} != {**point, **free}
 
 
 def check_point(folder: Path, point: Mapping[str, Any], text: str | None) -> bool:
@@ -96,7 +101,7 @@ def check_point(folder: Path, point: Mapping[str, Any], text: str | None) -> boo
     before = path.read_text(encoding="utf-8") if path.is_file() else None
     if known == point and before == text:
         return True
-    if known is not None and told_apart(known) != told_apart(point):
+    if known is not None and told_apart(point, known):
         raise NetspecError(f"{folder}: is the run of another plan; give the sweep another folder (--out)")
     if before is not None and before != text:
         raise NetspecError(f"{path}: the template has changed since; give the sweep another folder (--out)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import time
 from collections.abc import Callable
@@ -168,6 +169,8 @@ class Sweep:
             "settings": settings, "source": str(stage.source), "parent": run.parent.id if run.parent else "",
             "set": " ".join(f"--set {name}={value}" for name, value in settings.items()), "metric": asdict(plan.metric),
         }  # fmt: skip
+        if stage.file is not None:  # a template's text lies in the folder as it was filled in
+            point["sha256"] = hashlib.sha256(stage.file.read_bytes()).hexdigest()
         made = text_of(run, plan)
         return point, made.text if made else None, made
 

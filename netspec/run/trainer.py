@@ -570,7 +570,6 @@ class Trainer:
         self.losses.append(float(loss) if self.device.type == "cpu" else loss)
         if self.solver.schedule.observes:
             self.solver.observe(self.smoothed())
-        if self.captured is None:  # else the step is done already
             rate = self.solver.rate()
         if shown:
             self.display(t, rate, outputs)

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -215,9 +216,27 @@ def test_a_plan_may_be_named_from_elsewhere(folder: Path) -> None:
     make_all(planned(folder, "values: {base_lr: 0.1}"))
     point = folder / "runs/p/p_1/point.json"
     facts = json.loads(point.read_text())
-    point.write_text(json.dumps({**facts, "source": f"/elsewhere/{Path(facts['source']).name}"}))
+    point.write_text(json.dumps({**facts, "source": "/elsewhere/net.prototmp"}))
     sweep = planned(folder, "values: {base_lr: 0.1}")
     assert sweep.source.next(sweep.ready) is None
+
+
+def test_a_run_of_a_file_that_has_changed_is_refused(folder: Path) -> None:
+    text = re.sub(r"{{ \w+ \| default\((\d+)\) }}", r"\1", TEMPLATE)
+    (folder / "net.prototxt").write_text(text.replace("{{ base_lr }}", "0.1").replace("{{ name }}", "n"))
+
+    def of_file() -> Sweep:
+        (folder / "f.yaml").write_text("file: net.prototxt\nmetric: loss\nseeds: 1\n")
+        return Sweep(read_plan(folder / "f.yaml"), Options(jobs=1, device="cpu"))
+
+    make_all(of_file())
+    same = of_file()
+    assert same.source.next(same.ready) is None
+    with (folder / "net.prototxt").open("a") as file:
+        file.write("# changed\n")
+    changed = of_file()
+    with pytest.raises(NetspecError, match="is the run of another plan"):
+        changed.source.next(changed.ready)
 
 
 def test_a_run_that_is_over_stands_for_no_other_plan(folder: Path) -> None:
@@ -438,10 +457,13 @@ def test_ctrl_c_at_a_terminal_lets_runs_take_a_snapshot(
         signal.signal(signal.SIGINT, before)
     metrics = folder / "runs/p/p_1/metrics.jsonl"
     deadline = time.monotonic() + 300
-    while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=300)
+    try:
+        while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=300)
+    finally:
+        process.kill()  # where it did not stop; its runs see that, and do
     assert process.returncode == 130
     assert "Traceback" not in capfd.readouterr().err
     assert list((folder / "runs/p/p_1").rglob("*.state.safetensors"))
