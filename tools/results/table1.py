@@ -45,12 +45,11 @@ TRAINING, TESTING = 300, 1000
 
 TOLD, NOT_TOLD = "HT-CAC", "HT-CAC, not told"
 WHY = (
-    "The published row is to be read beside the told one. The paper writes an instance as its observed values with a "
+    "Whether the authors' program was told is not printed. The paper writes an instance as its observed values with a "
     "wildcard at missing ones (section 4), counts these deletions among the missingness distributions that are not at "
     "random, under which marginalising is not sure to be optimal (sections 6 and F.2.1), and trains one net on whole "
     "images, without knowledge of deletions. A net that is not told is shown what it never met, strokes with black "
-    "holes, and takes each hole for evidence; the linear classifiers of each N expect N zeros. "
-    "Whether the authors' program was told is not printed."
+    "holes, and takes each hole for evidence; the linear classifiers of each N expect N zeros."
 )
 """Why a net that is not told is below the published row, from the paper's protocol."""
 
